@@ -1,0 +1,304 @@
+"""The configuration of a run: what each key means, its unit and its default.
+
+A run is described by a TOML file with one table per section below; ``common.config_file`` reads
+and writes it. Everything is frozen; the resolved configuration is saved with the run as JSON.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """What the run is called and how long it is."""
+
+    name: str = "run"
+    """Folder of the run below ``folder``."""
+    folder: str = "runs"
+    """Where runs are kept."""
+    seed: int = 0
+    """Reproduces tasks, their order and initial weights; not sampling under real concurrency."""
+    steps: int = 40
+    """Optimizer steps, one per batch."""
+    log_every: int = 1
+    """Steps between two lines in ``metrics.jsonl``."""
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases mode; metrics go to JSON lines always."""
+    wandb_project: str = "l-zero"
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(self.steps >= 1, f"run.steps must be at least 1, got {self.steps}")
+        _require("/" not in self.name and bool(self.name), f"run.name must be a plain folder name, "
+                 f"got {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Model:
+    """The policy: any Hugging Face folder of the Qwen2.5, Qwen3 or Llama families."""
+
+    path: str = "launch/presets/warmstart"
+    """Hugging Face folder with weights and tokenizer."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type of learner and policy server."""
+    max_context: int = 512
+    """Longest segment in tokens, prompt and answer together."""
+    system_prompt: str = ""
+    """Text at the start of every segment; empty for none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """The generated encyclopedia; used when ``enabled``, else ``tasks`` names the user's files."""
+
+    enabled: bool = False
+    """Generate tasks and corpora from ``seed`` before the run."""
+    seed: int = 0
+    """Which training world."""
+    heldout_seed: int = 1
+    """Which held-out world; its entities never occur in any training world."""
+    train_tasks: int = 20000
+    """Training questions generated."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tasks:
+    """Task files (JSON lines) and the SQLite corpora that ``search`` reads."""
+
+    train: str = ""
+    """Training tasks; see docs/tasks.md for the format."""
+    train_corpus: str = ""
+    """Corpus of tasks whose ``corpus`` is ``train``, made by ``lzero tasks index``."""
+    heldout: str = ""
+    """Held-out tasks; empty to run without evaluation."""
+    heldout_corpus: str = ""
+    """Corpus of tasks whose ``corpus`` is ``heldout``; empty to use ``train_corpus``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Search:
+    """The ``search`` tool: SQLite FTS5 with BM25 ranking, run on the host."""
+
+    match: Literal["all", "any"] = "all"
+    """Whether a page must hold all words of a query or any of them."""
+    results: int = 1
+    """Pages returned, best first."""
+    max_characters: int = 1000
+    """Longest text returned for one page."""
+    disabled: bool = False
+    """Answer every query with "No results." (a control experiment)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyServer:
+    """The vLLM server; bound to loopback."""
+
+    port: int = 0
+    """TCP port; 0 takes a free one."""
+    max_sequences: int = 128
+    """Sequences generated at once."""
+    threads: int = 1
+    """OpenMP threads of the CPU build."""
+    memory_gib: float = 1.0
+    """KV cache of the CPU build, GiB; on a GPU ``gpu_memory_fraction`` decides."""
+    gpu_memory_fraction: float = 0.85
+    tensor_parallel: int = 1
+    ready_timeout_s: float = 240.0
+    """How long the server may take to load the model and answer."""
+    request_timeout_s: float = 120.0
+    """How long one generation request may take before it is retried."""
+    request_attempts: int = 5
+    """Tries per request, with exponential backoff, before the episode is dropped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel:
+    """The sandboxed notebook kernels."""
+
+    launcher: Literal["forked", "jupyter"] = "forked"
+    """``forked``: IPython shells forked from one zygote; ``jupyter``: any Jupyter kernel."""
+    kernelspec: str = "python3"
+    """Kernelspec of the ``jupyter`` launcher."""
+    idle: int = 8
+    """Kernels kept ready."""
+    cell_timeout_s: float = 10.0
+    """Wall time of one cell before it is interrupted."""
+    grace_s: float = 1.0
+    """Time an interrupted cell has before its kernel is killed."""
+    start_timeout_s: float = 60.0
+    memory_mib: int = 1024
+    """RLIMIT_DATA of each process in the sandbox."""
+    workspace_mib: int = 64
+    """Size of /workspace and of /tmp (RAM)."""
+    processes: int = 64
+    """RLIMIT_NPROC of the sandbox."""
+    output_bytes: int = 65536
+    """Output kept per cell; the rest is counted and dropped."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Agent:
+    """One episode of the notebook agent."""
+
+    max_steps: int = 5
+    """Actions per episode."""
+    max_action_tokens: int = 64
+    """Tokens sampled per action."""
+    max_observation_characters: int = 400
+    """Longest observation put into the context."""
+    temperature: float = 1.0
+    """Sampling temperature of training episodes."""
+    episode_timeout_s: float = 120.0
+    """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rewards:
+    """Weights of the reward terms; see docs/rewards.md."""
+
+    exact_match: float = 1.0
+    """Per trajectory, on the last step: the answer equals a gold answer after normalisation."""
+    f1: float = 0.0
+    """Per trajectory, on the last step: token F1 against the best gold answer."""
+    unparsable: float = -0.1
+    """Per action that is not one think and one code block; it ends the episode."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Actors:
+    """The rollout processes."""
+
+    processes: int = 1
+    episodes: int = 96
+    """Episodes in flight per process."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Transport:
+    """Actor to coordinator: ZeroMQ on loopback."""
+
+    port: int = 0
+    """TCP port of the coordinator; 0 takes a free one."""
+    resend_s: float = 10.0
+    """An unacknowledged trajectory is sent again after this long."""
+    heartbeat_s: float = 2.0
+    silence_s: float = 60.0
+    """An actor silent for this long loses its leases."""
+    buffer_mib: int = 256
+    """Trajectories the learner keeps before it stops handing out tasks."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """Batches, optimizer, staleness and checkpoints."""
+
+    ranks: int = 1
+    """FSDP processes."""
+    threads: int = 1
+    """Torch threads per rank on CPU."""
+    groups: int = 16
+    """Groups in a batch."""
+    group_size: int = 8
+    """Trajectories of the same task, compared with each other."""
+    max_staleness: int = 3
+    """Versions an action may lag behind the learner; 0 is synchronous training."""
+    pack_tokens: int = 4096
+    """Token budget of one packed micro-batch; at least ``model.max_context``."""
+    learning_rate: float = 1e-6
+    warmup_steps: int = 5
+    betas: tuple[float, float] = (0.9, 0.95)
+    weight_decay: float = 0.0
+    grad_clip: float = 1.0
+    checkpoint_every: int = 10
+    """Steps between checkpoints; the last step is always saved."""
+    checkpoints_kept: int = 2
+    verify_updates: int = 5
+    """The first updates after which server and learner log-probabilities are compared."""
+    verify_every: int = 10
+    """... and then every so many updates."""
+    mismatch_tolerance: float = 1e-3
+    """Largest mean absolute log-probability difference at staleness 0 that is tolerated."""
+    batch_timeout_s: float = 300.0
+    """Longest wait for a full batch before the run stops with a named cause."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("ranks", "groups", "group_size", "pack_tokens", "checkpoint_every"):
+            value = getattr(self, name)
+            _require(value >= 1, f"learner.{name} must be at least 1, got {value}")
+        _require(self.max_staleness >= 0,
+                 f"learner.max_staleness must be at least 0, got {self.max_staleness}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Objective:
+    """``apg``: action-level importance weights, truncated, with a sign-aware trust region."""
+
+    weight_limits_positive: tuple[float, float] = (0.0, 2.0)
+    """Truncation of the weight where the advantage is not negative."""
+    weight_limits_negative: tuple[float, float] = (0.0, 1.0)
+    """Truncation of the weight where the advantage is negative."""
+    kappa: float = 0.15
+    """Trust region: |sum of log ratios| / sqrt(tokens) beyond which an action is masked."""
+    t_ref: float = 512.0
+    """Actions longer than this many tokens have their log ratio tempered by sqrt(t_ref / T)."""
+    token_veto: float = 1e4
+    """An action with a token ratio beyond this (either way) is masked."""
+    discount: float = 0.95
+    """Step discount of returns."""
+    advantage_clip: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Evaluation:
+    """Held-out evaluation before, during and after training."""
+
+    per_family: int = 400
+    """Held-out questions per family (one-hop, two-hop) before and after, sampled."""
+    greedy_per_family: int = 200
+    """The same at temperature 0."""
+    control: int = 200
+    """Questions per family with search switched off, after training."""
+    during_every: int = 10
+    """Steps between short evaluations while training; 0 for none."""
+    during_per_family: int = 32
+    seed: int = 0
+    """Order of the held-out questions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A whole run."""
+
+    run: Run = field(default_factory=Run)
+    model: Model = field(default_factory=Model)
+    world: World = field(default_factory=World)
+    tasks: Tasks = field(default_factory=Tasks)
+    search: Search = field(default_factory=Search)
+    policy_server: PolicyServer = field(default_factory=PolicyServer)
+    kernel: Kernel = field(default_factory=Kernel)
+    agent: Agent = field(default_factory=Agent)
+    rewards: Rewards = field(default_factory=Rewards)
+    actors: Actors = field(default_factory=Actors)
+    transport: Transport = field(default_factory=Transport)
+    learner: Learner = field(default_factory=Learner)
+    objective: Objective = field(default_factory=Objective)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        """Check what spans two sections."""
+        _require(
+            self.learner.pack_tokens >= self.model.max_context,
+            f"learner.pack_tokens ({self.learner.pack_tokens}) must be at least "
+            f"model.max_context ({self.model.max_context}), or a full segment fits no pack",
+        )
+        _require(
+            self.agent.max_action_tokens < self.model.max_context,
+            f"agent.max_action_tokens ({self.agent.max_action_tokens}) must be below "
+            f"model.max_context ({self.model.max_context})",
+        )
