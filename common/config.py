@@ -34,8 +34,10 @@ class Run:
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(self.steps >= 1, f"run.steps must be at least 1, got {self.steps}")
-        _require("/" not in self.name and bool(self.name), f"run.name must be a plain folder name, "
-                 f"got {self.name!r}")
+        _require(
+            "/" not in self.name and bool(self.name),
+            f"run.name must be a plain folder name, got {self.name!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,8 +233,10 @@ class Learner:
         for name in ("ranks", "groups", "group_size", "pack_tokens", "checkpoint_every"):
             value = getattr(self, name)
             _require(value >= 1, f"learner.{name} must be at least 1, got {value}")
-        _require(self.max_staleness >= 0,
-                 f"learner.max_staleness must be at least 0, got {self.max_staleness}")
+        _require(
+            self.max_staleness >= 0,
+            f"learner.max_staleness must be at least 0, got {self.max_staleness}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,0 +1,1 @@
+"""Rollout side: agents, kernels, tools, rewards and the policy server."""

@@ -1,0 +1,1 @@
+"""What actors, learner and launcher agree on; imports none of them, and nothing heavy."""

@@ -1,0 +1,119 @@
+"""Reads and writes run configurations: TOML from people, resolved JSON between processes.
+
+Every mistake becomes one ``ConfigError`` that names the file, the key, what was expected and what
+came; unknown keys name the closest known one.
+"""
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from common.config import Config
+from common.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """The configuration in a TOML or JSON file, with ``section.key=value`` overrides applied.
+
+    Raises:
+        ConfigError: the file is missing or malformed, or a key or value is wrong.
+    """
+    tables = _read(path)
+    for override in overrides:
+        _apply(tables, override)
+    return _build(Config, tables, where=str(path), prefix="")
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write a resolved configuration as JSON, for the processes of the run and for the record."""
+    path.write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+
+
+def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:
+    """A configuration from nested mappings (for instance out of a checkpoint)."""
+    return _build(Config, tables, where=where, prefix="")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise ConfigError(f"config file {path} does not exist")
+    try:
+        text = path.read_text()
+        return dict(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be parsed: {error}") from error
+
+
+def _apply(tables: dict[str, Any], override: str) -> None:
+    key, separator, text = override.partition("=")
+    section, dot, name = key.strip().partition(".")
+    if not separator or not dot or not name:
+        raise ConfigError(f"override {override!r} must look like section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    tables.setdefault(section, {})[name] = value
+
+
+def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) -> T:
+    if not isinstance(table, Mapping):
+        raise ConfigError(f"{where}: {prefix.rstrip('.')} must be a table, got {table!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = [key for key in table if key not in hints]
+    if unknown:
+        raise ConfigError(_unknown(where, prefix + unknown[0], unknown[0], list(hints)))
+    values = {
+        key: _convert(hints[key], value, where=where, key=prefix + key)
+        for key, value in table.items()
+    }
+    try:
+        return kind(**values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def _unknown(where: str, full: str, key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
+    return f"{where}: unknown key '{full}'; {hint}"
+
+
+def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        return _build(typing.cast(type, hint), value, where=where, prefix=key + ".")
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        choices = typing.get_args(hint)
+        if value not in choices:
+            listed = ", ".join(repr(choice) for choice in choices)
+            raise ConfigError(f"{where}: {key} must be one of {listed}, got {value!r}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(typing.get_args(hint), value, where=where, key=key)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise ConfigError(f"{where}: {key} must be {_name(hint)}, got {value!r}")
+    return value
+
+
+def _convert_tuple(hints: tuple[Any, ...], value: Any, *, where: str, key: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple) or len(value) != len(hints):
+        raise ConfigError(f"{where}: {key} must be a list of {len(hints)} values, got {value!r}")
+    return tuple(
+        _convert(hint, item, where=where, key=f"{key}[{index}]")
+        for index, (hint, item) in enumerate(zip(hints, value, strict=True))
+    )
+
+
+def _name(hint: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    return names.get(hint, str(hint))

@@ -1,0 +1,140 @@
+"""Logging, and the numbers a run writes about itself: JSON lines always, wandb when asked."""
+
+import dataclasses
+import json
+import logging
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from common.config import Run
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepRecord:
+    """One line of ``metrics.jsonl``: what one optimizer step did. Shares lie in [0, 1].
+
+    ``family_success`` is the exact-match share of the batch by the task label ``family``;
+    ``heldout`` the same of a short evaluation made at this step, empty when there was none.
+    ``staleness`` counts actions by how many versions they lagged. ``mismatch_*`` are absolute
+    log-probability differences on tokens whose version was the learner's.
+    """
+
+    step: int
+    weight_version: int
+    seconds: float
+    trajectories_trained: int
+    trajectories_per_s: float
+    reward: float
+    exact_match: float
+    family_success: dict[str, float]
+    heldout: dict[str, float] = field(default_factory=dict)
+    staleness: dict[str, int]
+    dropped: dict[str, int]
+    loss: float
+    grad_norm: float
+    learning_rate: float
+    skipped: bool
+    effective_sample_share: float
+    masked: dict[str, float]
+    k3: float
+    mismatch_mean: float
+    mismatch_max: float
+    mismatch_tokens: int
+    action_tokens: int
+    packed_tokens: int
+    steps_per_trajectory: float
+    wait_s: float
+    train_s: float
+    publish_s: float
+    paused_s: float
+
+
+class MetricWriter(Protocol):
+    """Something that takes one record per step."""
+
+    def write(self, record: StepRecord) -> None:
+        """Take one record."""
+
+    def close(self) -> None:
+        """Flush and release."""
+
+
+class JsonlWriter:
+    """Appends each record as one JSON line, readable while the run goes on."""
+
+    def __init__(self, path: Path) -> None:
+        """Open ``path`` for appending."""
+        self._file = path.open("a", buffering=1)
+
+    def write(self, record: StepRecord) -> None:
+        """Append one line."""
+        self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class WandbWriter:
+    """Sends each record to Weights & Biases, flattened with slashes."""
+
+    def __init__(self, run: Run, folder: Path, config: dict[str, Any]) -> None:
+        """Start (or continue) the wandb run that belongs to ``folder``."""
+        import wandb
+
+        self._run = wandb.init(
+            project=run.wandb_project,
+            name=run.name,
+            dir=str(folder),
+            mode=run.wandb,
+            config=config,
+            resume="allow",
+            id=f"{run.name}-{run.seed}",
+        )
+
+    def write(self, record: StepRecord) -> None:
+        """Log one record at its step."""
+        flat: dict[str, Any] = {}
+        for name, value in dataclasses.asdict(record).items():
+            if isinstance(value, dict):
+                flat.update({f"{name}/{key}": item for key, item in value.items()})
+            else:
+                flat[name] = value
+        self._run.log(flat, step=record.step)
+
+    def close(self) -> None:
+        """Finish the wandb run."""
+        self._run.finish()
+
+
+def metric_writers(run: Run, folder: Path, config: dict[str, Any]) -> tuple[MetricWriter, ...]:
+    """The writers a run asks for."""
+    writers: list[MetricWriter] = [JsonlWriter(folder / "metrics.jsonl")]
+    if run.wandb != "disabled":
+        writers.append(WandbWriter(run, folder, config))
+    return tuple(writers)
+
+
+class _LineFormatter(logging.Formatter):
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
+
+    def format(self, record: logging.LogRecord) -> str:
+        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
+        text = f"{moment} {self._role} {record.levelname.lower()} {record.getMessage()}"
+        if record.exc_info:
+            text += "\n" + self.formatException(record.exc_info)
+        return text
+
+
+def configure_logging(role: str, level: int = logging.INFO) -> None:
+    """One line per event on standard error, with the process' role; call it once, in ``main``."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_LineFormatter(role))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level)

@@ -1,0 +1,1 @@
+"""Starting, checking, stopping and reporting runs."""

@@ -1,0 +1,1 @@
+"""Training side: intake, batches, objective, optimizer, checkpoints, weight publishing."""
