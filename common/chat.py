@@ -1,0 +1,161 @@
+"""The text grammar of an episode: the one place that rollouts, warm start and parser share.
+
+    <|im_start|>system\\n{system prompt}<|im_end|>\\n      (left out when the prompt is empty)
+    <|im_start|>user\\n{question}<|im_end|>\\n
+    <|im_start|>assistant\\n
+    <think>...</think><code>...</code>                     sampled: one action
+    <output>...</output>                                   written by us: its observation
+    <think>...</think><code>...</code>                     and so on
+
+A context only grows: what was rendered or sampled before is never rendered again.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+ACTION_END = "</code>"
+"""An action ends here; it is part of the action."""
+
+SPECIAL_TOKENS = (
+    "<|endoftext|>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<think>",
+    "</think>",
+    "<code>",
+    "</code>",
+    "<output>",
+    "</output>",
+)
+"""Tags of the grammar; a tokenizer made for this project holds each as one token."""
+
+MAX_OVERSHOOT = 16
+"""Characters that a last token may hold beyond the end of the action."""
+
+_TAG = r"</?(?:think|code|output)>"
+_RESERVED = re.compile(rf"<(?=\|)|{_TAG}")
+_ACTION = re.compile(r"\s*<think>(.*?)</think>\s*<code>(.*?)</code>(.*)", re.DOTALL)
+
+
+class Tokenizer(Protocol):
+    """What the renderer needs of a tokenizer; special tokens are written out, never added."""
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of ``text``; a special token written in it becomes its one id."""
+        ...
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of ``ids``, special tokens included."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ParsedAction:
+    """The two parts of an action, without their tags."""
+
+    think: str
+    code: str
+
+
+def parse_action(text: str) -> ParsedAction | None:
+    """Split the text of one sampled action.
+
+    The grammar is strict: one think block, then one code block with something in it, no tag
+    inside either. Text after the end is tolerated where a last token may have brought it, that
+    is up to ``MAX_OVERSHOOT`` characters without a tag.
+
+    Args:
+        text: the decoded tokens of the action, special tokens included.
+
+    Returns:
+        The parts, or None where ``text`` is not an action.
+    """
+    match = _ACTION.fullmatch(text)
+    if match is None:
+        return None
+    think, code, rest = match.groups()
+    if len(rest) > MAX_OVERSHOOT or any(_RESERVED.search(part) for part in (think, code, rest)):
+        return None
+    if not code.strip():
+        return None
+    return ParsedAction(think=think, code=code.strip("\r\n"))
+
+
+def escape_tags(text: str, reserved: Iterable[str] = ()) -> str:
+    """Break every tag of the grammar in ``text`` by a space after its first character.
+
+    Args:
+        text: text from outside: a question, the output of a cell.
+        reserved: further strings to break, e.g. the added tokens of a tokenizer.
+
+    Returns:
+        Text that no tokenizer can read as a tag; ordinary text is unchanged.
+    """
+    text = _RESERVED.sub(_break, text)
+    for token in sorted(reserved, key=len, reverse=True):
+        if len(token) > 1 and not token.isspace():
+            text = text.replace(token, token[0] + " " + token[1:])
+    return text
+
+
+def _break(match: re.Match[str]) -> str:
+    tag = match.group()
+    return f"{tag[0]} {tag[1:]}"
+
+
+class ChatRenderer:
+    """Turns the new parts of an episode into token ids.
+
+    Args:
+        tokenizer: the policy's tokenizer.
+        system_prompt: text of the system turn; empty for none. It may hold tags.
+        reserved: added tokens of the tokenizer beyond ``SPECIAL_TOKENS`` that text from outside
+            must not forge, e.g. ``tokenizer.get_added_vocab()``.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, system_prompt: str = "", reserved: Iterable[str] = ()
+    ) -> None:
+        """Look up which tags are single tokens."""
+        self._tokenizer = tokenizer
+        self._system = (
+            f"<|im_start|>system\n{system_prompt}<|im_end|>\n" if system_prompt.strip() else ""
+        )
+        self._reserved = tuple(token for token in reserved if token not in SPECIAL_TOKENS)
+        self._single = {
+            tag: ids[0] for tag in SPECIAL_TOKENS if len(ids := tokenizer.encode(tag)) == 1
+        }
+
+    @property
+    def stop_token_ids(self) -> tuple[int, ...]:
+        """Ids that end an action: its closing tag and the ends of turn and text, where single."""
+        stops = (ACTION_END, "<|im_end|>", "<|endoftext|>")
+        return tuple(self._single[tag] for tag in stops if tag in self._single)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Strings that end an action; empty where its closing tag is a single token."""
+        return () if ACTION_END in self._single else (ACTION_END,)
+
+    def prompt_text(self, question: str) -> str:
+        """The start of a segment, as text."""
+        asked = escape_tags(question, self._reserved)
+        return f"{self._system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+
+    def observation_text(self, text: str) -> str:
+        """An observation, as text; white space at the end of the output is dropped."""
+        return f"<output>{escape_tags(text.rstrip(), self._reserved)}</output>"
+
+    def prompt(self, question: str) -> list[int]:
+        """Token ids of the start of a segment, up to where the first action begins."""
+        return self._tokenizer.encode(self.prompt_text(question))
+
+    def observation(self, text: str) -> list[int]:
+        """Token ids of an observation, up to where the next action begins."""
+        return self._tokenizer.encode(self.observation_text(text))
+
+    def decode(self, ids: list[int]) -> str:
+        """Text of sampled ids, special tokens included; feed it to ``parse_action``."""
+        return self._tokenizer.decode(ids)

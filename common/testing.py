@@ -1,0 +1,67 @@
+"""Fakes and makers shipped beside what they stand for; used by tests and benchmarks."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from common.messages import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
+
+
+def make_segment(
+    lengths: Sequence[int],
+    *,
+    prompt: int = 4,
+    observation: int = 3,
+    version: int = 0,
+    first_action: int = 0,
+    vocabulary: int = 64,
+    seed: int = 0,
+) -> Segment:
+    """A random segment: prompt, then actions of ``lengths`` tokens with observations between."""
+    rng = np.random.default_rng(seed)
+    action_index: list[int] = [NOT_AN_ACTION] * prompt
+    for offset, length in enumerate(lengths):
+        if offset:
+            action_index += [NOT_AN_ACTION] * observation
+        action_index += [first_action + offset] * length
+    index = np.array(action_index, dtype=np.int32)
+    sampled = index != NOT_AN_ACTION
+    return Segment(
+        token_ids=rng.integers(0, vocabulary, len(index)).astype(np.int32),
+        action_index=index,
+        behaviour_logprobs=np.where(sampled, -rng.random(len(index)), 0).astype(np.float32),
+        versions=np.where(sampled, version, NOT_AN_ACTION).astype(np.int32),
+    )
+
+
+def make_trajectory(
+    trajectory_id: str = "t0",
+    *,
+    lengths: Sequence[int] = (3, 2),
+    reward: float = 1.0,
+    version: int = 0,
+    group_id: str = "g0",
+    sample_index: int = 0,
+    purpose: Purpose = Purpose.TRAIN,
+    outcome: Outcome = Outcome.SUBMITTED,
+    seed: int = 0,
+    vocabulary: int = 64,
+) -> Trajectory:
+    """A finished trajectory of one segment whose last step carries ``reward``."""
+    rewards = np.zeros(len(lengths), dtype=np.float32)
+    if len(lengths):
+        rewards[-1] = reward
+    return Trajectory(
+        trajectory_id=trajectory_id,
+        task_id="task",
+        group_id=group_id,
+        sample_index=sample_index,
+        purpose=purpose,
+        actor_id="a0",
+        outcome=outcome,
+        segments=(make_segment(lengths, version=version, seed=seed, vocabulary=vocabulary),),
+        step_rewards=rewards,
+        steps=tuple(Step(action="a", code="1", observation="") for _ in lengths),
+        answer="x",
+        scores={"exact_match": reward},
+    )

@@ -1,0 +1,77 @@
+"""Records survive the wire unchanged, and malformed bytes never become a record."""
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.codec import decode, encode
+from common.errors import ProtocolError
+from common.messages import Ack, Heartbeat, Hello, Purpose, Task, TaskLease, Trajectory
+from common.testing import make_trajectory
+
+
+def as_bytes(frames: list[bytes | memoryview]) -> list[bytes]:
+    return [bytes(frame) for frame in frames]
+
+
+def test_trajectory_survives_the_wire_with_every_array() -> None:
+    sent = make_trajectory(lengths=(3, 5), version=7)
+
+    received = decode(as_bytes(encode(sent)))
+
+    assert isinstance(received, Trajectory)
+    assert received.trajectory_id == sent.trajectory_id
+    assert received.outcome is sent.outcome
+    assert received.steps == sent.steps
+    assert received.scores == sent.scores
+    np.testing.assert_array_equal(received.step_rewards, sent.step_rewards)
+    for got, expected in zip(received.segments, sent.segments, strict=True):
+        np.testing.assert_array_equal(got.token_ids, expected.token_ids)
+        np.testing.assert_array_equal(got.behaviour_logprobs, expected.behaviour_logprobs)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Ack(trajectory_id="a"),
+        Heartbeat(actor_id="a0", leases=("x", "y")),
+        Hello(actor_id="a0", run_id="r", schema_version=1, credit=4, kernel_level="A"),
+        TaskLease(
+            lease_id="l",
+            group_id="g",
+            sample_index=3,
+            purpose=Purpose.TRAIN,
+            temperature=1.0,
+            task=Task(task_id="t", question="Où?", answers=("Kö",), labels={"kind": "x"}),
+        ),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+def test_small_records_are_equal_after_the_wire(
+    record: Ack | Heartbeat | Hello | TaskLease,
+) -> None:
+    assert decode(as_bytes(encode(record))) == record
+
+
+def test_missing_field_is_named_in_the_error() -> None:
+    header = msgpack.packb(["Ack", {}])
+
+    with pytest.raises(ProtocolError, match=r"malformed Ack: .*trajectory_id"):
+        decode([header])
+
+
+def test_array_of_another_type_is_refused() -> None:
+    frames = as_bytes(encode(make_trajectory()))
+    kind, body = msgpack.unpackb(frames[0])
+    body["step_rewards"][1] = "int32"
+
+    with pytest.raises(ProtocolError, match="expected an array of float32, got int32"):
+        decode([msgpack.packb([kind, body]), *frames[1:]])
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+def test_arbitrary_bytes_raise_a_protocol_error_and_nothing_else(frames: list[bytes]) -> None:
+    with pytest.raises(ProtocolError):
+        decode(frames)
