@@ -1,8 +1,8 @@
-"""The text grammar of an episode: the one place that rollouts, warm start and parser share.
+r"""The text grammar of an episode: the one place that rollouts, warm start and parser share.
 
-    <|im_start|>system\\n{system prompt}<|im_end|>\\n      (left out when the prompt is empty)
-    <|im_start|>user\\n{question}<|im_end|>\\n
-    <|im_start|>assistant\\n
+    <|im_start|>system\n{system prompt}<|im_end|>\n      (left out when the prompt is empty)
+    <|im_start|>user\n{question}<|im_end|>\n
+    <|im_start|>assistant\n
     <think>...</think><code>...</code>                     sampled: one action
     <output>...</output>                                   written by us: its observation
     <think>...</think><code>...</code>                     and so on

@@ -1,0 +1,1 @@
+"""Tools that the agent calls from its notebook and that run on the host."""
