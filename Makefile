@@ -1,0 +1,37 @@
+PYTHON ?= python3
+RUN ?= quickstart
+BIN := .venv/bin
+export OMP_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-nightly check warmstart clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: ## Create .venv with everything pinned; does nothing when nothing changed.
+	@$(PYTHON) launch/setup_environment.py
+
+quickstart: setup ## Train the small agent of the embedded world and report (RUN=name).
+	@LZERO_SETUP_SECONDS="$$(cat .venv/.lzero-setup-seconds)" \
+		$(BIN)/lzero train launch/presets/quickstart.toml --name "$(RUN)"
+
+test: setup ## Run the tests.
+	@$(BIN)/python -m pytest -q -m "not gpu and not nightly" tests
+
+test-nightly: setup ## Run every test, also the long ones.
+	@$(BIN)/python -m pytest -q -m "not gpu" tests
+
+check: setup ## Lint, formatting, types and the import rules.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+warmstart: setup ## Make the shipped warm-start checkpoint again from nothing.
+	@$(BIN)/python -m launch.warmstart
+
+clean: ## Remove the environment and the caches; runs/ is kept.
+	@if [ -x $(BIN)/python ]; then $(BIN)/python -m actors.kernels.runtime --remove || true; fi
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
