@@ -30,6 +30,8 @@ class Run:
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Weights & Biases mode; metrics go to JSON lines always."""
     wandb_project: str = "l-zero"
+    trajectories_mib: int = 256
+    """Size limit of the trajectory store; the oldest parts go first."""
 
     def __post_init__(self) -> None:
         """Check ranges."""

@@ -1,0 +1,101 @@
+"""Which task comes next, and the groups that are open: bookkeeping without I/O, clock or thread."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from common.messages import Task, Trajectory
+
+MAX_ATTEMPTS = 3
+"""Tries of one group member before the group goes on without it."""
+
+
+class TaskOrder:
+    """The order of training tasks: every epoch is a fresh permutation drawn from the seed.
+
+    The order is a pure function of (seed, epoch), so a cursor is all that a checkpoint needs.
+    """
+
+    def __init__(self, tasks: Sequence[Task], *, seed: int, cursor: int = 0) -> None:
+        """Start at ``cursor`` tasks into the order.
+
+        Raises:
+            ValueError: there are no tasks.
+        """
+        if not tasks:
+            raise ValueError("at least one training task is needed, got none")
+        self._tasks = tasks
+        self._by_id = {task.task_id: task for task in tasks}
+        self._seed = seed
+        self._epoch = -1
+        self._permutation: list[int] = []
+        self.cursor = cursor
+
+    def next(self) -> Task:
+        """The next task; never ends."""
+        epoch, place = divmod(self.cursor, len(self._tasks))
+        if epoch != self._epoch:
+            self._permutation = list(range(len(self._tasks)))
+            random.Random(f"{self._seed}/{epoch}").shuffle(self._permutation)
+            self._epoch = epoch
+        self.cursor += 1
+        return self._tasks[self._permutation[place]]
+
+    def by_id(self, task_id: str) -> Task:
+        """The task of that id; KeyError when the task file no longer has it."""
+        return self._by_id[task_id]
+
+
+@dataclass(slots=True)
+class Group:
+    """Trajectories of one task: some finished, some leased to actors, some still to hand out."""
+
+    group_id: str
+    number: int
+    task: Task
+    size: int
+    waiting: list[int] = field(default_factory=list)
+    """Sample indices to hand out (again)."""
+    leased: dict[str, int] = field(default_factory=dict)
+    """Lease id to sample index."""
+    finished: list[Trajectory] = field(default_factory=list)
+    attempts: dict[int, int] = field(default_factory=dict)
+    num_bytes: int = 0
+    """Wire size of ``finished``."""
+
+    @classmethod
+    def fresh(cls, number: int, task: Task, size: int) -> "Group":
+        """A group of which nothing has been handed out."""
+        group_id = f"g{number:06d}"
+        return cls(group_id, number, task, size, waiting=list(range(size)))
+
+    @property
+    def pending(self) -> int:
+        """Members that may still bring a trajectory."""
+        return len(self.waiting) + len(self.leased)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing more will come."""
+        return self.pending == 0
+
+    def lease(self, lease_id: str) -> int:
+        """Hand out the next member; returns its sample index."""
+        sample_index = self.waiting.pop(0)
+        self.leased[lease_id] = sample_index
+        self.attempts[sample_index] = self.attempts.get(sample_index, 0) + 1
+        return sample_index
+
+    def settle(self, lease_id: str, trajectory: Trajectory, num_bytes: int = 0) -> None:
+        """A leased member came back with a usable trajectory."""
+        del self.leased[lease_id]
+        self.num_bytes += num_bytes
+        self.finished.append(trajectory)
+
+    def give_back(self, lease_id: str) -> bool:
+        """A leased member failed; returns whether it will be tried again."""
+        sample_index = self.leased.pop(lease_id)
+        if self.attempts[sample_index] >= MAX_ATTEMPTS:
+            return False
+        self.waiting.append(sample_index)
+        return True

@@ -1,0 +1,76 @@
+"""The trajectory store of a run: append-only JSON lines in parts, limited in size.
+
+``trajectories/part-00000.jsonl`` and so on, one trajectory per line as text (no token ids); see
+docs/trajectories.md for the fields. When the limit is reached the oldest part is removed.
+"""
+
+import json
+from pathlib import Path
+from typing import Any, TextIO
+
+from common.messages import Trajectory
+
+
+def describe(trajectory: Trajectory) -> dict[str, Any]:
+    """What the store keeps of a trajectory, as plain JSON values."""
+    return {
+        "trajectory_id": trajectory.trajectory_id,
+        "task_id": trajectory.task_id,
+        "group_id": trajectory.group_id,
+        "sample_index": trajectory.sample_index,
+        "purpose": trajectory.purpose.value,
+        "actor_id": trajectory.actor_id,
+        "outcome": trajectory.outcome.value,
+        "failure": trajectory.failure,
+        "answer": trajectory.answer,
+        "scores": trajectory.scores,
+        "step_rewards": [round(float(reward), 6) for reward in trajectory.step_rewards],
+        "oldest_version": trajectory.oldest_version,
+        "tokens": [len(segment.token_ids) for segment in trajectory.segments],
+        "kernel_level": trajectory.kernel_level,
+        "started_at": trajectory.started_at,
+        "finished_at": trajectory.finished_at,
+        "steps": [
+            {
+                "action": step.action,
+                "code": step.code,
+                "observation": step.observation,
+                "tool_calls": list(step.tool_calls),
+                "finish_reason": step.finish_reason,
+            }
+            for step in trajectory.steps
+        ],
+    }
+
+
+class TrajectoryStore:
+    """Appends trajectories to the newest part; never rewrites one."""
+
+    def __init__(self, folder: Path, *, limit_bytes: int, parts: int = 16) -> None:
+        """Continue after the parts that are there. A part holds ``limit_bytes / parts``."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._part_bytes = max(1, limit_bytes // parts)
+        self._parts = parts
+        numbers = [int(path.stem.removeprefix("part-")) for path in self._existing()]
+        self._file = self._open(max(numbers, default=-1) + 1)
+
+    def append(self, trajectory: Trajectory) -> None:
+        """Write one line; starts the next part when this one is full."""
+        self._file.write(json.dumps(describe(trajectory), ensure_ascii=False) + "\n")
+        if self._file.tell() >= self._part_bytes:
+            self._file.close()
+            self._file = self._open(self._number + 1)
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+    def _existing(self) -> list[Path]:
+        return sorted(self._folder.glob("part-*.jsonl"))
+
+    def _open(self, number: int) -> TextIO:
+        self._number = number
+        for old in self._existing()[: -(self._parts - 1)]:
+            old.unlink()
+        return (self._folder / f"part-{number:05d}.jsonl").open("a", encoding="utf-8")
