@@ -105,6 +105,23 @@ def _break(match: re.Match[str]) -> str:
     return f"{tag[0]} {tag[1:]}"
 
 
+def prompt_text(question: str, system_prompt: str = "", reserved: Iterable[str] = ()) -> str:
+    """The start of a segment, up to where the first action begins."""
+    system = f"<|im_start|>system\n{system_prompt}<|im_end|>\n" if system_prompt.strip() else ""
+    asked = escape_tags(question, reserved)
+    return f"{system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def action_text(action: ParsedAction) -> str:
+    """An action as the policy writes it; the inverse of ``parse_action``."""
+    return f"<think>{action.think}</think><code>{action.code}</code>"
+
+
+def observation_text(text: str, reserved: Iterable[str] = ()) -> str:
+    """An observation, up to where the next action begins; trailing white space is dropped."""
+    return f"<output>{escape_tags(text.rstrip(), reserved)}</output>"
+
+
 class ChatRenderer:
     """Turns the new parts of an episode into token ids.
 
@@ -120,9 +137,7 @@ class ChatRenderer:
     ) -> None:
         """Look up which tags are single tokens."""
         self._tokenizer = tokenizer
-        self._system = (
-            f"<|im_start|>system\n{system_prompt}<|im_end|>\n" if system_prompt.strip() else ""
-        )
+        self._system_prompt = system_prompt
         self._reserved = tuple(token for token in reserved if token not in SPECIAL_TOKENS)
         self._single = {
             tag: ids[0] for tag in SPECIAL_TOKENS if len(ids := tokenizer.encode(tag)) == 1
@@ -139,22 +154,13 @@ class ChatRenderer:
         """Strings that end an action; empty where its closing tag is a single token."""
         return () if ACTION_END in self._single else (ACTION_END,)
 
-    def prompt_text(self, question: str) -> str:
-        """The start of a segment, as text."""
-        asked = escape_tags(question, self._reserved)
-        return f"{self._system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
-
-    def observation_text(self, text: str) -> str:
-        """An observation, as text; white space at the end of the output is dropped."""
-        return f"<output>{escape_tags(text.rstrip(), self._reserved)}</output>"
-
     def prompt(self, question: str) -> list[int]:
         """Token ids of the start of a segment, up to where the first action begins."""
-        return self._tokenizer.encode(self.prompt_text(question))
+        return self._tokenizer.encode(prompt_text(question, self._system_prompt, self._reserved))
 
     def observation(self, text: str) -> list[int]:
         """Token ids of an observation, up to where the next action begins."""
-        return self._tokenizer.encode(self.observation_text(text))
+        return self._tokenizer.encode(observation_text(text, self._reserved))
 
     def decode(self, ids: list[int]) -> str:
         """Text of sampled ids, special tokens included; feed it to ``parse_action``."""

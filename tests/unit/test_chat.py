@@ -1,6 +1,15 @@
 import pytest
 
-from common.chat import SPECIAL_TOKENS, ChatRenderer, ParsedAction, escape_tags, parse_action
+from common.chat import (
+    SPECIAL_TOKENS,
+    ChatRenderer,
+    ParsedAction,
+    action_text,
+    escape_tags,
+    observation_text,
+    parse_action,
+    prompt_text,
+)
 
 
 class CharacterTokenizer:
@@ -30,14 +39,9 @@ def test_an_episode_is_written_as_question_actions_and_outputs() -> None:
 
 
 def test_a_system_prompt_comes_first_and_an_empty_one_leaves_nothing() -> None:
-    tokenizer = CharacterTokenizer()
-    with_system = ChatRenderer(tokenizer, system_prompt="Be brief.").prompt_text("Who?")
+    with_system = prompt_text("Who?", system_prompt="Be brief.")
     assert with_system.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
-    assert (
-        ChatRenderer(tokenizer, system_prompt=" ")
-        .prompt_text("Who?")
-        .startswith("<|im_start|>user")
-    )
+    assert prompt_text("Who?", system_prompt=" ").startswith("<|im_start|>user")
 
 
 def test_a_single_closing_tag_stops_by_token_and_a_split_one_by_string() -> None:
@@ -65,7 +69,10 @@ def test_a_question_cannot_forge_a_turn() -> None:
 
 def test_added_tokens_of_another_tokenizer_are_broken_too() -> None:
     renderer = ChatRenderer(CharacterTokenizer(), reserved=("<tool_call>", "<code>", "  "))
-    assert renderer.observation_text("<tool_call>  x") == "<output>< tool_call>  x</output>"
+    assert renderer.decode(renderer.observation("<tool_call>  x")) == (
+        "<output>< tool_call>  x</output>"
+    )
+    assert observation_text("<tool_call>") == "<output><tool_call></output>"
 
 
 def test_ordinary_text_is_unchanged() -> None:
@@ -76,6 +83,11 @@ def test_ordinary_text_is_unchanged() -> None:
 def test_an_action_is_split_into_its_parts() -> None:
     parsed = parse_action("<think>look it up</think><code>\nprint(search('x'))\n</code>")
     assert parsed == ParsedAction(think="look it up", code="print(search('x'))")
+
+
+def test_a_written_action_parses_back() -> None:
+    action = ParsedAction(think="a < b", code="x = 1\ny = 2")
+    assert parse_action(action_text(action)) == action
 
 
 @pytest.mark.parametrize("tail", ["", "\n", "\n\n", ">", " ."])

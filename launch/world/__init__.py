@@ -1,0 +1,1 @@
+"""The embedded task: a generated encyclopedia, questions about it and demonstrations."""
