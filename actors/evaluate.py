@@ -1,0 +1,207 @@
+"""Scores the policy server's weights: ``python -m actors.evaluate --config ... --plan ... --out``.
+
+Runs every suite of a plan with the same agent, kernels and tools as training, and no learner. One
+suite runs under one weight version; a version that changes under way is an error.
+"""
+
+import argparse
+import asyncio
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+
+import uvloop
+
+from actors.episode import EpisodeRunner
+from actors.kernels.launchers import make_launcher
+from actors.kernels.pool import KernelPool
+from actors.wiring import make_policy, make_runner, make_searcher
+from common.config import Config
+from common.config_file import load_config
+from common.errors import LZeroError, PolicyMismatch
+from common.evaluation import FamilyScore, Suite, SuiteScore, read_suites, write_score
+from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.tasks import read_tasks
+from common.telemetry import configure_logging
+
+log = logging.getLogger(__name__)
+
+
+def select(tasks: Sequence[Task], per_family: int) -> list[Task]:
+    """The first ``per_family`` tasks of each family, in file order; all for 0."""
+    taken: dict[str, int] = defaultdict(int)
+    chosen: list[Task] = []
+    for task in tasks:
+        family = family_of(task)
+        if not per_family or taken[family] < per_family:
+            taken[family] += 1
+            chosen.append(task)
+    return chosen
+
+
+def family_of(task: Task) -> str:
+    """The family that scores are grouped by; ``all`` for tasks without that label."""
+    return task.labels.get("family", "all")
+
+
+async def run_suite(
+    suite: Suite, tasks: Sequence[Task], runner: EpisodeRunner, *, in_flight: int
+) -> list[Trajectory]:
+    """One episode per task, at most ``in_flight`` at once, in the order of ``tasks``."""
+    places = asyncio.Semaphore(in_flight)
+
+    async def one(number: int, task: Task) -> Trajectory:
+        async with places:
+            return await runner.run(
+                TaskLease(
+                    lease_id=f"{suite.name}-{number}",
+                    group_id=suite.name,
+                    sample_index=number,
+                    purpose=Purpose.EVALUATE,
+                    temperature=suite.temperature,
+                    task=task,
+                )
+            )
+
+    return list(await asyncio.gather(*(one(n, task) for n, task in enumerate(tasks))))
+
+
+def pinned_version(suite: Suite, trajectories: Sequence[Trajectory]) -> int:
+    """The one weight version that sampled every token.
+
+    Raises:
+        PolicyMismatch: there were several.
+    """
+    versions = {
+        int(version)
+        for trajectory in trajectories
+        for segment in trajectory.segments
+        for version in set(segment.versions.tolist())
+        if version >= 0
+    }
+    if len(versions) > 1:
+        raise PolicyMismatch(
+            f"evaluation '{suite.name}' was sampled by several weight versions: "
+            f"{sorted(versions)}; the policy server must not be updated while it runs"
+        )
+    return versions.pop() if versions else 0
+
+
+def family_scores(
+    tasks: Sequence[Task], trajectories: Sequence[Trajectory]
+) -> dict[str, FamilyScore]:
+    """Mean scores by family; episodes lost to infrastructure are counted apart."""
+    by_family: dict[str, list[Trajectory]] = defaultdict(list)
+    for task, trajectory in zip(tasks, trajectories, strict=True):
+        by_family[family_of(task)].append(trajectory)
+    return {family: _score(members) for family, members in sorted(by_family.items())}
+
+
+def _score(members: Sequence[Trajectory]) -> FamilyScore:
+    kept = [t for t in members if t.outcome is not Outcome.INFRASTRUCTURE]
+
+    def mean(name: str) -> float:
+        return fmean(t.scores[name] for t in kept) if kept else 0.0
+
+    return FamilyScore(
+        n=len(kept),
+        exact_match=mean("exact_match"),
+        contains=mean("contains"),
+        f1=mean("f1"),
+        submitted=mean("submitted"),
+        mean_steps=fmean(len(t.steps) for t in kept) if kept else 0.0,
+        dropped=len(members) - len(kept),
+    )
+
+
+def write_episodes(
+    path: Path, tasks: Sequence[Task], trajectories: Sequence[Trajectory], version: int
+) -> None:
+    """One line per episode: the task and what was done."""
+    with path.open("w", encoding="utf-8") as file:
+        for task, trajectory in zip(tasks, trajectories, strict=True):
+            line = {
+                "task": dataclasses.asdict(task),
+                "outcome": trajectory.outcome.value,
+                "failure": trajectory.failure,
+                "answer": trajectory.answer,
+                "scores": trajectory.scores,
+                "weight_version": version,
+                "kernel_level": trajectory.kernel_level,
+                "cells_executed": trajectory.cells_executed,
+                "tokens_generated": trajectory.tokens_generated,
+                "steps": [dataclasses.asdict(step) for step in trajectory.steps],
+            }
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:
+    """Run every suite and write its score and its episodes."""
+    policy = make_policy(config)
+    kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
+    try:
+        await kernels.start()
+        for suite in suites:
+            searcher = make_searcher(config, suite.corpus, disabled=suite.search_disabled)
+            runner = make_runner(
+                config,
+                actor_id="evaluate",
+                policy=policy,
+                kernels=kernels,
+                searchers={"train": searcher, "heldout": searcher, "unseen": searcher},
+            )
+            tasks = select(read_tasks(Path(suite.tasks)), suite.per_family)
+            started = time.monotonic()
+            trajectories = await run_suite(suite, tasks, runner, in_flight=config.actors.episodes)
+            version = pinned_version(suite, trajectories)
+            score = SuiteScore(
+                suite=suite,
+                weight_version=version,
+                seconds=time.monotonic() - started,
+                families=family_scores(tasks, trajectories),
+            )
+            write_episodes(out / f"{suite.name}.jsonl", tasks, trajectories, version)
+            write_score(score, out / f"{suite.name}.json")
+            _report(score)
+    finally:
+        await kernels.close()
+        await policy.close()
+
+
+def _report(score: SuiteScore) -> None:
+    shares = ", ".join(
+        f"{family} {100 * result.exact_match:.1f} % of {result.n}"
+        for family, result in score.families.items()
+    )
+    sys.stdout.write(f"{score.suite.name}: {shares} ({score.seconds:.1f} s)\n")
+    sys.stdout.flush()
+
+
+def main() -> int:
+    """Parse arguments and run; 2 for an expected error."""
+    parser = argparse.ArgumentParser(prog="python -m actors.evaluate", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
+    parser.add_argument("--plan", type=Path, required=True, help="suites, a JSON list")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the scores")
+    arguments = parser.parse_args()
+    configure_logging("evaluate")
+    try:
+        config = load_config(arguments.config)
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        uvloop.run(evaluate(config, read_suites(arguments.plan), arguments.out))
+    except LZeroError as error:
+        log.error("%s", error)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""An actor process: ``python -m actors.main --config RUN/config.json --actor-id a0``."""
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+from pathlib import Path
+
+import uvloop
+
+from actors.kernels.launchers import make_launcher
+from actors.kernels.pool import KernelPool
+from actors.link import CoordinatorLink
+from actors.runner import run_leases
+from actors.wiring import LOOPBACK, make_policy, make_runner, make_searchers
+from common.config import Config
+from common.config_file import load_config
+from common.errors import LZeroError
+from common.telemetry import configure_logging
+
+log = logging.getLogger(__name__)
+
+
+async def serve(config: Config, actor_id: str, folder: Path) -> None:
+    """Run episodes for the coordinator until it drains this actor; write the totals."""
+    launcher = make_launcher(config.kernel)
+    policy = make_policy(config)
+    kernels = KernelPool(launcher, idle=config.kernel.idle)
+    transport = config.transport
+    link = CoordinatorLink(
+        f"tcp://{LOOPBACK}:{transport.port}",
+        actor_id=actor_id,
+        run_id=config.run.name,
+        credit=config.actors.episodes,
+        kernel_level=launcher.level,
+        heartbeat_s=transport.heartbeat_s,
+        resend_s=transport.resend_s,
+        silence_s=transport.silence_s,
+    )
+    try:
+        runner = make_runner(
+            config,
+            actor_id=actor_id,
+            policy=policy,
+            kernels=kernels,
+            searchers=make_searchers(config),
+        )
+        await kernels.start()
+        lost = await run_leases(link, runner)
+        log.info("actor finished unacknowledged=%d", lost)
+        totals = {
+            "actor_id": actor_id,
+            "launcher": config.kernel.launcher,
+            "kernel_level": launcher.level,
+            "kernels_started": kernels.statistics().started,
+            "requests": policy.statistics().requests,
+            "request_retries": policy.statistics().retries,
+            "tokens_generated": policy.statistics().tokens,
+            "resent": link.resent,
+        }
+        (folder / "actors").mkdir(exist_ok=True)
+        (folder / "actors" / f"{actor_id}.json").write_text(json.dumps(totals, indent=1))
+    finally:
+        link.close()
+        await kernels.close()
+        await policy.close()
+
+
+def main() -> int:
+    """Parse arguments and run; 2 for an expected error."""
+    parser = argparse.ArgumentParser(prog="python -m actors.main", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
+    parser.add_argument("--actor-id", required=True)
+    arguments = parser.parse_args()
+    configure_logging(arguments.actor_id)
+    try:
+        config = load_config(arguments.config)
+        uvloop.run(serve(config, arguments.actor_id, arguments.config.parent))
+    except (LZeroError, TimeoutError) as error:
+        log.error("%s", error)
+        return 2
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What an answer is worth: comparisons with gold answers, and the terms of a reward."""

@@ -1,0 +1,131 @@
+"""Trajectories of real actor processes reach the learner exactly once, over real ZeroMQ."""
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import zmq
+
+from common.codec import decode, encode
+from common.errors import EnvironmentFault, LZeroError
+from common.messages import Hello, Refused, Task, Welcome
+from learner.coordinator import Coordinator
+from learner.groups import TaskOrder
+from learner.intake import Intake
+from learner.store import TrajectoryStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
+
+StartActor = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def intake(tmp_path: Path) -> Iterator[Intake]:
+    coordinator = Coordinator(
+        TaskOrder(TASKS, seed=0),
+        groups_per_batch=2,
+        group_size=4,
+        max_staleness=2,
+        total_batches=50,
+        max_buffered_bytes=1 << 30,
+    )
+    store = TrajectoryStore(tmp_path / "trajectories", limit_bytes=1 << 20)
+    with Intake(
+        coordinator, store, run_id="run", host="127.0.0.1", port=0, silence_s=1.0
+    ) as running:
+        yield running
+
+
+@pytest.fixture
+def start_actor(intake: Intake) -> Iterator[StartActor]:
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(actor_id: str, behaviour: str = "once") -> subprocess.Popen[bytes]:
+        child = Path(__file__).with_name("link_child.py")
+        command = [sys.executable, str(child), intake.endpoint, actor_id, behaviour]
+        started.append(
+            subprocess.Popen(command, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY)})
+        )
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def test_batches_of_two_actors_are_complete_and_hold_no_trajectory_twice(
+    intake: Intake, start_actor: StartActor
+) -> None:
+    actors = [start_actor("a0", "twice"), start_actor("a1")]
+    seen: list[str] = []
+
+    for _ in range(3):
+        batch = intake.take_batch(learner_version=0, timeout_s=30)
+        seen += [trajectory.trajectory_id for trajectory in batch]
+    intake.drain("done", timeout_s=20)
+
+    assert len(seen) == len(set(seen)) == 3 * 8
+    assert [actor.wait(timeout=20) for actor in actors] == [0, 0]
+
+
+def test_leases_of_a_killed_actor_are_run_by_another(
+    intake: Intake, start_actor: StartActor
+) -> None:
+    hanging = start_actor("a0", "silent")
+    with pytest.raises(LZeroError, match=r"waited 2 s for a batch .*leases held \{'a0': 4\}"):
+        intake.take_batch(learner_version=0, timeout_s=2)
+
+    hanging.kill()
+    start_actor("a1")
+    batch = intake.take_batch(learner_version=0, timeout_s=30)
+
+    assert len(batch) == 8
+
+
+def test_actor_with_another_schema_is_refused_and_both_versions_are_named(intake: Intake) -> None:
+    context = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.setsockopt(zmq.IDENTITY, b"old")
+    dealer.connect(intake.endpoint)
+
+    hello = Hello(actor_id="old", run_id="run", schema_version=99, credit=1, kernel_level="")
+    dealer.send_multipart(encode(hello))
+    assert dealer.poll(10_000)
+    answer = decode(dealer.recv_multipart())
+    context.destroy(linger=0)
+
+    assert isinstance(answer, Refused)
+    assert "wire schema 99, the coordinator 1" in answer.reason
+
+
+def test_malformed_message_is_refused_and_the_coordinator_goes_on(intake: Intake) -> None:
+    context = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.setsockopt(zmq.IDENTITY, b"x")
+    dealer.connect(intake.endpoint)
+
+    dealer.send_multipart([b"\xff\x00 nonsense", b"more"])
+    assert dealer.poll(10_000)
+    refused = decode(dealer.recv_multipart())
+    hello = Hello(actor_id="x", run_id="run", schema_version=1, credit=0, kernel_level="")
+    dealer.send_multipart(encode(hello))
+    assert dealer.poll(10_000)
+    welcomed = decode(dealer.recv_multipart())
+    context.destroy(linger=0)
+
+    assert isinstance(refused, Refused)
+    assert isinstance(welcomed, Welcome)
+
+
+def test_port_in_use_is_one_clear_error(intake: Intake, tmp_path: Path) -> None:
+    port = int(intake.endpoint.rpartition(":")[2])
+    coordinator = intake._coordinator
+    store = TrajectoryStore(tmp_path / "other", limit_bytes=1 << 20)
+
+    with pytest.raises(EnvironmentFault, match=rf"cannot bind 127.0.0.1:{port}: .*transport.port"):
+        Intake(coordinator, store, run_id="run", host="127.0.0.1", port=port, silence_s=1.0)
+    store.close()
