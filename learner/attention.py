@@ -27,7 +27,7 @@ class SegmentLayout:
         boundaries: [S + 1] int32, from 0 to T.
     """
 
-    lengths: tuple[int, ...]
+    lengths: list[int]
     boundaries: Tensor
 
     @property
@@ -39,9 +39,7 @@ class SegmentLayout:
 def layout_of(segment_lengths: Tensor) -> SegmentLayout:
     """Describe segments of the given lengths, [S] int64, laid end to end."""
     boundaries = torch.nn.functional.pad(segment_lengths.cumsum(0), (1, 0))
-    return SegmentLayout(
-        lengths=tuple(segment_lengths.tolist()), boundaries=boundaries.to(torch.int32)
-    )
+    return SegmentLayout(lengths=segment_lengths.tolist(), boundaries=boundaries.to(torch.int32))
 
 
 def register_packed_attention() -> None:
