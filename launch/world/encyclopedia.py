@@ -81,8 +81,13 @@ class World:
 
     def entities(self, entity_type: EntityType) -> list[str]:
         """Names of one type, in a fixed order."""
-        tables = {"person": self.people, "town": self.towns, "book": self.books}
-        return list(tables[entity_type])
+        match entity_type:
+            case "person":
+                return list(self.people)
+            case "town":
+                return list(self.towns)
+            case "book":
+                return list(self.books)
 
     def _write_pages(self, rng: random.Random) -> tuple[Page, ...]:
         pages = [Page(title=x, text=_person_page(x, p)) for x, p in self.people.items()]

@@ -11,6 +11,7 @@ from actors.tools.search import SearchIndex, build_index
 from common.chat import ParsedAction, action_text, observation_text, prompt_text
 from launch.world.demonstrator import WARM_START, Demonstration, Demonstrator, Mix
 from launch.world.encyclopedia import World
+from launch.world.names import EntityType
 from launch.world.questions import KINDS, Question, draw
 
 TRACES_PER_WORLD = 512
@@ -43,7 +44,10 @@ def traces(
     rng = random.Random(f"traces:{seed}")
     for start in range(0, count, per_world):
         world = World(rng.randrange(2**31))
-        guesses = {kind: world.entities(kind) for kind in ("person", "town", "book")}
+        guesses: dict[EntityType, list[str]] = {
+            "person": list(world.people),
+            "town": list(world.towns),
+        }
         with tempfile.TemporaryDirectory(prefix="lzero-world-") as folder:
             index = open_index(world, Path(folder))
             demonstrator = Demonstrator(index.search, guesses, rng, mix)
