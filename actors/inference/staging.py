@@ -1,0 +1,113 @@
+"""Receives weights in the background, next to a running model, and holds them until called for.
+
+One thread per vLLM worker owns the socket. It never touches the model: the worker takes what is
+staged in one step, so generation stops for the swap and not for the transfer.
+"""
+
+import logging
+import threading
+from dataclasses import dataclass
+
+import zmq
+
+from common.codec import Buffer
+from common.errors import ProtocolError
+from common.messages import WeightManifest
+from common.weight_wire import ReportKind, StagingReport, pack_report, unpack_snapshot
+
+log = logging.getLogger(__name__)
+
+_POLL_MS = 200
+_HEARTBEAT_MS = 2000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StagedWeights:
+    """A verified snapshot: ``frames[i]`` holds the bytes of ``manifest.tensors[i]``."""
+
+    manifest: WeightManifest
+    frames: tuple[Buffer, ...]
+
+
+class StagingReceiver:
+    """Connects to a publisher and keeps the newest snapshot it sent."""
+
+    def __init__(self, *, endpoint: str, server: str, rank: int) -> None:
+        """Prepare to connect to ``endpoint`` as worker ``rank`` of ``server``."""
+        self._endpoint = endpoint
+        self._server = server
+        self._rank = rank
+        self._staged: StagedWeights | None = None
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="weight-staging", daemon=True)
+
+    def start(self) -> None:
+        """Connect and say hello."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Disconnect and drop what is staged."""
+        self._stopping.set()
+        self._thread.join(timeout=5 * _POLL_MS / 1000)
+        self._staged = None
+
+    def take(self, version: int) -> StagedWeights:
+        """The staged weights of ``version``; they stay staged until newer ones arrive.
+
+        Raises:
+            LookupError: another version or none is staged.
+        """
+        with self._lock:
+            staged = self._staged
+        if staged is None or staged.manifest.version != version:
+            held = "nothing" if staged is None else f"version {staged.manifest.version}"
+            raise LookupError(f"weights of version {version} are not staged, {held} is")
+        return staged
+
+    def _run(self) -> None:
+        context = zmq.Context()
+        try:
+            with context.socket(zmq.DEALER) as socket:
+                self._configure(socket)
+                socket.connect(self._endpoint)
+                self._report(socket, ReportKind.HELLO, self._held_version())
+                self._receive_until_stopped(socket)
+        finally:
+            context.destroy(linger=0)
+
+    def _configure(self, socket: "zmq.Socket[bytes]") -> None:
+        socket.setsockopt(zmq.IDENTITY, f"{self._server}#{self._rank}".encode())
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+        socket.setsockopt(zmq.RCVTIMEO, _POLL_MS)
+
+    def _receive_until_stopped(self, socket: "zmq.Socket[bytes]") -> None:
+        while not self._stopping.is_set():
+            try:
+                frames = socket.recv_multipart(copy=False)
+            except zmq.Again:
+                continue
+            self._handle(socket, [frame.buffer for frame in frames])
+
+    def _handle(self, socket: "zmq.Socket[bytes]", frames: list[Buffer]) -> None:
+        try:
+            manifest, tensors = unpack_snapshot(frames)
+        except ProtocolError as error:
+            log.warning("refused weights rank=%d reason=%s", self._rank, error)
+            self._report(socket, ReportKind.REFUSED, -1, reason=str(error))
+            return
+        with self._lock:
+            self._staged = StagedWeights(manifest=manifest, frames=tuple(tensors))
+        self._report(socket, ReportKind.STAGED, manifest.version)
+
+    def _held_version(self) -> int:
+        return -1 if self._staged is None else self._staged.manifest.version
+
+    def _report(
+        self, socket: "zmq.Socket[bytes]", kind: ReportKind, version: int, reason: str = ""
+    ) -> None:
+        report = StagingReport(
+            server=self._server, rank=self._rank, kind=kind, version=version, reason=reason
+        )
+        socket.send(pack_report(report))

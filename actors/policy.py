@@ -1,0 +1,201 @@
+"""The actor's view of the policy: prompt ids in, sampled ids with log-probabilities out."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import aiohttp
+
+from common.errors import PolicyServerError
+from common.generation import GENERATE_PATH, Generation, decode_response, encode_request
+
+log = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S = 5.0
+"""Shorter than the server's 30 s, so that we never write into a connection it is closing."""
+_FAILURES_TO_BENCH = 3
+_BENCH_S = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyStatistics:
+    """Counters since the client was made.
+
+    ``retries`` counts attempts that failed and were made again, ``failures`` requests given up.
+    """
+
+    requests: int
+    tokens: int
+    retries: int
+    failures: int
+
+
+@dataclass(kw_only=True, slots=True)
+class _Server:
+    url: str
+    in_flight: int = 0
+    failures_in_row: int = 0
+    benched_until: float = 0.0
+
+
+class _Retryable(Exception):
+    """An attempt failed in a way that another attempt may not."""
+
+
+class _WrongRequest(Exception):
+    """The server will never accept this request."""
+
+
+class PolicyClient:
+    """Spreads generation requests over policy servers and retries what fails.
+
+    The least busy server in rotation is asked. A server that fails several times in a row is
+    taken out of rotation for some seconds, unless no other is left.
+    """
+
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        timeout_s: float,
+        attempts: int,
+        backoff_s: float = 0.25,
+        max_backoff_s: float = 30.0,
+    ) -> None:
+        """Ask ``urls``; each of ``attempts`` tries may take ``timeout_s`` seconds.
+
+        The wait after failure k (from 0) is ``backoff_s * 4**k``, at most ``max_backoff_s``,
+        less up to half of it at random.
+        """
+        if not urls or attempts < 1:
+            raise ValueError(f"need urls and at least 1 attempt, got {list(urls)}, {attempts}")
+        self._servers = [_Server(url=url.rstrip("/")) for url in urls]
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._backoff_s = backoff_s
+        self._max_backoff_s = max_backoff_s
+        self._session: aiohttp.ClientSession | None = None
+        self._requests = self._tokens = self._retries = self._failures = 0
+
+    async def close(self) -> None:
+        """Close all connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def __aenter__(self) -> "PolicyClient":
+        """The client itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all connections."""
+        await self.close()
+
+    def statistics(self) -> PolicyStatistics:
+        """Counters so far."""
+        return PolicyStatistics(
+            requests=self._requests,
+            tokens=self._tokens,
+            retries=self._retries,
+            failures=self._failures,
+        )
+
+    async def generate(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        max_tokens: int,
+        temperature: float,
+        stop_token_ids: Sequence[int] = (),
+        stop_strings: Sequence[str] = (),
+        seed: int | None = None,
+    ) -> Generation:
+        """Sample up to ``max_tokens`` tokens after ``prompt_ids``.
+
+        Temperature 0 takes the most likely token; its log-probabilities are then not those of
+        the policy at temperature 1.
+
+        Raises:
+            PolicyServerError: all attempts failed, or the request itself is wrong.
+        """
+        body = encode_request(
+            prompt_ids,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            stop_token_ids=stop_token_ids,
+            stop_strings=stop_strings,
+            seed=seed,
+        )
+        self._requests += 1
+        for attempt in range(self._attempts):
+            server = self._choose()
+            try:
+                generation = await self._attempt(server, body)
+            except _Retryable as error:
+                self._record_failure(server, str(error))
+                if attempt + 1 == self._attempts:
+                    self._failures += 1
+                    raise PolicyServerError(
+                        f"policy server {server.url} failed {self._attempts} times, "
+                        f"at last with: {error}"
+                    ) from error
+            else:
+                server.failures_in_row = 0
+                self._tokens += len(generation.token_ids)
+                return generation
+            self._retries += 1
+            await asyncio.sleep(self._backoff(attempt))
+        raise AssertionError("unreachable")
+
+    async def _attempt(self, server: _Server, body: bytes) -> Generation:
+        server.in_flight += 1
+        try:
+            generation = decode_response(await self._post(server.url, body))
+        except _WrongRequest as error:
+            raise PolicyServerError(str(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
+            raise _Retryable(f"{type(error).__name__}: {error}") from error
+        finally:
+            server.in_flight -= 1
+        if generation.finish_reason not in ("stop", "length"):
+            raise _Retryable(f"generation ended with '{generation.finish_reason}'")
+        return generation
+
+    async def _post(self, url: str, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        session = self._open_session()
+        async with session.post(url + GENERATE_PATH, data=body, headers=headers) as response:
+            answer = await response.read()
+            if response.status == 200:
+                return answer
+            text = answer[:300].decode(errors="replace")
+            message = f"policy server {url} answered {response.status}: {text}"
+            if response.status < 500 and response.status not in (408, 429):
+                raise _WrongRequest(message)
+            raise _Retryable(message)
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
+                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+            )
+        return self._session
+
+    def _choose(self) -> _Server:
+        now = time.monotonic()
+        in_rotation = [s for s in self._servers if s.benched_until <= now]
+        return min(in_rotation or self._servers, key=lambda s: (s.in_flight, s.failures_in_row))
+
+    def _record_failure(self, server: _Server, reason: str) -> None:
+        server.failures_in_row += 1
+        if server.failures_in_row % _FAILURES_TO_BENCH == 0 and len(self._servers) > 1:
+            server.benched_until = time.monotonic() + _BENCH_S
+            log.warning("took server out of rotation server=%s reason=%s", server.url, reason)
+
+    def _backoff(self, attempt: int) -> float:
+        longest = min(self._max_backoff_s, self._backoff_s * 4.0**attempt)
+        return longest * random.uniform(0.5, 1.0)
