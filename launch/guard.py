@@ -4,7 +4,7 @@ The guard is the *subreaper* of everything below it (``prctl(2)``): a process wh
 becomes a child of the guard, whatever session it moved to, so that the guard can find and end all
 of them. It ends them when its standard input closes (the supervisor is gone, even by SIGKILL), when
 it is told to by SIGTERM, and when the command itself has ended. Standard library only: it starts
-in a few milliseconds with ``python -S -E launch/guard.py``.
+in a few milliseconds with ``python -I -S launch/guard.py``.
 """
 
 import ctypes

@@ -6,12 +6,13 @@ its last lines.
 """
 
 import logging
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,8 @@ GRACE_S = 4.0
 """Between SIGTERM and SIGKILL; with what the guard adds, all is over within 10 s."""
 STOP_S = 9.0
 LAST_LINES = 15
+REPOSITORY = Path(__file__).resolve().parents[1]
+"""Where children run, so that nothing in the caller's folder shadows our packages."""
 _GUARD = Path(__file__).with_name("guard.py")
 
 
@@ -93,10 +96,11 @@ class Supervisor:
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         with spec.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-S", "-E", str(_GUARD), str(self._grace_s), *spec.command],
+                [sys.executable, "-I", "-S", str(_GUARD), str(self._grace_s), *spec.command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                cwd=REPOSITORY,
                 env={**os.environ, **spec.env},
                 start_new_session=True,
             )
@@ -107,34 +111,43 @@ class Supervisor:
         """Raise if a child ended.
 
         Raises:
-            RunFailed: a child that nobody waits for with ``finish`` ended, or one of them failed.
+            RunFailed: a child that nobody waits for ended.
         """
-        for spec, process in self._children.values():
-            if process.poll() is not None:
-                raise _failure(spec, process)
+        self._check_all_but(set())
 
-    def finish(self, *names: str) -> None:
+    def finish(self, *names: str, ending: Sequence[str] = (), timeout_s: float = math.inf) -> None:
         """Wait until these children have ended with status 0, while the others go on.
 
-        Raises:
-            RunFailed: one of them failed, or another child ended.
-        """
-        open_names = set(names)
-        while open_names:
-            for name in sorted(open_names):
-                spec, process = self._children[name]
-                status = process.poll()
-                if status == 0:
-                    open_names.discard(name)
-                    self._forget(name)
-                elif status is not None:
-                    raise _failure(spec, process)
-            self.check_all_but(open_names)
-            if open_names:
-                self._pause()
+        Args:
+            names: children to wait for.
+            ending: children that may end meanwhile, with status 0, and are waited for later.
+            timeout_s: longest wait.
 
-    def check_all_but(self, names: set[str]) -> None:
-        """Raise if a child other than ``names`` ended."""
+        Raises:
+            RunFailed: one of them failed or the time is up, or another child ended.
+        """
+        started = time.monotonic()
+        waiting = set(names)
+        while True:
+            waiting -= {name for name in waiting if self._status(name) == 0}
+            self._check_all_but({*waiting, *names, *ending})
+            for name in (*names, *ending):
+                if self._status(name) not in (None, 0):
+                    raise _failure(*self._children[name])
+            if not waiting:
+                break
+            if time.monotonic() - started > timeout_s:
+                name = min(waiting)
+                tail = describe_tail(self._children[name][0].log)
+                raise RunFailed(f"{name} did not end within {timeout_s:.0f} s; {tail}")
+            self._pause()
+        for name in names:
+            self._forget(name)
+
+    def _status(self, name: str) -> int | None:
+        return self._children[name][1].poll()
+
+    def _check_all_but(self, names: set[str]) -> None:
         for name, (spec, process) in self._children.items():
             if name not in names and process.poll() is not None:
                 raise _failure(spec, process)

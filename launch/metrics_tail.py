@@ -1,0 +1,49 @@
+"""Reads ``metrics.jsonl`` while the learner writes it."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from common.telemetry import StepRecord
+
+
+class MetricsTail:
+    """Gives each step's record once; a line that is still being written waits for the next look."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the start of a file that may not exist yet."""
+        self._path = path
+        self._offset = 0
+        self._inode = 0
+
+    def read(self) -> list[StepRecord]:
+        """Records that were added since the last look."""
+        if not self._path.is_file():
+            return []
+        self._start_over_when_replaced()
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            block = file.read()
+        whole = block[: block.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        return [parse_record(line) for line in whole.decode().splitlines() if line.strip()]
+
+    def _start_over_when_replaced(self) -> None:
+        status = self._path.stat()
+        if status.st_ino != self._inode or status.st_size < self._offset:
+            self._inode, self._offset = status.st_ino, 0
+
+
+def read_metrics(path: Path) -> list[StepRecord]:
+    """All records of a finished file, one per step.
+
+    A resumed run repeats the steps after its checkpoint; the later record of a step counts.
+    """
+    by_step = {record.step: record for record in MetricsTail(path).read()}
+    return [by_step[step] for step in sorted(by_step)]
+
+
+def parse_record(line: str) -> StepRecord:
+    """One line; fields that this version does not know are left out."""
+    known = {field.name for field in dataclasses.fields(StepRecord)}
+    return StepRecord(**{key: value for key, value in json.loads(line).items() if key in known})

@@ -1,0 +1,115 @@
+"""Looks at everything a run needs before anything is started; one clear line for each fault."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from actors.tools.search import SearchIndex
+from common.config import Config
+from common.errors import EnvironmentFault, InputError
+from common.tasks import read_tasks
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CORPORA = ("train", "heldout")
+"""What ``Task.corpus`` may say."""
+
+
+def check_run(config: Config) -> None:
+    """Check model, task files, corpora and sandbox of a run (ports: ``launch.ports``).
+
+    Raises:
+        InputError: a file or folder the configuration names cannot be used.
+        EnvironmentFault: the machine lacks something.
+    """
+    check_model(Path(config.model.path), max_context=config.model.max_context)
+    if not config.world.enabled:
+        check_task_files(config)
+    check_sandbox_present()
+
+
+def locate_model(path: str) -> Path:
+    """The model folder as seen from here, or from this clone for the shipped one; absolute."""
+    here = Path(path).expanduser().resolve()
+    shipped = REPOSITORY / path
+    return shipped if not here.exists() and shipped.is_dir() else here
+
+
+def check_model(folder: Path, *, max_context: int) -> None:
+    """Check that ``folder`` is a Hugging Face model with weights, tokenizer and long enough.
+
+    Raises:
+        InputError: something is missing; names it.
+    """
+    if not folder.is_dir():
+        raise InputError(f"model folder {folder} (model.path) does not exist")
+    config = _read_json(folder / "config.json", folder)
+    if not any(folder.glob("*.safetensors")):
+        raise InputError(f"model folder {folder} holds no *.safetensors weights")
+    if not (folder / "tokenizer.json").is_file():
+        raise InputError(f"model folder {folder} holds no tokenizer.json")
+    longest = config.get("max_position_embeddings")
+    if isinstance(longest, int) and longest < max_context:
+        raise InputError(
+            f"model.max_context is {max_context}, but the model in {folder} was made for at most "
+            f"{longest} tokens (max_position_embeddings)"
+        )
+
+
+def check_task_files(config: Config) -> None:
+    """Check the user's task files and corpora.
+
+    Raises:
+        InputError: a file is missing or malformed, or a task names a corpus that is not there.
+    """
+    tasks = config.tasks
+    if not tasks.train:
+        raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
+    if not tasks.train_corpus:
+        raise InputError(
+            "tasks.train_corpus is empty: name a search index (lzero tasks index makes it)"
+        )
+    heldout_corpus = tasks.heldout_corpus or tasks.train_corpus
+    for corpus in {tasks.train_corpus, heldout_corpus}:
+        SearchIndex(Path(corpus)).close()
+    for file in filter(None, (tasks.train, tasks.heldout)):
+        check_corpus_names(Path(file))
+
+
+def check_corpus_names(file: Path) -> None:
+    """Check that every task of ``file`` names a corpus that exists.
+
+    Raises:
+        InputError: the file cannot be read, or a task names another corpus.
+    """
+    for task in read_tasks(file):
+        if task.corpus not in CORPORA:
+            raise InputError(
+                f"{file}: task {task.task_id!r} names the corpus {task.corpus!r}; "
+                f"expected one of {', '.join(CORPORA)}"
+            )
+
+
+def check_sandbox_present() -> None:
+    """Check that bubblewrap is there and that a sandbox really starts.
+
+    Raises:
+        EnvironmentFault: it is missing, or this machine does not let it work.
+    """
+    if not shutil.which("bwrap"):
+        raise EnvironmentFault(
+            "bubblewrap (bwrap) is missing, the sandbox of the notebook kernels; install it with: "
+            "sudo apt-get install bubblewrap"
+        )
+    from actors.kernels import check_sandbox
+
+    check_sandbox()
+
+
+def _read_json(file: Path, folder: Path) -> dict[str, Any]:
+    if not file.is_file():
+        raise InputError(f"model folder {folder} holds no {file.name}")
+    try:
+        return dict(json.loads(file.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
+        raise InputError(f"{file} is not a JSON object: {error}") from error

@@ -1,0 +1,112 @@
+"""The command lines, environments and readiness of the processes of a run."""
+
+import http.client
+import sys
+from pathlib import Path
+
+from common.config import Config
+from launch.run_folder import RunFolder
+from launch.supervisor import ProcessSpec
+
+POLICY_SERVER = "policy-server"
+LEARNER = "learner"
+LEARNER_READY_S = 180.0
+ACTOR_DRAIN_S = 60.0
+"""How long an actor may take to end after the learner has."""
+
+_QUIET = {
+    "PYTHONUNBUFFERED": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "OMP_WAIT_POLICY": "PASSIVE",
+}
+
+
+def policy_server(config: Config, config_file: Path, logs: Path) -> ProcessSpec:
+    """The vLLM server, ready when it answers /health."""
+    server = config.policy_server
+    return ProcessSpec(
+        name=POLICY_SERVER,
+        command=_python(
+            "actors.inference.server", "--config", str(config_file), "--port", str(server.port)
+        ),
+        log=logs / f"{POLICY_SERVER}.log",
+        env={**_QUIET, "OMP_NUM_THREADS": str(server.threads)},
+        is_ready=lambda: answers(server.port, "/health"),
+        ready_timeout_s=server.ready_timeout_s,
+    )
+
+
+def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> ProcessSpec:
+    """The learner's ranks under torchrun, ready when the coordinator listens."""
+    arguments = [
+        "torch.distributed.run",
+        "--rdzv-backend=c10d",
+        "--rdzv-endpoint=127.0.0.1:0",
+        "--local-addr=127.0.0.1",
+        f"--nproc-per-node={config.learner.ranks}",
+        "--max-restarts=0",
+        "-m",
+        "learner.main",
+        "--config",
+        str(folder.config),
+    ]
+    return ProcessSpec(
+        name=LEARNER,
+        command=_python(*arguments, *(["--resume"] if resume else [])),
+        log=folder.logs / f"{LEARNER}.log",
+        env={
+            **_QUIET,
+            "OMP_NUM_THREADS": str(config.learner.threads),
+            "GLOO_SOCKET_IFNAME": "lo",
+        },
+        is_ready=folder.learner_ready.exists,
+        ready_timeout_s=LEARNER_READY_S,
+        hint=hint,
+    )
+
+
+def actor(folder: RunFolder, actor_id: str, *, hint: str) -> ProcessSpec:
+    """One rollout process."""
+    return ProcessSpec(
+        name=f"actor-{actor_id}",
+        command=_python("actors.main", "--config", str(folder.config), "--actor-id", actor_id),
+        log=folder.logs / f"actor-{actor_id}.log",
+        env={**_QUIET, "OMP_NUM_THREADS": "1"},
+        hint=hint,
+    )
+
+
+def evaluation(name: str, config_file: Path, plan: Path, out: Path, logs: Path) -> ProcessSpec:
+    """One evaluation against the running policy server."""
+    return ProcessSpec(
+        name=name,
+        command=_python(
+            "actors.evaluate",
+            "--config",
+            str(config_file),
+            "--plan",
+            str(plan),
+            "--out",
+            str(out),
+        ),
+        log=logs / f"{name}.log",
+        env={**_QUIET, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def answers(port: int, path: str) -> bool:
+    """Whether an HTTP server on loopback answers ``path`` with 200."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=2.0)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _python(module: str, *arguments: str) -> tuple[str, ...]:
+    return (sys.executable, "-m", module, *arguments)

