@@ -1,0 +1,89 @@
+"""AdamW with warm-up and clipping, which skips a step rather than apply a broken gradient."""
+
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import AdamW
+
+from common.config import Learner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UpdateReport:
+    """What became of one gradient.
+
+    Attributes:
+        gradient_norm: L2 norm over all parameters and ranks, before clipping.
+        learning_rate: the rate of this step.
+        applied: False if the norm was not finite; weights and moments are then untouched.
+    """
+
+    gradient_norm: float
+    learning_rate: float
+    applied: bool
+
+
+class PolicyOptimizer:
+    """Owns AdamW and the schedule: linear warm-up over ``warmup_steps``, then constant.
+
+    Weight decay acts on matrices only. Gradient norms are those of the whole model, however
+    it is sharded, so every rank takes the same decision.
+    """
+
+    def __init__(self, model: nn.Module, config: Learner) -> None:
+        """Take the parameters as they are now; call it after ``shard``."""
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._parameters = parameters
+        self._config = config
+        self.adamw = AdamW(
+            [
+                {
+                    "params": [p for p in parameters if p.ndim >= 2],
+                    "weight_decay": config.weight_decay,
+                },
+                {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+            ],
+            lr=config.learning_rate,
+            betas=config.betas,
+        )
+        self.applied = 0
+        """Steps applied so far."""
+        self.skipped = 0
+        """Steps skipped so far because the gradient was not finite."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        warm = (self.applied + 1) / max(1, self._config.warmup_steps)
+        return self._config.learning_rate * min(1.0, warm)
+
+    def step(self) -> UpdateReport:
+        """Clip the gradients, apply them unless they are broken, and clear them."""
+        rate = self.learning_rate
+        norm = _whole(clip_grad_norm_(self._parameters, self._config.grad_clip))
+        applied = isfinite(norm)
+        if applied:
+            for group in self.adamw.param_groups:
+                group["lr"] = rate
+            self.adamw.step()
+            self.applied += 1
+        else:
+            self.skipped += 1
+        self.adamw.zero_grad()
+        return UpdateReport(gradient_norm=norm, learning_rate=rate, applied=applied)
+
+    def counters(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides the state of AdamW."""
+        return {"applied": self.applied, "skipped": self.skipped}
+
+    def restore_counters(self, counters: dict[str, Any]) -> None:
+        """Continue the schedule where ``counters`` was taken."""
+        self.applied, self.skipped = int(counters["applied"]), int(counters["skipped"])
+
+
+def _whole(norm: Tensor) -> float:
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
