@@ -1,0 +1,213 @@
+"""The supervisor starts children in order, reports how one ended, and leaves nothing behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.errors import RunFailed
+from launch.supervisor import ProcessSpec, Supervisor
+
+DEADLINE_S = 10.0
+
+
+def python(code: str) -> tuple[str, ...]:
+    return (sys.executable, "-S", "-c", textwrap.dedent(code))
+
+
+def wait_until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    while not holds():
+        assert time.monotonic() < deadline, f"{what} did not happen within {DEADLINE_S} s"
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state != "Z"
+
+
+def writes_pid(file: Path) -> str:
+    """Code that leaves the process' id in ``file``, in one step."""
+    whole, partial = str(file), f"{file}.partial"
+    return f"open({partial!r}, 'w').write(str(os.getpid()))\nos.rename({partial!r}, {whole!r})"
+
+
+def sleeper(pid_file: Path) -> tuple[str, ...]:
+    return python(f"import os, time\n{writes_pid(pid_file)}\ntime.sleep(600)")
+
+
+def stubborn_family(folder: Path) -> tuple[str, ...]:
+    """A child that ignores SIGTERM, with a grandchild in another session that does so too."""
+    code = "\n".join(
+        [
+            "import os, signal, time",
+            "signal.signal(signal.SIGTERM, signal.SIG_IGN)",
+            "if os.fork() == 0:",
+            "    os.setsid()",
+            "    if os.fork() == 0:",
+            *("        " + line for line in writes_pid(folder / "orphan").splitlines()),
+            "        time.sleep(600)",
+            "    os._exit(0)",
+            writes_pid(folder / "child"),
+            "time.sleep(600)",
+        ]
+    )
+    return (sys.executable, "-S", "-c", code)
+
+
+def read_pids(folder: Path) -> list[int]:
+    files = [folder / "child", folder / "orphan"]
+    wait_until(lambda: all(file.exists() for file in files), "the start of the child's family")
+    return [int(file.read_text()) for file in files]
+
+
+def test_a_child_is_started_only_when_the_one_before_is_ready(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    first = ProcessSpec(
+        name="first",
+        command=sleeper(ready),
+        log=tmp_path / "first.log",
+        is_ready=ready.exists,
+    )
+    second = ProcessSpec(
+        name="second",
+        command=python(f"import os, sys; sys.exit(0 if os.path.exists({str(ready)!r}) else 3)"),
+        log=tmp_path / "second.log",
+    )
+
+    with Supervisor() as supervisor:
+        supervisor.start(first)
+        supervisor.spawn(second)
+        supervisor.finish("second")
+        pid = int(ready.read_text())
+        assert is_alive(pid)
+
+    assert not is_alive(pid)
+
+
+def test_a_crash_is_reported_with_name_exit_code_and_last_lines(tmp_path: Path) -> None:
+    crash = ProcessSpec(
+        name="learner",
+        command=python("import sys; print('first words'); print('last words'); sys.exit(7)"),
+        log=tmp_path / "learner.log",
+        hint="go on with: lzero train x.toml --resume",
+    )
+
+    with Supervisor() as supervisor:
+        supervisor.spawn(crash)
+        with pytest.raises(RunFailed, match=r"learner ended with exit code 7 unexpected") as caught:
+            supervisor.finish("learner")
+
+    assert "| last words" in str(caught.value)
+    assert "--resume" in str(caught.value)
+
+
+def test_a_crash_of_another_child_ends_the_wait(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    with Supervisor() as supervisor:
+        supervisor.start(
+            ProcessSpec(
+                name="server",
+                command=sleeper(pid_file),
+                log=tmp_path / "server.log",
+                is_ready=pid_file.exists,
+            )
+        )
+        supervisor.spawn(
+            ProcessSpec(name="work", command=sleeper(tmp_path / "w"), log=tmp_path / "work.log")
+        )
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+        with pytest.raises(RunFailed, match=r"server was ended by signal 9 \(SIGKILL\)"):
+            supervisor.finish("work")
+
+
+def test_a_child_that_never_gets_ready_is_named(tmp_path: Path) -> None:
+    slow = ProcessSpec(
+        name="server",
+        command=sleeper(tmp_path / "pid"),
+        log=tmp_path / "server.log",
+        is_ready=lambda: False,
+        ready_timeout_s=0.3,
+    )
+
+    with Supervisor() as supervisor, pytest.raises(RunFailed, match=r"server was not ready after"):
+        supervisor.start(slow)
+
+
+def test_a_child_that_does_not_end_in_time_is_named(tmp_path: Path) -> None:
+    with Supervisor() as supervisor:
+        supervisor.spawn(
+            ProcessSpec(name="actor", command=sleeper(tmp_path / "p"), log=tmp_path / "actor.log")
+        )
+        with pytest.raises(RunFailed, match=r"actor did not end within 0 s"):
+            supervisor.finish("actor", timeout_s=0.2)
+
+
+def test_stopping_ends_a_stubborn_child_and_its_orphans(tmp_path: Path) -> None:
+    with Supervisor(grace_s=0.3) as supervisor:
+        supervisor.spawn(
+            ProcessSpec(name="child", command=stubborn_family(tmp_path), log=tmp_path / "log")
+        )
+        pids = read_pids(tmp_path)
+
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_orphans_of_a_child_that_ended_do_not_stay(tmp_path: Path) -> None:
+    with Supervisor() as supervisor:
+        supervisor.spawn(
+            ProcessSpec(name="child", command=stubborn_family(tmp_path), log=tmp_path / "log")
+        )
+        child, orphan = read_pids(tmp_path)
+        os.kill(child, signal.SIGKILL)
+        with pytest.raises(RunFailed, match=r"SIGKILL"):
+            supervisor.finish("child")
+
+    assert not is_alive(orphan)
+
+
+SUPERVISING = """
+import sys
+from pathlib import Path
+from launch.supervisor import Interrupted, ProcessSpec, Supervisor, interruptible
+
+folder = Path(sys.argv[1])
+command = tuple(sys.argv[2:])
+try:
+    with interruptible(), Supervisor(grace_s=0.5) as supervisor:
+        spec = ProcessSpec(name="child", command=command, log=folder / "log")
+        supervisor.spawn(spec)
+        supervisor.finish("child")
+except Interrupted as interrupted:
+    sys.exit(f"interrupted by {interrupted}")
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_outlives_a_supervisor_that_is_signalled(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISING, str(tmp_path), *stubborn_family(tmp_path)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    pids = read_pids(tmp_path)
+
+    supervisor.send_signal(number)
+    _, errors = supervisor.communicate(timeout=DEADLINE_S)
+
+    wait_until(lambda: not any(is_alive(pid) for pid in pids), "the end of the child's family")
+    if number is not signal.SIGKILL:
+        assert f"interrupted by {number.name}" in errors
+        assert supervisor.returncode == 1

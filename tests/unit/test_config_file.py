@@ -1,0 +1,79 @@
+"""Every mistake in a configuration becomes one line that names file, key and what was expected."""
+
+from pathlib import Path
+
+import pytest
+
+from common.config import Config
+from common.config_file import load_config, save_config
+from common.errors import ConfigError
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "run.toml"
+    path.write_text(text)
+    return path
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "")) == Config()
+
+
+def test_overrides_win_over_the_file_and_keep_their_type(tmp_path: Path) -> None:
+    path = write(tmp_path, "[learner]\ngroups = 4\n")
+
+    config = load_config(path, ["learner.groups=6", "run.name=trial", "learner.learning_rate=1"])
+
+    assert config.learner.groups == 6
+    assert config.run.name == "trial"
+    assert config.learner.learning_rate == 1.0
+
+
+def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "[learner]\nbetas = [0.8, 0.9]\n"))
+    saved = tmp_path / "config.json"
+
+    save_config(config, saved)
+
+    assert load_config(saved) == config
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[learner]\ngroup = 4", r"unknown key 'learner.group'; did you mean 'groups'\?"),
+        ("[lerner]\ngroups = 4", r"unknown key 'lerner'; did you mean 'learner'\?"),
+        ("[zzz]\na = 4", r"unknown key 'zzz'; known keys: actors, agent"),
+        ("[learner]\ngroups = 'many'", r"learner.groups must be a whole number, got 'many'"),
+        ("[learner]\ngroups = true", r"learner.groups must be a whole number, got True"),
+        ("[learner]\ngroups = 0", r"learner.groups must be at least 1, got 0"),
+        ("[model]\ndtype = 'int8'", r"model.dtype must be one of 'float32', 'bfloat16'"),
+        ("[learner]\nbetas = [0.9]", r"learner.betas must be a list of 2 values"),
+        ("learner = 3", r"learner must be a table, got 3"),
+        ("[model]\nmax_context = 9999", r"learner.pack_tokens \(4096\) must be at least"),
+        ("[run\n", r"cannot be parsed"),
+    ],
+)
+def test_a_mistake_names_the_key_and_what_was_expected(
+    tmp_path: Path, text: str, message: str
+) -> None:
+    path = write(tmp_path, text)
+
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("override", ["groups=4", "learner.groups", "learner=4"])
+def test_an_override_without_section_key_and_value_is_refused(
+    tmp_path: Path, override: str
+) -> None:
+    with pytest.raises(ConfigError, match=r"must look like section.key=value"):
+        load_config(write(tmp_path, ""), [override])
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"nowhere.toml does not exist"):
+        load_config(tmp_path / "nowhere.toml")
