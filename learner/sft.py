@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from common.errors import InputError
+from learner.losses import cross_entropy
 from learner.model import load_model, token_logprobs
-from learner.packing import Pack, PackableSegment, pack_for_ranks, segment_of_examples
+from learner.packing import PackableSegment, pack_for_ranks, segment_of_examples
 from learner.sharding import Rank, full_state_dict, seed_everything, shard, training_processes
 
 log = logging.getLogger(__name__)
@@ -141,11 +142,6 @@ def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> flo
     return min(1.0, (step + 1) / warmup) * (1.0 - (1.0 - final) * step / steps)
 
 
-def weighted_cross_entropy(model: nn.Module, pack: Pack, divisor: float) -> Tensor:
-    """-sum(weight * log-probability) / divisor over the targets of a pack; a scalar."""
-    return -(token_logprobs(model, pack) * pack.weights).sum() / divisor
-
-
 def train(
     model: nn.Module, examples: Sequence[PackableSegment], config: SftConfig, rank: Rank
 ) -> float:
@@ -193,7 +189,8 @@ def _step(
     divisor = config.normaliser * config.batch / rank.count
     total = 0.0
     for pack in packs:
-        loss = weighted_cross_entropy(model, pack.to(rank.device), divisor)
+        pack = pack.to(rank.device)
+        loss = cross_entropy(token_logprobs(model, pack), pack.weights, total_weight=divisor)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)

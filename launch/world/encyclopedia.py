@@ -73,9 +73,8 @@ class World:
         self.pool = pool
         rng = random.Random(f"world:{pool}:{seed}")
         chosen = {kind: _choose(rng, kind, pool) for kind in SIZES[pool]}
-        towns, people = chosen["town"], chosen["person"]
-        self.people = {name: _person(rng, towns) for name in people}
-        self.towns = {name: _town(rng, people) for name in towns}
+        self.people = {name: _person(rng, chosen["town"]) for name in chosen["person"]}
+        self.towns = {name: _town(rng, name, self.people) for name in chosen["town"]}
         self.books = {name: _book(rng, self.people) for name in chosen["book"]}
         self.pages = self._write_pages(rng)
 
@@ -111,9 +110,11 @@ def _person(rng: random.Random, towns: list[str]) -> Person:
     )
 
 
-def _town(rng: random.Random, people: list[str]) -> Town:
+def _town(rng: random.Random, name: str, people: dict[str, Person]) -> Town:
+    """A town; its mayor was born elsewhere, else a question could hold its own answer."""
+    mayors = [person for person, facts in people.items() if facts.town != name]
     return Town(
-        mayor=rng.choice(people), country=rng.choice(COUNTRIES), founded=rng.randint(1700, 1829)
+        mayor=rng.choice(mayors), country=rng.choice(COUNTRIES), founded=rng.randint(1700, 1829)
     )
 
 

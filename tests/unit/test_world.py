@@ -1,0 +1,158 @@
+import json
+import random
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from actors.tools.search import SearchIndex, build_index
+from common.chat import parse_action
+from common.config import World as WorldConfig
+from launch.world import names
+from launch.world.demonstrator import PERFECT, Demonstrator, perfect_codes
+from launch.world.encyclopedia import World
+from launch.world.files import evaluation_tasks, training_tasks, write_world
+from launch.world.names import Pool, pool_of
+from launch.world.questions import FAMILIES, KINDS, Question, distinct
+from launch.world.traces import open_index, traces
+
+SEEDS = (0, 1, 2)
+POOLS: tuple[Pool, ...] = ("train", "heldout", "unseen")
+
+
+def heldout_names() -> set[str]:
+    return {name for kind in ("person", "book", "town") for name in names.names(kind, "heldout")}
+
+
+def names_in(text: str, wanted: set[str]) -> set[str]:
+    """Two-word names of ``wanted`` that stand in ``text``, found by its adjacent words."""
+    words = "".join(c if c.isalnum() else " " for c in text).split()
+    return {f"{a} {b}" for a, b in pairwise(words)} & wanted
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("world")
+    write_world(folder, WorldConfig(seed=3, heldout_seed=4, train_tasks=300))
+    return folder
+
+
+def records(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_name_belongs_to_one_pool_and_three_in_ten_are_held_out() -> None:
+    for kind in ("person", "book", "town"):
+        train, heldout = names.names(kind, "train"), names.names(kind, "heldout")
+        assert not set(train) & set(heldout)
+        assert 0.25 < len(heldout) / (len(train) + len(heldout)) < 0.35
+        assert {pool_of(name) for name in train} == {"train"}
+        assert {pool_of(name) for name in names.names(kind, "unseen")} == {"unseen"}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_heldout_name_occurs_in_a_training_page_question_answer_or_trace(seed: int) -> None:
+    heldout = heldout_names()
+    world = World(seed, "train")
+    tasks = list(training_tasks(world, 2000))
+    texts = [page.text for page in world.pages]
+    texts += [f"{task.question} . {' '.join(task.answers)}" for task in tasks]
+    texts += [span.text for trace in traces(seed, 600) for span in trace]
+    assert not names_in(" . ".join(texts), heldout)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_subject_bridge_and_answer_of_a_heldout_question_are_held_out(seed: int) -> None:
+    for task in evaluation_tasks(World(seed, "heldout"), 1000):
+        mentioned = [task.labels["subject"], task.labels["bridge"], *task.answers]
+        for name in mentioned:
+            assert not name or name.isdigit() or pool_of(name) == "heldout"
+
+
+def test_no_unseen_word_occurs_in_a_world_of_the_other_pools() -> None:
+    unseen = {word for kind in ("person", "book", "town") for name in names.names(kind, "unseen")
+              for word in name.split()}  # fmt: skip
+    for pool in ("train", "heldout"):
+        text = " ".join(page.text for page in World(0, pool).pages)
+        assert not unseen & set(text.replace(",", " ").split())
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_the_good_strategy_answers_every_question(pool: Pool, tmp_path: Path) -> None:
+    world = World(5, pool)
+    index = open_index(world, tmp_path)
+    rng = random.Random(0)
+    demonstrator = Demonstrator(index.search, {}, rng, PERFECT)
+    asked = [q for wording in ("train", "heldout") for family in FAMILIES
+             for q in distinct(world, family, 2000, rng, wording)]  # fmt: skip
+    assert {question.kind for question in asked} == set(KINDS)
+    for question in asked:
+        assert demonstrator.demonstrate(question).answer == question.answer
+
+
+def run_codes(question: Question, search: SearchIndex) -> list[str]:
+    submitted: list[str] = []
+    tools = {
+        "search": search.search,
+        "submit_final_answer": lambda answer: submitted.append(str(answer)),
+        "print": lambda *_: None,
+    }
+    for code in perfect_codes(question):
+        exec(code, dict(tools))
+    return submitted
+
+
+def test_the_scripted_cells_submit_the_answer(tmp_path: Path) -> None:
+    world = World(6, "heldout")
+    index = open_index(world, tmp_path)
+    for family in FAMILIES:
+        for question in distinct(world, family, 100, random.Random(1)):
+            assert run_codes(question, index) == [question.answer]
+
+
+def test_the_bare_name_mostly_finds_the_wrong_page(tmp_path: Path) -> None:
+    world = World(7, "train")
+    index = open_index(world, tmp_path)
+    subjects = [name for kind in ("person", "book", "town") for name in world.entities(kind)]
+    right = sum(index.search(name).startswith(f"{name},") for name in subjects)
+    assert 0.1 < right / len(subjects) < 0.45
+
+
+@pytest.mark.parametrize("pool", POOLS)
+def test_no_answer_is_in_its_question(pool: Pool) -> None:
+    for task in evaluation_tasks(World(8, pool), 1000):
+        assert task.answers[0] not in task.question
+
+
+def test_a_world_is_a_pure_function_of_seed_and_pool() -> None:
+    again, other = World(1, "train"), World(2, "train")
+    assert World(1, "train").pages == again.pages != other.pages
+    assert list(training_tasks(again, 50)) == list(training_tasks(World(1, "train"), 50))
+    assert list(traces(3, 30)) == list(traces(3, 30)) != list(traces(4, 30))
+
+
+def test_the_written_files_hold_both_families_and_index(written: Path, tmp_path: Path) -> None:
+    heldout = records(written / "heldout.jsonl")
+    families = [record["labels"]["family"] for record in heldout]  # type: ignore[index]
+    assert families == ["one_hop"] * 1000 + ["two_hop"] * 1000
+    assert len({record["task_id"] for record in heldout}) == 2000
+    assert len({record["question"] for record in heldout}) == 2000
+    assert len(records(written / "train.jsonl")) == 300
+    for name in POOLS:
+        assert build_index(written / f"{name}_corpus.jsonl", tmp_path / f"{name}.sqlite") > 500
+
+
+def test_heldout_wordings_are_used_by_no_training_question(written: Path) -> None:
+    trained = {wording for kind in KINDS.values() for wording in kind.wordings}
+    assert not trained & {w for kind in KINDS.values() for w in kind.heldout_wordings}
+    seen = {record["question"] for record in records(written / "heldout.jsonl")}
+    extra = {record["question"] for record in records(written / "heldout_wordings.jsonl")}
+    assert not seen & extra
+
+
+def test_every_action_of_a_trace_parses_as_the_agent_would_read_it() -> None:
+    for trace in traces(9, 100):
+        assert not trace[0].action
+        assert trace[-1].action
+        for span in trace:
+            assert (parse_action(span.text) is not None) is span.action
