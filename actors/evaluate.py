@@ -25,29 +25,20 @@ from actors.wiring import make_policy, make_runner, make_searcher
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, PolicyMismatch
-from common.evaluation import FamilyScore, Suite, SuiteScore, read_suites, write_score
+from common.evaluation import (
+    FamilyScore,
+    Suite,
+    SuiteScore,
+    family_of,
+    first_of_each_family,
+    read_suites,
+    write_score,
+)
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.tasks import read_tasks
 from common.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
-
-
-def select(tasks: Sequence[Task], per_family: int) -> list[Task]:
-    """The first ``per_family`` tasks of each family, in file order; all for 0."""
-    taken: dict[str, int] = defaultdict(int)
-    chosen: list[Task] = []
-    for task in tasks:
-        family = family_of(task)
-        if not per_family or taken[family] < per_family:
-            taken[family] += 1
-            chosen.append(task)
-    return chosen
-
-
-def family_of(task: Task) -> str:
-    """The family that scores are grouped by; ``all`` for tasks without that label."""
-    return task.labels.get("family", "all")
 
 
 async def run_suite(
@@ -156,7 +147,7 @@ async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:
                 kernels=kernels,
                 searchers={"train": searcher, "heldout": searcher, "unseen": searcher},
             )
-            tasks = select(read_tasks(Path(suite.tasks)), suite.per_family)
+            tasks = first_of_each_family(read_tasks(Path(suite.tasks)), suite.per_family)
             started = time.monotonic()
             trajectories = await run_suite(suite, tasks, runner, in_flight=config.actors.episodes)
             version = pinned_version(suite, trajectories)

@@ -2,8 +2,12 @@
 
 import dataclasses
 import json
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from common.messages import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +51,23 @@ class SuiteScore:
     weight_version: int
     seconds: float
     families: dict[str, FamilyScore]
+
+
+def family_of(task: Task) -> str:
+    """The family that scores are grouped by; ``all`` for tasks without that label."""
+    return task.labels.get("family", "all")
+
+
+def first_of_each_family(tasks: Sequence[Task], per_family: int) -> list[Task]:
+    """The first ``per_family`` tasks of each family, in file order; all of them for 0."""
+    taken: Counter[str] = Counter()
+    chosen: list[Task] = []
+    for task in tasks:
+        family = family_of(task)
+        if not per_family or taken[family] < per_family:
+            taken[family] += 1
+            chosen.append(task)
+    return chosen
 
 
 def read_suites(path: Path) -> tuple[Suite, ...]:

@@ -9,6 +9,7 @@ Every trajectory is acknowledged once its fate is decided, also a duplicate; an 
 what was not. Nothing is published and forgotten.
 """
 
+import copy
 import logging
 import threading
 import time
@@ -29,7 +30,7 @@ from common.messages import (
     Trajectory,
     Welcome,
 )
-from learner.coordinator import Coordinator
+from learner.coordinator import Coordinator, Counters
 from learner.ledger import save_ledger
 from learner.store import TrajectoryStore
 
@@ -50,8 +51,9 @@ class Intake:
         host: str,
         port: int,
         silence_s: float,
+        version: int = 0,
     ) -> None:
-        """Bind the port.
+        """Bind the port; the learner is at weight ``version``.
 
         Raises:
             EnvironmentFault: the port is taken.
@@ -61,7 +63,7 @@ class Intake:
         self._run_id = run_id
         self._silence_s = silence_s
         self._last_heard: dict[str, float] = {}
-        self._learner_version = 0
+        self._learner_version = version
         self._error: BaseException | None = None
         self._stopping = False
         self._changed = threading.Condition()
@@ -146,6 +148,11 @@ class Intake:
         """The coordinator's state as bytes, for the checkpoint."""
         with self._changed:
             return save_ledger(self._coordinator)
+
+    def counters(self) -> Counters:
+        """A copy of the counters as they are now."""
+        with self._changed:
+            return copy.deepcopy(self._coordinator.counters)
 
     def drain(self, reason: str, *, timeout_s: float) -> None:
         """Tell every actor that no more tasks will come, and wait until all are gone."""

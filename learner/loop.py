@@ -1,0 +1,256 @@
+"""The training loop: the order of things, and nothing else.
+
+consumes   batches of complete fresh groups (``learner.intake``)
+produces   weight versions, checkpoints, one record of metrics a step
+waits for  a full batch; before a publish, for the publish before and a running evaluation
+unblocked by  actors (batches, evaluations) and policy servers (publishes)
+
+The learner trains step v on weights of version v and publishes version v + 1 beside the next step.
+"""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from common.config import Config
+from common.errors import LZeroError
+from common.messages import Task, Trajectory
+from common.telemetry import MetricWriter
+from learner.intake import Intake
+from learner.parity import Parity
+from learner.publishing import BackgroundPublisher
+from learner.record import StepTimings, step_record, success_by
+from learner.sharding import Rank, full_state_dict
+from learner.train_step import StepMetrics, TrainStep
+from learner.verification import ParityVerifier, random_prompts, real_prompts
+
+log = logging.getLogger(__name__)
+
+MAX_SKIPPED_STEPS = 5
+"""Steps in a row with a broken gradient after which the run stops."""
+
+
+class Saver(Protocol):
+    """Something that keeps a checkpoint."""
+
+    def save(self, step: int, *, ledger: bytes) -> None:
+        """Save the state after ``step`` steps; every rank calls it together."""
+        ...
+
+
+@dataclass(slots=True)
+class Totals:
+    """Sums over the run, for the summary."""
+
+    staleness: Counter[int] = field(default_factory=Counter)
+    mismatch_sum: float = 0.0
+    mismatch_max: float = 0.0
+    mismatch_tokens: int = 0
+    wait_s: float = 0.0
+    paused_s: float = 0.0
+    skipped_in_row: int = 0
+    started_at: float = 0.0
+    finished_at: float = 0.0
+
+    def add_parity(self, parity: Parity) -> None:
+        """Count a check."""
+        self.mismatch_sum += parity.mean_difference * parity.tokens
+        self.mismatch_max = max(self.mismatch_max, parity.max_difference)
+        self.mismatch_tokens += parity.tokens
+
+    def add_step(self, metrics: StepMetrics) -> None:
+        """Count a step."""
+        self.staleness.update(metrics.batch.staleness)
+        self.mismatch_sum += metrics.tally.fresh_abs_d
+        self.mismatch_max = max(self.mismatch_max, metrics.tally.peak_fresh_abs_d)
+        self.mismatch_tokens += int(metrics.tally.fresh_tokens)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Head:
+    """What only rank 0 has: the way to the actors and to the policy servers."""
+
+    intake: Intake
+    publisher: BackgroundPublisher
+    writers: Sequence[MetricWriter]
+    family_of: Callable[[Trajectory], str]
+    heldout: Sequence[Task]
+
+
+class Learner:
+    """Runs the steps of a training run; one object on every rank, ``head`` on rank 0 only."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        model: nn.Module,
+        vocabulary: int,
+        rank: Rank,
+        train_step: TrainStep,
+        verifier: ParityVerifier,
+        saver: Saver,
+        head: Head | None,
+        first_step: int,
+    ) -> None:
+        """``first_step`` steps have been done already."""
+        self._config = config
+        self._model = model
+        self._vocabulary = vocabulary
+        self._rank = rank
+        self._train_step = train_step
+        self._verifier = verifier
+        self._saver = saver
+        self._head = head
+        self._first_step = first_step
+        self._heldout: dict[str, float] = {}
+        self._evaluating = False
+        self.totals = Totals()
+
+    def run(self) -> None:
+        """Train to the last step.
+
+        Raises:
+            LZeroError: a batch did not come, servers and learner disagree, gradients stay broken.
+        """
+        self._publish(self._first_step, wait=True)
+        prompts = random_prompts(self._vocabulary, seed=self._config.run.seed)
+        self._verify(self._first_step, prompts)
+        self.totals.started_at = time.monotonic()
+        self._start_evaluation(self._first_step)
+        for step in range(self._first_step, self._config.run.steps):
+            self._step(step)
+        if self._head is not None:
+            self._head.publisher.wait()
+            self.totals.finished_at = time.monotonic()
+
+    def _step(self, step: int) -> None:
+        began = time.monotonic()
+        batch = self._take_batch(step)
+        waited = time.monotonic() - began
+        metrics = self._train_step.run(batch, version=step)
+        trained = time.monotonic()
+        version = step + 1
+        verify = self._is_verified(version)
+        self._finish_evaluation()
+        self._publish(version, wait=verify)
+        if verify:
+            self._verify(version, real_prompts(batch) if batch is not None else None)
+        self._start_evaluation(version)
+        if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
+            ledger = self._head.intake.ledger() if self._head is not None else b""
+            self._saver.save(version, ledger=ledger)
+        if self._head is not None and metrics is not None and batch is not None:
+            timings = StepTimings(
+                seconds=time.monotonic() - self.totals.started_at,
+                wait_s=waited,
+                train_s=trained - began - waited,
+                publish_s=self._head.publisher.last_publish_s,
+                paused_s=self._head.publisher.last_paused_s,
+            )
+            self._record(self._head, step, batch, metrics, timings)
+            self._check_gradients(metrics)
+
+    def _take_batch(self, step: int) -> list[Trajectory] | None:
+        if self._head is None:
+            return None
+        return self._head.intake.take_batch(
+            learner_version=step, timeout_s=self._config.learner.batch_timeout_s
+        )
+
+    # ---- publishing and checking -------------------------------------------------------------
+
+    def _publish(self, version: int, *, wait: bool) -> None:
+        state = full_state_dict(self._model)
+        if self._head is None:
+            return
+        self._head.publisher.submit(version, _frozen(state))
+        if wait:
+            self._head.publisher.wait()
+
+    def _is_verified(self, version: int) -> bool:
+        learner = self._config.learner
+        return version <= self._first_step + learner.verify_updates or (
+            version % learner.verify_every == 0
+        )
+
+    def _verify(self, version: int, prompts: list[list[int]] | None) -> None:
+        for parity in self._verifier.run(prompts, version=version):
+            self.totals.add_parity(parity)
+
+    # ---- held-out evaluation during training -------------------------------------------------
+
+    def _is_last(self, version: int) -> bool:
+        return version == self._config.run.steps
+
+    def _start_evaluation(self, version: int) -> None:
+        """Begin a short evaluation of ``version``; nothing is published until it is in."""
+        every = self._config.evaluation.during_every
+        if self._head is None or not self._head.heldout or not every:
+            return
+        if version % every == 0 and not self._is_last(version):
+            self._head.publisher.wait()
+            self._head.intake.begin_evaluation(self._head.heldout, temperature=1.0)
+            self._evaluating = True
+
+    def _finish_evaluation(self) -> None:
+        if self._head is None or not self._evaluating:
+            return
+        timeout_s = self._config.learner.batch_timeout_s
+        finished = self._head.intake.finish_evaluation(timeout_s=timeout_s)
+        self._evaluating = False
+        self._heldout = success_by(finished, self._head.family_of)
+
+    # ---- records -----------------------------------------------------------------------------
+
+    def _record(
+        self,
+        head: Head,
+        step: int,
+        batch: Sequence[Trajectory],
+        metrics: StepMetrics,
+        timings: StepTimings,
+    ) -> None:
+        self.totals.add_step(metrics)
+        self.totals.wait_s += timings.wait_s
+        self.totals.paused_s += timings.paused_s
+        record = step_record(
+            step + 1,
+            batch,
+            metrics,
+            timings,
+            counters=head.intake.counters(),
+            steps_done=step + 1 - self._first_step,
+            family_of=head.family_of,
+            heldout=self._heldout,
+        )
+        self._heldout = {}
+        if record.step % self._config.run.log_every == 0 or self._is_last(record.step):
+            for writer in head.writers:
+                writer.write(record)
+        log.info(
+            "step done step=%d reward=%.3f exact_match=%.3f staleness_max=%d wait=%.2f train=%.2f",
+            record.step, record.reward, record.exact_match, metrics.batch.staleness_max,
+            timings.wait_s, timings.train_s,
+        )  # fmt: skip
+
+    def _check_gradients(self, metrics: StepMetrics) -> None:
+        update = metrics.update
+        broken = update is not None and not update.applied
+        self.totals.skipped_in_row = self.totals.skipped_in_row + 1 if broken else 0
+        if self.totals.skipped_in_row >= MAX_SKIPPED_STEPS:
+            raise LZeroError(
+                f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps in a row (last norm "
+                f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "
+                "resume from an earlier checkpoint"
+            )
+
+
+def _frozen(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU that the next optimizer step cannot change under the publisher."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}

@@ -1,0 +1,238 @@
+"""A learner rank: ``torchrun --nproc-per-node R -m learner.main --config RUN/config.json``."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from common.config import Config
+from common.config_file import load_config
+from common.errors import InputError, LZeroError
+from common.evaluation import family_of, first_of_each_family
+from common.messages import Task, Trajectory
+from common.tasks import read_tasks
+from common.telemetry import configure_logging, metric_writers
+from learner.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from learner.coordinator import Coordinator
+from learner.groups import TaskOrder
+from learner.intake import Intake
+from learner.ledger import restore_ledger
+from learner.loop import Head, Learner
+from learner.model import load_model
+from learner.optimizer import PolicyOptimizer
+from learner.publishing import BackgroundPublisher
+from learner.sharding import Rank, seed_everything, shard, training_processes
+from learner.store import TrajectoryStore
+from learner.train_step import TrainStep
+from learner.verification import ParityVerifier
+from learner.weight_sync import WeightPublisher
+
+log = logging.getLogger(__name__)
+
+LOOPBACK = "127.0.0.1"
+DRAIN_TIMEOUT_S = 15.0
+MIB = 1 << 20
+
+
+class FolderSaver:
+    """Writes checkpoints of a run into its folder."""
+
+    def __init__(
+        self, config: Config, folder: Path, model: nn.Module, optimizer: PolicyOptimizer, rank: Rank
+    ) -> None:
+        """``folder`` holds all checkpoints of the run."""
+        self._config = config
+        self._folder = folder
+        self._model = model
+        self._optimizer = optimizer
+        self._rank = rank
+
+    def save(self, step: int, *, ledger: bytes) -> None:
+        """Write the checkpoint of ``step``; every rank calls it together."""
+        save_checkpoint(
+            self._folder,
+            Progress(step=step, weight_version=step, ledger=ledger),
+            self._model,
+            self._optimizer,
+            self._rank,
+            model_source=Path(self._config.model.path),
+            export_dtype=getattr(torch, self._config.model.dtype),
+            keep=self._config.learner.checkpoints_kept,
+        )
+
+
+def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
+    """Build everything one rank needs and run the loop to its end."""
+    torch.set_num_threads(config.learner.threads)
+    seed_everything(config.run.seed)
+    dtype = torch.float32
+    compute = getattr(torch, config.model.dtype)
+    model = load_model(config.model.path, dtype=dtype)
+    vocabulary = int(model.config.vocab_size)
+    shard(model, rank, compute_dtype=compute)
+    model.train()
+    optimizer = PolicyOptimizer(model, config.learner)
+    found = latest_checkpoint(folder / "checkpoints") if resume else None
+    progress = load_checkpoint(found, model, optimizer, rank) if found else None
+    server_urls = (f"http://{LOOPBACK}:{config.policy_server.port}",)
+    with ExitStack() as stack:
+        head = (
+            stack.enter_context(_head(config, folder, server_urls, progress))
+            if rank.is_first
+            else None
+        )
+        learner = Learner(
+            config,
+            model=model,
+            vocabulary=vocabulary,
+            rank=rank,
+            train_step=TrainStep(
+                model,
+                optimizer,
+                rank,
+                config=config.learner,
+                objective=config.objective,
+                temperature=config.agent.temperature,
+            ),
+            verifier=ParityVerifier(
+                model, rank, server_urls, tolerance=config.learner.mismatch_tolerance
+            ),
+            saver=FolderSaver(config, folder / "checkpoints", model, optimizer, rank),
+            head=head,
+            first_step=progress.step if progress else 0,
+        )
+        learner.run()
+        if head is not None:
+            _write_totals(config, folder, learner, head)
+            head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
+
+
+@contextmanager
+def _head(
+    config: Config, folder: Path, server_urls: tuple[str, ...], progress: Progress | None
+) -> Iterator[Head]:
+    """What only rank 0 has; announces readiness when the coordinator's port is bound."""
+    tasks = _read(config.tasks.train)
+    heldout = _read(config.tasks.heldout) if config.tasks.heldout else []
+    families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
+    coordinator = _coordinator(config, tasks)
+    if progress is not None:
+        restore_ledger(coordinator, progress.ledger)
+    store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
+    writers = metric_writers(config.run, folder, dataclasses.asdict(config))
+    weights = WeightPublisher(server_urls)
+    weights.start()
+    try:
+        with (
+            Intake(
+                coordinator,
+                store,
+                run_id=config.run.name,
+                host=LOOPBACK,
+                port=config.transport.port,
+                silence_s=config.transport.silence_s,
+                version=progress.weight_version if progress else 0,
+            ) as intake,
+            BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
+        ):
+            (folder / "learner.ready").write_text(intake.endpoint)
+
+            def family(trajectory: Trajectory) -> str:
+                return families.get(trajectory.task_id, "all")
+
+            yield Head(
+                intake=intake,
+                publisher=publisher,
+                writers=writers,
+                family_of=family,
+                heldout=first_of_each_family(heldout, config.evaluation.during_per_family),
+            )
+    finally:
+        weights.stop()
+        for writer in writers:
+            writer.close()
+
+
+def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:
+    return Coordinator(
+        TaskOrder(tasks, seed=config.run.seed),
+        groups_per_batch=config.learner.groups,
+        group_size=config.learner.group_size,
+        max_staleness=config.learner.max_staleness,
+        temperature=config.agent.temperature,
+        total_batches=config.run.steps,
+        max_buffered_bytes=config.transport.buffer_mib * MIB,
+    )
+
+
+def _read(path: str) -> list[Task]:
+    tasks = read_tasks(Path(path))
+    if not tasks:
+        raise InputError(f"task file {path} holds no tasks")
+    return list(tasks)
+
+
+def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
+    """``learner.json``: what the summary says about this process."""
+    counters = head.intake.counters()
+    totals = learner.totals
+    actions = totals.staleness.total()
+    seconds = max(totals.finished_at - totals.started_at, 1e-9)
+    dropped = counters.dropped.total()
+    summary = {
+        "steps": config.run.steps,
+        "ranks": config.learner.ranks,
+        "weight_versions": config.run.steps + 1,
+        "rl_seconds": seconds,
+        "idle_fraction": totals.wait_s / seconds,
+        "paused_seconds": totals.paused_s,
+        "trajectories": {
+            "started": counters.started,
+            "finished": counters.finished,
+            "trained": counters.trained,
+            "dropped": dict(counters.dropped),
+            "open": counters.started - counters.trained - dropped,
+        },
+        "staleness": {
+            "bound": config.learner.max_staleness,
+            "max": max(totals.staleness, default=0),
+            "mean": sum(age * count for age, count in totals.staleness.items()) / max(1, actions),
+            "histogram": {str(age): count for age, count in sorted(totals.staleness.items())},
+        },
+        "logprob_mismatch": {
+            "mean_abs": totals.mismatch_sum / max(1, totals.mismatch_tokens),
+            "max_abs": totals.mismatch_max,
+            "tokens": totals.mismatch_tokens,
+        },
+        "tokens_generated": counters.tokens_generated,
+        "cells_executed": counters.cells_executed,
+    }
+    (folder / "learner.json").write_text(json.dumps(summary, indent=1) + "\n")
+
+
+def main() -> int:
+    """Parse arguments and train; 2 for an expected error."""
+    parser = argparse.ArgumentParser(prog="learner.main", description=__doc__)
+    parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    arguments = parser.parse_args()
+    try:
+        config = load_config(arguments.config)
+        with training_processes() as rank:
+            configure_logging(f"learner{rank.index}")
+            train(config, arguments.config.parent, rank, resume=arguments.resume)
+    except LZeroError as error:
+        log.error("%s", error)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

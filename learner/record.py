@@ -1,0 +1,86 @@
+"""The record of one optimizer step, made of what the parts of the learner report."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from common.messages import Trajectory
+from common.telemetry import StepRecord
+from learner.coordinator import Counters
+from learner.train_step import StepMetrics
+
+FamilyOf = Callable[[Trajectory], str]
+"""The family a trajectory's task belongs to, for reports."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StepTimings:
+    """Seconds since training began, and what one step spent them on."""
+
+    seconds: float
+    wait_s: float
+    train_s: float
+    publish_s: float
+    paused_s: float
+
+
+def step_record(
+    step: int,
+    batch: Sequence[Trajectory],
+    metrics: StepMetrics,
+    timings: StepTimings,
+    *,
+    counters: Counters,
+    steps_done: int,
+    family_of: FamilyOf,
+    heldout: Mapping[str, float],
+) -> StepRecord:
+    """The line that ``metrics.jsonl`` gets for ``step``, the ``steps_done``-th of this process."""
+    tally, update = metrics.tally, metrics.update
+    actions = max(1.0, tally.actions)
+    return StepRecord(
+        step=step,
+        weight_version=step,
+        seconds=timings.seconds,
+        trajectories_trained=counters.trained,
+        trajectories_per_s=steps_done * len(batch) / max(timings.seconds, 1e-9),
+        reward=metrics.batch.reward_mean,
+        exact_match=fmean(t.scores["exact_match"] for t in batch),
+        family_success=success_by(batch, family_of),
+        heldout=dict(heldout),
+        staleness={str(age): count for age, count in metrics.batch.staleness.items()},
+        dropped=dict(counters.dropped),
+        loss=tally.loss,
+        grad_norm=update.gradient_norm if update else 0.0,
+        learning_rate=update.learning_rate if update else 0.0,
+        skipped=update is not None and not update.applied,
+        effective_sample_share=metrics.effective_sample_size,
+        masked={
+            "trust_region": tally.outside_trust_region / actions,
+            "veto": tally.vetoed / actions,
+            "not_finite": tally.not_finite / actions,
+            "stale": tally.too_stale / actions,
+        },
+        k3=tally.k3 / max(1.0, tally.targets),
+        mismatch_mean=metrics.mismatch_mean_abs or 0.0,
+        mismatch_max=metrics.mismatch_max_abs or 0.0,
+        mismatch_tokens=int(tally.fresh_tokens),
+        action_tokens=metrics.batch.action_tokens,
+        packed_tokens=int(tally.tokens),
+        steps_per_trajectory=fmean(len(t.steps) for t in batch),
+        wait_s=timings.wait_s,
+        train_s=timings.train_s,
+        publish_s=timings.publish_s,
+        paused_s=timings.paused_s,
+    )
+
+
+def success_by(
+    trajectories: Sequence[Trajectory], family_of: Callable[[Trajectory], str]
+) -> dict[str, float]:
+    """Share of exact matches by family."""
+    by_family: dict[str, list[float]] = defaultdict(list)
+    for trajectory in trajectories:
+        by_family[family_of(trajectory)].append(trajectory.scores["exact_match"])
+    return {family: fmean(scores) for family, scores in sorted(by_family.items())}
