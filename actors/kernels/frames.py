@@ -1,0 +1,135 @@
+"""Frames between host and kernel; what a kernel sends is untrusted.
+
+A frame is a 4 byte big-endian length and that much msgpack; see ``sandboxed/serve.py`` for the
+messages. Anything else than the messages below is a violation and ends the kernel.
+"""
+
+import struct
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+
+_HEADER = struct.Struct(">I")
+_MAX_NAME = 200
+
+
+class FrameViolation(Exception):
+    """The kernel sent something that the protocol does not know; it must be killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The kernel can run cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A cell ended."""
+
+    cell: int
+    failed: bool
+    output: str
+    dropped: int
+    error_name: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A cell calls a tool."""
+
+    number: int
+    name: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+
+
+Message = Ready | Done | Call
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FrameBudget:
+    """How much a kernel may send from the start of one cell to the start of the next."""
+
+    frame_bytes: int = 1 << 20
+    total_bytes: int = 16 << 20
+    frames: int = 4096
+
+
+class FrameReader:
+    """Cuts a byte stream into messages within a budget. Pure: no I/O."""
+
+    def __init__(self, budget: FrameBudget) -> None:
+        """Start with an empty buffer and a full budget."""
+        self._budget = budget
+        self._buffer = bytearray()
+        self.renew()
+
+    def renew(self) -> None:
+        """Start the budget of the next cell."""
+        self._bytes_left = self._budget.total_bytes
+        self._frames_left = self._budget.frames
+
+    def feed(self, data: bytes) -> list[Message]:
+        """The messages completed by ``data``.
+
+        Raises:
+            FrameViolation: too much, too large, or not a message.
+        """
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            raise FrameViolation(f"more than {self._budget.total_bytes} bytes in one cell")
+        self._buffer += data
+        messages: list[Message] = []
+        while (body := self._next_body()) is not None:
+            messages.append(_decode(body))
+        return messages
+
+    def _next_body(self) -> bytes | None:
+        if len(self._buffer) < _HEADER.size:
+            return None
+        (length,) = _HEADER.unpack_from(self._buffer)
+        if length > self._budget.frame_bytes:
+            raise FrameViolation(f"frame of {length} bytes, limit {self._budget.frame_bytes}")
+        end = _HEADER.size + length
+        if len(self._buffer) < end:
+            return None
+        self._frames_left -= 1
+        if self._frames_left < 0:
+            raise FrameViolation(f"more than {self._budget.frames} frames in one cell")
+        body = bytes(self._buffer[_HEADER.size : end])
+        del self._buffer[:end]
+        return body
+
+
+def encode(message: list[Any]) -> bytes:
+    """One frame, to be sent to the kernel.
+
+    Raises:
+        TypeError, ValueError, OverflowError: msgpack cannot encode it.
+    """
+    body: bytes = msgpack.packb(message, use_bin_type=True)
+    return _HEADER.pack(len(body)) + body
+
+
+def _decode(body: bytes) -> Message:
+    try:
+        message = msgpack.unpackb(body, ext_hook=_refuse_extension)
+    except Exception as error:  # msgpack raises many kinds; all mean the same here
+        raise FrameViolation(f"not msgpack: {type(error).__name__}") from error
+    match message:
+        case ["ready"]:
+            return Ready()
+        case ["done", int(cell), "ok" | "error" as status, str(output), int(dropped), name] if (
+            name is None or (isinstance(name, str) and len(name) <= _MAX_NAME)
+        ) and dropped >= 0:
+            return Done(cell, status == "error", output, dropped, name)
+        case ["call", int(number), str(name), list(arguments), dict(keywords)] if len(
+            name
+        ) <= _MAX_NAME and all(isinstance(key, str) for key in keywords):
+            return Call(number, name, tuple(arguments), keywords)
+    raise FrameViolation("not a message of this protocol")
+
+
+def _refuse_extension(code: int, _data: bytes) -> None:
+    raise FrameViolation(f"msgpack extension {code}")

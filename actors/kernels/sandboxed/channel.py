@@ -1,0 +1,209 @@
+"""The kernel's end of its socket: framed messages, and tool calls that block the calling thread.
+
+A frame is a 4 byte big-endian length and that much msgpack. The notebook's threads share the
+socket without a reader thread of its own: whoever waits for something reads for all (leader and
+followers). Interrupts (SIGINT) only strike outside of shielded sections, so no frame is torn.
+"""
+
+import itertools
+import os
+import select
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import msgpack
+
+_HEADER = struct.Struct(">I")
+_READ_BYTES = 1 << 16
+
+
+class ToolError(Exception):
+    """A tool failed on the host in a way that is none of the usual exceptions."""
+
+
+_EXCEPTIONS: dict[str, type[Exception]] = {
+    error.__name__: error
+    for error in (ValueError, TypeError, KeyError, TimeoutError, PermissionError)
+}
+
+
+class Interrupts:
+    """Turns SIGINT into KeyboardInterrupt while a cell runs and no shielded section is entered."""
+
+    def __init__(self) -> None:
+        """Start out with no cell running."""
+        self._running = False
+        self._shields = 0
+        self._pending = False
+
+    def install(self) -> None:
+        """(Re)install the handler; user code may have replaced it."""
+        signal.signal(signal.SIGINT, self._handle)
+
+    def begin(self) -> None:
+        """A cell starts: interrupts count from here."""
+        self._pending = False
+        self._running = True
+
+    def end(self) -> None:
+        """The cell ended: interrupts are ignored from here."""
+        self._running = False
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Put interrupts off until the outermost shield is left; only for the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        self._shields += 1
+        try:
+            yield
+        finally:
+            self._shields -= 1
+        self._strike_pending()
+
+    @contextmanager
+    def exposed(self) -> Iterator[None]:
+        """Let interrupts strike inside a shielded section, while waiting."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        held, self._shields = self._shields, 0
+        try:
+            self._strike_pending()
+            yield
+        finally:
+            self._shields = held
+
+    def _strike_pending(self) -> None:
+        if self._pending and self._shields == 0:
+            self._pending = False
+            if self._running:
+                raise KeyboardInterrupt
+
+    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+        if not self._running:
+            return
+        if self._shields:
+            self._pending = True
+            return
+        raise KeyboardInterrupt
+
+
+class Channel:
+    """Frames over one connected unix stream socket, shared by all threads of the notebook."""
+
+    def __init__(self, connection: socket.socket, interrupts: Interrupts) -> None:
+        """Take over ``connection``; it must be blocking."""
+        self._socket = connection
+        self._interrupts = interrupts
+        self._owner = os.getpid()
+        self._poll = select.poll()
+        self._poll.register(connection, select.POLLIN)
+        self._unpacked = bytearray()
+        self._changed = threading.Condition()
+        self._sending = threading.Lock()
+        self._reading = False
+        self._numbers = itertools.count(1)
+        self._answers: dict[int, list[Any] | None] = {}
+        self._requests: list[list[Any]] = []
+
+    @property
+    def usable(self) -> bool:
+        """False in processes that a cell forked; they must leave the socket alone."""
+        return os.getpid() == self._owner
+
+    def send(self, message: list[Any]) -> None:
+        """Send one message whole."""
+        body = msgpack.packb(message, use_bin_type=True)
+        with self._interrupts.shielded(), self._sending:
+            self._socket.sendall(_HEADER.pack(len(body)) + body)
+
+    def next_request(self) -> list[Any]:
+        """Wait for the host's next message that is no answer to a tool call."""
+        self._wait_until(lambda: bool(self._requests))
+        return self._requests.pop(0)
+
+    def call(self, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Run a tool on the host and wait for its result.
+
+        Raises:
+            ToolError: or the exception that the tool raised, if it is a usual one.
+            RuntimeError: called from a process that a cell forked.
+        """
+        if not self.usable:
+            raise RuntimeError(f"{name}() works only in the notebook's own process")
+        number = next(self._numbers)
+        message = ["call", number, name, list(arguments), keywords]
+        self._answers[number] = None
+        try:
+            self.send(message)
+            self._wait_until(lambda: self._answers[number] is not None)
+            answer = self._answers[number]
+        finally:
+            self._answers.pop(number, None)
+        return _unwrap(answer or [])
+
+    def _wait_until(self, ready: Callable[[], bool]) -> None:
+        with self._interrupts.shielded(), self._changed:
+            while not ready():
+                if self._reading:
+                    with self._interrupts.exposed():
+                        self._changed.wait()
+                else:
+                    self._lead()
+
+    def _lead(self) -> None:
+        """Read once for everyone; enters and leaves with ``_changed`` held."""
+        self._reading = True
+        self._changed.release()
+        try:
+            with self._interrupts.exposed():
+                self._poll.poll()
+            messages = self._receive()
+        except BaseException:
+            messages = []
+            raise
+        finally:
+            self._changed.acquire()
+            self._reading = False
+            for message in messages:
+                self._dispatch(message)
+            self._changed.notify_all()
+
+    def _receive(self) -> list[list[Any]]:
+        data = self._socket.recv(_READ_BYTES)
+        if not data:
+            os._exit(0)
+        self._unpacked += data
+        messages = []
+        while len(self._unpacked) >= _HEADER.size:
+            (length,) = _HEADER.unpack_from(self._unpacked)
+            end = _HEADER.size + length
+            if len(self._unpacked) < end:
+                break
+            messages.append(msgpack.unpackb(self._unpacked[_HEADER.size : end]))
+            del self._unpacked[:end]
+        return messages
+
+    def _dispatch(self, message: list[Any]) -> None:
+        if message[0] not in ("ret", "err"):
+            self._requests.append(message)
+        elif message[1] in self._answers:
+            self._answers[message[1]] = message
+
+
+def _unwrap(answer: list[Any]) -> Any:
+    if answer[0] == "ret":
+        return answer[2]
+    kind, text = answer[2], answer[3]
+    known = _EXCEPTIONS.get(kind)
+    if known is not None:
+        raise known(text)
+    raise ToolError(f"{kind}: {text}" if kind != ToolError.__name__ else text)

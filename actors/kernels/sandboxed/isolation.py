@@ -1,0 +1,159 @@
+"""Linux isolation of one fork: namespaces, private mounts, capabilities, rlimits.
+
+All through ctypes, because Python 3.11 lacks ``os.unshare``. The caller must be a single thread
+that already lives in an outer bubblewrap sandbox.
+"""
+
+import ctypes
+import fcntl
+import os
+import platform
+import resource
+import signal
+import socket
+import struct
+from dataclasses import dataclass
+
+SANDBOX_UID = 1000
+"""User id inside every sandbox."""
+
+_NEW_NAMESPACES = (
+    0x00020000  # mount
+    | 0x04000000  # uts
+    | 0x08000000  # ipc
+    | 0x10000000  # user
+    | 0x20000000  # pid
+    | 0x40000000  # net
+)
+_CLONE_PIDFD = 0x00001000
+_CLONE_NUMBER = {"x86_64": 56, "aarch64": 220}
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
+_PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
+_PR_SET_NO_NEW_PRIVS = 38
+_CAPABILITY_VERSION_3 = 0x20080522
+_SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
+_INODES = 16384
+_SHARED_MEMORY_MIB = 16
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """Resource limits of one sandbox; sizes in MiB."""
+
+    memory_mib: int
+    workspace_mib: int
+    processes: int
+    file_mib: int = 64
+    open_files: int = 256
+
+
+def clone_isolated() -> tuple[int, int]:
+    """Fork into new user, mount, pid, ipc, uts and net namespaces.
+
+    The child is pid 1 of its namespaces. It is made by the bare system call, so it must not start
+    threads; its own ``os.fork`` children are ordinary processes.
+
+    Returns:
+        (pid, pidfd) in the parent, (0, -1) in the child.
+
+    Raises:
+        OSError: the kernel denied the namespaces.
+    """
+    pidfd = ctypes.c_int(-1)
+    flags = _NEW_NAMESPACES | _CLONE_PIDFD | signal.SIGCHLD
+    number = _CLONE_NUMBER[platform.machine()]
+    zero = ctypes.c_ulong(0)
+    pid = _libc_holding_gil.syscall(
+        ctypes.c_long(number), ctypes.c_ulong(flags), zero, ctypes.byref(pidfd), zero, zero
+    )
+    if pid < 0:
+        raise OSError(ctypes.get_errno(), "clone into new namespaces was denied")
+    return pid, pidfd.value if pid else -1
+
+
+def map_user() -> None:
+    """Be uid and gid 1000 in the new user namespace, and forbid further user namespaces."""
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/uid_map", f"{SANDBOX_UID} {SANDBOX_UID} 1")
+    _write("/proc/self/gid_map", f"{SANDBOX_UID} {SANDBOX_UID} 1")
+    _write("/proc/sys/user/max_user_namespaces", "0")
+
+
+def mount_private(limits: Limits) -> None:
+    """Give the fork its own /tmp, /workspace, /dev/shm (bytes and inodes bounded) and /proc."""
+    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    size = limits.workspace_mib
+    for path, mib, mode in (
+        ("/tmp", size, "1777"),  # noqa: S108 - the sandbox's own /tmp
+        ("/workspace", size, "0700"),
+        ("/dev/shm", _SHARED_MEMORY_MIB, "1777"),  # noqa: S108
+    ):
+        options = f"size={mib}m,mode={mode},nr_inodes={_INODES}"
+        _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
+    _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+
+
+def raise_loopback() -> None:
+    """Bring up ``lo`` of the empty network namespace, for servers inside the sandbox."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        request = struct.pack("16sh14x", b"lo", _IFF_UP | _IFF_RUNNING)
+        fcntl.ioctl(handle, _SIOCSIFFLAGS, request)
+
+
+def drop_capabilities() -> None:
+    """Give up every capability, for this process and whatever it may execute."""
+    for capability in range(64):
+        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+            break
+    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
+    _check(_libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+
+
+def limit_resources(limits: Limits) -> None:
+    """Set the rlimits of this process and its descendants.
+
+    RLIMIT_DATA bounds what a process allocates; RLIMIT_AS, four times as high, catches shared
+    mappings that RLIMIT_DATA does not count. RLIMIT_NPROC counts per user namespace (Linux 5.14).
+    """
+    mib = 1 << 20
+    for which, value in (
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NPROC, limits.processes),
+        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_FSIZE, limits.file_mib * mib),
+        (resource.RLIMIT_DATA, limits.memory_mib * mib),
+        (resource.RLIMIT_AS, 4 * limits.memory_mib * mib),
+    ):
+        resource.setrlimit(which, (value, value))
+
+
+def close_from(lowest: int) -> None:
+    """Close every file descriptor from ``lowest`` on."""
+    os.closerange(lowest, 1 << 20)
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def _mount(
+    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
+    arguments = [text.encode() if text else None for text in (source, target, kind)]
+    data = options.encode() if options else None
+    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
+
+
+def _write(path: str, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY)
+    try:
+        os.write(handle, text.encode())
+    finally:
+        os.close(handle)

@@ -1,0 +1,191 @@
+"""A seccomp deny list as classic BPF, without any dependency.
+
+Denied are the system calls that reach what namespaces do not isolate (keyrings, vsock, io_uring,
+bpf, perf) or that undo the isolation (mount, unshare, ptrace), and ``memfd_create``, whose memory
+no rlimit bounds. Everything else is allowed, so ordinary Python, threads and processes work.
+"""
+
+import ctypes
+import errno
+import platform
+import struct
+
+_LOAD, _JEQ, _JGE, _JSET, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
+_ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENT_0, _AT_ARGUMENT_1 = 0, 4, 16, 24
+_AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_X32_BIT = 0x40000000
+_NAMESPACE_FLAGS = 0x7E020000
+_CLONE3 = 435
+_CLONE = {"x86_64": 56, "aarch64": 220}
+_SOCKET = {"x86_64": (41, 53), "aarch64": (198, 199)}
+_IOCTL = {"x86_64": 16, "aarch64": 29}
+_TERMINAL_INJECTION = (0x5412, 0x541C)
+_FAMILIES = (0, 1, 2, 10)
+_PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
+
+# System call: (x86_64, aarch64), from the kernel's asm/unistd headers.
+_DENIED = {
+    "ptrace": (101, 117),
+    "process_vm_readv": (310, 270),
+    "process_vm_writev": (311, 271),
+    "process_madvise": (440, 440),
+    "kcmp": (312, 272),
+    "pidfd_getfd": (438, 438),
+    "unshare": (272, 97),
+    "setns": (308, 268),
+    "mount": (165, 40),
+    "umount2": (166, 39),
+    "pivot_root": (155, 41),
+    "chroot": (161, 51),
+    "open_tree": (428, 428),
+    "move_mount": (429, 429),
+    "fsopen": (430, 430),
+    "fsconfig": (431, 431),
+    "fsmount": (432, 432),
+    "fspick": (433, 433),
+    "mount_setattr": (442, 442),
+    "add_key": (248, 217),
+    "request_key": (249, 218),
+    "keyctl": (250, 219),
+    "bpf": (321, 280),
+    "perf_event_open": (298, 241),
+    "userfaultfd": (323, 282),
+    "io_uring_setup": (425, 425),
+    "io_uring_enter": (426, 426),
+    "io_uring_register": (427, 427),
+    "kexec_load": (246, 104),
+    "kexec_file_load": (320, 294),
+    "init_module": (175, 105),
+    "finit_module": (313, 273),
+    "delete_module": (176, 106),
+    "reboot": (169, 142),
+    "swapon": (167, 224),
+    "swapoff": (168, 225),
+    "syslog": (103, 116),
+    "acct": (163, 89),
+    "quotactl": (179, 60),
+    "quotactl_fd": (443, 443),
+    "settimeofday": (164, 170),
+    "clock_settime": (227, 112),
+    "clock_adjtime": (305, 266),
+    "adjtimex": (159, 171),
+    "sethostname": (170, 161),
+    "setdomainname": (171, 162),
+    "name_to_handle_at": (303, 264),
+    "open_by_handle_at": (304, 265),
+    "fanotify_init": (300, 262),
+    "vhangup": (153, 58),
+    "mbind": (237, 235),
+    "set_mempolicy": (238, 237),
+    "get_mempolicy": (239, 236),
+    "migrate_pages": (256, 238),
+    "move_pages": (279, 239),
+    "set_mempolicy_home_node": (450, 450),
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
+    "shmget": (29, 194),
+    "msgget": (68, 186),
+    "semget": (64, 190),
+    "mq_open": (240, 180),
+}
+# iopl, ioperm, modify_ldt, uselib, ustat, sysfs, _sysctl, nfsservctl, module calls of old.
+_DENIED_X86 = (172, 173, 154, 134, 136, 139, 156, 180, 174, 178, 177)
+
+Instruction = tuple[int, int, int, int]
+
+
+def deny_list(machine: str | None = None) -> bytes:
+    """The filter program, usable with ``load`` and with ``bwrap --seccomp``.
+
+    Args:
+        machine: ``x86_64`` or ``aarch64``; the running machine by default.
+
+    Raises:
+        NotImplementedError: there are no system call numbers for this machine.
+    """
+    machine = machine or platform.machine()
+    if machine not in _AUDIT:
+        raise NotImplementedError(f"no seccomp filter for machine {machine!r}; x86_64 or aarch64")
+    program: list[Instruction] = [
+        (_LOAD, 0, 0, _AT_ARCHITECTURE),
+        (_JEQ, 1, 0, _AUDIT[machine]),
+        (_RETURN, 0, 0, _KILL),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+    if machine == "x86_64":
+        program += [(_JGE, 0, 1, _X32_BIT), _refuse(errno.ENOSYS)]
+    for number in _denied_numbers(machine):
+        program += [(_JEQ, 0, 1, number), _refuse(errno.EPERM)]
+    program += [(_JEQ, 0, 1, _CLONE3), _refuse(errno.ENOSYS)]
+    program += _check_clone(_CLONE[machine])
+    for number in _SOCKET[machine]:
+        program += _check_family(number)
+    program += _check_ioctl(_IOCTL[machine])
+    program.append((_RETURN, 0, 0, _ALLOW))
+    return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+
+
+def load(program: bytes) -> None:
+    """Put this process and all its descendants under ``program`` for good.
+
+    Raises:
+        OSError: the kernel refused the filter.
+    """
+
+    class Header(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    buffer = ctypes.create_string_buffer(program, len(program))
+    header = Header(len(program) // 8, ctypes.addressof(buffer))
+    libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    if libc.prctl(_PR_SET_SECCOMP, _FILTER, ctypes.byref(header)) != 0:
+        raise OSError(ctypes.get_errno(), "the kernel refused the seccomp filter")
+
+
+def _refuse(number: int) -> Instruction:
+    return (_RETURN, 0, 0, _ERRNO | number)
+
+
+def _denied_numbers(machine: str) -> list[int]:
+    column = 0 if machine == "x86_64" else 1
+    numbers = {pair[column] for pair in _DENIED.values()}
+    return sorted(numbers | (set(_DENIED_X86) if column == 0 else set()))
+
+
+def _check_clone(number: int) -> list[Instruction]:
+    """No new namespaces through ``clone``; plain processes and threads pass."""
+    return [
+        (_JEQ, 0, 4, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT_0),
+        (_JSET, 0, 1, _NAMESPACE_FLAGS),
+        _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _check_family(number: int) -> list[Instruction]:
+    """Sockets of unix and internet families only: vsock, netlink and packet are refused."""
+    count = len(_FAMILIES)
+    tests = [(_JEQ, count - i, 0, family) for i, family in enumerate(_FAMILIES)]
+    return [
+        (_JEQ, 0, count + 3, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT_0),
+        *tests,
+        _refuse(errno.EAFNOSUPPORT),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _check_ioctl(number: int) -> list[Instruction]:
+    """No typing into a terminal (TIOCSTI, TIOCLINUX)."""
+    first, second = _TERMINAL_INJECTION
+    return [
+        (_JEQ, 0, 5, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT_1),
+        (_JEQ, 1, 0, first),
+        (_JEQ, 0, 1, second),
+        _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]

@@ -1,0 +1,83 @@
+"""The life of one kernel: run the host's cells one after the other, until the socket closes.
+
+Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [name, ...]]``,
+``["ret", call, value]``, ``["err", call, exception, text]``.
+Kernel to host: ``["ready"]``, ``["done", cell, status, output, dropped, exception | None]``,
+``["call", call, name, [argument, ...], {keyword: argument}]``.
+"""
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from actors.kernels.sandboxed.capture import CapturedStream
+from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
+from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
+
+
+def serve(connection: socket.socket, shell: NotebookShell) -> None:
+    """Serve the host over ``connection``; ends with the process."""
+    interrupts = Interrupts()
+    channel = Channel(connection, interrupts)
+    capture_streams()
+    interrupts.install()
+    os.register_at_fork(after_in_child=_use_plain_streams)
+    shell.user_ns[ToolError.__name__] = ToolError
+    channel.send(["ready"])
+    while True:
+        request = channel.next_request()
+        if request[0] == "tools":
+            _bind_tools(channel, shell, request[1])
+        else:
+            _, cell, code, limit = request
+            CAPTURE.begin(limit)
+            failure = run_cell(shell, code, interrupts)
+            if not channel.usable:
+                os._exit(0)
+            interrupts.install()
+            capture_streams()
+            output, dropped = CAPTURE.finish()
+            status = "error" if failure else "ok"
+            channel.send(["done", cell, status, output, dropped, failure])
+
+
+def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | None:
+    """Run ``code``; the name of the exception that ended it, or None."""
+    try:
+        try:
+            interrupts.begin()
+            result = shell.run_cell(code, store_history=True)
+        finally:
+            interrupts.end()
+    except BaseException as error:
+        return type(error).__name__
+    failure = result.error_before_exec or result.error_in_exec
+    return type(failure).__name__ if failure is not None else None
+
+
+def capture_streams() -> None:
+    """Point Python's streams to the capture; user code may have replaced them."""
+    sys.stdout = CapturedStream(CAPTURE, 1)
+    sys.stderr = CapturedStream(CAPTURE, 2)
+
+
+def _use_plain_streams() -> None:
+    """In a process that a cell forked: write to the descriptors, which the kernel drains."""
+    sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
+
+
+def _bind_tools(channel: Channel, shell: NotebookShell, names: list[str]) -> None:
+    for name in names:
+        shell.user_ns[name] = _make_tool(channel, name)
+
+
+def _make_tool(channel: Channel, name: str) -> Callable[..., Any]:
+    def tool(*arguments: Any, **keywords: Any) -> Any:
+        return channel.call(name, arguments, keywords)
+
+    tool.__name__ = tool.__qualname__ = name
+    tool.__doc__ = f"Run {name!r} on the host."
+    return tool

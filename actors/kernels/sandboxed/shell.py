@@ -1,0 +1,110 @@
+"""An IPython shell whose results and tracebacks go to a ``Capture``."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from IPython.core.displayhook import DisplayHook
+from IPython.core.displaypub import DisplayPublisher
+from IPython.core.error import UsageError
+from IPython.core.interactiveshell import InteractiveShell
+from traitlets.config import Config
+
+from actors.kernels.sandboxed.capture import Capture
+from actors.kernels.sandboxed.tracebacks import format_traceback
+
+CAPTURE = Capture()
+"""Output of the running cell; one per process, like ``sys.stdout``."""
+
+
+class _ResultHook(DisplayHook):  # type: ignore[misc]
+    """Writes the value of a cell's last expression as plain text, without the Out[n] prompt."""
+
+    def write_output_prompt(self) -> None:
+        """Write no prompt."""
+
+    def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Format as plain text only; nobody looks at HTML or images."""
+        formatted, metadata = self.shell.display_formatter.format(result, include={"text/plain"})
+        return formatted, metadata
+
+    def write_format_data(self, format_dict: dict[str, Any], md_dict: Any = None) -> None:
+        """Write the text representation."""
+        CAPTURE.write(format_dict.get("text/plain", "") + "\n")
+
+    def finish_displayhook(self) -> None:
+        """Nothing is left to write."""
+
+
+class _TextPublisher(DisplayPublisher):  # type: ignore[misc]
+    """``display(...)`` as plain text."""
+
+    def publish(self, data: dict[str, Any], *arguments: Any, **keywords: Any) -> None:
+        """Write the text representation."""
+        CAPTURE.write(str(data.get("text/plain", "")) + "\n")
+
+    def clear_output(self, wait: bool = False) -> None:
+        """A transcript cannot be unwritten."""
+
+
+class NotebookShell(InteractiveShell):  # type: ignore[misc]
+    """The shell of one kernel."""
+
+    def showtraceback(self, exc_tuple: Any = None, *arguments: Any, **keywords: Any) -> None:
+        """Write a short traceback: the standard form, without the frames of the kernel."""
+        _, error, frames = self._get_exc_info(exc_tuple)
+        if error is None or isinstance(error, SyntaxError | UsageError):
+            super().showtraceback(exc_tuple, *arguments, **keywords)
+        else:
+            CAPTURE.write(format_traceback(error, frames, self._label_of))
+
+    def _label_of(self, file: str) -> str | None:
+        label = self.compile.format_code_name(file)
+        return " ".join(label) if label else None
+
+    def _showtraceback(self, etype: type[BaseException], evalue: Any, stb: list[str]) -> None:
+        CAPTURE.write("\n".join(stb).strip("\n") + "\n")
+
+    def enable_gui(self, gui: str | None = None) -> None:
+        """There is no GUI."""
+
+    def ask_exit(self) -> None:
+        """``exit`` and ``quit`` do nothing: the host decides when a kernel ends."""
+
+
+class CellLoop:
+    """Runs cells with top-level ``await`` on one event loop per kernel, made when first needed."""
+
+    def __init__(self) -> None:
+        """No loop yet: it must not be made before the fork."""
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """Run ``coroutine`` to its end; an interrupt cancels it."""
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(self._loop)
+        task = self._loop.create_task(coroutine)
+        try:
+            return self._loop.run_until_complete(task)
+        except KeyboardInterrupt:
+            if not task.done():
+                task.cancel()
+                self._loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+            raise
+
+
+def make_shell() -> NotebookShell:
+    """Build the shell: no history file, no threads, no colours, short tracebacks."""
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.InteractiveShell.colors = "nocolor"
+    config.InteractiveShell.xmode = "Plain"
+    config.InteractiveShell.autocall = 0
+    config.Completer.use_jedi = False
+    shell: NotebookShell = NotebookShell.instance(
+        config=config, displayhook_class=_ResultHook, display_pub_class=_TextPublisher
+    )
+    shell.loop_runner = CellLoop()
+    shell.system = shell.system_raw
+    return shell

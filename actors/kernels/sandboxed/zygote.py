@@ -1,0 +1,168 @@
+"""The zygote: one Python that imported everything, and forks a kernel per request.
+
+It lives in an outer bubblewrap sandbox, is single-threaded and never runs agent code. Each fork
+isolates itself before it serves. Control messages (msgpack over a SEQPACKET socket):
+host to zygote ``["fork", number]`` with the kernel's end of a socket pair; zygote to host
+``["ready"]``, ``["forked", number]`` with the pidfds of the sandbox's pid 1 and of the kernel, or
+``["failed", number, text]``.
+"""
+
+import fcntl
+import gc
+import importlib
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any, NoReturn
+
+import msgpack
+
+from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed.serve import capture_streams, serve
+from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell, make_shell
+
+_CONTROL_FD = 0
+_KERNEL_FD = 3
+_OUTPUT_FD = 4
+_PRELOADED = (
+    *("asyncio", "base64", "collections", "csv", "datetime", "decimal", "fractions", "functools"),
+    *("glob", "hashlib", "html", "itertools", "json", "math", "random", "re", "shutil"),
+    *("statistics", "string", "subprocess", "tempfile", "textwrap", "threading", "urllib.parse"),
+    *("numpy", "numpy.random"),
+)
+_WARMING_CELLS = ("1 + 1", "print(1)", "1 / 0", "x = [1, {'a': 2}]; x", "def", "import json")
+
+
+def main() -> None:
+    """Serve fork requests until the host closes the control socket."""
+    limits = isolation.Limits(**json.loads(sys.argv[1]))
+    program = seccomp.deny_list()
+    shell = _prepare_shell()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    gc.collect()
+    gc.disable()
+    gc.freeze()
+    if len(os.listdir("/proc/self/task")) != 1:
+        raise RuntimeError("the zygote has threads; it can no longer fork safely")
+    control = socket.socket(fileno=_CONTROL_FD)
+    control.send(msgpack.packb(["ready"]))
+    while True:
+        data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
+        if not data:
+            return
+        number = msgpack.unpackb(data)[1]
+        _fork_kernel(control, number, descriptors[0], (shell, limits, program))
+
+
+def _prepare_shell() -> NotebookShell:
+    """Import what cells commonly import and run the code paths of a cell once."""
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    shell = make_shell()
+    streams = sys.stdout, sys.stderr
+    capture_streams()
+    CAPTURE.begin(1 << 16)
+    for code in _WARMING_CELLS:
+        shell.run_cell(code, store_history=False)
+    sys.stdout, sys.stderr = streams
+    shell.reset(new_session=True)
+    return shell
+
+
+def _fork_kernel(
+    control: socket.socket,
+    number: int,
+    connection: int,
+    prepared: tuple[NotebookShell, isolation.Limits, bytes],
+) -> None:
+    """Fork one sandbox and pass its two pidfds to the host."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        pid, init = isolation.clone_isolated()
+    except OSError as error:
+        control.send(msgpack.packb(["failed", number, str(error)]))
+        os.close(connection)
+        return
+    if pid == 0:
+        _become_sandbox(theirs, connection, *prepared)
+    theirs.close()
+    os.close(connection)
+    with ours:
+        text, kernels, _, _ = socket.recv_fds(ours, 4096, 1)
+    if kernels:
+        socket.send_fds(control, [msgpack.packb(["forked", number])], [init, *kernels])
+    else:
+        reason = text.decode("utf-8", "replace") or "the sandbox died while it was set up"
+        control.send(msgpack.packb(["failed", number, reason]))
+    for descriptor in (init, *kernels):
+        os.close(descriptor)
+
+
+def _become_sandbox(
+    notify: socket.socket,
+    connection: int,
+    shell: NotebookShell,
+    limits: isolation.Limits,
+    program: bytes,
+) -> NoReturn:
+    """Pid 1 of the new sandbox: isolate, fork the kernel as pid 2, then reap until it ends."""
+    try:
+        output = _isolate(limits, program)
+        pid = os.fork()
+        if pid:
+            socket.send_fds(notify, [b"kernel"], [os.pidfd_open(pid)])
+            isolation.close_from(0)
+            _reap_until(pid)
+        _become_kernel(connection, output)
+        serve(socket.socket(fileno=_KERNEL_FD), shell)
+    except BaseException as error:
+        if os.getpid() == 1:
+            notify.send(f"{type(error).__name__}: {error}".encode()[:4000])
+    finally:
+        os._exit(1)
+
+
+def _isolate(limits: isolation.Limits, program: bytes) -> int:
+    """Give up everything; the descriptor of the memory file for output."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    isolation.map_user()
+    isolation.mount_private(limits)
+    os.setsid()
+    isolation.raise_loopback()
+    isolation.drop_capabilities()
+    isolation.limit_resources(limits)
+    output = os.memfd_create("output")
+    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
+    seccomp.load(program)
+    return output
+
+
+def _reap_until(kernel: int) -> NoReturn:
+    """Collect orphans until the kernel ends; with pid 1 the whole sandbox ends."""
+    while True:
+        pid, _ = os.wait()
+        if pid == kernel:
+            os._exit(0)
+
+
+def _become_kernel(connection: int, output: int) -> None:
+    """Arrange descriptors (0 null, 1 and 2 output, 3 host), folder and random state."""
+    connection = os.dup2(connection, _OUTPUT_FD + 1 + connection, inheritable=False)
+    for target in (1, 2, _OUTPUT_FD):
+        os.dup2(output, target)
+    null = os.open("/dev/null", os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(connection, _KERNEL_FD, inheritable=False)
+    os.set_inheritable(_OUTPUT_FD, False)
+    isolation.close_from(_OUTPUT_FD + 1)
+    CAPTURE.descriptor = _OUTPUT_FD
+    os.chdir("/workspace")
+    numpy_random: Any = sys.modules["numpy.random"]
+    numpy_random.seed()
+    gc.enable()
+
+
+if __name__ == "__main__":
+    main()

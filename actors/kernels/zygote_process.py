@@ -1,0 +1,193 @@
+"""The host's handle on the zygote: starts it, asks it for forks, notices its death."""
+
+import asyncio
+import itertools
+import json
+import logging
+import os
+import socket
+import subprocess
+import tempfile
+from dataclasses import asdict, dataclass
+from typing import IO
+
+import msgpack
+
+from actors.kernels import bubblewrap
+from actors.kernels.interface import KernelDied
+from actors.kernels.runtime import RuntimePaths
+from actors.kernels.sandboxed.isolation import Limits
+from common.errors import EnvironmentFault
+
+_LOGGER = logging.getLogger(__name__)
+_CONTROL_BYTES = 8192
+_MODULE = "actors.kernels.sandboxed.zygote"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fork:
+    """A fresh sandbox; the receiver owns the descriptors.
+
+    Attributes:
+        connection: the host's end of the kernel's socket, non-blocking.
+        init: pidfd of the sandbox's pid 1; killing it ends the sandbox, and it becomes readable
+            when the whole sandbox is gone.
+        kernel: pidfd of the kernel, for interrupts.
+    """
+
+    connection: socket.socket
+    init: int
+    kernel: int
+
+
+class ZygoteProcess:
+    """One running zygote."""
+
+    def __init__(self, runtime: RuntimePaths, limits: Limits, *, timeout_s: float) -> None:
+        """Make a handle; ``start`` starts the process."""
+        self._runtime, self._limits, self._timeout_s = runtime, limits, timeout_s
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
+        self._control, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._gone = asyncio.Event()
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still fork."""
+        return self._ready.done() and not self._gone.is_set()
+
+    async def start(self) -> None:
+        """Start the process and wait until it can fork.
+
+        Raises:
+            EnvironmentFault: it did not come up; its last words are in the message.
+        """
+        self._control.setblocking(False)
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        with self._theirs:
+            sandbox = bubblewrap.Sandbox(
+                runtime=self._runtime, workspace_mib=self._limits.workspace_mib, nested=True
+            )
+            command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
+            command += [json.dumps(asdict(self._limits))]
+            self._process = bubblewrap.start(
+                sandbox, command, stdin=self._theirs.fileno(), stderr=self._errors.fileno()
+            )
+        asyncio.get_running_loop().add_reader(self._control.fileno(), self._on_readable)
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ready), self._timeout_s)
+        except (TimeoutError, KernelDied) as error:
+            words = self._last_words()
+            await self.close()
+            raise EnvironmentFault(
+                f"the kernels' zygote did not start ({str(error) or 'time-out'}): {words}. "
+                f"{bubblewrap.advice(words)}"
+            ) from None
+
+    async def fork(self) -> Fork:
+        """Ask for a fresh sandbox.
+
+        Raises:
+            KernelDied: the fork failed, or the zygote died or hung.
+        """
+        if not self.alive:
+            raise KernelDied("the zygote is not running")
+        number = next(self._numbers)
+        ours, theirs = socket.socketpair()
+        answer = self._waiting[number] = asyncio.get_running_loop().create_future()
+        try:
+            with theirs:
+                message = msgpack.packb(["fork", number])
+                await self._send(message, theirs)
+            init, kernel = await asyncio.wait_for(asyncio.shield(answer), self._timeout_s)
+        except BaseException as error:
+            ours.close()
+            answer.add_done_callback(_close_late_fork)
+            if isinstance(error, TimeoutError | OSError):
+                raise KernelDied(f"the zygote did not fork: {str(error) or 'time-out'}") from None
+            raise
+        finally:
+            self._waiting.pop(number, None)
+        ours.setblocking(False)
+        return Fork(connection=ours, init=init, kernel=kernel)
+
+    async def close(self) -> None:
+        """Kill the zygote and every kernel it forked; returns when it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self._process = None
+            await self._gone.wait()
+        if self._errors is not None:
+            self._errors.close()
+
+    async def _send(self, message: bytes, descriptor: socket.socket) -> None:
+        """Send, waiting for room while many forks are queued."""
+        deadline = asyncio.get_running_loop().time() + self._timeout_s
+        while True:
+            try:
+                socket.send_fds(self._control, [message], [descriptor.fileno()])
+                return
+            except BlockingIOError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise TimeoutError from None
+                await asyncio.sleep(0.005)
+
+    def _on_readable(self) -> None:
+        try:
+            data, descriptors = _receive(self._control)
+        except BlockingIOError:
+            return
+        except OSError:
+            data, descriptors = b"", []
+        if not data:
+            self._on_death()
+            return
+        message = msgpack.unpackb(data)
+        if message[0] == "ready":
+            self._ready.set_result(None)
+            return
+        answer = self._waiting.get(message[1])
+        if answer is None or answer.done():
+            _close_all(descriptors)
+        elif message[0] == "forked":
+            answer.set_result((descriptors[0], descriptors[1]))
+        else:
+            answer.set_exception(KernelDied(f"a sandbox could not be set up: {message[2]}"))
+
+    def _on_death(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._control.fileno())
+        self._control.close()
+        self._gone.set()
+        died = KernelDied("the zygote died")
+        if not self._ready.done():
+            self._ready.set_exception(died)
+        for answer in self._waiting.values():
+            if not answer.done():
+                answer.set_exception(died)
+
+    def _last_words(self) -> str:
+        if self._errors is None:
+            return ""
+        self._errors.seek(0)
+        return self._errors.read()[-2000:].decode("utf-8", "replace").strip()
+
+
+def _receive(control: socket.socket) -> tuple[bytes, list[int]]:
+    """One message with its descriptors, closed on exec."""
+    data, descriptors, _, _ = socket.recv_fds(control, _CONTROL_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+    return data, descriptors
+
+
+def _close_late_fork(answer: asyncio.Future[tuple[int, int]]) -> None:
+    """Nobody wants this sandbox any more; its socket is closed, so it ends by itself."""
+    if not answer.cancelled() and answer.exception() is None:
+        _close_all(list(answer.result()))
+
+
+def _close_all(descriptors: list[int]) -> None:
+    for descriptor in descriptors:
+        os.close(descriptor)
