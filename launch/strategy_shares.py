@@ -1,25 +1,25 @@
-"""Which strategies a policy used: the share of episodes per strategy and family."""
+"""Which strategies a policy used: the share of episodes in which each occurs, by family."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from launch.episodes import Episode
+from launch.world.strategies import Strategy, strategies
 
 
 def strategy_shares(episodes: Iterable[Episode]) -> dict[str, dict[str, float]]:
-    """Family to strategy to share of its episodes, the most frequent first."""
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    """Family to strategy to the share of its episodes that used it at least once.
+
+    Shares of one family can add up to more than 1: an episode may search in several ways.
+    """
+    counts: dict[str, Counter[Strategy]] = defaultdict(Counter)
+    sizes: Counter[str] = Counter()
     for episode in episodes:
-        counts[episode.family][strategy_of(episode)] += 1
+        sizes[episode.family] += 1
+        counts[episode.family].update(set(strategies(episode.task, episode.steps)))
     return {
-        family: {name: count / counter.total() for name, count in counter.most_common()}
-        for family, counter in sorted(counts.items())
+        family: {
+            strategy.value: used[strategy] / sizes[family] for strategy in Strategy if used[strategy]
+        }
+        for family, used in sorted(counts.items())
     }
-
-
-def strategy_of(episode: Episode) -> str:
-    """A name for how the episode was gone about, from its tool calls and its answer."""
-    searches = sum(call == "search" for step in episode.steps for call in step.tool_calls)
-    if episode.answer is None:
-        return "no answer"
-    return {0: "guess", 1: "one search", 2: "two searches"}.get(searches, "many searches")
