@@ -1,0 +1,51 @@
+"""Fixtures shared by all tests."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def _enter_rank(
+    index: int, function: Callable[..., Any], count: int, folder: str, arguments: tuple[Any, ...]
+) -> None:
+    """Body of a rank: join the group, call ``function(rank, *arguments)``, store the result."""
+    import torch
+
+    from learner.sharding import training_processes
+
+    torch.set_num_threads(1)
+    os.environ.update(RANK=str(index), LOCAL_RANK=str(index), WORLD_SIZE=str(count))
+    with training_processes(f"file://{folder}/rendezvous") as rank:
+        result = function(rank, *arguments)
+    torch.save(result, f"{folder}/result-{index}.pt")
+
+
+@pytest.fixture
+def run_ranks(tmp_path: Path) -> Callable[..., list[Any]]:
+    """``run_ranks(function, count, *arguments)``: results of ``function`` on gloo ranks.
+
+    Each rank is a new process that calls ``function(rank, *arguments)``; the function must be
+    at the top level of its module. A failure on any rank is raised here with its traceback.
+    """
+    calls = iter(range(1000))
+
+    def run(function: Callable[..., Any], count: int, *arguments: Any) -> list[Any]:
+        import torch
+        from torch.multiprocessing import start_processes
+
+        folder = tmp_path / f"ranks-{next(calls)}"
+        folder.mkdir()
+        start_processes(
+            _enter_rank,
+            args=(function, count, str(folder), arguments),
+            nprocs=count,
+            start_method="spawn",
+        )
+        return [
+            torch.load(folder / f"result-{index}.pt", weights_only=False) for index in range(count)
+        ]
+
+    return run
