@@ -1,0 +1,128 @@
+"""A user's own questions and pages take the same path as the generated ones.
+
+A scripted policy searches the supporting titles and submits the gold answer; the actor process,
+kernels, transport and rewards are the real ones, so every episode must score 1.
+"""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from actors.tools.search import build_index
+from common.config import Config
+from common.config_file import save_config
+from common.messages import Outcome, Task, Trajectory
+from common.tasks import read_tasks
+from launch.convert import convert
+from launch.ports import resolve_ports
+from learner.coordinator import Coordinator
+from learner.groups import TaskOrder
+from learner.intake import Intake
+from learner.store import TrajectoryStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATA = REPOSITORY / "tests" / "data"
+MODEL = REPOSITORY / "launch" / "presets" / "warmstart"
+
+
+def scripted_actions(task: Task) -> list[str]:
+    """Search every supporting title, then submit the gold answer."""
+    titles = json.loads(task.labels["supporting_titles"])
+    codes = [f"print(search({title!r}))" for title in titles]
+    codes.append(f"submit_final_answer({task.answers[0]!r})")
+    return [f"<think>go on</think><code>{code}</code>" for code in codes]
+
+
+def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
+    """One trajectory of each task by the scripted policy through a real actor process."""
+    index = folder / "corpus.sqlite"
+    build_index(corpus, index)
+    config = Config()
+    config = resolve_ports(
+        dataclasses.replace(
+            config,
+            run=dataclasses.replace(config.run, name="scripted", folder=str(folder)),
+            model=dataclasses.replace(config.model, path=str(MODEL), max_context=4096),
+            tasks=dataclasses.replace(config.tasks, train_corpus=str(index)),
+            agent=dataclasses.replace(config.agent, max_action_tokens=512),
+            actors=dataclasses.replace(config.actors, episodes=16),
+        )
+    )
+    save_config(config, folder / "config.json")
+    scripts = {task.question: scripted_actions(task) for task in tasks}
+    (folder / "scripts.json").write_text(json.dumps(scripts))
+    coordinator = Coordinator(
+        TaskOrder(tasks, seed=0),
+        groups_per_batch=len(tasks),
+        group_size=1,
+        max_staleness=0,
+        total_batches=1,
+        max_buffered_bytes=1 << 30,
+    )
+    with ExitStack() as stack:
+        server = start(
+            [str(DATA.parent / "integration" / "scripted_server.py"),
+             str(config.policy_server.port), str(MODEL), str(folder / "scripts.json")],
+            stack,
+            stdout=subprocess.PIPE,
+        )  # fmt: skip
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"ready\n"
+        intake = stack.enter_context(
+            Intake(
+                coordinator,
+                TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24),
+                run_id="scripted",
+                host="127.0.0.1",
+                port=config.transport.port,
+                silence_s=30.0,
+            )
+        )
+        actor = start(
+            ["-m", "actors.main", "--config", str(folder / "config.json"), "--actor-id", "a0"],
+            stack,
+        )
+        batch = intake.take_batch(learner_version=0, timeout_s=120)
+        intake.drain("done", timeout_s=20)
+        assert actor.wait(timeout=20) == 0
+    return batch
+
+
+def start(
+    arguments: list[str], stack: ExitStack, stdout: int | None = None
+) -> "subprocess.Popen[bytes]":
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=REPOSITORY, stdout=stdout,
+        env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
+    )  # fmt: skip
+    if process.stdout is not None:
+        stack.callback(process.stdout.close)
+    stack.callback(process.wait)
+    stack.callback(process.kill)
+    return process
+
+
+@pytest.mark.sandbox
+def test_scripted_policy_scores_one_on_every_converted_question(tmp_path: Path) -> None:
+    convert(
+        DATA / "hotpot_small.json",
+        "hotpotqa",
+        corpus=DATA / "hotpot_small_corpus.json",
+        out=tmp_path,
+    )
+    tasks = read_tasks(tmp_path / "tasks.jsonl")
+
+    trajectories = play(tasks, tmp_path / "corpus.jsonl", tmp_path)
+
+    assert {t.task_id: t.scores["exact_match"] for t in trajectories} == dict.fromkeys(
+        (task.task_id for task in tasks), 1.0
+    )
+    assert {t.outcome for t in trajectories} == {Outcome.SUBMITTED}
+    observed = next(t for t in trajectories if t.task_id == "s6").steps[0].observation
+    assert "Grind" in observed
