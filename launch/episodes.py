@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.evaluation import family_of
 from common.messages import Step, Task
 
 
@@ -23,7 +24,7 @@ class Episode:
     @property
     def family(self) -> str:
         """The kind of question, as scores are grouped."""
-        return self.task.labels.get("family", "all")
+        return family_of(self.task)
 
     @property
     def is_exact(self) -> bool:

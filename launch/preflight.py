@@ -5,6 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from actors.kernels.bubblewrap import check_sandbox
+from actors.kernels.runtime import find_runtime
 from actors.tools.search import SearchIndex
 from common.config import Config
 from common.errors import EnvironmentFault, InputError
@@ -101,9 +103,8 @@ def check_sandbox_present() -> None:
             "bubblewrap (bwrap) is missing, the sandbox of the notebook kernels; install it with: "
             "sudo apt-get install bubblewrap"
         )
-    from actors.kernels import check_sandbox
 
-    check_sandbox()
+    check_sandbox(find_runtime())
 
 
 def _read_json(file: Path, folder: Path) -> dict[str, Any]:

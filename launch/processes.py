@@ -64,6 +64,7 @@ def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> Pr
         is_ready=folder.learner_ready.exists,
         ready_timeout_s=LEARNER_READY_S,
         hint=hint,
+        noise="torch/distributed/elastic",
     )
 
 

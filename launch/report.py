@@ -4,7 +4,7 @@ import dataclasses
 import json
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 from pathlib import Path
@@ -19,7 +19,7 @@ from launch.metrics_tail import read_metrics
 from launch.plan import HELDOUT
 from launch.progress import describe_duration
 from launch.run_folder import RunFolder
-from launch.summary import BeforeAfter, Summary
+from launch.summary import BeforeAfter, Summary, score_tables
 
 SHOWN_PER_FAMILY = 2
 """Questions per family whose trajectories are shown before and after."""
@@ -174,15 +174,7 @@ def _change(pair: BeforeAfter) -> str:
 
 
 def _score_table(summary: Summary) -> str:
-    tables: tuple[tuple[str, Mapping[str, BeforeAfter]], ...] = (
-        ("sampled, exact match", summary.heldout),
-        ("sampled, answer contained", summary.heldout_lenient),
-        ("greedy, exact match", summary.heldout_greedy),
-        ("greedy, answer contained", summary.heldout_greedy_lenient),
-        ("held-out wordings", summary.heldout_wordings),
-        ("unseen names", summary.unseen_names),
-        ("search switched off (control)", summary.search_disabled),
-    )
+    tables = score_tables(summary)
     families = list(dict.fromkeys(family for _, table in tables for family in table))
     head = "".join(
         f"<th>{escape(family.replace('_', '-'))} before</th><th>after</th><th>n</th>"
@@ -191,7 +183,6 @@ def _score_table(summary: Summary) -> str:
     rows = "".join(
         f"<tr><td>{escape(title)}</td>{''.join(_cells(table.get(f)) for f in families)}</tr>"
         for title, table in tables
-        if table
     )
     return f"<table><tr><th></th>{head}</tr>{rows}</table>" if rows else "<p>No evaluation.</p>"
 

@@ -18,6 +18,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv"
 LOCK = REPOSITORY / "requirements" / "cpu.lock"
+PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / ".lzero-setup"
 SECONDS = ENVIRONMENT / ".lzero-setup-seconds"
 LOG = ENVIRONMENT / "setup.log"
@@ -37,7 +38,7 @@ def main() -> int:
     try:
         check_python(sys.version_info[:2])
         ensure_bubblewrap()
-        if is_current(STAMP, fingerprint()):
+        if is_current(STAMP, fingerprint()) and has_kernel_runtime():
             SECONDS.write_text("0\n")
             _say("set-up is up to date")
             return 0
@@ -85,6 +86,12 @@ def is_current(stamp: Path, expected: str) -> bool:
     return stamp.is_file() and stamp.read_text() == expected
 
 
+def has_kernel_runtime() -> bool:
+    """Whether the kernels' runtime is there; it lies outside the environment and is shared."""
+    command = [str(PYTHON), "-c", "from actors.kernels.runtime import find_runtime; find_runtime()"]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, check=False).returncode == 0
+
+
 def ensure_bubblewrap() -> None:
     """Install bubblewrap where it is missing and we may; else say how.
 
@@ -117,7 +124,7 @@ def build() -> None:
     Raises:
         SetupError: a step failed; its last output lines are in the text.
     """
-    python = str(ENVIRONMENT / "bin" / "python")
+    python = str(PYTHON)
     pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps"]
     _make_environment()
     torch = _Step(2, f"installing {TORCH} (the CPU build)")
@@ -140,7 +147,7 @@ def build() -> None:
 
 def _make_environment() -> None:
     step = _Step(1, f"creating {ENVIRONMENT.name} with Python {sys.version.split()[0]}")
-    if not (ENVIRONMENT / "bin" / "python").exists():
+    if not PYTHON.exists():
         ENVIRONMENT.mkdir(exist_ok=True)
         LOG.write_text("")
         if step.attempt([sys.executable, "-m", "venv", str(ENVIRONMENT)]) != 0:

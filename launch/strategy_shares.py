@@ -19,7 +19,9 @@ def strategy_shares(episodes: Iterable[Episode]) -> dict[str, dict[str, float]]:
         counts[episode.family].update(set(strategies(episode.task, episode.steps)))
     return {
         family: {
-            strategy.value: used[strategy] / sizes[family] for strategy in Strategy if used[strategy]
+            strategy.value: used[strategy] / sizes[family]
+            for strategy in Strategy
+            if used[strategy]
         }
         for family, used in sorted(counts.items())
     }

@@ -203,50 +203,52 @@ def write_summary(summary: Summary, path: Path) -> None:
 
 def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
     """The short table at the end of a run."""
-    table = Table(title=f"L-Zero run '{summary.name}'", title_justify="left", show_header=False)
-    for name, value in summary_rows(summary):
-        table.add_row(name, value)
-    console.print(table)
-    console.print(f"summary: {folder.summary}", markup=False, soft_wrap=True, highlight=False)
-    console.print(f"report:  {folder.report}", markup=False, soft_wrap=True, highlight=False)
+    families = list(summary.heldout)
+    if families:
+        table = Table(title=f"L-Zero run '{summary.name}': held-out success", title_justify="left")
+        table.add_column("")
+        for family in families:
+            table.add_column(f"{family}\nbefore", justify="right")
+            table.add_column("\nafter", justify="right")
+            table.add_column("\nn", justify="right", style="dim")
+        for title, scores in score_tables(summary):
+            table.add_row(title, *(cell for f in families for cell in _cells(scores.get(f))))
+        console.print(table)
+    for name, value in facts(summary):
+        console.print(f"{name:<18} {value}", markup=False, soft_wrap=True, highlight=False)
+    for name, path in (("summary", folder.summary), ("report", folder.report)):
+        console.print(f"{name:<18} {path}", markup=False, soft_wrap=True, highlight=False)
 
 
-def summary_rows(summary: Summary) -> list[tuple[str, str]]:
-    """What the table says, as (name, value)."""
-    tables = (
-        ("held-out success", summary.heldout),
-        ("- greedy", summary.heldout_greedy),
-        ("- answer contained", summary.heldout_lenient),
-        ("- search switched off", summary.search_disabled),
-        ("- held-out wordings", summary.heldout_wordings),
-        ("- unseen names", summary.unseen_names),
+def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:
+    """The held-out scores that were measured, as (title, family to score)."""
+    tables: tuple[tuple[str, Mapping[str, BeforeAfter]], ...] = (
+        ("sampled, exact", summary.heldout),
+        ("sampled, contained", summary.heldout_lenient),
+        ("greedy, exact", summary.heldout_greedy),
+        ("greedy, contained", summary.heldout_greedy_lenient),
+        ("held-out wordings", summary.heldout_wordings),
+        ("unseen names", summary.unseen_names),
+        ("search switched off", summary.search_disabled),
     )
-    rows = [(title, describe_table(table)) for title, table in tables if table]
+    return [(title, scores) for title, scores in tables if scores]
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """What is printed below the scores, as (name, value)."""
     counts, stale = summary.trajectories, summary.staleness
-    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "0"
-    mismatch = summary.logprob_mismatch
-    wall = summary.wall_seconds
+    mismatch, wall = summary.logprob_mismatch, summary.wall_seconds
+    sandbox, learner = summary.sandbox, summary.learner
+    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "none"
+    kernels = f"{sandbox.kernels_started} kernels, {sandbox.cells_executed} cells"
     return [
-        *rows,
         ("trajectories", f"{counts.trained} trained of {counts.started}; dropped: {dropped}"),
         ("staleness", f"mean {stale.mean:.2f}, max {stale.max} (bound {stale.bound})"),
         ("log-prob mismatch", f"mean {mismatch.mean_abs:.1e}, max {mismatch.max_abs:.1e}"),
-        ("learner", f"{summary.learner.ranks} rank(s), idle {summary.learner.idle_fraction:.0%}"),
-        ("sandbox", f"{summary.sandbox.kernels_started} kernels, {summary.sandbox.launcher}"),
+        ("learner", f"{learner.ranks} rank(s), waited {learner.idle_fraction:.0%} of the time"),
+        ("sandbox", f"{kernels} ({sandbox.launcher})"),
         ("wall time", f"RL {describe_duration(wall.rl)}, all {describe_duration(wall.total)}"),
     ]
-
-
-def describe_table(table: Mapping[str, BeforeAfter]) -> str:
-    """``one_hop 30.2 % -> 97.1 %, two_hop 9.6 % -> 84.0 % (n 400)``."""
-    parts = [
-        f"{family} {_percent(pair.before)} -> {_percent(pair.after)}"
-        if pair.before is not None
-        else f"{family} {_percent(pair.after)}"
-        for family, pair in table.items()
-    ]
-    sizes = sorted({pair.n for pair in table.values()})
-    return f"{', '.join(parts)} (n {'/'.join(map(str, sizes))})"
 
 
 def current_commit() -> str:
@@ -260,8 +262,14 @@ def current_commit() -> str:
     return found.stdout.strip()
 
 
+def _cells(pair: BeforeAfter | None) -> tuple[str, str, str]:
+    if pair is None:
+        return ("", "", "")
+    return (_percent(pair.before), _percent(pair.after), str(pair.n))
+
+
 def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{share:.1%}"
+    return "" if share is None else f"{share:.1%}"
 
 
 def _read_totals(path: Path) -> dict[str, Any]:

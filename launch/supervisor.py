@@ -28,6 +28,7 @@ GRACE_S = 4.0
 """Between SIGTERM and SIGKILL; with what the guard adds, all is over within 10 s."""
 STOP_S = 9.0
 LAST_LINES = 15
+_TAIL_BYTES = 20_000
 REPOSITORY = Path(__file__).resolve().parents[1]
 """Where children run, so that nothing in the caller's folder shadows our packages."""
 _GUARD = Path(__file__).with_name("guard.py")
@@ -53,6 +54,30 @@ class ProcessSpec:
     ready_timeout_s: float = 60.0
     hint: str = ""
     """What a person can do when it ends unexpectedly."""
+    noise: str = ""
+    """Log lines after the first that contains this say nothing about the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    spec: ProcessSpec
+    process: "subprocess.Popen[bytes]"
+    log_start: int
+    """Where this attempt's lines begin in the log."""
+
+    def tail(self) -> str:
+        """The last lines of this attempt, introduced by the log's name."""
+        log = self.spec.log
+        lines = last_lines(log, start=self.log_start, noise=self.spec.noise)
+        if not lines:
+            return f"its log {log} is empty"
+        return f"the last lines of {log}:\n" + "\n".join(f"  | {line}" for line in lines)
+
+    def failure(self) -> RunFailed:
+        """How it ended, for a person."""
+        ended = describe_exit(self.process.returncode)
+        hint = f"\n{self.spec.hint}" if self.spec.hint else ""
+        return RunFailed(f"{self.spec.name} {ended} unexpectedly; {self.tail()}{hint}")
 
 
 class Supervisor:
@@ -62,7 +87,7 @@ class Supervisor:
         """Take charge of no children yet; ``tick`` is called several times a second in waits."""
         self._grace_s = grace_s
         self._tick = tick or (lambda: None)
-        self._children: dict[str, tuple[ProcessSpec, subprocess.Popen[bytes]]] = {}
+        self._children: dict[str, _Child] = {}
 
     def __enter__(self) -> Self:
         """Nothing is running yet."""
@@ -85,7 +110,7 @@ class Supervisor:
             if time.monotonic() - started > spec.ready_timeout_s:
                 raise RunFailed(
                     f"{spec.name} was not ready after {spec.ready_timeout_s:.0f} s; "
-                    + describe_tail(spec.log)
+                    + self._children[spec.name].tail()
                 )
             self._pause()
         self.check()
@@ -94,6 +119,7 @@ class Supervisor:
     def spawn(self, spec: ProcessSpec) -> None:
         """Start a child without waiting for it."""
         spec.log.parent.mkdir(parents=True, exist_ok=True)
+        log_start = spec.log.stat().st_size if spec.log.exists() else 0
         with spec.log.open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(_GUARD), str(self._grace_s), *spec.command],
@@ -104,7 +130,7 @@ class Supervisor:
                 env={**os.environ, **spec.env},
                 start_new_session=True,
             )
-        self._children[spec.name] = (spec, process)
+        self._children[spec.name] = _Child(spec, process, log_start)
         logger.info("process started name=%s pid=%d", spec.name, process.pid)
 
     def check(self) -> None:
@@ -133,48 +159,47 @@ class Supervisor:
             self._check_all_but({*waiting, *names, *ending})
             for name in (*names, *ending):
                 if self._status(name) not in (None, 0):
-                    raise _failure(*self._children[name])
+                    raise self._children[name].failure()
             if not waiting:
                 break
             if time.monotonic() - started > timeout_s:
                 name = min(waiting)
-                tail = describe_tail(self._children[name][0].log)
+                tail = self._children[name].tail()
                 raise RunFailed(f"{name} did not end within {timeout_s:.0f} s; {tail}")
             self._pause()
         for name in names:
             self._forget(name)
 
     def _status(self, name: str) -> int | None:
-        return self._children[name][1].poll()
+        return self._children[name].process.poll()
 
     def _check_all_but(self, names: set[str]) -> None:
-        for name, (spec, process) in self._children.items():
-            if name not in names and process.poll() is not None:
-                raise _failure(spec, process)
+        for name, child in self._children.items():
+            if name not in names and child.process.poll() is not None:
+                raise child.failure()
 
     def is_running(self, name: str) -> bool:
         """Whether that child was started and has not ended."""
-        return name in self._children and self._children[name][1].poll() is None
+        return name in self._children and self._status(name) is None
 
     def stop(self) -> None:
         """End all children: SIGTERM to each group, SIGKILL to what is left after the grace."""
         children = list(self._children.values())
-        for _, process in children:
-            if process.poll() is None:
-                process.terminate()
+        for child in children:
+            if child.process.poll() is None:
+                child.process.terminate()
         deadline = time.monotonic() + STOP_S
-        for spec, process in children:
+        for child in children:
             try:
-                process.wait(max(0.0, deadline - time.monotonic()))
+                child.process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
-                logger.warning("process killed name=%s pid=%d", spec.name, process.pid)
-                process.kill()
-                process.wait()
-        for name in [spec.name for spec, _ in children]:
-            self._forget(name)
+                logger.warning("process killed name=%s", child.spec.name)
+                child.process.kill()
+                child.process.wait()
+            self._forget(child.spec.name)
 
     def _forget(self, name: str) -> None:
-        _, process = self._children.pop(name)
+        process = self._children.pop(name).process
         if process.stdin is not None:
             process.stdin.close()
 
@@ -213,27 +238,19 @@ def describe_exit(status: int) -> str:
     return f"ended with exit code {status}"
 
 
-def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """The last lines of a log file, without empty ones."""
+def last_lines(log: Path, *, count: int = LAST_LINES, start: int = 0, noise: str = "") -> list[str]:
+    """The last lines of a log file from byte ``start``, without empty ones.
+
+    What follows the first line that contains ``noise`` is left out.
+    """
     if not log.is_file():
         return []
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - 20_000))
+        file.seek(max(start, size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
-    return [line for line in text.splitlines() if line.strip()][-count:]
-
-
-def describe_tail(log: Path) -> str:
-    """The last lines of a log, introduced by its name."""
-    lines = last_lines(log)
-    if not lines:
-        return f"its log {log} is empty"
-    return f"the last lines of {log}:\n" + "\n".join(f"  | {line}" for line in lines)
-
-
-def _failure(spec: ProcessSpec, process: "subprocess.Popen[bytes]") -> RunFailed:
-    status = process.returncode
-    hint = f"\n{spec.hint}" if spec.hint else ""
-    ended = describe_exit(status)
-    return RunFailed(f"{spec.name} {ended} unexpectedly; {describe_tail(spec.log)}{hint}")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if noise:
+        end = next((index for index, line in enumerate(lines) if noise in line), len(lines))
+        lines = lines[: end + 1]
+    return lines[-count:]
