@@ -1,0 +1,168 @@
+"""Bad input ends ``lzero train`` in one clear line and a non-zero exit, before anything starts."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from actors.tools.search import build_index
+
+TASK = {"task_id": "a", "question": "Who wrote Silent Harbor?", "answers": ["Anna Keller"]}
+PAGE = {"title": "Silent Harbor", "text": "Silent Harbor, novel by Anna Keller."}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A folder with everything a run needs, for a test to break one thing."""
+
+    folder: Path
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "run.toml"
+
+    @property
+    def tasks(self) -> Path:
+        return self.folder / "tasks.jsonl"
+
+    def lzero_train(self, *arguments: str, path: str | None = None) -> str:
+        """Run the real command, which must refuse; the one line it says."""
+        command = [sys.executable, "-m", "launch.cli", "train", str(self.config), *arguments]
+        environment = {**os.environ, "PATH": path if path is not None else os.environ["PATH"]}
+
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=60, check=False
+        )
+
+        assert result.returncode == 2, result.stderr
+        assert "Traceback" not in result.stderr
+        lines = result.stderr.strip().splitlines()
+        assert len(lines) == 1, lines
+        assert not (self.folder / "runs").exists(), "something was started"
+        return lines[0]
+
+
+def write_model_folder(folder: Path) -> None:
+    """What the checks look at; no model is loaded before they have all passed."""
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
+    (folder / "tokenizer.json").write_text("{}")
+    (folder / "model.safetensors").touch()
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    (tmp_path / "corpus.jsonl").write_text(json.dumps(PAGE))
+    build_index(tmp_path / "corpus.jsonl", tmp_path / "corpus.sqlite")
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(TASK) + "\n")
+    write_model_folder(tmp_path / "model")
+    trial = Trial(tmp_path)
+    trial.config.write_text(
+        f"""
+        [run]
+        folder = "{tmp_path}/runs"
+        [model]
+        path = "{tmp_path}/model"
+        [tasks]
+        train = "{tmp_path}/tasks.jsonl"
+        train_corpus = "{tmp_path}/corpus.sqlite"
+        """
+    )
+    return trial
+
+
+@contextmanager
+def used_port() -> Iterator[int]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        yield int(listener.getsockname()[1])
+
+
+def test_a_missing_config_file(trial: Trial) -> None:
+    trial.config.unlink()
+
+    assert "run.toml does not exist" in trial.lzero_train()
+
+
+def test_an_unknown_key_gets_a_suggestion(trial: Trial) -> None:
+    line = trial.lzero_train("--set", "learner.max_stalenes=2")
+
+    assert "unknown key 'learner.max_stalenes'; did you mean 'max_staleness'?" in line
+
+
+def test_a_mistyped_value(trial: Trial) -> None:
+    line = trial.lzero_train("--set", "learner.groups=many")
+
+    assert "learner.groups must be a whole number, got 'many'" in line
+
+
+def test_a_missing_model_folder(trial: Trial) -> None:
+    shutil.rmtree(trial.folder / "model")
+
+    assert "model (model.path) does not exist" in trial.lzero_train()
+
+
+@pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
+def test_an_incomplete_model_folder(trial: Trial, file: str) -> None:
+    (trial.folder / "model" / file).unlink()
+
+    assert "model folder" in (line := trial.lzero_train())
+    assert file.removeprefix("model") in line
+
+
+def test_a_context_longer_than_the_model_allows(trial: Trial) -> None:
+    line = trial.lzero_train("--set", "model.max_context=4096")
+
+    assert "model.max_context is 4096" in line
+
+
+def test_a_malformed_task_file(trial: Trial) -> None:
+    trial.tasks.write_text(json.dumps(TASK) + '\n{"task_id": "b", "question": "Who?"}\n')
+
+    assert "tasks.jsonl, line 2: field 'answers' is missing" in trial.lzero_train()
+
+
+def test_a_task_that_names_an_unknown_corpus(trial: Trial) -> None:
+    trial.tasks.write_text(json.dumps({**TASK, "corpus": "wikipedia"}))
+
+    assert "task 'a' names the corpus 'wikipedia'" in trial.lzero_train()
+
+
+def test_a_missing_search_index(trial: Trial) -> None:
+    (trial.folder / "corpus.sqlite").unlink()
+
+    assert "corpus.sqlite' does not exist" in trial.lzero_train()
+
+
+def test_a_search_index_that_is_none(trial: Trial) -> None:
+    shutil.copy(trial.folder / "corpus.jsonl", trial.folder / "corpus.sqlite")
+
+    assert "corpus.sqlite' is not a SQLite file" in trial.lzero_train()
+
+
+@pytest.mark.parametrize("key", ["policy_server.port", "transport.port"])
+def test_a_port_in_use(trial: Trial, key: str) -> None:
+    with used_port() as port:
+        line = trial.lzero_train("--set", f"{key}={port}")
+
+    assert f"port {port} ({key}) is in use" in line
+
+
+def test_bubblewrap_missing(trial: Trial) -> None:
+    line = trial.lzero_train(path=str(trial.folder))
+
+    assert "bubblewrap (bwrap) is missing" in line
+    assert "apt-get install bubblewrap" in line
+
+
+def test_nothing_to_resume(trial: Trial) -> None:
+    assert "nothing to resume" in trial.lzero_train("--resume")
