@@ -176,15 +176,64 @@ def test_on_the_behaviour_policy_it_is_reinforce() -> None:
     assert not bool(result.verdicts.masked.any())
 
 
-def test_gradient_of_a_softmax_policy_has_the_reference_value() -> None:
-    """Two-token sequences 01, 10 and 11 over two symbols; the behaviour policy differs."""
+SEQUENCES = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
+LEARNER_LOGITS = torch.tensor([[0.3, -0.2], [0.1, 0.6], [-0.4, 0.5]])
+BEHAVIOUR_LOGITS = torch.tensor([[-0.1, 0.4], [0.5, -0.2], [0.3, 0.0]])
+REWARDS = torch.tensor([1.0, 0.0, 0.25, 0.75])
+UNBOUNDED = Objective(
+    weight_limits_positive=(0.0, 100.0), weight_limits_negative=(0.0, 100.0), kappa=100.0
+)
+
+
+def sequence_logprobs(logits: Tensor, sequences: Tensor) -> Tensor:
+    """[S, 2] of two-symbol sequences; row 0 is the first token's, row 1 + x follows symbol x."""
+    rows = logits.log_softmax(-1)
+    first = rows[0][sequences[:, 0]]
+    second = rows[1 + sequences[:, 0], sequences[:, 1]]
+    return torch.stack([first, second], dim=1)
+
+
+def apg_of_sequences(
+    logits: Tensor, sequences: Tensor, advantages: Tensor, objective: Objective, tokens: int
+) -> ApgResult:
+    return apg(
+        sequence_logprobs(logits, sequences).flatten(),
+        sequence_logprobs(BEHAVIOUR_LOGITS, sequences).flatten(),
+        torch.arange(len(sequences)).repeat_interleave(2),
+        torch.zeros(2 * len(sequences), dtype=torch.int64),
+        advantages,
+        learner_version=0,
+        max_staleness=0,
+        num_action_tokens=tokens,
+        objective=objective,
+    )
+
+
+def test_a_tabular_policy_has_the_reference_weights_loss_and_gradient() -> None:
+    logits = LEARNER_LOGITS.clone().requires_grad_()
+    advantages = torch.tensor([1.0, -1.0, 0.5])
+
+    result = apg_of_sequences(logits, SEQUENCES[1:], advantages, Objective(kappa=100.0), 6)
+    (gradient,) = torch.autograd.grad(result.loss, logits)
+
+    expected = [-0.10494806, 0.10494806, 0.12584689, -0.12584689, 0.06057088, -0.06057088]
     weights = torch.tensor([2.0, 0.30519675, 1.01328889])
-    log_rho = torch.tensor([3.09289970, 0.30519675, 1.01328889]).log()
-    lengths, advantages = torch.tensor([2, 2, 2]), torch.tensor([1.0, -1.0, 0.5])
+    torch.testing.assert_close(result.verdicts.weight, weights)
+    assert result.loss.item() == pytest.approx(0.31443018, abs=1e-6)
+    torch.testing.assert_close(gradient.flatten(), torch.tensor(expected), rtol=0, atol=1e-6)
 
-    found = action_weights(log_rho, lengths, advantages, DEFAULTS)
 
-    torch.testing.assert_close(found, weights, rtol=1e-6, atol=0)
+def test_without_limits_the_expected_gradient_is_the_on_policy_one() -> None:
+    """All sequences, each with its chance under the behaviour policy as advantage factor."""
+    logits = LEARNER_LOGITS.clone().requires_grad_()
+    chances = sequence_logprobs(BEHAVIOUR_LOGITS, SEQUENCES).sum(1).exp()
+    expected_reward = (sequence_logprobs(logits, SEQUENCES).sum(1).exp() * REWARDS).sum()
+    (exact,) = torch.autograd.grad(expected_reward, logits)
+
+    result = apg_of_sequences(logits, SEQUENCES, chances * REWARDS, UNBOUNDED, 1)
+    (gradient,) = torch.autograd.grad(result.loss, logits)
+
+    torch.testing.assert_close(-gradient, exact, rtol=1e-5, atol=1e-6)
 
 
 def test_long_actions_are_tempered_and_short_ones_are_not() -> None:
@@ -203,6 +252,31 @@ def test_order_of_tokens_does_not_matter() -> None:
     reversed_ = run_apg(GOLDEN, order=backwards)[0].loss
 
     torch.testing.assert_close(straight, reversed_)
+
+
+@pytest.mark.parametrize("split", [[0, 1, 2], [0, 0, 1], [0, 1, 1], [1, 0, 2]])
+def test_losses_of_packs_add_up_however_actions_are_split(split: list[int]) -> None:
+    """Three actions of 2, 3 and 1 tokens; ``split`` is the pack of each."""
+    learner = [[-0.5, -1.0], [-0.2, -0.3, -0.4], [-2.0]]
+    behaviour = [[-0.6, -0.9], [-0.2, -0.5, -0.1], [-1.5]]
+
+    total = 0.0
+    for pack in sorted(set(split)):
+        members = [i for i in range(3) if split[i] == pack]
+        owner = torch.tensor([i for i in members for _ in learner[i]])
+        total += apg(
+            torch.tensor([x for i in members for x in learner[i]]),
+            torch.tensor([x for i in members for x in behaviour[i]]),
+            owner,
+            torch.zeros_like(owner),
+            torch.tensor([1.0, -0.5, 2.0]),
+            learner_version=0,
+            max_staleness=0,
+            num_action_tokens=6,
+            objective=Objective(kappa=0.3),
+        ).loss.item()
+
+    assert total == pytest.approx(0.58649097, abs=1e-7)
 
 
 @pytest.mark.parametrize("broken", [-float("inf"), nan, -9999.0], ids=["inf", "nan", "sentinel"])
