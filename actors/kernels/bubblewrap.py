@@ -27,15 +27,13 @@ class Sandbox:
 
     Attributes:
         nested: processes inside make further user namespaces (the zygote).
-        seccomp_fd: descriptor of a filter program that bubblewrap loads, or None.
-        binds: further read-write binds, (host path, path inside).
+        folders: further empty folders, mount points for what the sandbox mounts itself.
     """
 
     runtime: RuntimePaths
     workspace_mib: int
     nested: bool = False
-    seccomp_fd: int | None = None
-    binds: tuple[tuple[str, str], ...] = ()
+    folders: tuple[str, ...] = ()
 
 
 def arguments(sandbox: Sandbox) -> list[str]:
@@ -50,14 +48,12 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
-    for source, target in sandbox.binds:
-        options += ["--bind", source, target]
+    for folder in sandbox.folders:
+        options += ["--dir", folder]
     for name, value in _environment(sandbox.runtime).items():
         options += ["--setenv", name, value]
     if not sandbox.nested:
         options.append("--disable-userns")
-    if sandbox.seccomp_fd is not None:
-        options += ["--seccomp", str(sandbox.seccomp_fd)]
     return [*options, "--chdir", "/workspace", "--remount-ro", "/"]
 
 

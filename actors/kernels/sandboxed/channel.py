@@ -96,6 +96,31 @@ class Interrupts:
         raise KeyboardInterrupt
 
 
+class MaskedInterrupts(Interrupts):
+    """The same for a process with SIGINT handlers of its own: blocks the signal instead."""
+
+    @contextmanager
+    def shielded(self) -> Iterator[None]:
+        """Block SIGINT in this thread until the outermost shield is left."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    @contextmanager
+    def exposed(self) -> Iterator[None]:
+        """Let SIGINT strike inside a shielded section, while waiting."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class Channel:
     """Frames over one connected unix stream socket, shared by all threads of the notebook."""
 

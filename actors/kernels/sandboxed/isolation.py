@@ -13,6 +13,9 @@ import signal
 import socket
 import struct
 from dataclasses import dataclass
+from typing import NoReturn
+
+from actors.kernels.sandboxed import seccomp
 
 SANDBOX_UID = 1000
 """User id inside every sandbox."""
@@ -27,7 +30,8 @@ _NEW_NAMESPACES = (
 )
 _CLONE_PIDFD = 0x00001000
 _CLONE_NUMBER = {"x86_64": 56, "aarch64": 220}
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REC, _MS_PRIVATE = 2, 4, 8, 16384, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 2, 4, 8, 256
+_MS_REC, _MS_PRIVATE = 16384, 1 << 18
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -96,6 +100,17 @@ def mount_private(limits: Limits) -> None:
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
 
 
+def mount_sockets(path: str) -> int:
+    """Mount a tiny tmpfs for unix sockets at ``path``; a descriptor of the folder.
+
+    Whoever holds the descriptor can reach the sockets from outside. Symbolic links in the folder
+    are never followed, so untrusted code cannot send the holder elsewhere.
+    """
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW
+    _mount("tmpfs", path, "tmpfs", flags, "size=256k,mode=0700,nr_inodes=64")
+    return os.open(path, os.O_PATH | os.O_DIRECTORY)
+
+
 def raise_loopback() -> None:
     """Bring up ``lo`` of the empty network namespace, for servers inside the sandbox."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
@@ -130,6 +145,28 @@ def limit_resources(limits: Limits) -> None:
         (resource.RLIMIT_AS, 4 * limits.memory_mib * mib),
     ):
         resource.setrlimit(which, (value, value))
+
+
+def isolate(limits: Limits, program: bytes) -> None:
+    """As pid 1 of new namespaces, give up everything but what ``limits`` and ``program`` allow.
+
+    Args:
+        limits: sizes of the private mounts and the rlimits.
+        program: seccomp filter, from ``seccomp.deny_list``.
+    """
+    raise_loopback()
+    drop_capabilities()
+    limit_resources(limits)
+    seccomp.load(program)
+
+
+def reap_until(kernel: int) -> NoReturn:
+    """As pid 1, collect orphans until ``kernel`` ends; the whole sandbox ends with pid 1."""
+    close_from(0)
+    while True:
+        pid, _ = os.wait()
+        if pid == kernel:
+            os._exit(0)
 
 
 def close_from(lowest: int) -> None:

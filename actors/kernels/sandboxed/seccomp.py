@@ -22,6 +22,7 @@ _SOCKET = {"x86_64": (41, 53), "aarch64": (198, 199)}
 _IOCTL = {"x86_64": 16, "aarch64": 29}
 _TERMINAL_INJECTION = (0x5412, 0x541C)
 _FAMILIES = (0, 1, 2, 10)
+_NETLINK = 16
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
 
 # System call: (x86_64, aarch64), from the kernel's asm/unistd headers.
@@ -95,10 +96,12 @@ _DENIED_X86 = (172, 173, 154, 134, 136, 139, 156, 180, 174, 178, 177)
 Instruction = tuple[int, int, int, int]
 
 
-def deny_list(machine: str | None = None) -> bytes:
-    """The filter program, usable with ``load`` and with ``bwrap --seccomp``.
+def deny_list(*, netlink: bool = False, machine: str | None = None) -> bytes:
+    """The filter program for ``load``.
 
     Args:
+        netlink: allow netlink sockets, without which ZeroMQ cannot open TCP sockets on the
+            sandbox's own loopback; they belong to its network namespace.
         machine: ``x86_64`` or ``aarch64``; the running machine by default.
 
     Raises:
@@ -120,7 +123,7 @@ def deny_list(machine: str | None = None) -> bytes:
     program += [(_JEQ, 0, 1, _CLONE3), _refuse(errno.ENOSYS)]
     program += _check_clone(_CLONE[machine])
     for number in _SOCKET[machine]:
-        program += _check_family(number)
+        program += _check_family(number, (*_FAMILIES, _NETLINK) if netlink else _FAMILIES)
     program += _check_ioctl(_IOCTL[machine])
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
@@ -165,10 +168,10 @@ def _check_clone(number: int) -> list[Instruction]:
     ]
 
 
-def _check_family(number: int) -> list[Instruction]:
-    """Sockets of unix and internet families only: vsock, netlink and packet are refused."""
-    count = len(_FAMILIES)
-    tests = [(_JEQ, count - i, 0, family) for i, family in enumerate(_FAMILIES)]
+def _check_family(number: int, families: tuple[int, ...]) -> list[Instruction]:
+    """Sockets of unix and internet families only: vsock, packet and the like are refused."""
+    count = len(families)
+    tests = [(_JEQ, count - i, 0, family) for i, family in enumerate(families)]
     return [
         (_JEQ, 0, count + 3, number),
         (_LOAD, 0, 0, _AT_ARGUMENT_0),

@@ -9,12 +9,11 @@ Kernel to host: ``["ready"]``, ``["done", cell, status, output, dropped, excepti
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from actors.kernels.sandboxed.capture import CapturedStream
 from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
+from actors.kernels.sandboxed.toolclient import make_tool
 
 
 def serve(connection: socket.socket, shell: NotebookShell) -> None:
@@ -71,13 +70,4 @@ def _use_plain_streams() -> None:
 
 def _bind_tools(channel: Channel, shell: NotebookShell, names: list[str]) -> None:
     for name in names:
-        shell.user_ns[name] = _make_tool(channel, name)
-
-
-def _make_tool(channel: Channel, name: str) -> Callable[..., Any]:
-    def tool(*arguments: Any, **keywords: Any) -> Any:
-        return channel.call(name, arguments, keywords)
-
-    tool.__name__ = tool.__qualname__ = name
-    tool.__doc__ = f"Run {name!r} on the host."
-    return tool
+        shell.user_ns[name] = make_tool(channel, name)

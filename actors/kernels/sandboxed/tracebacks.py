@@ -35,10 +35,11 @@ def format_traceback(
 def _format_one(
     error: BaseException, frames: TracebackType | None, label_of: Callable[[str], str | None]
 ) -> str:
+    cells_only = isinstance(error, KeyboardInterrupt)
     lines = [
         _format_frame(frame, label_of)
         for frame in traceback.extract_tb(frames)
-        if not _is_internal(frame.filename)
+        if not (label_of(frame.filename) is None if cells_only else _is_internal(frame.filename))
     ]
     if lines:
         lines.insert(0, "Traceback (most recent call last):\n")

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import warnings
 from typing import Any, NoReturn
 
 import msgpack
@@ -41,6 +42,7 @@ def main() -> None:
     program = seccomp.deny_list()
     shell = _prepare_shell()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    warnings.filterwarnings("ignore", message="To exit: use")
     gc.collect()
     gc.disable()
     gc.freeze()
@@ -113,8 +115,7 @@ def _become_sandbox(
         pid = os.fork()
         if pid:
             socket.send_fds(notify, [b"kernel"], [os.pidfd_open(pid)])
-            isolation.close_from(0)
-            _reap_until(pid)
+            isolation.reap_until(pid)
         _become_kernel(connection, output)
         serve(socket.socket(fileno=_KERNEL_FD), shell)
     except BaseException as error:
@@ -130,21 +131,10 @@ def _isolate(limits: isolation.Limits, program: bytes) -> int:
     isolation.map_user()
     isolation.mount_private(limits)
     os.setsid()
-    isolation.raise_loopback()
-    isolation.drop_capabilities()
-    isolation.limit_resources(limits)
     output = os.memfd_create("output")
     fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
-    seccomp.load(program)
+    isolation.isolate(limits, program)
     return output
-
-
-def _reap_until(kernel: int) -> NoReturn:
-    """Collect orphans until the kernel ends; with pid 1 the whole sandbox ends."""
-    while True:
-        pid, _ = os.wait()
-        if pid == kernel:
-            os._exit(0)
 
 
 def _become_kernel(connection: int, output: int) -> None:
