@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunFailed
-from launch.world.tiny_model import write_initial_model
+from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
 from launch.world.traces import write_traces
 
@@ -31,7 +31,7 @@ class Recipe:
 
     seed: int = 0
     """Of tokenizer, weights, training worlds and demonstrations."""
-    traces: int = 40000
+    traces: int = 30000
     """Demonstrations, each seen once."""
     threads: int = 2
     """Torch threads."""
@@ -51,6 +51,7 @@ def make_warm_start(output: Path, recipe: Recipe) -> None:
         write_traces(traces, recipe.seed, recipe.traces)
         log.info("wrote traces count=%d seconds=%.0f", recipe.traces, time.monotonic() - began)
         _train(initial, traces, output, recipe)
+        untie(output)
     log.info("finished warm start path=%s seconds=%.0f", output, time.monotonic() - began)
 
 
