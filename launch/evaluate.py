@@ -21,7 +21,7 @@ from launch.progress import Progress
 from launch.run_folder import RunFolder
 from launch.summary import read_scores
 from launch.supervisor import Supervisor, interruptible
-from launch.train import make_world, use_world
+from launch.train import check_scores, make_world, use_world
 
 PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"
 """Agent and search settings for a checkpoint that carries no configuration."""
@@ -182,3 +182,4 @@ def _run(config: Config, folder: RunFolder, suites: tuple[Suite, ...], progress:
         )
         supervisor.finish("evaluate")
         progress.tick()
+    check_scores(read_scores(folder.evaluation), folder.evaluation)

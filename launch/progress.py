@@ -225,9 +225,14 @@ class Progress:
 def describe_score(score: SuiteScore) -> str:
     """``heldout: one_hop 97.3 % (n 400), two_hop 84.0 % (n 400) in 21 s``."""
     families = ", ".join(
-        f"{name} {family.exact_match:.1%} (n {family.n})" for name, family in score.families.items()
+        f"{name} {family.exact_match:.1%} (n {family.n}{_describe_lost(family.dropped)})"
+        for name, family in score.families.items()
     )
     return f"{score.suite.name}: {families} in {score.seconds:.0f} s"
+
+
+def _describe_lost(dropped: int) -> str:
+    return f", {dropped} lost" if dropped else ""
 
 
 def _table(view: View) -> Table:

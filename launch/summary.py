@@ -167,7 +167,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         trajectories=_select(Trajectories, {"open": 0, **totals["trajectories"]}),
         staleness=_select(Staleness, totals["staleness"]),
         logprob_mismatch=_select(LogprobMismatch, {"tokens": 0, **totals["logprob_mismatch"]}),
-        sandbox=_sandbox(config, actors),
+        sandbox=_sandbox(config, actors, cells=int(totals.get("cells_executed", 0))),
         learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
         policy_server=_policy_server(actors),
     )
@@ -297,12 +297,12 @@ def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
     }
 
 
-def _sandbox(config: Config, actors: list[dict[str, Any]]) -> Sandbox:
+def _sandbox(config: Config, actors: list[dict[str, Any]], *, cells: int) -> Sandbox:
     return Sandbox(
         launcher=config.kernel.launcher,
         level=str(actors[0].get("kernel_level", "")) if actors else "",
         kernels_started=_sum(actors, "kernels_started"),
-        cells_executed=_sum(actors, "cells_executed"),
+        cells_executed=cells,
     )
 
 

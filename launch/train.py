@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from actors.tools.search import build_index
 from common.config import Config, World
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
-from common.evaluation import Suite, write_suites
+from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
 from launch.plan import plan_after, plan_before
 from launch.ports import resolve_ports
@@ -28,7 +29,7 @@ from launch.run_folder import (
     check_resumable,
     locked,
 )
-from launch.summary import Summary, build_summary, print_summary, write_summary
+from launch.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.supervisor import Interrupted, Supervisor, interruptible
 from launch.world import write_world
 
@@ -107,6 +108,21 @@ def make_world(folder: Path, world: World) -> None:
     write_world(folder, world)
     for corpus in sorted(folder.glob("*_corpus.jsonl")):
         build_index(corpus, corpus.with_suffix(".sqlite"))
+
+
+def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
+    """Refuse an evaluation that says nothing.
+
+    Raises:
+        RunFailed: every episode of a suite was lost to infrastructure.
+    """
+    for name, score in scores.items():
+        lost = sum(family.dropped for family in score.families.values())
+        if lost and not any(family.n for family in score.families.values()):
+            raise RunFailed(
+                f"all {lost} episodes of the evaluation '{name}' failed; "
+                f"{folder / name}.jsonl says why ('failure')"
+            )
 
 
 def _absolute(path: str) -> str:
@@ -219,6 +235,7 @@ class _TrainRun:
             )
             supervisor.finish(name)
         self._progress.tick()
+        check_scores(read_scores(out), out)
         done.touch()
 
     def _learn(self, supervisor: Supervisor) -> None:
