@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from common.errors import InputError
-from launch.world.tiny_model import write_initial_model
+from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
 from launch.world.traces import write_traces
 from learner.model import load_model, token_logprobs
@@ -45,7 +46,9 @@ def test_training_lowers_the_loss_and_writes_a_folder_that_loads(
     )
     run(config)
     assert mean_loss(output, traces) < 0.8 * mean_loss(initial, traces)
-    assert load_file(output / "model.safetensors")["lm_head.weight"].dtype == torch.bfloat16
+    assert (
+        load_file(output / "model.safetensors")["model.embed_tokens.weight"].dtype == torch.bfloat16
+    )
 
 
 def test_only_action_tokens_have_full_weight_and_the_first_token_none(
@@ -93,6 +96,16 @@ def test_the_learning_rate_rises_then_falls_linearly() -> None:
     assert shares[50] == pytest.approx(0.51)
     assert shares[100] == pytest.approx(0.02)
     assert max(shares) == shares[9] == pytest.approx(1.0 - 0.98 * 0.09)
+
+
+def test_untying_gives_the_output_layer_its_own_tensor_and_changes_nothing_else(
+    initial: Path, traces: Path, tmp_path: Path
+) -> None:
+    copied = shutil.copytree(initial, tmp_path / "untied")
+    untie(copied)
+    assert "lm_head.weight" in load_file(copied / "model.safetensors")
+    assert not load_model(copied).config.tie_word_embeddings
+    assert mean_loss(copied, traces) == pytest.approx(mean_loss(initial, traces), abs=1e-6)
 
 
 def test_a_model_folder_keeps_what_is_already_there(initial: Path, tmp_path: Path) -> None:
