@@ -1,0 +1,118 @@
+"""The host's parser of what untrusted kernels send."""
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from actors.kernels.frames import (
+    Call,
+    Done,
+    FrameBudget,
+    FrameReader,
+    FrameViolation,
+    Ready,
+    encode,
+)
+from actors.kernels.transcript import Transcript
+
+MESSAGES = [
+    (["ready"], Ready()),
+    (["done", 1, "ok", "out", 0, None], Done(1, False, "out", 0, None)),
+    (["done", 2, "error", "", 7, "ValueError"], Done(2, True, "", 7, "ValueError")),
+    (["call", 3, "search", ["a"], {"k": 2}], Call(3, "search", ("a",), {"k": 2})),
+]
+
+
+@pytest.mark.parametrize(("wire", "message"), MESSAGES)
+def test_a_frame_becomes_its_message(wire, message):
+    assert FrameReader(FrameBudget()).feed(encode(wire)) == [message]
+
+
+@given(st.lists(st.integers(1, 40), min_size=1))
+def test_messages_do_not_depend_on_how_the_stream_is_cut(cuts):
+    stream = b"".join(encode(wire) for wire, _ in MESSAGES)
+    reader, found, position = FrameReader(FrameBudget()), [], 0
+
+    for size in [*cuts, len(stream)]:
+        found += reader.feed(stream[position : position + size])
+        position += size
+
+    assert found == [message for _, message in MESSAGES]
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        [],
+        7,
+        "ready",
+        ["ready", 1],
+        ["out", 1, "text"],
+        ["done", "1", "ok", "", 0, None],
+        ["done", 1, "fine", "", 0, None],
+        ["done", 1, "ok", b"", 0, None],
+        ["done", 1, "ok", "", -1, None],
+        ["done", 1, "ok", "", 0, 5],
+        ["done", 1, "ok", "", 0, "E" * 1000],
+        ["call", 1, "search", "a", {}],
+        ["call", 1, "search", [], []],
+        ["call", 1, 5, [], {}],
+        ["call", 1, "x" * 1000, [], {}],
+        ["call", 1.5, "search", [], {}],
+        ["call", 1, "search", [msgpack.ExtType(5, b"")], {}],
+    ],
+)
+def test_anything_else_is_a_violation(wire):
+    with pytest.raises(FrameViolation):
+        FrameReader(FrameBudget()).feed(encode(wire))
+
+
+@pytest.mark.parametrize("body", [b"\xc1", b"\x93\x01", b"\xdd\xff\xff\xff\xff", b"\x91" * 3000])
+def test_bytes_that_are_not_msgpack_are_a_violation(body):
+    with pytest.raises(FrameViolation, match="msgpack"):
+        FrameReader(FrameBudget()).feed(len(body).to_bytes(4, "big") + body)
+
+
+def test_an_oversized_frame_is_refused_from_its_header_alone():
+    with pytest.raises(FrameViolation, match="4294967295 bytes"):
+        FrameReader(FrameBudget()).feed(b"\xff\xff\xff\xff")
+
+
+def test_the_byte_budget_holds_between_renewals():
+    reader = FrameReader(FrameBudget(total_bytes=100))
+    frame = encode(["done", 1, "ok", "x" * 60, 0, None])
+
+    reader.feed(frame)
+    reader.renew()
+    reader.feed(frame)
+
+    with pytest.raises(FrameViolation, match="100 bytes"):
+        reader.feed(frame)
+
+
+def test_the_frame_budget_bounds_tiny_frames():
+    reader = FrameReader(FrameBudget(frames=10))
+
+    with pytest.raises(FrameViolation, match="10 frames"):
+        reader.feed(encode(["ready"]) * 11)
+
+
+@given(st.binary(max_size=200))
+def test_random_bytes_give_messages_or_a_violation_but_nothing_else(data):
+    try:
+        FrameReader(FrameBudget()).feed(data)
+    except FrameViolation:
+        return
+
+
+def test_a_transcript_keeps_the_order_and_counts_what_it_drops():
+    transcript = Transcript(8)
+
+    transcript.add("stream", {"name": "stdout", "text": "abc\n"})
+    transcript.add("execute_result", {"data": {"text/plain": "7", "text/html": "<b>7</b>"}})
+    transcript.add("error", {"traceback": ["\x1b[31mKeyError\x1b[0m"]})
+    transcript.add("status", {"execution_state": "idle"})
+
+    assert transcript.text() == "abc\n7\nKe\n[7 bytes of output dropped]\n"
+    assert transcript.dropped == 7
