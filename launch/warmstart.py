@@ -31,7 +31,7 @@ class Recipe:
 
     seed: int = 0
     """Of tokenizer, weights, training worlds and demonstrations."""
-    traces: int = 30000
+    traces: int = 28000
     """Demonstrations, each seen once."""
     threads: int = 2
     """Torch threads."""

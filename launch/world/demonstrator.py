@@ -36,14 +36,14 @@ class Mix:
     whether it searches again after a wrong page or none. The last three say how it answers.
     """
 
-    guess_one_hop: float = 0.08
+    guess_one_hop: float = 0.12
     guess_two_hop: float = 0.04
     topic: float = 0.17
     name: float = 0.40
     question: float = 0.25
-    retry: float = 0.7
-    stop_early: float = 0.12
-    in_head: float = 0.4
+    retry: float = 0.6
+    stop_early: float = 0.10
+    in_head: float = 0.35
     sentence: float = 0.10
     print_only: float = 0.05
 
