@@ -17,6 +17,13 @@ from common.messages import Float32, Int32
 
 GENERATE_PATH = "/inference/v1/generate"
 
+UNPUBLISHED = "default"
+"""vLLM's label of the weights that it loaded from the model folder: version 0.
+
+A server that was restarted in mid-run says so too, until the publisher brings it back. That is the
+truth: it samples with the initial weights, and the learner drops what is too stale.
+"""
+
 _LOGPROB_SLACK = 1e-4
 """A log-probability may exceed 0 by rounding, no more."""
 
@@ -74,7 +81,7 @@ def decode_response(body: bytes | str) -> Generation:
 
     Raises:
         PolicyServerError: malformed, of unequal lengths, a log-probability that is none, or a
-            token that no published weight version sampled.
+            token that no numbered weight version sampled.
     """
     try:
         choice = json.loads(body)["choices"][0]
@@ -111,11 +118,14 @@ def _expand_versions(spans: Sequence[Mapping[str, Any]], length: int) -> Int32:
         versions[span["start"] : span["end"]] = _version_number(span["version"])
     if bool((versions < 0).any()):
         raise PolicyServerError(
-            f"weight versions {list(spans)} do not name a published version for each of "
-            f"{length} tokens; the server has not been given weights yet"
+            f"weight versions {list(spans)} do not name a numbered version for each of "
+            f"{length} tokens; the last weight update failed, or something else than a learner "
+            "of this project made it"
         )
     return versions
 
 
 def _version_number(label: str) -> int:
+    if label == UNPUBLISHED:
+        return 0
     return int(label) if label.isdecimal() else -1

@@ -1,0 +1,252 @@
+"""One real vLLM server on CPU with a tiny random model, from first weights to updates under load.
+
+The tests run in order and share the server; each publishes the versions it needs.
+"""
+
+import asyncio
+import dataclasses
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from actors.inference.server import wait_until_ready
+from actors.policy import PolicyClient
+from common.errors import PolicyMismatch, PolicyServerError
+from common.generation import Generation
+from learner.parity import check_parity
+from learner.staging import Snapshot, take_snapshot
+from learner.weight_sync import WeightPublisher
+
+pytestmark = [pytest.mark.vllm, pytest.mark.slow]
+
+VOCABULARY = 320
+TOLERANCE = 1e-4
+PROMPTS = [[random.Random(i).randrange(3, VOCABULARY) for _ in range(24)] for i in range(8)]
+
+
+class LiveModel:
+    """A tiny model with tied embeddings, and the publisher that brings it to the server."""
+
+    def __init__(self, url: str, model: Qwen3ForCausalLM) -> None:
+        self.url = url
+        self.model = model
+        self.version = -1
+        self.publisher = WeightPublisher([url], stage_timeout_s=20, watch_every_s=3600)
+        self.publisher.start()
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {k: v for k, v in self.model.state_dict().items() if k != "lm_head.weight"}
+
+    def perturb(self) -> None:
+        with torch.no_grad():
+            for parameter in self.model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.05)
+
+    def publish(self):  # type: ignore[no-untyped-def]
+        self.version += 1
+        return self.publisher.publish(self.version, self.state())
+
+    def logprobs(self, prompt: list[int], sampled: list[int]) -> list[float]:
+        with torch.no_grad():
+            logits = self.model(torch.tensor([prompt + sampled])).logits[0]
+        scores = logits[len(prompt) - 1 : -1].log_softmax(-1)
+        return scores[torch.arange(len(sampled)), torch.tensor(sampled)].tolist()
+
+    def check(self):  # type: ignore[no-untyped-def]
+        return check_parity(
+            self.url, self.logprobs, PROMPTS, TOLERANCE, version=self.version, max_tokens=8
+        )
+
+
+def save_tiny_model(folder: Path) -> Qwen3ForCausalLM:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=2, head_dim=32, intermediate_size=128, max_position_embeddings=1024,
+        tie_word_embeddings=True, initializer_range=0.08, eos_token_id=2, pad_token_id=0,
+    )  # fmt: skip
+    model = Qwen3ForCausalLM(config)
+    model.save_pretrained(folder)
+    words = models.WordLevel({f"w{i}": i for i in range(VOCABULARY)}, unk_token="w1")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(words), eos_token="w2")
+    tokenizer.save_pretrained(folder)
+    return model
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
+    folder = tmp_path_factory.mktemp("policy")
+    model = save_tiny_model(folder / "model")
+    config = {
+        "model": {"path": str(folder / "model"), "max_context": 512},
+        "policy_server": {"memory_gib": 0.25, "max_sequences": 32},
+    }
+    (folder / "run.json").write_text(json.dumps(config))
+    port = free_port()
+    command = [sys.executable, "-m", "actors.inference.server"]
+    command += ["--config", str(folder / "run.json"), "--port", str(port)]
+    with (folder / "server.log").open("w") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(
+            url,
+            timeout_s=120,
+            is_alive=lambda: process.poll() is None,
+            log_file=folder / "server.log",
+        )
+        live = LiveModel(url, model)
+        yield live
+        live.publisher.stop()
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(timeout=20)
+
+
+def test_server_samples_with_the_model_folder_as_version_0_before_any_update(
+    live: LiveModel,
+) -> None:
+    check_parity(live.url, live.logprobs, PROMPTS[:2], TOLERANCE, version=0, max_tokens=4)
+
+
+def test_sampled_tokens_come_with_their_log_probabilities_and_version(live: LiveModel) -> None:
+    live.publish()
+
+    async def ask() -> tuple[Generation, Generation, Generation]:
+        async with PolicyClient([live.url], timeout_s=60, attempts=3) as client:
+            sampled = await client.generate(PROMPTS[0], max_tokens=12, temperature=1.0)
+            greedy = await client.generate(PROMPTS[0], max_tokens=1, temperature=0.0)
+            stop = int(greedy.token_ids[0])
+            stopped = await client.generate(
+                PROMPTS[0], max_tokens=4, temperature=0.0, stop_token_ids=[stop]
+            )
+            return sampled, greedy, stopped
+
+    sampled, greedy, stopped = asyncio.run(ask())
+
+    expected = live.logprobs(PROMPTS[0], sampled.token_ids.tolist())
+    assert np.abs(sampled.logprobs - expected).mean() < TOLERANCE
+    assert set(sampled.versions.tolist()) == {0}
+    assert sampled.finish_reason in {"length", "stop"}
+    assert stopped.token_ids.tolist() == greedy.token_ids.tolist()
+    assert stopped.finish_reason == "stop"
+
+
+def mean_difference(live: LiveModel, generations: list[Generation], version: int) -> float:
+    """Mean absolute difference to the model, of the tokens that ``version`` sampled."""
+    differences = [
+        np.abs(g.logprobs - np.array(live.logprobs(prompt, g.token_ids.tolist())))[
+            g.versions == version
+        ]
+        for g, prompt in zip(generations, PROMPTS * 2, strict=True)
+    ]
+    return float(np.concatenate(differences).mean())
+
+
+def test_update_while_requests_are_in_flight_splits_them_into_versions(live: LiveModel) -> None:
+    live.publish()
+    old_version, old_state = live.version, {k: v.clone() for k, v in live.state().items()}
+    live.check()
+    live.perturb()
+
+    async def ask_and_publish() -> list[Generation]:
+        async with PolicyClient([live.url], timeout_s=120, attempts=1) as client:
+            requests = [
+                asyncio.create_task(client.generate(p, max_tokens=400, temperature=1.0))
+                for p in PROMPTS * 2
+            ]
+            # A short request behind them in the queue: once it is back, they are being sampled.
+            await client.generate(PROMPTS[0], max_tokens=8, temperature=1.0)
+            await asyncio.to_thread(live.publish)
+            return list(await asyncio.gather(*requests))
+
+    generations = asyncio.run(ask_and_publish())
+
+    new_version = live.version
+    split = [g for g in generations if set(g.versions.tolist()) == {old_version, new_version}]
+    assert len(split) >= 8
+    assert all((np.diff(g.versions) >= 0).all() for g in generations)
+    assert mean_difference(live, generations, new_version) < TOLERANCE
+    live.check()
+    live.model.load_state_dict(old_state, strict=False)
+    live.model.tie_weights()
+    assert mean_difference(live, generations, old_version) < TOLERANCE
+
+
+def test_perturbed_learner_is_a_mismatch_that_says_how_large(live: LiveModel) -> None:
+    live.publish()
+    live.check()
+    with torch.no_grad():
+        live.model.model.embed_tokens.weight.add_(0.02)
+        live.model.model.norm.weight.mul_(1.2)
+
+    with pytest.raises(PolicyMismatch, match=rf"weight version {live.version}: .* tied lm_head"):
+        live.check()
+    with pytest.raises(PolicyMismatch, match=r"the parity check needs version 999"):
+        check_parity(live.url, live.logprobs, PROMPTS[:1], 10.0, version=999)
+
+
+def test_corrupted_weights_are_refused_and_the_old_ones_stay(
+    live: LiveModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live.publish()
+    live.check()
+    held = live.version
+
+    def corrupt(version: int, state: dict[str, torch.Tensor]) -> Snapshot:
+        good = take_snapshot(version, state)
+        return dataclasses.replace(
+            good, frames=(bytes(memoryview(good.frames[0]).nbytes), *good.frames[1:])
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr("learner.weight_sync.take_snapshot", corrupt)
+        with pytest.raises(PolicyServerError, match=r"no policy server took .*checksum"):
+            live.publish()
+
+    assert live.publisher.versions() == {live.url: None}
+    live.version = held
+    live.check()
+    live.version += 1
+    live.perturb()
+    result = live.publish()
+    assert result.acknowledged == (live.url,)
+    live.check()
+
+
+def test_incomplete_weights_leave_no_server_that_samples_with_half_of_them(
+    live: LiveModel,
+) -> None:
+    state = live.state()
+    state.pop("model.norm.weight")
+    live.version += 1
+
+    with pytest.raises(PolicyServerError, match=r"lack 1 parameters .*model\.norm\.weight"):
+        live.publisher.publish(live.version, state)
+    with pytest.raises(PolicyServerError, match="the last weight update failed"):
+        live.check()
+
+    live.publish()
+    live.check()

@@ -1,0 +1,114 @@
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+
+import pytest
+from aiohttp import web
+
+from actors.policy import PolicyClient
+from common.errors import PolicyServerError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def answer(version: str = "0") -> web.Response:
+    choice = {
+        "token_ids": [5],
+        "logprobs": {"content": [{"token_id": 5, "logprob": -0.5}]},
+        "weight_versions": [{"version": version, "start": 0, "end": 1}],
+        "finish_reason": "stop",
+    }
+    return web.Response(text=json.dumps({"choices": [choice]}))
+
+
+def failing_first(failures: list[Handler]) -> Handler:
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await request.read()
+        return await failures.pop(0)(request) if failures else answer()
+
+    return handle
+
+
+async def drop_connection(request: web.Request) -> web.StreamResponse:
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def break_down(_: web.Request) -> web.StreamResponse:
+    return web.Response(status=500, text="engine dead")
+
+
+async def answer_with_torn_weights(_: web.Request) -> web.StreamResponse:
+    return answer("torn")
+
+
+async def never_answer(_: web.Request) -> web.StreamResponse:
+    await asyncio.Event().wait()
+    return web.Response()
+
+
+async def refuse(_: web.Request) -> web.StreamResponse:
+    return web.Response(status=400, text="prompt is too long")
+
+
+async def serve(handler: Handler) -> tuple[web.AppRunner, str]:
+    app = web.Application()
+    app.router.add_post("/inference/v1/generate", handler)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    return runner, f"http://127.0.0.1:{port}"
+
+
+async def ask(handlers: list[Handler], *, requests: int = 1, attempts: int = 3) -> PolicyClient:
+    """Sends requests to one server per handler; the closed client, for its counters."""
+    served = [await serve(handler) for handler in handlers]
+    try:
+        async with PolicyClient(
+            [url for _, url in served], timeout_s=0.5, attempts=attempts, backoff_s=0.001
+        ) as client:
+            for _ in range(requests):
+                await client.generate([1, 2], max_tokens=4, temperature=1.0)
+            return client
+    finally:
+        for runner, _ in served:
+            await runner.cleanup()
+
+
+@pytest.mark.parametrize(
+    "failure", [drop_connection, break_down, answer_with_torn_weights, never_answer]
+)
+def test_attempt_that_fails_is_made_again_and_counted(failure: Handler) -> None:
+    client = asyncio.run(ask([failing_first([failure, failure])]))
+
+    statistics = client.statistics()
+    assert (statistics.requests, statistics.tokens) == (1, 1)
+    assert (statistics.retries, statistics.failures) == (2, 0)
+
+
+def test_request_is_given_up_after_all_attempts_with_the_last_cause() -> None:
+    with pytest.raises(PolicyServerError, match=r"failed 3 times, at last with: .*engine dead"):
+        asyncio.run(ask([break_down]))
+
+
+def test_wrong_request_is_not_tried_again() -> None:
+    later_fails = failing_first([refuse, break_down, break_down])
+
+    with pytest.raises(PolicyServerError, match="answered 400: prompt is too long"):
+        asyncio.run(ask([later_fails]))
+
+
+def test_server_that_keeps_failing_is_taken_out_of_rotation() -> None:
+    asked = 0
+
+    async def count_and_fail(request: web.Request) -> web.StreamResponse:
+        nonlocal asked
+        asked += 1
+        return await break_down(request)
+
+    asyncio.run(ask([count_and_fail, failing_first([])], requests=20))
+
+    assert asked <= 3

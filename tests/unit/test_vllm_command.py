@@ -1,0 +1,71 @@
+import json
+
+import pytest
+
+from actors.inference.server import vllm_command, vllm_environment, wait_until_ready
+from common.config import Config, Model, PolicyServer, Run
+from common.errors import PolicyServerError
+
+
+def value_after(command: list[str], option: str) -> str:
+    return command[command.index(option) + 1]
+
+
+def make_config() -> Config:
+    return Config(
+        run=Run(seed=7),
+        model=Model(path="/models/tiny", dtype="bfloat16", max_context=256),
+        policy_server=PolicyServer(
+            max_sequences=48, threads=3, memory_gib=0.5, tensor_parallel=2, gpu_memory_fraction=0.6
+        ),
+    )
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_command_serves_the_configured_model_on_loopback_with_true_logprobs(cpu: bool) -> None:
+    command = vllm_command(make_config(), 4321, cpu=cpu, python="/usr/bin/python")
+
+    assert command[0] == "/usr/bin/python"
+    assert value_after(command, "--model") == "/models/tiny"
+    assert value_after(command, "--host") == "127.0.0.1"
+    assert value_after(command, "--port") == "4321"
+    assert value_after(command, "--dtype") == "bfloat16"
+    assert value_after(command, "--seed") == "7"
+    assert value_after(command, "--max-model-len") == "256"
+    assert value_after(command, "--max-num-seqs") == "48"
+    assert value_after(command, "--logprobs-mode") == "processed_logprobs"
+    assert value_after(command, "--generation-config") == "vllm"
+    assert json.loads(value_after(command, "--weight-transfer-config")) == {"backend": "lzero-zmq"}
+    assert "--enable-scale-out" in command
+
+
+def test_cpu_and_gpu_take_their_own_limits_only() -> None:
+    cpu = vllm_command(make_config(), 1, cpu=True)
+    gpu = vllm_command(make_config(), 1, cpu=False)
+
+    assert value_after(cpu, "--kv-cache-memory-bytes") == str(2**29)
+    assert "--tensor-parallel-size" not in cpu
+    assert value_after(gpu, "--tensor-parallel-size") == "2"
+    assert value_after(gpu, "--gpu-memory-utilization") == "0.6"
+    assert "--enforce-eager" not in gpu
+
+
+def test_environment_keeps_what_is_inherited_and_bounds_the_threads_on_cpu_only() -> None:
+    cpu = vllm_environment(make_config(), cpu=True, inherited={"PATH": "/bin"})
+    gpu = vllm_environment(make_config(), cpu=False, inherited={"PATH": "/bin"})
+
+    assert cpu["PATH"] == gpu["PATH"] == "/bin"
+    assert cpu["OMP_NUM_THREADS"] == "3"
+    assert "OMP_NUM_THREADS" not in gpu
+    assert cpu["VLLM_SERVER_DEV_MODE"] == gpu["VLLM_SERVER_DEV_MODE"] == "1"
+    assert cpu["VLLM_NO_USAGE_STATS"] == "1"
+
+
+def test_waiting_for_a_server_that_ended_says_so() -> None:
+    with pytest.raises(PolicyServerError, match="ended after 0 s, before it was ready"):
+        wait_until_ready("http://127.0.0.1:9", timeout_s=5, is_alive=lambda: False)
+
+
+def test_waiting_too_long_names_the_setting() -> None:
+    with pytest.raises(PolicyServerError, match=r"policy_server\.ready_timeout_s"):
+        wait_until_ready("http://127.0.0.1:9", timeout_s=0.01, is_alive=lambda: True)
