@@ -1,18 +1,22 @@
 """The command lines, environments and readiness of the processes of a run."""
 
 import http.client
+import re
 import sys
 from pathlib import Path
 
 from common.config import Config
 from launch.run_folder import RunFolder
-from launch.supervisor import ProcessSpec
+from launch.supervisor import ProcessSpec, describe_exit
 
 POLICY_SERVER = "policy-server"
 LEARNER = "learner"
 LEARNER_READY_S = 180.0
 ACTOR_DRAIN_S = 60.0
 """How long an actor may take to end after the learner has."""
+
+_TORCHRUN = "torch/distributed/elastic"
+_RANK_FAILED = re.compile(rf"{_TORCHRUN}.*exitcode: (?P<status>-?\d+)\) local_rank: (?P<rank>\d+)")
 
 _QUIET = {
     "PYTHONUNBUFFERED": "1",
@@ -64,7 +68,8 @@ def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> Pr
         is_ready=folder.learner_ready.exists,
         ready_timeout_s=LEARNER_READY_S,
         hint=hint,
-        noise="torch/distributed/elastic",
+        noise=_TORCHRUN,
+        explain=explain_torchrun,
     )
 
 
@@ -95,6 +100,14 @@ def evaluation(name: str, config_file: Path, plan: Path, out: Path, logs: Path) 
         log=logs / f"{name}.log",
         env={**_QUIET, "OMP_NUM_THREADS": "1"},
     )
+
+
+def explain_torchrun(line: str) -> str:
+    """A log line of the learner; torchrun's notice of a failed rank in words."""
+    match = _RANK_FAILED.search(line)
+    if match is None:
+        return line
+    return f"rank {match['rank']} {describe_exit(int(match['status']))}"
 
 
 def answers(port: int, path: str) -> bool:

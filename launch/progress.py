@@ -54,8 +54,11 @@ class Training:
         self._dropped = 0
         self._staleness_max = 0
 
-    def add(self, records: list[StepRecord]) -> None:
-        """Take the records of one look at the metrics file."""
+    def add(self, records: list[StepRecord], *, is_earlier: bool = False) -> None:
+        """Take the records of one look at the metrics file.
+
+        ``is_earlier``: they are from before this command, and say nothing about its pace.
+        """
         for record in records:
             self._recent.append(record)
             self._dropped += sum(record.dropped.values())
@@ -64,12 +67,12 @@ class Training:
             )
             if record.heldout:
                 self._heldout = (record.step, record.heldout)
-        if records and self._first is None:
+        if records and self._first is None and not is_earlier:
             self._first = (records[-1].step, self._clock())
 
     def view(self) -> View | None:
         """The moment's view, or None before the first step."""
-        if not self._recent or self._first is None:
+        if not self._recent:
             return None
         last = self._recent[-1]
         return View(
@@ -87,10 +90,10 @@ class Training:
         )
 
     def _eta_s(self, step: int) -> float:
-        assert self._first is not None  # noqa: S101 - asked only after a step
-        first_step, first_time = self._first
-        done = step - first_step
-        per_step = (self._clock() - first_time) / done if done else self._recent[-1].seconds
+        per_step = statistics.fmean(record.seconds for record in self._recent)
+        if self._first is not None and step > self._first[0]:
+            first_step, first_time = self._first
+            per_step = (self._clock() - first_time) / (step - first_step)
         return per_step * max(0, self._steps - step)
 
 
@@ -171,7 +174,7 @@ class Progress:
         """From now on show the steps that appear in ``metrics``."""
         self._tail = MetricsTail(metrics)
         self._training = Training(steps)
-        self._training.add(self._tail.read())
+        self._training.add(self._tail.read(), is_earlier=True)
 
     def watch_scores(self, title: str, folder: Path) -> None:
         """From now on show the suite scores that appear in ``folder``."""

@@ -56,6 +56,8 @@ class ProcessSpec:
     """What a person can do when it ends unexpectedly."""
     noise: str = ""
     """Log lines after the first that contains this say nothing about the cause."""
+    explain: Callable[[str], str] = lambda line: line
+    """Rewrites log lines that only an expert can read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +73,9 @@ class _Child:
         lines = last_lines(log, start=self.log_start, noise=self.spec.noise)
         if not lines:
             return f"its log {log} is empty"
-        return f"the last lines of {log}:\n" + "\n".join(f"  | {line}" for line in lines)
+        return f"the last lines of {log}:\n" + "\n".join(
+            f"  | {self.spec.explain(line)}" for line in lines
+        )
 
     def failure(self) -> RunFailed:
         """How it ended, for a person."""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class TrainRequest:
         words = ["lzero", "train", str(self.config)]
         words += ["--name", self.name] if self.name else []
         words += [word for item in self.overrides for word in ("--set", item)]
-        return " ".join([*words, "--resume"])
+        return shlex.join([*words, "--resume"])
 
 
 def train(request: TrainRequest, console: Console) -> Summary:

@@ -1,0 +1,162 @@
+"""Whole runs through ``lzero train``: real policy server, actors, kernels, transport and learner."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"
+DEADLINE_S = 240.0
+STOP_S = 10.0
+SMALL = (
+    "run.steps=4",
+    "world.train_tasks=200",
+    "learner.groups=4",
+    "learner.group_size=4",
+    "learner.checkpoint_every=1",
+    "actors.episodes=24",
+    "agent.max_steps=3",
+    "evaluation.per_family=6",
+    "evaluation.greedy_per_family=3",
+    "evaluation.control=3",
+    "evaluation.during_every=0",
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
+
+
+class Command:
+    """A running ``lzero train`` on a small run in ``folder``."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        settings = [f"run.folder={folder}", *SMALL]
+        self.run = folder / "quickstart"
+        self.process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "launch.cli", "train", str(PRESET)),
+                *(word for setting in settings for word in ("--set", setting)),
+                *arguments,
+            ],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_until(self, holds: Callable[[], bool], what: str) -> None:
+        """Wait for ``what``, which must come before the command ends."""
+        deadline = time.monotonic() + DEADLINE_S
+        while not holds():
+            if self.process.poll() is not None:
+                pytest.fail(f"the command ended before {what}:\n{self.finish()}")
+            assert time.monotonic() < deadline, f"{what}: not within {DEADLINE_S} s"
+            time.sleep(0.05)
+
+    def finish(self) -> str:
+        """Wait for the end; all it printed."""
+        output, errors = self.process.communicate(timeout=DEADLINE_S)
+        return output + errors
+
+    def processes(self) -> dict[int, str]:
+        """Command lines of the processes that belong to the run, by id."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit() and int(entry.name) != self.process.pid:
+                try:
+                    words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                except OSError:
+                    continue
+                if str(self.run) in words:
+                    found[int(entry.name)] = words
+        return found
+
+    def learner_rank(self) -> int:
+        """The process id of a learner rank (not of the torchrun above it)."""
+        ranks = [
+            pid
+            for pid, words in self.processes().items()
+            if "-m learner.main" in words and "torch.distributed.run" not in words
+        ]
+        return ranks[0]
+
+
+@contextmanager
+def lzero_train(folder: Path, *arguments: str) -> Iterator[Command]:
+    command = Command(folder, *arguments)
+    try:
+        yield command
+    finally:
+        if command.process.poll() is None:
+            command.process.terminate()
+            command.process.communicate(timeout=2 * STOP_S)
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text())
+
+
+def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> None:
+    with lzero_train(tmp_path) as first:
+        first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
+        os.kill(first.learner_rank(), signal.SIGKILL)
+        output = first.finish()
+
+    assert first.process.returncode == 1
+    assert "rank 0 was ended by signal 9 (SIGKILL)" in output
+    assert "--resume" in output
+    assert first.processes() == {}
+    assert read_json(first.run / "state.json")["status"] == "failed"
+
+    with lzero_train(tmp_path, "--resume", "--set", "kernel.launcher=jupyter") as second:
+        output = second.finish()
+
+    assert second.process.returncode == 0, output
+    assert "evaluating before training" not in output
+    assert second.processes() == {}
+    check_finished_run(second.run)
+
+
+def check_finished_run(run: Path) -> None:
+    """What every finished run leaves."""
+    summary = read_json(run / "summary.json")
+    assert summary["status"] == "finished"
+    assert summary["weight_versions"] == 5
+    assert summary["heldout"]["one_hop"]["n"] == summary["heldout"]["two_hop"]["n"] == 6
+    trajectories, staleness = summary["trajectories"], summary["staleness"]
+    assert trajectories["trained"] == 4 * 16
+    assert trajectories["started"] == (
+        trajectories["trained"] + sum(trajectories["dropped"].values()) + trajectories["open"]
+    )
+    assert 0 <= staleness["max"] <= staleness["bound"]
+    assert summary["logprob_mismatch"]["tokens"] > 0
+    assert summary["logprob_mismatch"]["mean_abs"] <= 1e-4
+    assert summary["sandbox"]["cells_executed"] > 0
+    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+    assert sorted(set(steps)) == [1, 2, 3, 4]
+    assert "<svg" in (run / "report.html").read_text()
+    assert (run / "checkpoints" / "step-000004" / "hf" / "config.json").is_file()
+
+
+@pytest.mark.nightly
+def test_ctrl_c_ends_a_whole_run_within_ten_seconds(tmp_path: Path) -> None:
+    with lzero_train(tmp_path) as command:
+        command.wait_until((command.run / "metrics.jsonl").exists, "the first step")
+
+        asked = time.monotonic()
+        command.process.send_signal(signal.SIGINT)
+        output = command.finish()
+
+    assert time.monotonic() - asked < STOP_S
+    assert command.process.returncode == 130
+    assert "interrupted; go on with: lzero train" in output
+    assert command.processes() == {}
+    assert read_json(command.run / "state.json")["status"] == "interrupted"
