@@ -147,6 +147,7 @@ class ForkedLauncher:
             workspace_mib=config.workspace_mib,
             processes=config.processes,
         )
-        zygote = ZygoteProcess(runtime, limits, timeout_s=config.start_timeout_s)
+        modules = ("numpy", "numpy.random") if config.preload_numpy else ()
+        zygote = ZygoteProcess(runtime, limits, timeout_s=config.start_timeout_s, modules=modules)
         await zygote.start()
         return zygote

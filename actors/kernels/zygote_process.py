@@ -43,8 +43,16 @@ class Fork:
 class ZygoteProcess:
     """One running zygote."""
 
-    def __init__(self, runtime: RuntimePaths, limits: Limits, *, timeout_s: float) -> None:
-        """Make a handle; ``start`` starts the process."""
+    def __init__(
+        self,
+        runtime: RuntimePaths,
+        limits: Limits,
+        *,
+        timeout_s: float,
+        modules: tuple[str, ...] = (),
+    ) -> None:
+        """Make a handle; ``start`` starts the process, which imports ``modules`` first."""
+        self._modules = modules
         self._runtime, self._limits, self._timeout_s = runtime, limits, timeout_s
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[tuple[int, int]]] = {}
@@ -72,7 +80,7 @@ class ZygoteProcess:
                 runtime=self._runtime, workspace_mib=self._limits.workspace_mib, nested=True
             )
             command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
-            command += [json.dumps(asdict(self._limits))]
+            command += [json.dumps(asdict(self._limits)), *self._modules]
             self._process = bubblewrap.start(
                 sandbox, command, stdin=self._theirs.fileno(), stderr=self._errors.fileno()
             )

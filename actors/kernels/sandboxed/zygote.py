@@ -21,7 +21,8 @@ from typing import Any, NoReturn
 import msgpack
 
 from actors.kernels.sandboxed import isolation, seccomp
-from actors.kernels.sandboxed.serve import capture_streams, serve
+from actors.kernels.sandboxed.channel import Interrupts
+from actors.kernels.sandboxed.serve import capture_streams, run_cell, serve
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell, make_shell
 
 _CONTROL_FD = 0
@@ -31,16 +32,20 @@ _PRELOADED = (
     *("asyncio", "base64", "collections", "csv", "datetime", "decimal", "fractions", "functools"),
     *("glob", "hashlib", "html", "itertools", "json", "math", "random", "re", "shutil"),
     *("statistics", "string", "subprocess", "tempfile", "textwrap", "threading", "urllib.parse"),
-    *("numpy", "numpy.random"),
 )
+_WARMING_ROUNDS = 25
+"""Enough for the interpreter to have specialised its byte code before the fork."""
 _WARMING_CELLS = ("1 + 1", "print(1)", "1 / 0", "x = [1, {'a': 2}]; x", "def", "import json")
 
 
 def main() -> None:
-    """Serve fork requests until the host closes the control socket."""
+    """Serve fork requests until the host closes the control socket.
+
+    Arguments of the command line: the limits as JSON, then modules to import before forking.
+    """
     limits = isolation.Limits(**json.loads(sys.argv[1]))
     program = seccomp.deny_list()
-    shell = _prepare_shell()
+    shell = _prepare_shell(sys.argv[2:])
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     warnings.filterwarnings("ignore", message="To exit: use")
     gc.collect()
@@ -58,16 +63,18 @@ def main() -> None:
         _fork_kernel(control, number, descriptors[0], (shell, limits, program))
 
 
-def _prepare_shell() -> NotebookShell:
+def _prepare_shell(modules: list[str]) -> NotebookShell:
     """Import what cells commonly import and run the code paths of a cell once."""
-    for name in _PRELOADED:
+    for name in (*_PRELOADED, *modules):
         importlib.import_module(name)
     shell = make_shell()
     streams = sys.stdout, sys.stderr
     capture_streams()
     CAPTURE.begin(1 << 16)
-    for code in _WARMING_CELLS:
-        shell.run_cell(code, store_history=False)
+    interrupts = Interrupts()
+    for code in _WARMING_CELLS * _WARMING_ROUNDS:
+        run_cell(shell, code, interrupts)
+    CAPTURE.finish()
     sys.stdout, sys.stderr = streams
     shell.reset(new_session=True)
     return shell
@@ -149,8 +156,9 @@ def _become_kernel(connection: int, output: int) -> None:
     isolation.close_from(_OUTPUT_FD + 1)
     CAPTURE.descriptor = _OUTPUT_FD
     os.chdir("/workspace")
-    numpy_random: Any = sys.modules["numpy.random"]
-    numpy_random.seed()
+    numpy_random: Any = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        numpy_random.seed()
     gc.enable()
 
 
