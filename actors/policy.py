@@ -45,8 +45,37 @@ class _Retryable(Exception):
     """An attempt failed in a way that another attempt may not."""
 
 
+class _Unreachable(_Retryable):
+    """Nobody listens at the server's address."""
+
+
 class _WrongRequest(Exception):
     """The server will never accept this request."""
+
+
+class _Patience:
+    """Counts a request's failed attempts.
+
+    A server that cannot be reached may be starting again: that takes time, but no attempt.
+    """
+
+    def __init__(self, *, attempts: int, timeout_s: float) -> None:
+        self._attempts = attempts
+        self._timeout_s = timeout_s
+        self._failed = 0
+        self._reached = time.monotonic()
+
+    def ends_with(self, error: _Retryable) -> bool:
+        """Whether this failure is the last that is put up with."""
+        if isinstance(error, _Unreachable):
+            return time.monotonic() - self._reached > self._timeout_s
+        self._reached = time.monotonic()
+        self._failed += 1
+        return self._failed >= self._attempts
+
+    def __str__(self) -> str:
+        silent = time.monotonic() - self._reached
+        return f"{self._failed} of {self._attempts} attempts and {silent:.0f} s out of reach"
 
 
 class PolicyClient:
@@ -63,12 +92,13 @@ class PolicyClient:
         timeout_s: float,
         attempts: int,
         backoff_s: float = 0.25,
-        max_backoff_s: float = 30.0,
+        max_backoff_s: float = 4.0,
     ) -> None:
         """Ask ``urls``; each of ``attempts`` tries may take ``timeout_s`` seconds.
 
-        The wait after failure k (from 0) is ``backoff_s * 4**k``, at most ``max_backoff_s``,
-        less up to half of it at random.
+        The wait after a server's k-th failure in a row is ``backoff_s * 2**k``, at most
+        ``max_backoff_s``, less up to half of it at random. While a server cannot be reached,
+        requests wait for it up to ``timeout_s``; that takes no attempt.
         """
         if not urls or attempts < 1:
             raise ValueError(f"need urls and at least 1 attempt, got {list(urls)}, {attempts}")
@@ -130,25 +160,25 @@ class PolicyClient:
             seed=seed,
         )
         self._requests += 1
-        for attempt in range(self._attempts):
+        patience = _Patience(attempts=self._attempts, timeout_s=self._timeout_s)
+        while True:
             server = self._choose()
             try:
                 generation = await self._attempt(server, body)
             except _Retryable as error:
                 self._record_failure(server, str(error))
-                if attempt + 1 == self._attempts:
+                if patience.ends_with(error):
                     self._failures += 1
                     raise PolicyServerError(
-                        f"policy server {server.url} failed {self._attempts} times, "
-                        f"at last with: {error}"
+                        f"policy server {server.url} gave no generation after {patience}, "
+                        f"at last: {error}"
                     ) from error
             else:
                 server.failures_in_row = 0
                 self._tokens += len(generation.token_ids)
                 return generation
             self._retries += 1
-            await asyncio.sleep(self._backoff(attempt))
-        raise AssertionError("unreachable")
+            await asyncio.sleep(self._backoff(server.failures_in_row))
 
     async def _attempt(self, server: _Server, body: bytes) -> Generation:
         server.in_flight += 1
@@ -156,6 +186,8 @@ class PolicyClient:
             generation = decode_response(await self._post(server.url, body))
         except _WrongRequest as error:
             raise PolicyServerError(str(error)) from error
+        except aiohttp.ClientConnectorError as error:
+            raise _Unreachable(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
             raise _Retryable(f"{type(error).__name__}: {error}") from error
         finally:
@@ -196,6 +228,6 @@ class PolicyClient:
             server.benched_until = time.monotonic() + _BENCH_S
             log.warning("took server out of rotation server=%s reason=%s", server.url, reason)
 
-    def _backoff(self, attempt: int) -> float:
-        longest = min(self._max_backoff_s, self._backoff_s * 4.0**attempt)
+    def _backoff(self, failures: int) -> float:
+        longest = min(self._max_backoff_s, self._backoff_s * 2.0 ** min(failures, 10))
         return longest * random.uniform(0.5, 1.0)

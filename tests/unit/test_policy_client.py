@@ -52,12 +52,12 @@ async def refuse(_: web.Request) -> web.StreamResponse:
     return web.Response(status=400, text="prompt is too long")
 
 
-async def serve(handler: Handler) -> tuple[web.AppRunner, str]:
+async def serve(handler: Handler, port: int = 0) -> tuple[web.AppRunner, str]:
     app = web.Application()
     app.router.add_post("/inference/v1/generate", handler)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
+    site = web.TCPSite(runner, "127.0.0.1", port)
     await site.start()
     port = runner.addresses[0][1]
     return runner, f"http://127.0.0.1:{port}"
@@ -90,7 +90,7 @@ def test_attempt_that_fails_is_made_again_and_counted(failure: Handler) -> None:
 
 
 def test_request_is_given_up_after_all_attempts_with_the_last_cause() -> None:
-    with pytest.raises(PolicyServerError, match=r"failed 3 times, at last with: .*engine dead"):
+    with pytest.raises(PolicyServerError, match=r"3 of 3 attempts .*, at last: .*engine dead"):
         asyncio.run(ask([break_down]))
 
 
@@ -112,3 +112,35 @@ def test_server_that_keeps_failing_is_taken_out_of_rotation() -> None:
     asyncio.run(ask([count_and_fail, failing_first([])], requests=20))
 
     assert asked <= 3
+
+
+def test_request_waits_for_a_server_that_starts_again() -> None:
+    async def ask_before_it_listens() -> PolicyClient:
+        runner, url = await serve(failing_first([]))
+        await runner.cleanup()
+        async with PolicyClient([url], timeout_s=30, attempts=1, backoff_s=0.001) as client:
+            request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
+            while not client.statistics().retries:
+                await asyncio.sleep(0)
+            runner, _ = await serve(failing_first([]), port=int(url.rsplit(":", 1)[1]))
+            await request
+            await runner.cleanup()
+            return client
+
+    statistics = asyncio.run(ask_before_it_listens()).statistics()
+
+    assert statistics.retries >= 1
+    assert statistics.failures == 0
+
+
+def test_server_that_never_comes_is_named_after_the_timeout() -> None:
+    async def ask_nobody() -> None:
+        async with PolicyClient(
+            ["http://127.0.0.1:9"], timeout_s=0.05, attempts=5, backoff_s=0.001
+        ) as client:
+            await client.generate([1], max_tokens=4, temperature=1.0)
+
+    with pytest.raises(
+        PolicyServerError, match=r"127\.0\.0\.1:9 gave no generation after 0 of 5 attempts"
+    ):
+        asyncio.run(ask_nobody())
