@@ -124,27 +124,31 @@ class _SelectedLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
         """Logits [N, V] and ids [N] to log-probabilities [N] float32."""
-        normalisers = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
+        logprobs = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
         for rows in _chunks(len(logits)):
-            normalisers[rows] = (logits[rows].float() / temperature).logsumexp(-1)
-        ctx.save_for_backward(logits, wanted, normalisers)
+            every = _scaled(logits[rows], temperature).log_softmax(-1)
+            logprobs[rows] = every.gather(-1, wanted[rows, None]).squeeze(-1)
+        ctx.save_for_backward(logits, wanted, logprobs)
         ctx.temperature = temperature
-        picked = logits.gather(-1, wanted[:, None]).squeeze(-1).float() / temperature
-        return picked - normalisers
+        return logprobs
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         """Derivative with respect to the logits: (one-hot - softmax) / temperature."""
-        logits, wanted, normalisers = ctx.saved_tensors
+        logits, wanted, logprobs = ctx.saved_tensors
         (upstream,) = grads
-        scaled = upstream.float() / ctx.temperature
+        slope = upstream.float()[:, None] / ctx.temperature
         result = torch.empty_like(logits)
         for rows in _chunks(len(logits)):
-            probs = (logits[rows].float() / ctx.temperature - normalisers[rows, None]).exp_()
-            part = probs.mul_(-scaled[rows, None])
-            part.scatter_add_(-1, wanted[rows, None], scaled[rows, None])
-            result[rows] = part.to(logits.dtype)
+            scaled, ids = _scaled(logits[rows], ctx.temperature), wanted[rows, None]
+            normaliser = scaled.gather(-1, ids) - logprobs[rows, None]
+            part = (scaled - normaliser).exp_().mul_(-slope[rows])
+            result[rows] = part.scatter_add_(-1, ids, slope[rows])
         return result, None, None
+
+
+def _scaled(logits: Tensor, temperature: float) -> Tensor:
+    return logits.float() if temperature == 1.0 else logits.float() / temperature
 
 
 def _chunks(length: int) -> list[slice]:
