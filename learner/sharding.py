@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
 _COLLECTIVE_TIMEOUT = timedelta(minutes=30)
 
@@ -128,8 +128,3 @@ def tied_names(model: nn.Module) -> set[str]:
     """Names that are second names of another parameter, as ``lm_head.weight`` often is."""
     every = dict(model.named_parameters(remove_duplicate=False))
     return set(every) - set(dict(model.named_parameters()))
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether ``shard`` was applied."""
-    return isinstance(model, FSDPModule)
