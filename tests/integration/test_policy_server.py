@@ -109,7 +109,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
         url = f"http://127.0.0.1:{port}"
         wait_until_ready(
             url,
-            timeout_s=120,
+            timeout_s=240,
             is_alive=lambda: process.poll() is None,
             log_file=folder / "server.log",
         )
