@@ -33,6 +33,11 @@ class ForkedKernel:
         self.session = KernelSession(limits, interrupt=self._interrupt, kill=self._kill)
         asyncio.get_running_loop().add_reader(fork.init, self._on_gone)
 
+    @property
+    def alive(self) -> bool:
+        """False once it died or was closed."""
+        return self.session.alive
+
     async def connect(self, timeout_s: float) -> None:
         """Wait until the kernel can run cells.
 

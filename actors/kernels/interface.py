@@ -64,6 +64,10 @@ class Kernel(Protocol):
     def level(self) -> str:
         """Isolation level, see docs/sandbox.md."""
 
+    @property
+    def alive(self) -> bool:
+        """False once it died or was closed."""
+
     async def execute(self, code: str, *, timeout_s: float) -> CellResult:
         """Run one cell.
 

@@ -83,6 +83,11 @@ class JupyterKernel:
         self._unbound: tuple[str, ...] = ()
         self._watch: asyncio.Task[None] | None = None
 
+    @property
+    def alive(self) -> bool:
+        """False once it died or was closed."""
+        return not self._broken.done()
+
     async def start(self) -> None:
         """Start the sandbox and wait until the kernel answers.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import Any
 from actors.kernels.interface import Kernel, KernelDied, Launcher
 
 _LOGGER = logging.getLogger(__name__)
+_ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.2
 
 
@@ -21,7 +23,7 @@ class PoolStatistics:
         started: kernels launched.
         hits: slots served by a kernel that was ready.
         misses: slots that had to wait for a launch.
-        died: launches that failed.
+        died: launches that failed, and ready kernels that died before they were used.
     """
 
     started: int
@@ -37,7 +39,9 @@ class KernelPool:
         """Keep ``idle`` kernels ready, launching at most ``launches_at_once`` at a time."""
         self._launcher = launcher
         self._idle = idle
-        self._ready: list[Kernel] = []
+        self._ready: deque[Kernel] = deque()
+        self._taken: set[Kernel] = set()
+        self._waiting: deque[asyncio.Future[Kernel]] = deque()
         self._launching = 0
         self._gate = asyncio.Semaphore(launches_at_once)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -58,12 +62,14 @@ class KernelPool:
         """A fresh kernel, for this block only; it is killed in the background afterwards.
 
         Raises:
-            KernelDied: no kernel could be launched.
+            KernelDied: no kernel could be launched, or the pool is closed.
         """
         kernel = await self._take()
+        self._taken.add(kernel)
         try:
             yield kernel
         finally:
+            self._taken.discard(kernel)
             self._in_background(self._retire(kernel))
 
     def statistics(self) -> PoolStatistics:
@@ -73,10 +79,13 @@ class KernelPool:
         )
 
     async def close(self) -> None:
-        """Kill everything and close the launcher; leaves no process behind."""
+        """Kill everything, also kernels in use, and close the launcher; leaves no process."""
         self._closed = True
-        kernels, self._ready = self._ready, []
-        await asyncio.gather(*(kernel.close() for kernel in kernels))
+        while self._waiting:
+            _fail(self._waiting.popleft(), KernelDied("the kernel pool was closed"))
+        kernels = [*self._ready, *self._taken]
+        self._ready.clear()
+        await asyncio.gather(*(self._retire(kernel) for kernel in kernels))
         while self._tasks:
             await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._launcher.close()
@@ -84,43 +93,66 @@ class KernelPool:
     async def _take(self) -> Kernel:
         if self._closed:
             raise KernelDied("the kernel pool is closed")
-        if self._ready:
-            self._hits += 1
-            kernel = self._ready.pop(0)
-            self._refill()
-            return kernel
+        while self._ready:
+            kernel = self._ready.popleft()
+            if kernel.alive:
+                self._hits += 1
+                self._refill()
+                return kernel
+            self._died += 1
+            self._in_background(self._retire(kernel))
         self._misses += 1
+        place: asyncio.Future[Kernel] = asyncio.get_running_loop().create_future()
+        self._waiting.append(place)
         self._refill()
-        return await self._launch()
-
-    async def _launch(self) -> Kernel:
-        async with self._gate:
-            try:
-                kernel = await self._launcher.launch()
-            except KernelDied:
-                self._died += 1
-                raise
-        self._started += 1
-        return kernel
+        return await place
 
     def _refill(self) -> None:
-        while not self._closed and len(self._ready) + self._launching < self._idle:
+        """Launch as many as are missing, for those who wait and for the reserve."""
+        while not self._closed and (
+            len(self._ready) + self._launching < self._idle + len(self._waiting)
+        ):
             self._launching += 1
-            self._in_background(self._add_ready())
+            self._in_background(self._launch())
 
-    async def _add_ready(self) -> None:
+    async def _launch(self) -> None:
+        """Launch one kernel and deliver it; a failure goes to whoever waited longest."""
         try:
-            kernel = await self._launch()
-        except Exception as error:  # a background launch must not end the actor
-            _LOGGER.warning("could not launch a spare kernel error=%r", error)
-            await asyncio.sleep(_RETRY_PAUSE_S)
-            return
-        finally:
+            async with self._gate:
+                kernel = await self._attempt()
+        except Exception as error:
+            _LOGGER.warning("could not launch a kernel error=%r", error)
             self._launching -= 1
+            if place := self._next_waiting():
+                _fail(place, KernelDied(f"no kernel could be launched: {error}"))
+            return
+        self._launching -= 1
+        self._started += 1
         if self._closed:
-            await kernel.close()
+            await self._retire(kernel)
+        elif place := self._next_waiting():
+            place.set_result(kernel)
         else:
             self._ready.append(kernel)
+
+    async def _attempt(self) -> Kernel:
+        for attempt in range(_ATTEMPTS):
+            if self._closed:
+                break
+            try:
+                return await self._launcher.launch()
+            except KernelDied as error:
+                self._died += 1
+                _LOGGER.warning("a launch failed attempt=%d error=%s", attempt + 1, error)
+                await asyncio.sleep(_RETRY_PAUSE_S * attempt)
+        raise KernelDied(f"{_ATTEMPTS} launches failed, or the pool was closed")
+
+    def _next_waiting(self) -> asyncio.Future[Kernel] | None:
+        while self._waiting:
+            place = self._waiting.popleft()
+            if not place.done():
+                return place
+        return None
 
     async def _retire(self, kernel: Kernel) -> None:
         try:
@@ -132,3 +164,8 @@ class KernelPool:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _fail(place: asyncio.Future[Kernel], error: Exception) -> None:
+    if not place.done():
+        place.set_exception(error)

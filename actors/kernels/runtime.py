@@ -8,6 +8,7 @@ private home folder. The runtime therefore lies in ``/var/lib/lzero/<hash>`` (as
 
 import argparse
 import compileall
+import contextlib
 import hashlib
 import os
 import shutil
@@ -75,8 +76,10 @@ def find_runtime() -> RuntimePaths:
 
 
 def remove_runtime() -> None:
-    """Remove every runtime that was made here."""
-    shutil.rmtree(_base(), ignore_errors=True)
+    """Remove the runtime of this lock file and this Python."""
+    shutil.rmtree(_prefix(), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        _base().rmdir()
 
 
 def _base() -> Path:

@@ -57,6 +57,11 @@ class KernelSession(asyncio.Protocol):
         self._broken: str | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
+    @property
+    def alive(self) -> bool:
+        """False once something went wrong."""
+        return self._broken is None
+
     async def execute(self, code: str, timeout_s: float) -> CellResult:
         """Run one cell; see ``interface.Kernel``."""
         if self._broken is not None:
@@ -65,11 +70,13 @@ class KernelSession(asyncio.Protocol):
             raise RuntimeError("a kernel runs one cell at a time")
         loop = asyncio.get_running_loop()
         self._cells += 1
+        text = code.encode("utf-8", "replace").decode()
+        frame = encode(["exec", self._cells, text, self._limits.output_bytes])
         cell = _Cell(number=self._cells, started=time.monotonic(), result=loop.create_future())
         self._cell = cell
         self._reader.renew()
         cell.timer = loop.call_later(timeout_s, self._on_deadline, cell, timeout_s)
-        self._send(encode(["exec", cell.number, code, self._limits.output_bytes]))
+        self._send(frame)
         try:
             return await cell.result
         except asyncio.CancelledError:

@@ -12,10 +12,12 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from actors.kernels import runtime
 from actors.kernels.interface import CellStatus, KernelDied
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from common.config import Kernel
+from common.errors import EnvironmentFault
 
 pytestmark = pytest.mark.sandbox
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -506,3 +508,63 @@ def test_nothing_survives_the_actor(launcher, count):
         actor.wait()
 
         assert not wait_until_dead(pids, 1)
+
+
+def test_a_pool_replaces_kernels_that_died_while_they_waited(loop_runner):
+    launcher = make_launcher(CONFIG)
+
+    async def scenario():
+        pool = KernelPool(launcher, idle=1)
+        await pool.start()
+        try:
+            while pool.statistics().started < 1:
+                await asyncio.sleep(0.005)
+            spare = pool._ready[0]
+            launcher._zygote._process.kill()
+            while spare.alive:
+                await asyncio.sleep(0.005)
+            async with pool.slot() as kernel:
+                return (await kernel.execute("1 + 1", timeout_s=5)).output
+        finally:
+            await pool.close()
+
+    assert loop_runner.run(scenario()) == "2\n"
+
+
+def test_a_closed_pool_turns_waiting_episodes_away(loop_runner):
+    async def scenario():
+        pool = KernelPool(make_launcher(CONFIG), idle=0, launches_at_once=1)
+        await pool.start()
+
+        async def take():
+            async with pool.slot() as kernel:
+                await kernel.execute("import time\ntime.sleep(30)", timeout_s=60)
+
+        tasks = [asyncio.create_task(take()) for _ in range(3)]
+        while pool.statistics().started < 1:
+            await asyncio.sleep(0.005)
+        await pool.close()
+        return await asyncio.gather(*tasks, return_exceptions=True)
+
+    assert {type(outcome) for outcome in loop_runner.run(scenario())} == {KernelDied}
+
+
+def test_a_missing_bubblewrap_is_named_with_its_fix(loop_runner, monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+
+    with pytest.raises(EnvironmentFault, match="apt-get install bubblewrap"):
+        loop_runner.run(make_launcher(CONFIG).start())
+
+
+def test_a_missing_runtime_asks_for_make_setup(monkeypatch, tmp_path):
+    lock = tmp_path / "kernel.lock"
+    lock.write_text("# another environment\n")
+    monkeypatch.setattr(runtime, "_LOCK", lock)
+
+    with pytest.raises(EnvironmentFault, match="make setup"):
+        runtime.find_runtime()
+
+
+def test_making_the_runtime_again_does_nothing(capsys):
+    assert runtime.ensure_runtime() == runtime.find_runtime()
+    assert capsys.readouterr().out == ""
