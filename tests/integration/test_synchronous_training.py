@@ -1,0 +1,196 @@
+"""With ``max_staleness = 0`` the asynchronous system is synchronous training, bit for bit.
+
+A scripted policy stands in for the sampler (real batching is not reproducible): what it does is a
+function of task, sample and weight version. It answers over real ZeroMQ in a shuffled order.
+"""
+
+import hashlib
+import random
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import zmq
+from torch import Tensor
+
+from common.codec import SCHEMA_VERSION, decode, encode
+from common.config import Config, Objective
+from common.messages import Drain, Hello, Task, TaskLease, Trajectory
+from common.testing import make_trajectory
+from learner.coordinator import Coordinator
+from learner.groups import TaskOrder
+from learner.intake import Intake
+from learner.loop import Head, Learner
+from learner.model import load_model
+from learner.optimizer import PolicyOptimizer
+from learner.publishing import BackgroundPublisher
+from learner.sharding import full_state_dict, shard, training_processes
+from learner.store import TrajectoryStore
+from learner.train_step import TrainStep
+from learner.verification import ParityVerifier
+from tests.tiny_policy import VOCABULARY, make_model
+
+STEPS = 4
+TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
+CONFIG = Config(
+    run=replace(Config().run, steps=STEPS),
+    learner=replace(
+        Config().learner, groups=2, group_size=3, max_staleness=0, learning_rate=1e-2,
+        pack_tokens=512, checkpoint_every=1, batch_timeout_s=30.0,
+    ),
+    objective=Objective(kappa=100.0),
+)  # fmt: skip
+
+
+def scripted(lease_id: str, group_id: str, task_id: str, sample: int, version: int) -> Trajectory:
+    """What the scripted policy of ``version`` does with sample ``sample`` of a task."""
+    rng = random.Random(f"{task_id}/{sample}/{version}")
+    return make_trajectory(
+        lease_id,
+        group_id=group_id,
+        sample_index=sample,
+        version=version,
+        reward=float(rng.random() < 0.5),
+        lengths=[rng.randint(1, 4) for _ in range(rng.randint(1, 3))],
+        seed=rng.randrange(1 << 30),
+        vocabulary=VOCABULARY,
+    )
+
+
+@dataclass
+class Servers:
+    """Policy servers that take every version at once."""
+
+    version: int = 0
+    digests: tuple[str, ...] = ()
+    seconds_paused: float = 0.0
+
+    def publish(self, version: int, state: Mapping[str, Tensor]) -> "Servers":
+        self.version = version
+        self.digests = (*self.digests, digest(state))
+        return self
+
+
+class NoVerifier(ParityVerifier):
+    """There is no server to compare with."""
+
+    def __init__(self) -> None:
+        pass
+
+    def run(self, prompts: Sequence[Sequence[int]] | None, *, version: int) -> list[object]:
+        return []
+
+
+class NoSaver:
+    def save(self, step: int, *, ledger: bytes) -> None:
+        pass
+
+
+def digest(state: Mapping[str, Tensor]) -> str:
+    hashed = hashlib.sha256()
+    for name in sorted(state):
+        hashed.update(name.encode() + state[name].contiguous().numpy().tobytes())
+    return hashed.hexdigest()
+
+
+def answer_leases(endpoint: str, servers: Servers) -> None:
+    """An actor: answers all leases at hand in a random order, until it is drained."""
+    context = zmq.Context()
+    dealer = context.socket(zmq.DEALER)
+    dealer.setsockopt(zmq.IDENTITY, b"a0")
+    dealer.connect(endpoint)
+    dealer.send_multipart(
+        encode(Hello(actor_id="a0", run_id="run", schema_version=SCHEMA_VERSION, credit=50,
+                     kernel_level="none"))
+    )  # fmt: skip
+    rng = random.Random(0)
+    while True:
+        held: list[TaskLease] = []
+        while dealer.poll(50 if not held else 5):
+            record = decode(dealer.recv_multipart())
+            if isinstance(record, Drain):
+                dealer.send_multipart(encode(record))
+                dealer.close(linger=1000)
+                context.term()
+                return
+            if isinstance(record, TaskLease):
+                held.append(record)
+        rng.shuffle(held)
+        for lease in held:
+            trajectory = scripted(lease.lease_id, lease.group_id, lease.task.task_id,
+                                  lease.sample_index, servers.version)  # fmt: skip
+            dealer.send_multipart(encode(trajectory))
+
+
+def run_asynchronously(folder: Path) -> tuple[str, ...]:
+    """Digests of the published weights of a run of the whole learner."""
+    servers = Servers()
+    coordinator = Coordinator(
+        TaskOrder(TASKS, seed=0), groups_per_batch=2, group_size=3, max_staleness=0,
+        total_batches=STEPS, max_buffered_bytes=1 << 30,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        rank = stack.enter_context(training_processes())
+        store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
+        intake = stack.enter_context(
+            Intake(coordinator, store, run_id="run", host="127.0.0.1", port=0, silence_s=60.0)
+        )
+        publisher = stack.enter_context(
+            BackgroundPublisher(servers, acknowledge=intake.acknowledge)
+        )
+        actor = threading.Thread(target=answer_leases, args=(intake.endpoint, servers))
+        actor.start()
+        model = shard(load_model(folder), rank, compute_dtype=torch.float32)
+        optimizer = PolicyOptimizer(model, CONFIG.learner)
+        head = Head(
+            intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all", heldout=()
+        )
+        learner = Learner(
+            CONFIG, model=model, vocabulary=VOCABULARY, rank=rank,
+            train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,
+                                 objective=CONFIG.objective, temperature=1.0),
+            verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0,
+        )  # fmt: skip
+        learner.run()
+        intake.drain("done", timeout_s=10)
+        actor.join(timeout=10)
+        assert set(learner.totals.staleness) == {0}
+    return servers.digests
+
+
+def run_synchronously(folder: Path) -> tuple[str, ...]:
+    """The same training as a plain loop: sample with the newest weights, then step."""
+    order = TaskOrder(TASKS, seed=0)
+    with training_processes() as rank:
+        model = shard(load_model(folder), rank, compute_dtype=torch.float32)
+        optimizer = PolicyOptimizer(model, CONFIG.learner)
+        step = TrainStep(model, optimizer, rank, config=CONFIG.learner,
+                         objective=CONFIG.objective, temperature=1.0)  # fmt: skip
+        digests = [digest(full_state_dict(model))]
+        for version in range(STEPS):
+            groups = [(f"g{version}-{number}", order.next()) for number in range(2)]
+            batch = [
+                scripted(f"{group}-{sample}", group, task.task_id, sample, version)
+                for group, task in groups
+                for sample in range(3)
+            ]
+            step.run(batch, version=version)
+            digests.append(digest(full_state_dict(model)))
+    return tuple(digests)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_staleness_zero_equals_synchronous_training_bit_for_bit(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    np.random.seed(0)
+
+    asynchronous = run_asynchronously(tmp_path)
+    synchronous = run_synchronously(tmp_path)
+
+    assert len(set(synchronous)) == STEPS + 1
+    assert asynchronous == synchronous
