@@ -101,12 +101,13 @@ def paired_bars(
     before: Mapping[str, float], after: Mapping[str, float], *, title: str, width: float = 460
 ) -> str:
     """Two horizontal bars per name: its share before (pale) and after (full)."""
+    largest = {name: max(before.get(name, 0), after.get(name, 0)) for name in {**before, **after}}
     names = sorted(
-        {*before, *after}, key=lambda name: -max(before.get(name, 0), after.get(name, 0))
+        (name for name in largest if largest[name] >= SMALLEST_SHARE), key=lambda n: -largest[n]
     )
     if not names:
         return ""
-    row, label, bars = 34.0, 168.0, width - 168.0 - 46.0
+    row, label, bars = 34.0, 212.0, width - 212.0 - 40.0
     body = []
     for index, name in enumerate(names):
         top = 4 + index * row

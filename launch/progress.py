@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -221,7 +222,8 @@ class Progress:
         lines: list[RenderableType] = [Text(f"{self._phase} ({spent})")]
         view = self._training.view() if self._training is not None else None
         if view is not None:
-            lines += [ProgressBar(total=view.steps, completed=view.step), _table(view)]
+            bar = ProgressBar(total=view.steps, completed=view.step)
+            lines += [Padding(bar, 0), _table(view)]
         return Panel(Group(*lines), title="L-Zero", title_align="left")
 
 
@@ -252,5 +254,5 @@ def _table(view: View) -> Table:
         ("ETA", describe_duration(view.eta_s)),
     )
     for name, value in rows:
-        table.add_row(Text(name, style="dim"), value)
+        table.add_row(Text(name, style="dim"), Text(value))
     return table

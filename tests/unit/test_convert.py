@@ -1,0 +1,124 @@
+"""Published question sets become task and corpus files; a mistake names the question."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.errors import InputError
+from common.tasks import read_tasks
+from launch.convert import Format, convert
+
+HOTPOTQA = {
+    "_id": "h1",
+    "question": "Who wrote the novel set in Bären-Stadt?",
+    "answer": "Ana Núñez",
+    "type": "bridge",
+    "level": "easy",
+    "supporting_facts": [["Bären-Stadt", 0], ["Silent Harbor", 1], ["Silent Harbor", 0]],
+    "context": [["Bären-Stadt", ["A town.", " It is old."]], ["Silent Harbor", ["A novel."]]],
+}
+MUSIQUE = {
+    "id": "2hop__1_2",
+    "question": "Who leads it?",
+    "answer": "Kim",
+    "answer_aliases": ["Kim Lee", "Kim"],
+    "paragraphs": [
+        {"title": "It", "paragraph_text": "Led by Kim.", "is_supporting": True},
+        {"title": "Other", "paragraph_text": "Nothing.", "is_supporting": False},
+    ],
+}
+NQ = {"question": "when was it", "answer": ["1972", "December 1972"]}
+
+
+def write(path: Path, value: Any) -> Path:
+    path.write_text(json.dumps(value))
+    return path
+
+
+def pages(folder: Path) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
+
+
+def test_hotpotqa_brings_its_passages_and_names_the_supporting_ones(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.json", [HOTPOTQA])
+
+    counts = convert(file, "hotpotqa", corpus=None, out=tmp_path / "out")
+
+    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
+    assert counts == (1, 2)
+    assert (task.task_id, task.answers) == ("h1", ("Ana Núñez",))
+    assert json.loads(task.labels["supporting_titles"]) == ["Bären-Stadt", "Silent Harbor"]
+    assert pages(tmp_path / "out")[0] == {"title": "Bären-Stadt", "text": "A town. It is old."}
+
+
+def test_musique_keeps_every_alias_once(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.json", [MUSIQUE])
+
+    convert(file, "musique", corpus=None, out=tmp_path / "out")
+
+    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
+    assert task.answers == ("Kim", "Kim Lee")
+    assert json.loads(task.labels["supporting_titles"]) == ["It"]
+
+
+def test_nq_lines_take_a_corpus_of_titles_to_sentences(tmp_path: Path) -> None:
+    file = tmp_path / "q.jsonl"
+    file.write_text(f"{json.dumps(NQ)}\n{json.dumps(NQ)}\n")
+    corpus = write(tmp_path / "c.json", {"Moon": ["Far.", " Cold."], "Sun": ["Hot."]})
+
+    counts = convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+
+    tasks = read_tasks(tmp_path / "out" / "tasks.jsonl")
+    assert counts == (2, 2)
+    assert [task.task_id for task in tasks] == ["question-1", "question-2"]
+    assert tasks[0].answers == ("1972", "December 1972")
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_a_corpus_may_be_a_list_or_lines_of_pages(tmp_path: Path, lines: bool) -> None:
+    file = write(tmp_path / "q.json", [NQ])
+    page = {"title": "Moon", "text": "Far."}
+    corpus = tmp_path / "corpus"
+    corpus.write_text(json.dumps(page) + "\n" if lines else json.dumps([page]))
+
+    convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+
+    assert pages(tmp_path / "out") == [page]
+
+
+def test_a_repeated_question_is_taken_once(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.json", [HOTPOTQA, HOTPOTQA])
+
+    assert convert(file, "hotpotqa", corpus=None, out=tmp_path / "out") == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "message"),
+    [
+        ("hotpotqa", "[{]", r"q.json: not valid JSON"),
+        ("hotpotqa", "[]", r"holds no questions"),
+        ("hotpotqa", "[1]", r"record 1: expected a JSON object"),
+        ("musique", json.dumps([{"id": "a"}]), r"question 1: field 'question' is missing"),
+        ("nq", json.dumps([NQ, {**NQ, "question": 3}]), r"question 2: field 'question' must be"),
+        ("nq", json.dumps([NQ]), r"carries no passages; name a corpus with --corpus"),
+        ("nq", json.dumps([{**NQ, "answer": []}]), r"question 1: .*at least one non-empty"),
+    ],
+)
+def test_a_mistake_names_the_question(
+    tmp_path: Path, kind: Format, content: str, message: str
+) -> None:
+    file = tmp_path / "q.json"
+    file.write_text(content)
+
+    with pytest.raises(InputError, match=message):
+        convert(file, kind, corpus=None, out=tmp_path / "out")
+
+
+def test_a_corpus_page_without_text_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.json", [NQ])
+    corpus = write(tmp_path / "c.json", [{"title": "Moon"}])
+
+    with pytest.raises(InputError, match=r"c.json, page 1: expected strings 'title' and 'text'"):
+        convert(file, "nq", corpus=corpus, out=tmp_path / "out")

@@ -1,0 +1,149 @@
+"""Progress is read from the metrics of the run, and shown as plain lines without a terminal."""
+
+import dataclasses
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from common.telemetry import StepRecord
+from launch.metrics_tail import MetricsTail, read_metrics
+from launch.progress import (
+    Progress,
+    Training,
+    describe_duration,
+    describe_view,
+    mean_staleness,
+)
+
+
+def record(step: int, **changes: Any) -> StepRecord:
+    values: dict[str, Any] = {field.name: 0.0 for field in dataclasses.fields(StepRecord)}
+    values |= {
+        "step": step,
+        "seconds": 2.0,
+        "family_success": {"one_hop": 0.5, "two_hop": 0.25},
+        "heldout": {},
+        "staleness": {"0": 3, "1": 1},
+        "dropped": {},
+        "masked": {},
+    }
+    return StepRecord(**{**values, **changes})
+
+
+def append(path: Path, *records: StepRecord) -> None:
+    with path.open("a") as file:
+        file.writelines(json.dumps(dataclasses.asdict(r)) + "\n" for r in records)
+
+
+def test_each_record_is_given_once_and_a_half_written_line_waits(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    tail = MetricsTail(path)
+    assert tail.read() == []
+    append(path, record(1))
+    line = json.dumps(dataclasses.asdict(record(2)))
+    with path.open("a") as file:
+        file.write(line[:20])
+
+    first = tail.read()
+    with path.open("a") as file:
+        file.write(line[20:] + "\n")
+    second = tail.read()
+
+    assert [r.step for r in first] == [1]
+    assert [r.step for r in second] == [2]
+    assert tail.read() == []
+
+
+def test_a_step_that_was_repeated_after_a_resume_counts_once(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    append(path, record(1), record(2, reward=0.1), record(2, reward=0.9), record(3))
+
+    records = read_metrics(path)
+
+    assert [r.step for r in records] == [1, 2, 3]
+    assert records[1].reward == 0.9
+
+
+def test_a_field_of_a_later_version_is_ignored(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({**dataclasses.asdict(record(1)), "added_later": 1}) + "\n")
+
+    assert read_metrics(path) == [record(1)]
+
+
+def test_the_time_left_follows_the_pace_of_this_command() -> None:
+    now = [100.0]
+    training = Training(10, clock=lambda: now[0])
+    training.add([record(1), record(2)], is_earlier=True)
+    training.add([record(3)])
+    now[0] = 112.0
+    training.add([record(4), record(5)])
+
+    view = training.view()
+
+    assert view is not None
+    assert view.step == 5
+    assert view.eta_s == pytest.approx(5 * 6.0)
+
+
+def test_a_view_keeps_the_last_heldout_score_and_the_largest_staleness() -> None:
+    training = Training(10)
+    training.add([record(1, heldout={"one_hop": 0.3}, staleness={"2": 1}), record(2)])
+
+    view = training.view()
+
+    assert view is not None
+    assert (view.heldout, view.heldout_step, view.staleness_max) == ({"one_hop": 0.3}, 1, 2)
+    assert "train=[one_hop 50%, two_hop 25%] heldout=[one_hop 30%]" in describe_view(view)
+
+
+def test_nothing_is_shown_before_the_first_step() -> None:
+    assert Training(10).view() is None
+
+
+def test_mean_staleness_weighs_by_actions() -> None:
+    assert mean_staleness([{"0": 2, "3": 1}, {"1": 1}]) == 1.0
+    assert mean_staleness([]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.4, "4 s"), (59.6, "1 min 00 s"), (185.0, "3 min 05 s")]
+)
+def test_durations_are_written_for_people(seconds: float, text: str) -> None:
+    assert describe_duration(seconds) == text
+
+
+def test_without_a_terminal_there_is_a_plain_line_every_few_steps(tmp_path: Path) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+    console = Console(file=screen, force_terminal=False)
+
+    with Progress(console) as progress:
+        progress.phase("training")
+        progress.watch_training(path, 100)
+        for step in range(1, 101):
+            append(path, record(step))
+            progress.tick()
+
+    lines = screen.getvalue().splitlines()
+    assert lines[0] == "training ..."
+    assert len(lines) == 1 + 20
+    assert lines[-1].startswith("step 100/100 train=[one_hop 50%")
+
+
+def test_on_a_terminal_a_panel_shows_step_success_and_time_left(tmp_path: Path) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+    console = Console(file=screen, force_terminal=True, width=100)
+
+    with Progress(console) as progress:
+        progress.phase("training")
+        progress.watch_training(path, 10)
+        append(path, record(3, heldout={"one_hop": 0.75}))
+        progress.tick()
+
+    text = screen.getvalue()
+    for words in ("L-Zero", "3 of 10", "one_hop 50%", "one_hop 75% (step 3)", "ETA"):
+        assert words in text

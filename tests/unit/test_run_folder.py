@@ -1,0 +1,92 @@
+"""A run folder is never overwritten, and only an unfinished run goes on."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError
+from launch.run_folder import (
+    PhaseClock,
+    RunFolder,
+    RunState,
+    Status,
+    check_fresh,
+    check_resumable,
+    locked,
+)
+
+
+def run_with(folder: Path, status: Status) -> RunFolder:
+    run = RunFolder(folder / "trial")
+    run.path.mkdir()
+    run.write_state(RunState(status=status, started_at=0.0, seconds={"learn": 3.0, "total": 5.0}))
+    return run
+
+
+def test_a_missing_or_empty_folder_is_fresh(tmp_path: Path) -> None:
+    check_fresh(RunFolder(tmp_path / "new"))
+    check_fresh(RunFolder(tmp_path))
+
+
+def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"already finished and is not overwritten.*--name"):
+        check_fresh(run_with(tmp_path, "finished"))
+
+
+@pytest.mark.parametrize("status", ["running", "failed", "interrupted"])
+def test_an_unfinished_run_suggests_resume(tmp_path: Path, status: Status) -> None:
+    with pytest.raises(InputError, match=r"begun and not finished.*--resume"):
+        check_fresh(run_with(tmp_path, status))
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "letters.txt").touch()
+
+    with pytest.raises(InputError, match=r"holds no run of ours"):
+        check_fresh(RunFolder(tmp_path))
+
+
+def test_only_an_unfinished_run_resumes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"holds no run"):
+        check_resumable(RunFolder(tmp_path / "nowhere"))
+    run = run_with(tmp_path, "failed")
+
+    assert check_resumable(run).seconds["learn"] == 3.0
+
+    run.write_state(RunState(status="finished", started_at=0.0))
+    with pytest.raises(InputError, match=r"already finished"):
+        check_resumable(run)
+
+
+def test_two_commands_never_work_in_one_folder(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "trial")
+
+    with locked(run), pytest.raises(InputError, match=r"another lzero command"), locked(run):
+        pass
+
+    check_fresh(run)
+
+
+def test_the_last_checkpoint_is_the_one_of_the_highest_step(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    assert run.last_checkpoint() is None
+    for name in ("step-000002", "step-000010", "step-000011.partial", "other"):
+        (run.checkpoints / name).mkdir(parents=True)
+
+    found = run.last_checkpoint()
+
+    assert found is not None
+    assert found.name == "step-000010"
+
+
+def test_phases_add_up_over_attempts_even_when_one_raises() -> None:
+    clock = PhaseClock({"learn": 3.0, "total": 5.0})
+    started = time.monotonic()
+
+    with pytest.raises(KeyError), clock.phase("learn"):
+        raise KeyError
+    spent = time.monotonic() - started
+
+    assert 3.0 < clock.total()["learn"] <= 3.0 + spent
+    assert clock.total()["total"] > 5.0

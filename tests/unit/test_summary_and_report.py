@@ -1,0 +1,207 @@
+"""The summary holds what was promised, and the report shows it without outside resources."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from common.config import Config, Run, World
+from common.errors import RunFailed
+from common.evaluation import FamilyScore, Suite, SuiteScore, write_score
+from common.messages import Step
+from common.telemetry import StepRecord
+from launch.charts import line_chart, paired_bars, ticks
+from launch.episodes import read_episodes
+from launch.report import choose_pairs, describe_step, write_report
+from launch.run_folder import RunFolder, RunState
+from launch.summary import Summary, build_summary, compare, facts, score_tables, write_summary
+
+TOTALS: dict[str, Any] = {
+    "trajectories": {
+        "started": 70,
+        "finished": 66,
+        "trained": 64,
+        "dropped": {"stale": 2},
+        "open": 4,
+    },
+    "staleness": {"bound": 3, "max": 2, "mean": 0.75, "histogram": {"0": 60, "1": 70, "2": 10}},
+    "logprob_mismatch": {"mean_abs": 3e-7, "max_abs": 2e-5, "tokens": 512},
+    "weight_versions": 5,
+    "rl_seconds": 12.5,
+    "idle_fraction": 0.25,
+    "ranks": 2,
+    "steps": 4,
+    "commit": "abc",
+    "cells_executed": 160,
+}
+ACTOR = {"kernel_level": "A-forked", "kernels_started": 40, "tokens_generated": 900, "requests": 80}
+CONFIG = Config(run=Run(name="trial<&", seed=3), world=World(enabled=True))
+
+
+def score(name: str, exact: float) -> SuiteScore:
+    family = FamilyScore(
+        n=10, exact_match=exact, contains=exact, f1=exact, submitted=1.0, mean_steps=2.0
+    )
+    return SuiteScore(
+        suite=Suite(name=name, tasks="t", corpus="c"),
+        weight_version=0,
+        seconds=1.0,
+        families={"one_hop": family, "two_hop": family},
+    )
+
+
+def episode(name: str, *, exact: bool, version: int) -> dict[str, Any]:
+    code = 'print(search("Silent Harbor novel"))'
+    return {
+        "task": {
+            "task_id": name,
+            "question": "Who wrote <Silent Harbor>?",
+            "answers": ["Anna Keller"],
+            "labels": {"family": "one_hop"},
+        },
+        "outcome": "submitted",
+        "answer": "Anna Keller" if exact else "nobody",
+        "scores": {"exact_match": float(exact)},
+        "weight_version": version,
+        "steps": [
+            {
+                "action": f"<think>search</think><code>{code}</code>",
+                "code": code,
+                "observation": "Silent Harbor, novel by Anna Keller.",
+                "tool_calls": ["search"],
+            }
+        ],
+    }
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "trial")
+    for when, exact in (("before", 0.25), ("after", 0.875)):
+        out = run.evaluation / when
+        out.mkdir(parents=True)
+        write_score(score("heldout", exact), out / "heldout.json")
+        lines = [episode(f"q{n}", exact=when == "after" and n < 3, version=4) for n in range(4)]
+        (out / "heldout.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    write_score(score("control", 0.0), run.evaluation / "after" / "control.json")
+    run.actors.mkdir()
+    (run.actors / "a0.json").write_text(json.dumps(ACTOR))
+    (run.actors / "a1.json").write_text(json.dumps({**ACTOR, "request_retries": 1}))
+    run.learner_totals.write_text(json.dumps(TOTALS))
+    values: dict[str, Any] = {field.name: 0.0 for field in dataclasses.fields(StepRecord)}
+    values |= {"heldout": {"one_hop": 0.5}, "staleness": {}, "dropped": {}, "masked": {}}
+    records = [{**values, "step": n, "family_success": {"one_hop": n / 4}} for n in range(1, 5)]
+    run.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return run
+
+
+def summarise(folder: RunFolder) -> Summary:
+    state = RunState(
+        status="running",
+        started_at=0.0,
+        seconds={"learn": 20.0, "total": 60.0},
+        setup_seconds=90.0,
+    )
+    return build_summary(folder, CONFIG, state)
+
+
+def test_the_summary_has_every_promised_number(folder: RunFolder) -> None:
+    summary = dataclasses.asdict(summarise(folder))
+
+    assert summary["status"] == "finished"
+    assert (summary["seed"], summary["commit"], summary["weight_versions"]) == (3, "abc", 5)
+    assert summary["wall_seconds"] == {
+        "setup": 90.0,
+        "warm_start": 0.0,
+        "rl": 12.5,
+        "total": 150.0,
+        "phases": {"learn": 20.0},
+    }
+    assert summary["heldout"]["two_hop"] == {"n": 10, "before": 0.25, "after": 0.875}
+    assert summary["search_disabled"]["one_hop"] == {"n": 10, "before": None, "after": 0.0}
+    assert summary["trajectories"] == TOTALS["trajectories"]
+    assert summary["staleness"] == TOTALS["staleness"]
+    assert summary["logprob_mismatch"] == TOTALS["logprob_mismatch"]
+    assert summary["sandbox"] == {
+        "launcher": "forked",
+        "level": "A-forked",
+        "kernels_started": 80,
+        "cells_executed": 160,
+    }
+    assert summary["learner"] == {"ranks": 2, "idle_fraction": 0.25, "steps": 4}
+    assert summary["policy_server"]["engine"] == "vllm"
+    assert summary["policy_server"]["tokens_generated"] == 1800
+    assert summary["policy_server"]["request_retries"] == 1
+    assert summary["strategies"]["after"]["one_hop"] == {"searched a name and a topic": 1.0}
+
+
+def test_a_written_summary_is_json(folder: RunFolder) -> None:
+    write_summary(summarise(folder), folder.summary)
+
+    assert json.loads(folder.summary.read_text())["heldout"]["one_hop"]["after"] == 0.875
+
+
+def test_a_run_without_learner_totals_has_no_summary(folder: RunFolder) -> None:
+    folder.learner_totals.unlink()
+
+    with pytest.raises(RunFailed, match=r"the learner ended without writing"):
+        summarise(folder)
+
+
+def test_a_family_that_was_asked_only_once_has_one_number() -> None:
+    pairs = compare({}, {"heldout": score("heldout", 0.5)}, "heldout", "exact_match")
+
+    assert (pairs["one_hop"].before, pairs["one_hop"].after) == (None, 0.5)
+    assert compare({}, {}, "heldout", "exact_match") == {}
+
+
+def test_the_final_table_leaves_out_what_was_not_measured(folder: RunFolder) -> None:
+    summary = summarise(folder)
+
+    titles = [title for title, _ in score_tables(summary)]
+    assert titles == ["sampled, exact", "sampled, contained", "search switched off"]
+    assert dict(facts(summary))["trajectories"] == "64 trained of 70; dropped: stale 2"
+
+
+def test_the_report_is_self_contained_and_escapes_what_it_shows(folder: RunFolder) -> None:
+    write_report(folder, CONFIG, summarise(folder))
+
+    page = folder.report.read_text()
+    assert "trial&lt;&amp;" in page
+    assert "Who wrote &lt;Silent Harbor&gt;?" in page
+    assert "25% → 88%" in page
+    assert page.count("<svg") == 4
+    assert not re.search(r"(src|href)\s*=|url\(|@import|https?:", page)
+    assert "$" not in page.split("<h2>Everything else")[0]
+
+
+def test_repaired_questions_are_shown_before_one_that_is_still_wrong(folder: RunFolder) -> None:
+    before, after = (
+        read_episodes(folder.evaluation / when / "heldout.jsonl") for when in ("before", "after")
+    )
+
+    chosen = choose_pairs(list(zip(before, after, strict=True)), per_family=2)
+
+    assert [late.task.task_id for _, late in chosen] == ["q0", "q1", "q3"]
+
+
+def test_an_action_that_does_not_parse_is_shown_as_it_is() -> None:
+    shown = describe_step(Step(action="just <words>", code=None, observation=""))
+
+    assert "just &lt;words&gt;" in shown
+
+
+def test_charts_of_nothing_are_empty() -> None:
+    assert line_chart([], title="t", x_label="x") == ""
+    assert paired_bars({}, {"rare": 0.001}, title="t") == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0, 40, [0, 10, 20, 30, 40]), (2, 2, [2])],
+)
+def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
+    assert ticks(low, high, about=5) == pytest.approx(expected)

@@ -1,0 +1,52 @@
+"""The pure parts of the supervisor: how ends are described, and who descends from whom."""
+
+from pathlib import Path
+
+import pytest
+
+from launch.guard import descendants
+from launch.processes import explain_torchrun
+from launch.supervisor import describe_exit, last_lines
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (3, "ended with exit code 3"),
+        (-9, "was ended by signal 9 (SIGKILL)"),
+        (143, "was ended by signal 15 (SIGTERM)"),
+        (250, "ended with exit code 250"),
+    ],
+)
+def test_an_exit_status_is_put_in_words(status: int, words: str) -> None:
+    assert describe_exit(status) == words
+
+
+def test_last_lines_begin_at_this_attempt_and_end_at_the_noise(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("earlier\n")
+    start = log.stat().st_size
+    with log.open("a") as file:
+        file.write("one\n\ntwo\nnoise begins\nnoise\n")
+
+    assert last_lines(log, start=start, noise="noise") == ["one", "two", "noise begins"]
+    assert last_lines(log, count=2) == ["noise begins", "noise"]
+    assert last_lines(tmp_path / "missing") == []
+
+
+def test_a_failed_rank_is_named_with_its_signal() -> None:
+    line = (
+        "E1121 10:39:46 20706 .venv/lib/torch/distributed/elastic/multiprocessing/api.py:1002] "
+        "failed (exitcode: -9) local_rank: 1 (pid: 20735) of binary: python3"
+    )
+
+    assert explain_torchrun(line) == "rank 1 was ended by signal 9 (SIGKILL)"
+    assert explain_torchrun("another line") == "another line"
+
+
+def test_descendants_are_found_through_generations() -> None:
+    parents = [(2, 1), (3, 2), (4, 3), (5, 1), (6, 9)]
+
+    assert sorted(descendants(2, parents)) == [3, 4]
+    assert sorted(descendants(1, parents)) == [2, 3, 4, 5]
+    assert descendants(6, parents) == []
