@@ -1,0 +1,127 @@
+"""What goes into the sandbox: its imports, its system call filter and its tracebacks."""
+
+import ast
+import struct
+import sys
+from pathlib import Path
+
+import pytest
+
+from actors.kernels.sandboxed import seccomp
+from actors.kernels.sandboxed.capture import Capture
+from actors.kernels.sandboxed.tracebacks import format_traceback
+
+SOURCES = Path(seccomp.__file__).parent
+ALLOWED, REFUSED, NO_FAMILY, MISSING = 0x7FFF0000, 0x50001, 0x50061, 0x50026
+ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+
+
+def imported_modules(source):
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+@pytest.mark.parametrize("file", sorted(SOURCES.glob("*.py")), ids=lambda file: file.name)
+def test_sandboxed_code_imports_nothing_of_the_rest(file):
+    own = "actors.kernels.sandboxed"
+    foreign = {
+        name
+        for name in imported_modules(file.read_text())
+        if not name.startswith(own)
+        and name.partition(".")[0] not in {*sys.stdlib_module_names, "IPython", "traitlets"}
+        and name != "msgpack"
+    }
+
+    assert foreign == set()
+
+
+def decide(program, machine, number, *arguments):
+    """Run a seccomp program on one system call, like the kernel does."""
+    data = struct.pack("IIQ6Q", number, ARCHITECTURES[machine], 0, *(arguments + (0,) * 6)[:6])
+    position = accumulator = 0
+    while True:
+        code, jump_true, jump_false, operand = struct.unpack_from("HBBI", program, 8 * position)
+        position += 1
+        if code == 0x20:
+            (accumulator,) = struct.unpack_from("I", data, operand)
+        elif code == 0x06:
+            return operand
+        elif code == 0x05:
+            position += operand
+        else:
+            holds = {
+                0x15: accumulator == operand,
+                0x35: accumulator >= operand,
+                0x45: bool(accumulator & operand),
+            }[code]
+            position += jump_true if holds else jump_false
+
+
+@pytest.mark.parametrize(
+    ("machine", "number", "arguments", "verdict"),
+    [
+        ("x86_64", 0, (), ALLOWED),  # read
+        ("x86_64", 101, (), REFUSED),  # ptrace
+        ("x86_64", 165, (), REFUSED),  # mount
+        ("x86_64", 319, (), REFUSED),  # memfd_create
+        ("x86_64", 450, (), REFUSED),  # set_mempolicy_home_node, the last of the list
+        ("x86_64", 56, (17,), ALLOWED),  # clone like fork
+        ("x86_64", 56, (0x10000011,), REFUSED),  # clone into a user namespace
+        ("x86_64", 435, (), MISSING),  # clone3
+        ("x86_64", 41, (1, 1), ALLOWED),  # unix socket
+        ("x86_64", 41, (2, 1), ALLOWED),  # internet socket
+        ("x86_64", 41, (16, 3), NO_FAMILY),  # netlink
+        ("x86_64", 41, (40, 1), NO_FAMILY),  # vsock
+        ("x86_64", 53, (40, 1), NO_FAMILY),  # socketpair
+        ("x86_64", 16, (0, 0x5412), REFUSED),  # TIOCSTI
+        ("x86_64", 16, (0, 0x541C), REFUSED),  # TIOCLINUX
+        ("x86_64", 16, (0, 0x5401), ALLOWED),  # TCGETS
+        ("x86_64", 0x40000000, (), MISSING),  # x32
+        ("aarch64", 63, (), ALLOWED),  # read
+        ("aarch64", 117, (), REFUSED),  # ptrace
+        ("aarch64", 220, (0x10000011,), REFUSED),  # clone
+        ("aarch64", 198, (40, 1), NO_FAMILY),  # socket
+        ("aarch64", 29, (0, 0x5412), REFUSED),  # ioctl
+    ],
+)
+def test_the_filter_decides_as_documented(machine, number, arguments, verdict):
+    program = seccomp.deny_list(machine=machine)
+
+    assert decide(program, machine, number, *arguments) == verdict
+
+
+def test_netlink_is_allowed_on_request_only():
+    assert decide(seccomp.deny_list(netlink=True, machine="x86_64"), "x86_64", 41, 16) == ALLOWED
+
+
+def test_another_architecture_is_killed_or_refused():
+    assert decide(seccomp.deny_list(machine="x86_64"), "aarch64", 0) == 0x80000000
+    with pytest.raises(NotImplementedError, match="riscv64"):
+        seccomp.deny_list(machine="riscv64")
+
+
+def test_captured_output_is_cut_at_the_limit_and_counted():
+    capture = Capture()
+    capture.begin(5)
+
+    capture.write("abc")
+    capture.write("defg")
+    capture.write("h")
+
+    assert capture.finish() == ("abcde", 3)
+
+
+def test_a_traceback_names_cells_and_causes():
+    code = compile("def f():\n    {}['k']\ntry:\n    f()\nexcept KeyError as e:\n"
+                   "    raise ValueError('bad') from e\n", "cell-7", "exec")  # fmt: skip
+    with pytest.raises(ValueError, match="bad") as caught:
+        exec(code, {})
+    error = caught.value
+
+    text = format_traceback(error, error.__traceback__, {"cell-7": "Cell In[7]"}.get)
+
+    assert text.index("KeyError: 'k'") < text.index("ValueError: bad")
+    assert "  Cell In[7], line 2 in f\n" in text
