@@ -65,8 +65,13 @@ class MetricWriter(Protocol):
 class JsonlWriter:
     """Appends each record as one JSON line, readable while the run goes on."""
 
-    def __init__(self, path: Path) -> None:
-        """Open ``path`` for appending."""
+    def __init__(self, path: Path, *, after_step: int) -> None:
+        """Open ``path`` for appending; lines of steps after ``after_step`` are taken out.
+
+        They are of an attempt that got further than its last checkpoint and will be done again.
+        """
+        kept = [line for line in _lines(path) if json.loads(line)["step"] <= after_step]
+        path.write_text("".join(kept))
         self._file = path.open("a", buffering=1)
 
     def write(self, record: StepRecord) -> None:
@@ -76,6 +81,12 @@ class JsonlWriter:
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+
+def _lines(path: Path) -> list[str]:
+    """The whole lines of a file that may be missing, or end in half a line."""
+    text = path.read_text() if path.exists() else ""
+    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 class WandbWriter:
@@ -110,9 +121,11 @@ class WandbWriter:
         self._run.finish()
 
 
-def metric_writers(run: Run, folder: Path, config: dict[str, Any]) -> tuple[MetricWriter, ...]:
-    """The writers a run asks for."""
-    writers: list[MetricWriter] = [JsonlWriter(folder / "metrics.jsonl")]
+def metric_writers(
+    run: Run, folder: Path, config: dict[str, Any], *, after_step: int
+) -> tuple[MetricWriter, ...]:
+    """The writers a run asks for; ``after_step`` steps have been done."""
+    writers: list[MetricWriter] = [JsonlWriter(folder / "metrics.jsonl", after_step=after_step)]
     if run.wandb != "disabled":
         writers.append(WandbWriter(run, folder, config))
     return tuple(writers)

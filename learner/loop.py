@@ -10,9 +10,8 @@ The learner trains step v on weights of version v and publishes version v + 1 be
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
@@ -22,10 +21,10 @@ from common.errors import LZeroError
 from common.messages import Task, Trajectory
 from common.telemetry import MetricWriter
 from learner.intake import Intake
-from learner.parity import Parity
 from learner.publishing import BackgroundPublisher
 from learner.record import StepTimings, step_record, success_by
 from learner.sharding import Rank, full_state_dict
+from learner.totals import Totals, pack_ledger
 from learner.train_step import StepMetrics, TrainStep
 from learner.verification import ParityVerifier, random_prompts, real_prompts
 
@@ -41,34 +40,6 @@ class Saver(Protocol):
     def save(self, step: int, *, ledger: bytes) -> None:
         """Save the state after ``step`` steps; every rank calls it together."""
         ...
-
-
-@dataclass(slots=True)
-class Totals:
-    """Sums over the run, for the summary."""
-
-    staleness: Counter[int] = field(default_factory=Counter)
-    mismatch_sum: float = 0.0
-    mismatch_max: float = 0.0
-    mismatch_tokens: int = 0
-    wait_s: float = 0.0
-    paused_s: float = 0.0
-    skipped_in_row: int = 0
-    started_at: float = 0.0
-    finished_at: float = 0.0
-
-    def add_parity(self, parity: Parity) -> None:
-        """Count a check."""
-        self.mismatch_sum += parity.mean_difference * parity.tokens
-        self.mismatch_max = max(self.mismatch_max, parity.max_difference)
-        self.mismatch_tokens += parity.tokens
-
-    def add_step(self, metrics: StepMetrics) -> None:
-        """Count a step."""
-        self.staleness.update(metrics.batch.staleness)
-        self.mismatch_sum += metrics.tally.fresh_abs_d
-        self.mismatch_max = max(self.mismatch_max, metrics.tally.peak_fresh_abs_d)
-        self.mismatch_tokens += int(metrics.tally.fresh_tokens)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -97,8 +68,9 @@ class Learner:
         saver: Saver,
         head: Head | None,
         first_step: int,
+        totals: Totals,
     ) -> None:
-        """``first_step`` steps have been done already."""
+        """``first_step`` steps have been done already, of which ``totals`` tells."""
         self._config = config
         self._model = model
         self._vocabulary = vocabulary
@@ -110,7 +82,8 @@ class Learner:
         self._first_step = first_step
         self._heldout: dict[str, float] = {}
         self._evaluating = False
-        self.totals = Totals()
+        self._skipped_in_row = 0
+        self.totals = totals
 
     def run(self) -> None:
         """Train to the last step.
@@ -142,12 +115,9 @@ class Learner:
         if verify:
             self._verify(version, real_prompts(batch) if batch is not None else None)
         self._start_evaluation(version)
-        if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
-            ledger = self._head.intake.ledger() if self._head is not None else b""
-            self._saver.save(version, ledger=ledger)
         if self._head is not None and metrics is not None and batch is not None:
             timings = StepTimings(
-                seconds=time.monotonic() - self.totals.started_at,
+                seconds=self.totals.seconds,
                 wait_s=waited,
                 train_s=trained - began - waited,
                 publish_s=self._head.publisher.last_publish_s,
@@ -155,6 +125,13 @@ class Learner:
             )
             self._record(self._head, step, batch, metrics, timings)
             self._check_gradients(metrics)
+        if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
+            self._saver.save(version, ledger=self._ledger())
+
+    def _ledger(self) -> bytes:
+        if self._head is None:
+            return b""
+        return pack_ledger(self._head.intake.ledger(), self.totals)
 
     def _take_batch(self, step: int) -> list[Trajectory] | None:
         if self._head is None:
@@ -216,16 +193,14 @@ class Learner:
         metrics: StepMetrics,
         timings: StepTimings,
     ) -> None:
-        self.totals.add_step(metrics)
-        self.totals.wait_s += timings.wait_s
-        self.totals.paused_s += timings.paused_s
+        self.totals.add_step(metrics, timings)
         record = step_record(
             step + 1,
             batch,
             metrics,
             timings,
             counters=head.intake.counters(),
-            steps_done=step + 1 - self._first_step,
+            steps_done=step + 1,
             family_of=head.family_of,
             heldout=self._heldout,
         )
@@ -242,8 +217,8 @@ class Learner:
     def _check_gradients(self, metrics: StepMetrics) -> None:
         update = metrics.update
         broken = update is not None and not update.applied
-        self.totals.skipped_in_row = self.totals.skipped_in_row + 1 if broken else 0
-        if self.totals.skipped_in_row >= MAX_SKIPPED_STEPS:
+        self._skipped_in_row = self._skipped_in_row + 1 if broken else 0
+        if self._skipped_in_row >= MAX_SKIPPED_STEPS:
             raise LZeroError(
                 f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps in a row (last norm "
                 f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "

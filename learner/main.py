@@ -30,6 +30,7 @@ from learner.optimizer import PolicyOptimizer
 from learner.publishing import BackgroundPublisher
 from learner.sharding import Rank, seed_everything, shard, training_processes
 from learner.store import TrajectoryStore
+from learner.totals import Totals, unpack_ledger
 from learner.train_step import TrainStep
 from learner.verification import ParityVerifier
 from learner.weight_sync import WeightPublisher
@@ -82,12 +83,13 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
     found = latest_checkpoint(folder / "checkpoints") if resume else None
     progress = load_checkpoint(found, model, optimizer, rank) if found else None
     server_urls = (f"http://{LOOPBACK}:{config.policy_server.port}",)
+    ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
+    first_step = progress.step if progress else 0
     with ExitStack() as stack:
-        head = (
-            stack.enter_context(_head(config, folder, server_urls, progress))
-            if rank.is_first
-            else None
-        )
+        head: Head | None = None
+        if rank.is_first:
+            wiring = _head(config, folder, server_urls, ledger=ledger, version=first_step)
+            head = stack.enter_context(wiring)
         learner = Learner(
             config,
             model=model,
@@ -106,7 +108,8 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
             ),
             saver=FolderSaver(config, folder / "checkpoints", model, optimizer, rank),
             head=head,
-            first_step=progress.step if progress else 0,
+            first_step=first_step,
+            totals=totals,
         )
         learner.run()
         if head is not None:
@@ -116,17 +119,22 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
 
 @contextmanager
 def _head(
-    config: Config, folder: Path, server_urls: tuple[str, ...], progress: Progress | None
+    config: Config,
+    folder: Path,
+    server_urls: tuple[str, ...],
+    *,
+    ledger: bytes | None,
+    version: int,
 ) -> Iterator[Head]:
     """What only rank 0 has; announces readiness when the coordinator's port is bound."""
     tasks = _read(config.tasks.train)
     heldout = _read(config.tasks.heldout) if config.tasks.heldout else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
     coordinator = _coordinator(config, tasks)
-    if progress is not None:
-        restore_ledger(coordinator, progress.ledger)
+    if ledger is not None:
+        restore_ledger(coordinator, ledger)
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
-    writers = metric_writers(config.run, folder, dataclasses.asdict(config))
+    writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     weights = WeightPublisher(server_urls)
     weights.start()
     try:
@@ -138,7 +146,7 @@ def _head(
                 host=LOOPBACK,
                 port=config.transport.port,
                 silence_s=config.transport.silence_s,
-                version=progress.weight_version if progress else 0,
+                version=version,
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
@@ -184,7 +192,7 @@ def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) ->
     counters = head.intake.counters()
     totals = learner.totals
     actions = totals.staleness.total()
-    seconds = max(totals.finished_at - totals.started_at, 1e-9)
+    seconds = max(totals.seconds, 1e-9)
     dropped = counters.dropped.total()
     summary = {
         "steps": config.run.steps,

@@ -16,7 +16,7 @@ FamilyOf = Callable[[Trajectory], str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTimings:
-    """Seconds since training began, and what one step spent them on."""
+    """Seconds of training in all, and what one step spent them on."""
 
     seconds: float
     wait_s: float
@@ -36,7 +36,7 @@ def step_record(
     family_of: FamilyOf,
     heldout: Mapping[str, float],
 ) -> StepRecord:
-    """The line that ``metrics.jsonl`` gets for ``step``, the ``steps_done``-th of this process."""
+    """The line that ``metrics.jsonl`` gets for ``step``, the ``steps_done``-th of the run."""
     tally, update = metrics.tally, metrics.update
     actions = max(1.0, tally.actions)
     return StepRecord(

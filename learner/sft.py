@@ -4,8 +4,9 @@
     torchrun --nproc-per-node 2 -m learner.sft ...
 
 A trace file holds JSON lines ``{"segments": [{"text": ..., "action": true or false}, ...]}``. The
-loss is cross-entropy, weight 1 on the tokens of actions and less on the rest, divided by a constant
-instead of the batch's tokens, so that a short trace does not count more than a long one.
+loss is cross-entropy, weight 1 on the tokens of actions and less on the rest (a segment may name
+its own ``weight``), divided by a constant instead of the batch's tokens, so that a short trace does
+not count more than a long one.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -79,13 +81,13 @@ def read_traces(path: Path, tokenizer: Tokenizer, context_weight: float) -> list
         InputError: the file is missing, empty or malformed; names file and line.
     """
     examples = []
-    for number, spans in enumerate(_read_spans(path), start=1):
+    for number, spans in enumerate(_read_spans(path, context_weight), start=1):
         encodings = tokenizer.encode_batch([text for text, _ in spans], add_special_tokens=False)
         ids: list[int] = []
         weights: list[float] = []
-        for encoding, (_, is_action) in zip(encodings, spans, strict=True):
+        for encoding, (_, weight) in zip(encodings, spans, strict=True):
             ids += encoding.ids
-            weights += [1.0 if is_action else context_weight] * len(encoding.ids)
+            weights += [weight] * len(encoding.ids)
         weights[0] = 0.0
         examples.append(segment_of_examples(ids, weights, name=f"{path}:{number}"))
     if not examples:
@@ -93,7 +95,7 @@ def read_traces(path: Path, tokenizer: Tokenizer, context_weight: float) -> list
     return examples
 
 
-def _read_spans(path: Path) -> Iterator[list[tuple[str, bool]]]:
+def _read_spans(path: Path, context_weight: float) -> Iterator[list[tuple[str, float]]]:
     try:
         lines = path.open(encoding="utf-8")
     except OSError as error:
@@ -101,8 +103,7 @@ def _read_spans(path: Path) -> Iterator[list[tuple[str, bool]]]:
     with lines:
         for number, line in enumerate(lines, start=1):
             try:
-                segments = json.loads(line)["segments"]
-                spans = [(str(span["text"]), bool(span["action"])) for span in segments]
+                spans = [_span(entry, context_weight) for entry in json.loads(line)["segments"]]
             except (ValueError, KeyError, TypeError) as error:
                 raise InputError(
                     f"trace file '{path}' line {number}: expected "
@@ -111,6 +112,11 @@ def _read_spans(path: Path) -> Iterator[list[tuple[str, bool]]]:
             if not spans or not spans[0][0]:
                 raise InputError(f"trace file '{path}' line {number}: it has no text")
             yield spans
+
+
+def _span(entry: dict[str, Any], context_weight: float) -> tuple[str, float]:
+    default = 1.0 if entry["action"] else context_weight
+    return str(entry["text"]), float(entry.get("weight", default))
 
 
 def make_optimizers(model: nn.Module, config: SftConfig) -> tuple[Optimizer, Optimizer]:

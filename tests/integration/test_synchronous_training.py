@@ -31,6 +31,7 @@ from learner.optimizer import PolicyOptimizer
 from learner.publishing import BackgroundPublisher
 from learner.sharding import full_state_dict, shard, training_processes
 from learner.store import TrajectoryStore
+from learner.totals import Totals
 from learner.train_step import TrainStep
 from learner.verification import ParityVerifier
 from tests.tiny_policy import VOCABULARY, make_model
@@ -155,6 +156,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
             train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,
                                  objective=CONFIG.objective, temperature=1.0),
             verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0,
+            totals=Totals(),
         )  # fmt: skip
         learner.run()
         intake.drain("done", timeout_s=10)

@@ -1,0 +1,84 @@
+"""Sums over a whole run, kept in the checkpoint beside the coordinator's ledger."""
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+
+import msgpack
+
+from learner.parity import Parity
+from learner.record import StepTimings
+from learner.train_step import StepMetrics
+
+
+@dataclass(slots=True)
+class Totals:
+    """What the summary says about the learner, over all attempts of the run.
+
+    ``staleness`` counts actions by versions lagged; ``mismatch_*`` are absolute log-probability
+    differences over all tokens whose version was the learner's; times are seconds.
+    """
+
+    staleness: Counter[int] = field(default_factory=Counter)
+    mismatch_sum: float = 0.0
+    mismatch_max: float = 0.0
+    mismatch_tokens: int = 0
+    wait_s: float = 0.0
+    paused_s: float = 0.0
+    earlier_s: float = 0.0
+    """Training time of the attempts before this one, up to their last checkpoint."""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Training time, from the first admission to the last publish (or to now)."""
+        if not self.started_at:
+            return self.earlier_s
+        return self.earlier_s + (self.finished_at or time.monotonic()) - self.started_at
+
+    def add_parity(self, parity: Parity) -> None:
+        """Count a comparison with a policy server."""
+        self.mismatch_sum += parity.mean_difference * parity.tokens
+        self.mismatch_max = max(self.mismatch_max, parity.max_difference)
+        self.mismatch_tokens += parity.tokens
+
+    def add_step(self, metrics: StepMetrics, timings: StepTimings) -> None:
+        """Count an optimizer step."""
+        self.staleness.update(metrics.batch.staleness)
+        self.mismatch_sum += metrics.tally.fresh_abs_d
+        self.mismatch_max = max(self.mismatch_max, metrics.tally.peak_fresh_abs_d)
+        self.mismatch_tokens += int(metrics.tally.fresh_tokens)
+        self.wait_s += timings.wait_s
+        self.paused_s += timings.paused_s
+
+
+def pack_ledger(coordinator: bytes, totals: Totals) -> bytes:
+    """The bytes that a checkpoint keeps for the learner's rank 0."""
+    return bytes(
+        msgpack.packb(
+            {
+                "coordinator": coordinator,
+                "staleness": {str(age): count for age, count in totals.staleness.items()},
+                "mismatch": [totals.mismatch_sum, totals.mismatch_max, totals.mismatch_tokens],
+                "seconds": [totals.wait_s, totals.paused_s, totals.seconds],
+            }
+        )
+    )
+
+
+def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
+    """The coordinator's ledger and the totals so far, as ``pack_ledger`` was given them."""
+    saved = msgpack.unpackb(ledger)
+    mismatch_sum, mismatch_max, mismatch_tokens = saved["mismatch"]
+    wait_s, paused_s, earlier_s = saved["seconds"]
+    totals = Totals(
+        staleness=Counter({int(age): count for age, count in saved["staleness"].items()}),
+        mismatch_sum=mismatch_sum,
+        mismatch_max=mismatch_max,
+        mismatch_tokens=mismatch_tokens,
+        wait_s=wait_s,
+        paused_s=paused_s,
+        earlier_s=earlier_s,
+    )
+    return saved["coordinator"], totals
