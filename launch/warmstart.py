@@ -26,42 +26,65 @@ SHIPPED = Path(__file__).parent / "presets" / "warmstart"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Recipe:
-    """What the starting policy is made of."""
+class Phase:
+    """One run of ``learner.sft`` on traces of its own."""
 
-    seed: int = 0
-    """Of tokenizer, weights, training worlds and demonstrations."""
-    traces: int = 28000
+    seed: int
+    """Added to the recipe's seed for the traces."""
+    traces: int
     """Demonstrations, each seen once."""
-    threads: int = 2
-    """Torch threads."""
+    practice: float
+    """Share that only practises copying; see ``launch.world.traces.render_practice``."""
+    muon_learning_rate: float
+    adamw_learning_rate: float
 
 
-def make_warm_start(output: Path, recipe: Recipe) -> None:
+PHASES = (
+    Phase(seed=0, traces=28000, practice=0.0, muon_learning_rate=0.02, adamw_learning_rate=3e-3),
+    Phase(
+        seed=1000, traces=12000, practice=0.5, muon_learning_rate=0.012, adamw_learning_rate=2e-3
+    ),
+)
+"""First the strategies; then, at lower rates, the same with practice at copying years."""
+
+
+def make_warm_start(output: Path, seed: int, threads: int) -> None:
     """Write the starting policy to ``output``.
+
+    Args:
+        output: folder; a README in it is kept.
+        seed: of tokenizer, weights, training worlds and demonstrations.
+        threads: torch threads.
 
     Raises:
         RunFailed: the training process failed; its last lines are on the terminal.
     """
-    with tempfile.TemporaryDirectory(prefix="lzero-warmstart-") as scratch:
-        initial, traces = Path(scratch) / "initial", Path(scratch) / "traces.jsonl"
-        began = time.monotonic()
-        parameters = write_initial_model(initial, train_tokenizer(recipe.seed), recipe.seed)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="lzero-warmstart-") as folder:
+        scratch = Path(folder)
+        parameters = write_initial_model(scratch / "0", train_tokenizer(seed), seed)
         log.info("wrote initial model parameters=%d", parameters)
-        write_traces(traces, recipe.seed, recipe.traces)
-        log.info("wrote traces count=%d seconds=%.0f", recipe.traces, time.monotonic() - began)
-        _train(initial, traces, output, recipe)
+        for number, phase in enumerate(PHASES):
+            traces = scratch / f"{number}.jsonl"
+            write_traces(traces, seed + phase.seed, phase.traces, practice=phase.practice)
+            log.info("wrote traces phase=%d count=%d", number, phase.traces)
+            trained = output if phase is PHASES[-1] else scratch / str(number + 1)
+            _train(scratch / str(number), traces, trained, phase, seed, threads)
         untie(output)
     log.info("finished warm start path=%s seconds=%.0f", output, time.monotonic() - began)
 
 
-def _train(initial: Path, traces: Path, output: Path, recipe: Recipe) -> None:
+def _train(
+    initial: Path, traces: Path, output: Path, phase: Phase, seed: int, threads: int
+) -> None:
     options = {
         "model": initial,
         "traces": traces,
         "output": output,
-        "seed": recipe.seed,
-        "threads": recipe.threads,
+        "seed": seed,
+        "threads": threads,
+        "muon-learning-rate": phase.muon_learning_rate,
+        "adamw-learning-rate": phase.adamw_learning_rate,
     }
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
@@ -76,13 +99,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     parser = argparse.ArgumentParser(description="Make the shipped starting policy again.")
     parser.add_argument("--output", type=Path, default=SHIPPED)
-    defaults = Recipe()
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--traces", type=int, default=defaults.traces)
-    parser.add_argument("--threads", type=int, default=defaults.threads)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
-    recipe = Recipe(seed=options.seed, traces=options.traces, threads=options.threads)
-    make_warm_start(options.output, recipe)
+    make_warm_start(options.output, options.seed, options.threads)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from actors.tools.search import SearchIndex, build_index
 from common.chat import ParsedAction, action_text, observation_text, prompt_text
-from launch.world.demonstrator import WARM_START, Demonstration, Demonstrator, Mix
+from launch.world.demonstrator import PERFECT, WARM_START, Demonstration, Demonstrator, Mix
 from launch.world.encyclopedia import World
 from launch.world.names import EntityType
 from launch.world.questions import KINDS, Question, draw
@@ -18,12 +18,19 @@ TRACES_PER_WORLD = 512
 """Demonstrations before a new training world is drawn; a fixed world would be memorised."""
 
 
+_BEFORE_CODE = "</think>"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """A piece of a trace; ``action`` marks what the policy itself would have sampled."""
+    """A piece of a trace; ``action`` marks what the policy itself would have sampled.
+
+    ``weight`` is its loss weight; None leaves that to the trainer.
+    """
 
     text: str
     action: bool
+    weight: float | None = None
 
 
 def render(question: Question, demonstration: Demonstration) -> tuple[Span, ...]:
@@ -37,10 +44,40 @@ def render(question: Question, demonstration: Demonstration) -> tuple[Span, ...]
     return tuple(spans)
 
 
+def render_practice(question: Question, demonstration: Demonstration) -> tuple[Span, ...]:
+    """The same with no weight on what was thought, only on the code that followed from it.
+
+    Such traces train the skill of copying names and years into code, without making the strategy
+    they show more likely: a strategy is chosen by its thought.
+    """
+    spans: list[Span] = []
+    for span in render(question, demonstration):
+        if span.action:
+            think, code = span.text.split(_BEFORE_CODE)
+            spans.append(Span(text=think + _BEFORE_CODE, action=True, weight=0.0))
+            spans.append(Span(text=code, action=True))
+        else:
+            spans.append(span)
+    return tuple(spans)
+
+
 def traces(
-    seed: int, count: int, mix: Mix = WARM_START, per_world: int = TRACES_PER_WORLD
+    seed: int,
+    count: int,
+    mix: Mix = WARM_START,
+    *,
+    practice: float = 0.0,
+    per_world: int = TRACES_PER_WORLD,
 ) -> Iterator[tuple[Span, ...]]:
-    """Demonstrations on random training worlds; a pure function of the arguments."""
+    """Demonstrations on random training worlds; a pure function of the arguments.
+
+    Args:
+        seed: of worlds, questions and decisions.
+        count: how many.
+        mix: the demonstrator's probabilities.
+        practice: share of traces that are ``render_practice`` of the perfect strategy.
+        per_world: traces before a new world is drawn.
+    """
     rng = random.Random(f"traces:{seed}")
     for start in range(0, count, per_world):
         world = World(rng.randrange(2**31))
@@ -50,21 +87,33 @@ def traces(
         }
         with tempfile.TemporaryDirectory(prefix="lzero-world-") as folder:
             index = open_index(world, Path(folder))
-            demonstrator = Demonstrator(index.search, guesses, rng, mix)
+            mixed = Demonstrator(index.search, guesses, rng, mix)
+            perfect = Demonstrator(index.search, guesses, rng, PERFECT)
             for _ in range(min(per_world, count - start)):
                 question = draw(world, list(KINDS), rng)
-                yield render(question, demonstrator.demonstrate(question))
+                if practice and rng.random() < practice:
+                    yield render_practice(question, perfect.demonstrate(question))
+                else:
+                    yield render(question, mixed.demonstrate(question))
             index.close()
 
 
 def write_traces(
-    path: Path, seed: int, count: int, mix: Mix = WARM_START, per_world: int = TRACES_PER_WORLD
+    path: Path, seed: int, count: int, mix: Mix = WARM_START, *, practice: float = 0.0
 ) -> None:
-    """Write traces as JSON lines: ``{"segments": [{"text": ..., "action": ...}, ...]}``."""
+    """Write traces as JSON lines.
+
+    Each is ``{"segments": [{"text": ..., "action": ...}, ...]}``; a segment may have a ``weight``.
+    """
     with path.open("w", encoding="utf-8") as lines:
-        for spans in traces(seed, count, mix, per_world):
-            segments = [{"text": span.text, "action": span.action} for span in spans]
+        for spans in traces(seed, count, mix, practice=practice):
+            segments = [_record(span) for span in spans]
             lines.write(json.dumps({"segments": segments}, ensure_ascii=False) + "\n")
+
+
+def _record(span: Span) -> dict[str, str | bool | float]:
+    record: dict[str, str | bool | float] = {"text": span.text, "action": span.action}
+    return record if span.weight is None else record | {"weight": span.weight}
 
 
 def write_corpus(world: World, path: Path) -> None:

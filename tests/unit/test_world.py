@@ -156,3 +156,14 @@ def test_every_action_of_a_trace_parses_as_the_agent_would_read_it() -> None:
         assert trace[-1].action
         for span in trace:
             assert (parse_action(span.text) is not None) is span.action
+
+
+def test_practice_puts_no_weight_on_thoughts_and_changes_no_text() -> None:
+    for trace in traces(10, 50, practice=1.0):
+        thoughts = [span for span in trace if span.text.startswith("<think>")]
+        codes = [span for span in trace if span.text.startswith("<code>")]
+        assert len(thoughts) == len(codes) > 0
+        assert {span.weight for span in thoughts} == {0.0}
+        assert {span.weight for span in codes} == {None}
+        for thought, code in zip(thoughts, codes, strict=True):
+            assert parse_action(thought.text + code.text) is not None
