@@ -140,7 +140,8 @@ def check_finished_run(run: Path) -> None:
     assert summary["logprob_mismatch"]["tokens"] > 0
     assert summary["logprob_mismatch"]["mean_abs"] <= 1e-4
     assert summary["sandbox"]["cells_executed"] > 0
-    steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").open()]
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line)["step"] for line in lines]
     assert sorted(set(steps)) == [1, 2, 3, 4]
     assert "<svg" in (run / "report.html").read_text()
     assert (run / "checkpoints" / "step-000004" / "hf" / "config.json").is_file()
