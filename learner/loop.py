@@ -95,7 +95,6 @@ class Learner:
         prompts = random_prompts(self._vocabulary, seed=self._config.run.seed)
         self._verify(self._first_step, prompts)
         self.totals.started_at = time.monotonic()
-        self._start_evaluation(self._first_step)
         for step in range(self._first_step, self._config.run.steps):
             self._step(step)
         if self._head is not None:
