@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunFailed
+from launch.world.questions import KINDS
 from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
 from launch.world.traces import write_traces
@@ -33,19 +34,25 @@ class Phase:
     """Added to the recipe's seed for the traces."""
     traces: int
     """Demonstrations, each seen once."""
-    practice: float
+    practice: float = 0.0
     """Share that only practises copying; see ``launch.world.traces.render_practice``."""
-    muon_learning_rate: float
-    adamw_learning_rate: float
+    practice_kinds: tuple[str, ...] = ()
+    """Kinds of question to practise, repeated by how often; all alike if empty."""
+    muon_learning_rate: float = 0.012
+    adamw_learning_rate: float = 2e-3
 
 
 PHASES = (
-    Phase(seed=0, traces=28000, practice=0.0, muon_learning_rate=0.02, adamw_learning_rate=3e-3),
+    Phase(seed=0, traces=28000, muon_learning_rate=0.02, adamw_learning_rate=3e-3),
+    Phase(seed=1000, traces=12000, practice=0.5),
     Phase(
-        seed=1000, traces=12000, practice=0.5, muon_learning_rate=0.012, adamw_learning_rate=2e-3
+        seed=2000,
+        traces=10000,
+        practice=0.6,
+        practice_kinds=(*KINDS, *("author_age", "town_age") * 5),
     ),
 )
-"""First the strategies; then, at lower rates, the same with practice at copying years."""
+"""First the strategies; then the same with practice at copying years; then at subtracting them."""
 
 
 def make_warm_start(output: Path, seed: int, threads: int) -> None:
@@ -66,7 +73,13 @@ def make_warm_start(output: Path, seed: int, threads: int) -> None:
         log.info("wrote initial model parameters=%d", parameters)
         for number, phase in enumerate(PHASES):
             traces = scratch / f"{number}.jsonl"
-            write_traces(traces, seed + phase.seed, phase.traces, practice=phase.practice)
+            write_traces(
+                traces,
+                seed + phase.seed,
+                phase.traces,
+                practice=phase.practice,
+                practice_kinds=phase.practice_kinds,
+            )
             log.info("wrote traces phase=%d count=%d", number, phase.traces)
             trained = output if phase is PHASES[-1] else scratch / str(number + 1)
             _train(scratch / str(number), traces, trained, phase, seed, threads)

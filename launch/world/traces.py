@@ -3,7 +3,7 @@
 import json
 import random
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +67,7 @@ def traces(
     mix: Mix = WARM_START,
     *,
     practice: float = 0.0,
+    practice_kinds: Sequence[str] = (),
     per_world: int = TRACES_PER_WORLD,
 ) -> Iterator[tuple[Span, ...]]:
     """Demonstrations on random training worlds; a pure function of the arguments.
@@ -76,6 +77,7 @@ def traces(
         count: how many.
         mix: the demonstrator's probabilities.
         practice: share of traces that are ``render_practice`` of the perfect strategy.
+        practice_kinds: kinds that are practised, repeated by how often; all alike if empty.
         per_world: traces before a new world is drawn.
     """
     rng = random.Random(f"traces:{seed}")
@@ -92,6 +94,8 @@ def traces(
             for _ in range(min(per_world, count - start)):
                 question = draw(world, list(KINDS), rng)
                 if practice and rng.random() < practice:
+                    if practice_kinds:
+                        question = draw(world, list(practice_kinds), rng)
                     yield render_practice(question, perfect.demonstrate(question))
                 else:
                     yield render(question, mixed.demonstrate(question))
@@ -99,14 +103,20 @@ def traces(
 
 
 def write_traces(
-    path: Path, seed: int, count: int, mix: Mix = WARM_START, *, practice: float = 0.0
+    path: Path,
+    seed: int,
+    count: int,
+    mix: Mix = WARM_START,
+    *,
+    practice: float = 0.0,
+    practice_kinds: Sequence[str] = (),
 ) -> None:
     """Write traces as JSON lines.
 
     Each is ``{"segments": [{"text": ..., "action": ...}, ...]}``; a segment may have a ``weight``.
     """
     with path.open("w", encoding="utf-8") as lines:
-        for spans in traces(seed, count, mix, practice=practice):
+        for spans in traces(seed, count, mix, practice=practice, practice_kinds=practice_kinds):
             segments = [_record(span) for span in spans]
             lines.write(json.dumps({"segments": segments}, ensure_ascii=False) + "\n")
 
