@@ -98,7 +98,7 @@ def histogram(
 
 
 def paired_bars(
-    before: Mapping[str, float], after: Mapping[str, float], *, title: str, width: float = 460
+    before: Mapping[str, float], after: Mapping[str, float], *, title: str, width: float = 480
 ) -> str:
     """Two horizontal bars per name: its share before (pale) and after (full)."""
     largest = {name: max(before.get(name, 0), after.get(name, 0)) for name in {**before, **after}}
@@ -107,7 +107,7 @@ def paired_bars(
     )
     if not names:
         return ""
-    row, label, bars = 34.0, 212.0, width - 212.0 - 40.0
+    row, label, bars = 34.0, 232.0, width - 232.0 - 40.0
     body = []
     for index, name in enumerate(names):
         top = 4 + index * row

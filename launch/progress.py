@@ -215,7 +215,7 @@ class Progress:
                 except (ValueError, KeyError, TypeError):
                     continue  # still being written
                 seen.add(file.name)
-                self.say(f"{title} {describe_score(score)}")
+                self.say(f"{title} {describe_score(score)}".strip())
 
     def _panel(self) -> RenderableType:
         spent = describe_duration(time.monotonic() - self._phase_started)

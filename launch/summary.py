@@ -190,8 +190,9 @@ def compare(
 
 
 def read_scores(folder: Path) -> dict[str, SuiteScore]:
-    """All suite scores of an evaluation folder, by suite name."""
-    return {file.stem: read_score(file) for file in sorted(folder.glob("*.json"))}
+    """All suite scores of an evaluation folder, by suite name, in the order they were made."""
+    files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    return {file.stem: read_score(file) for file in files}
 
 
 def write_summary(summary: Summary, path: Path) -> None:
