@@ -125,7 +125,9 @@ def build() -> None:
         SetupError: a step failed; its last output lines are in the text.
     """
     python = str(PYTHON)
-    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    # Without --no-compile pip compiles thousands of modules that are never imported.
+    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    pip += ["--no-deps", "--no-compile"]
     _make_environment()
     torch = _Step(2, f"installing {TORCH} (the CPU build)")
     if torch.attempt([*pip, TORCH]) != 0:
