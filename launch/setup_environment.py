@@ -125,9 +125,7 @@ def build() -> None:
         SetupError: a step failed; its last output lines are in the text.
     """
     python = str(PYTHON)
-    # Without --no-compile pip compiles thousands of modules that are never imported.
-    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
-    pip += ["--no-deps", "--no-compile"]
+    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps"]
     _make_environment()
     torch = _Step(2, f"installing {TORCH} (the CPU build)")
     if torch.attempt([*pip, TORCH]) != 0:
