@@ -18,6 +18,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv"
 LOCK = REPOSITORY / "requirements" / "cpu.lock"
+KERNEL_LOCK = REPOSITORY / "requirements" / "kernel.lock"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / ".lzero-setup"
 SECONDS = ENVIRONMENT / ".lzero-setup-seconds"
@@ -74,7 +75,7 @@ def check_python(version: tuple[int, ...]) -> None:
 def fingerprint() -> str:
     """A digest of everything that decides what the environment holds."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in (LOCK, REPOSITORY / "pyproject.toml", Path(__file__)):
+    for path in (LOCK, KERNEL_LOCK, REPOSITORY / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
     for text in (str(REPOSITORY), sys.version):
         digest.update(text.encode())
