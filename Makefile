@@ -14,7 +14,7 @@ setup: ## Create .venv with everything pinned; does nothing when nothing changed
 
 quickstart: setup ## Train the small agent of the embedded world and report (RUN=name).
 	@LZERO_SETUP_SECONDS="$$(cat .venv/.lzero-setup-seconds)" \
-		$(BIN)/lzero train launch/presets/quickstart.toml --name "$(RUN)"
+		$(BIN)/lzero train launch/presets/quickstart.toml --name "$(RUN)" --keep-old
 
 test: setup ## Run the tests.
 	@$(BIN)/python -m pytest -q -m "not gpu and not nightly" tests

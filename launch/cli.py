@@ -47,6 +47,9 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     train.add_argument("--name", default="", help="run folder below run.folder")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
+        "--keep-old", action="store_true", help="rename an earlier run of that name, then begin"
+    )
+    train.add_argument(
         "--set",
         action="append",
         default=[],
@@ -95,6 +98,7 @@ def _train(arguments: argparse.Namespace) -> int:
         config=arguments.config,
         name=arguments.name,
         resume=arguments.resume,
+        keep_old=arguments.keep_old,
         overrides=tuple(arguments.set),
     )
     try:

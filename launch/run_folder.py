@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -117,6 +118,25 @@ class RunFolder:
             return None
         found = [path for path in self.checkpoints.iterdir() if _CHECKPOINT.fullmatch(path.name)]
         return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+
+def set_aside(folder: RunFolder) -> Path | None:
+    """Rename the folder of an earlier run, finished or not, to the first free ``name-1``, ...
+
+    Returns:
+        Where it is now; None if there was no run.
+
+    Raises:
+        InputError: another command is at work in it.
+    """
+    if folder.read_state() is None:
+        return None
+    with locked(folder):
+        numbers = itertools.count(1)
+        names = (folder.path.with_name(f"{folder.path.name}-{number}") for number in numbers)
+        kept = next(path for path in names if not path.exists())
+        folder.path.rename(kept)
+    return kept
 
 
 def check_fresh(folder: RunFolder) -> None:

@@ -29,6 +29,7 @@ from launch.run_folder import (
     check_fresh,
     check_resumable,
     locked,
+    set_aside,
 )
 from launch.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.supervisor import Interrupted, Supervisor, interruptible
@@ -45,6 +46,7 @@ class TrainRequest:
     config: Path
     name: str = ""
     resume: bool = False
+    keep_old: bool = False
     overrides: tuple[str, ...] = ()
 
     @property
@@ -65,8 +67,12 @@ def train(request: TrainRequest, console: Console) -> Summary:
     """
     config = resolve_config(request)
     folder = RunFolder(Path(config.run.folder) / config.run.name)
-    _check_folder(folder, resume=request.resume)
+    keep_old = request.keep_old and not request.resume
+    if not keep_old:
+        _check_folder(folder, resume=request.resume)
     check_run(config)
+    if keep_old and (kept := set_aside(folder)):
+        console.print(f"kept the earlier run '{config.run.name}' as {kept}", highlight=False)
     config = resolve_ports(config)
     with locked(folder):
         before = _check_folder(folder, resume=request.resume)

@@ -14,6 +14,7 @@ from launch.run_folder import (
     check_fresh,
     check_resumable,
     locked,
+    set_aside,
 )
 
 
@@ -38,6 +39,27 @@ def test_a_finished_run_is_not_overwritten(tmp_path: Path) -> None:
 def test_an_unfinished_run_suggests_resume(tmp_path: Path, status: Status) -> None:
     with pytest.raises(InputError, match=r"begun and not finished.*--resume"):
         check_fresh(run_with(tmp_path, status))
+
+
+def test_an_earlier_run_is_set_aside_under_the_first_free_name(tmp_path: Path) -> None:
+    assert set_aside(RunFolder(tmp_path / "trial")) is None
+    (tmp_path / "trial-1").mkdir()
+    run = run_with(tmp_path, "finished")
+
+    kept = set_aside(run)
+
+    assert kept == tmp_path / "trial-2"
+    assert RunFolder(kept).read_state() is not None
+    check_fresh(run)
+
+
+def test_a_run_at_work_is_not_set_aside(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "running")
+
+    with locked(run), pytest.raises(InputError, match=r"another lzero command"):
+        set_aside(run)
+
+    assert run.path.exists()
 
 
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
