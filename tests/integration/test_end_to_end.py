@@ -116,13 +116,16 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     assert first.processes() == {}
     assert read_json(first.run / "state.json")["status"] == "failed"
 
-    with lzero_train(tmp_path, "--resume", "--set", "kernel.launcher=jupyter") as second:
+    changed = ("kernel.launcher=jupyter", "learner.ranks=2")
+    words = [word for setting in changed for word in ("--set", setting)]
+    with lzero_train(tmp_path, "--resume", *words) as second:
         output = second.finish()
 
     assert second.process.returncode == 0, output
     assert "evaluating before training" not in output
     assert second.processes() == {}
     check_finished_run(second.run)
+    assert read_json(second.run / "summary.json")["learner"]["ranks"] == 2
 
 
 def check_finished_run(run: Path) -> None:
