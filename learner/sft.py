@@ -14,7 +14,6 @@ import json
 import logging
 import math
 import random
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,21 +21,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from common.errors import InputError
 from learner.losses import cross_entropy
 from learner.model import load_model, token_logprobs
+from learner.model_folder import write_model_folder
 from learner.packing import PackableSegment, pack_for_ranks, segment_of_examples
 from learner.sharding import Rank, full_state_dict, seed_everything, shard, training_processes
 
 log = logging.getLogger(__name__)
-
-MODEL_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-"""What a model folder holds beside its weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -206,18 +202,6 @@ def _step(
     if not math.isfinite(total):
         raise InputError(f"the loss became {total}; lower the learning rates")
     return total
-
-
-def write_model_folder(
-    state: dict[str, Tensor], source: Path, destination: Path, dtype: torch.dtype
-) -> None:
-    """Write weights beside the config and tokenizer of ``source``; keeps what else is there."""
-    destination.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
-    save_file(weights, destination / "model.safetensors", metadata={"format": "pt"})
-    for name in MODEL_FILES:
-        if (source / name).is_file() and source.resolve() != destination.resolve():
-            shutil.copyfile(source / name, destination / name)
 
 
 def run(config: SftConfig) -> None:

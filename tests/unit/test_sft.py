@@ -12,8 +12,9 @@ from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
 from launch.world.traces import write_traces
 from learner.model import load_model, token_logprobs
+from learner.model_folder import write_model_folder
 from learner.packing import pack_segments
-from learner.sft import SftConfig, learning_rate_share, read_traces, run, write_model_folder
+from learner.sft import SftConfig, learning_rate_share, read_traces, run
 
 
 @pytest.fixture(scope="module")
