@@ -28,7 +28,8 @@ SMALL = (
     "evaluation.per_family=4",
     "evaluation.greedy_per_family=0",
     "evaluation.control=2",
-    "evaluation.during_every=0",
+    "evaluation.during_every=1",
+    "evaluation.during_per_family=2",
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
@@ -144,8 +145,9 @@ def check_finished_run(run: Path) -> None:
     assert summary["logprob_mismatch"]["mean_abs"] <= 1e-4
     assert summary["sandbox"]["cells_executed"] > 0
     lines = (run / "metrics.jsonl").read_text().splitlines()
-    steps = [json.loads(line)["step"] for line in lines]
-    assert sorted(set(steps)) == [1, 2, 3, 4]
+    records = [json.loads(line) for line in lines]
+    assert [record["step"] for record in records] == [1, 2, 3, 4]
+    assert set(records[-1]["heldout"]) == {"one_hop", "two_hop"}
     assert "<svg" in (run / "report.html").read_text()
     assert (run / "checkpoints" / "step-000004" / "hf" / "config.json").is_file()
 
