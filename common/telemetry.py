@@ -17,7 +17,8 @@ class StepRecord:
     """One line of ``metrics.jsonl``: what one optimizer step did. Shares lie in [0, 1].
 
     ``family_success`` is the exact-match share of the batch by the task label ``family``;
-    ``heldout`` the same of a short evaluation made at this step, empty when there was none.
+    ``heldout`` the same of a short evaluation that ended in this step, of the weights before it;
+    empty when there was none.
     ``staleness`` counts actions by how many versions they lagged. ``mismatch_*`` are absolute
     log-probability differences on tokens whose version was the learner's.
     """
