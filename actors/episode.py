@@ -18,13 +18,15 @@ from actors.kernels.interface import Kernel
 from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
 from actors.rewards.terms import score
-from actors.tools.toolbox import Searcher, Toolbox
+from actors.tools.toolbox import NoSearch, Searcher, Toolbox
 from common.chat import ChatRenderer, ParsedAction, Tokenizer, parse_action
 from common.config import Agent, Rewards
 from common.errors import KernelError, LZeroError
 from common.messages import Outcome, Step, TaskLease, Trajectory
 
 log = logging.getLogger(__name__)
+
+_CELL = "a running cell"
 
 
 @dataclass(slots=True)
@@ -36,7 +38,9 @@ class _Record:
     steps: list[Step]
     kernel_level: str = ""
     cells: int = 0
+    cell_s: float = 0.0
     tokens: int = 0
+    waiting_for: str = ""
 
 
 class EpisodeRunner:
@@ -71,31 +75,40 @@ class EpisodeRunner:
     async def run(self, lease: TaskLease) -> Trajectory:
         """Run one episode; never raises but for cancellation."""
         started_at = time.time()
-        record = _Record(
-            SegmentBuilder(self._renderer.prompt(lease.task.question)),
-            Toolbox(self._searchers[lease.task.corpus]),
-            [],
-        )
+        record = _Record(SegmentBuilder(()), Toolbox(NoSearch()), [])
         failure = ""
         try:
+            record.context.give(self._renderer.prompt(lease.task.question))
+            record.toolbox = Toolbox(self._searchers[lease.task.corpus])
             async with asyncio.timeout(self._agent.episode_timeout_s):
                 outcome = await self._episode(lease, record)
         except TimeoutError:
-            outcome = Outcome.TIMED_OUT
+            outcome, failure = self._time_out(record)
         except KernelError as error:
             outcome = Outcome.KERNEL_DIED
             log.info("kernel died task=%s reason=%s", lease.task.task_id, error)
         except LZeroError as error:
-            outcome, failure = Outcome.INFRASTRUCTURE, str(error)
+            outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
             log.warning("episode failed task=%s reason=%s", lease.task.task_id, error)
         except Exception as error:  # one episode must never end the run
-            outcome, failure = Outcome.INFRASTRUCTURE, repr(error)
+            outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
             log.exception("episode failed task=%s", lease.task.task_id)
         return self._trajectory(lease, record, outcome, failure, started_at)
+
+    def _time_out(self, record: _Record) -> tuple[Outcome, str]:
+        """The policy's own time-out scores nothing and stays; one that we caused is dropped."""
+        limit_s = self._agent.episode_timeout_s
+        if record.waiting_for == _CELL or record.cell_s > limit_s / 2:
+            return Outcome.TIMED_OUT, ""
+        return Outcome.INFRASTRUCTURE, (
+            f"EpisodeTimeout: {limit_s:.0f} s (agent.episode_timeout_s) passed waiting for "
+            f"{record.waiting_for or 'nothing in particular'}"
+        )
 
     async def _episode(self, lease: TaskLease, record: _Record) -> Outcome:
         if len(record.context) + self._agent.max_action_tokens > self._max_context:
             return Outcome.OUT_OF_CONTEXT
+        record.waiting_for = "a kernel"
         async with self._kernels.slot() as kernel:
             record.kernel_level = kernel.level
             kernel.bind_tools(Toolbox.names, record.toolbox.handle)
@@ -107,7 +120,9 @@ class EpisodeRunner:
             if action is None:
                 return Outcome.UNPARSABLE
             record.cells += 1
+            record.waiting_for = _CELL
             result = await kernel.execute(action.code, timeout_s=self._cell_timeout_s)
+            record.cell_s += result.seconds
             fits = self._observe(record, result.output)
             if record.toolbox.answer is not None:
                 return Outcome.SUBMITTED
@@ -117,6 +132,7 @@ class EpisodeRunner:
 
     async def _act(self, lease: TaskLease, record: _Record) -> ParsedAction | None:
         """Sample the next action; the step is on record before anything can go wrong with it."""
+        record.waiting_for = "the policy server"
         generation = await self._policy.generate(
             record.context.token_ids,
             max_tokens=self._agent.max_action_tokens,

@@ -125,7 +125,7 @@ class Trajectory:
         steps: the K steps as text.
         answer: what was submitted, or None.
         scores: named measurements of the answer, e.g. ``exact_match``, ``f1``, ``contains``.
-        failure: for INFRASTRUCTURE, what failed; empty otherwise.
+        failure: for INFRASTRUCTURE, what failed, as ``Kind: text``; empty otherwise.
         kernel_level: isolation level of the kernel, e.g. ``A-forked`` (see docs/sandbox.md).
         cells_executed: notebook cells run.
         tokens_generated: tokens sampled, also those of actions that did not parse.

@@ -226,7 +226,8 @@ class Coordinator:
         self.counters.tokens_generated += trajectory.tokens_generated
         self.counters.cells_executed += trajectory.cells_executed
         if trajectory.outcome is Outcome.INFRASTRUCTURE:
-            self._drop_member(lease_id, group_id, f"infrastructure:{trajectory.failure}"[:80])
+            cause = trajectory.failure.partition(":")[0] or "unknown"
+            self._drop_member(lease_id, group_id, f"infrastructure:{cause}"[:60])
         elif self._too_stale(trajectory, learner_version):
             self.counters.finished += 1
             self._drop_member(lease_id, group_id, "stale_on_arrival")

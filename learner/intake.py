@@ -66,6 +66,8 @@ class Intake:
         self._learner_version = version
         self._error: BaseException | None = None
         self._stopping = False
+        self._draining: str | None = None
+        self._drained: set[str] = set()
         self._changed = threading.Condition()
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
@@ -182,9 +184,6 @@ class Intake:
 
     # ---- the thread --------------------------------------------------------------------------
 
-    _draining: str | None = None
-    _drained: frozenset[str] = frozenset()
-
     def _run(self) -> None:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
@@ -275,7 +274,7 @@ class Intake:
         if self._draining is not None:
             for actor_id in set(self._coordinator.actors) - self._drained:
                 self._send(actor_id.encode(), Drain(reason=self._draining))
-                self._drained |= {actor_id}
+                self._drained.add(actor_id)
             return
         for actor_id, lease in self._coordinator.hand_out():
             self._send(actor_id.encode(), lease)

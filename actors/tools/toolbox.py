@@ -35,6 +35,7 @@ class Toolbox:
         self._searcher = searcher
         self.answer: str | None = None
         self.calls: list[str] = []
+        self._taken = 0
 
     async def handle(self, name: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
         """Run one call from the sandbox; what it raises is raised in the cell."""
@@ -52,8 +53,6 @@ class Toolbox:
         taken = tuple(self.calls[self._taken :])
         self._taken = len(self.calls)
         return taken
-
-    _taken = 0
 
     def _search(self, query: object) -> str:
         try:
