@@ -113,8 +113,19 @@ class ForkedLauncher:
         await self._running_zygote()
 
     async def launch(self) -> ForkedKernel:
-        """Fork a fresh kernel; see ``interface.Launcher``."""
+        """Fork a fresh kernel; see ``interface.Launcher``.
+
+        A zygote that turns out to be dying is replaced, once.
+        """
         zygote = await self._running_zygote()
+        try:
+            return await self._launch_from(zygote)
+        except KernelDied:
+            if zygote.alive:
+                raise
+        return await self._launch_from(await self._running_zygote())
+
+    async def _launch_from(self, zygote: ZygoteProcess) -> ForkedKernel:
         fork = await zygote.fork()
         kernel = ForkedKernel(f"{os.getpid()}-{next(self._numbers)}", fork, self._limits)
         try:

@@ -115,12 +115,18 @@ class ZygoteProcess:
             ours.close()
             answer.add_done_callback(_close_late_fork)
             if isinstance(error, TimeoutError | OSError):
+                await self._notice_death(error)
                 raise KernelDied(f"the zygote did not fork: {str(error) or 'time-out'}") from None
             raise
         finally:
             self._waiting.pop(number, None)
         ours.setblocking(False)
         return Fork(connection=ours, init=init, kernel=kernel)
+
+    async def _notice_death(self, error: OSError) -> None:
+        """A broken pipe is its death, which the loop may not have seen yet."""
+        if not isinstance(error, TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), self._timeout_s)
 
     async def close(self) -> None:
         """Kill the zygote and every kernel it forked; returns when it is gone."""
