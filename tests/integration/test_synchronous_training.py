@@ -12,8 +12,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
 import zmq
 from torch import Tensor
@@ -186,10 +184,8 @@ def run_synchronously(folder: Path) -> tuple[str, ...]:
     return tuple(digests)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_staleness_zero_equals_synchronous_training_bit_for_bit(tmp_path: Path) -> None:
     make_model(tmp_path)
-    np.random.seed(0)
 
     asynchronous = run_asynchronously(tmp_path)
     synchronous = run_synchronously(tmp_path)
