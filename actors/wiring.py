@@ -69,7 +69,7 @@ def make_runner(
         policy=policy,
         kernels=kernels,
         tokenizer=tokenizer,
-        renderer=ChatRenderer(tokenizer, config.model.system_prompt, tokenizer.added_tokens),
+        renderer=ChatRenderer(tokenizer, "", tokenizer.added_tokens),
         searchers=searchers,
         agent=config.agent,
         rewards=config.rewards,

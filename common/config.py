@@ -52,8 +52,6 @@ class Model:
     """Compute type of learner and policy server."""
     max_context: int = 512
     """Longest segment in tokens, prompt and answer together."""
-    system_prompt: str = ""
-    """Text at the start of every segment; empty for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,16 +84,100 @@ class Tasks:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """The ``search`` tool: SQLite FTS5 with BM25 ranking, run on the host."""
+    """The ``search`` tool: a local index (SQLite FTS5, BM25) or a web search service."""
 
+    provider: Literal["local", "serper", "exa", "firecrawl"] = "local"
     match: Literal["all", "any"] = "all"
-    """Whether a page must hold all words of a query or any of them."""
+    """``local``: whether a page must hold all words of a query or any of them."""
     results: int = 1
     """Pages returned, best first."""
     max_characters: int = 1000
     """Longest text returned for one page."""
     disabled: bool = False
     """Answer every query with "No results." (a control experiment)."""
+    base_url: str = ""
+    """Web providers: another address of the service; empty for its public one."""
+    api_key_env: str = ""
+    """Web providers: environment variable of the actor with the key; empty for the provider's
+    usual one, e.g. SERPER_API_KEY."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Web:
+    """How tools reach the network: one client for all of them, on the host."""
+
+    timeout_s: float = 20.0
+    """One attempt."""
+    attempts: int = 3
+    """Tries per request, with exponential backoff, on time-outs, 429 and 5xx."""
+    requests_per_s: float = 5.0
+    """Rate limit per host and actor process; 0 for none."""
+    max_response_mib: int = 8
+    cache: str = ""
+    """Folder of the disk cache; empty for none."""
+    cache_mode: Literal["fill", "record", "replay"] = "fill"
+    """``fill``: use what is there, fetch and keep the rest; ``record``: always fetch and keep;
+    ``replay``: never touch the network, a missing entry is an error in the cell."""
+    blocked_domains: tuple[str, ...] = ()
+    """Never fetched and never shown in results, with their subdomains (data set mirrors)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pages:
+    """The ``read_page`` tool."""
+
+    provider: Literal["local", "jina"] = "local"
+    """``local``: fetch and extract the article here; ``jina``: the Jina Reader service."""
+    allowed_domains: tuple[str, ...] = ()
+    """``local``: only these domains and their subdomains may be read; "*" allows any public
+    address."""
+    max_characters: int = 20000
+    base_url: str = ""
+    api_key_env: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vision:
+    """The ``visual_qa`` tool: an OpenAI-compatible vision language model."""
+
+    base_url: str = ""
+    model: str = ""
+    api_key_env: str = "VISION_API_KEY"
+    max_tokens: int = 512
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Files:
+    """The ``inspect_file`` tool, for the files attached to a task."""
+
+    max_characters: int = 20000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class McpServer:
+    """A Model Context Protocol server: a command to start, or an address to connect to."""
+
+    command: tuple[str, ...] = ()
+    """Program and arguments; speaks over its standard streams."""
+    environment: tuple[str, ...] = ()
+    """Names of variables passed on to the program; it sees nothing else of the actor's."""
+    url: str = ""
+    """Address of a server that speaks streamable HTTP."""
+    timeout_s: float = 30.0
+
+    def __post_init__(self) -> None:
+        """Check that there is exactly one way to reach it."""
+        _require(
+            bool(self.command) != bool(self.url),
+            "an MCP server needs either command or url, got " + ("both" if self.url else "neither"),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mcp:
+    """MCP servers by name; tool ``mcp.NAME`` in ``agent.tools`` offers all tools of one."""
+
+    servers: dict[str, McpServer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,11 +203,24 @@ class PolicyServer:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kernel:
-    """The sandboxed notebook kernels."""
+class Sandbox:
+    """How little isolation is tolerated; docs/sandbox.md describes the levels."""
 
-    launcher: Literal["forked", "jupyter"] = "forked"
-    """``forked``: IPython shells forked from one zygote; ``jupyter``: any Jupyter kernel."""
+    minimum_level: Literal["A", "B"] = "B"
+    """Refuse to start below this level."""
+    unsafe_no_sandbox: bool = False
+    """Run cells as plain processes of this user when no sandbox can start. Never for code that
+    a model writes, unless the whole machine is disposable."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kernel:
+    """The notebook kernels and their limits."""
+
+    launcher: Literal["auto", "forked", "cold", "jupyter"] = "auto"
+    """``forked``: IPython shells forked from one zygote (level A); ``cold``: the same shell, one
+    bubblewrap each (level B); ``jupyter``: any Jupyter kernel; ``auto``: the fastest of the first
+    two that this machine allows."""
     kernelspec: str = "python3"
     """Kernelspec of the ``jupyter`` launcher."""
     idle: int = 8
@@ -137,8 +232,14 @@ class Kernel:
     start_timeout_s: float = 60.0
     memory_mib: int = 1024
     """RLIMIT_DATA of each process in the sandbox."""
+    sandbox_memory_mib: int = 2048
+    """Memory of a whole sandbox, all processes and files together; its kernel is killed beyond."""
+    cpu_s: float = 120.0
+    """CPU time of a whole kernel's life, seconds over all its processes; it is killed beyond."""
     workspace_mib: int = 64
     """Size of /workspace and of /tmp (RAM)."""
+    inodes: int = 16384
+    """Files and folders in each of them."""
     processes: int = 64
     """RLIMIT_NPROC of the sandbox."""
     output_bytes: int = 65536
@@ -151,28 +252,62 @@ class Kernel:
 class Agent:
     """One episode of the notebook agent."""
 
+    mode: Literal["agent", "direct"] = "agent"
+    """``agent``: think, write a cell, observe, until an answer; ``direct``: one answer, no cell."""
+    tools: tuple[str, ...] = ("search", "submit_final_answer")
+    """Tools of the notebook, by name: ``search``, ``read_page``, ``inspect_file``, ``visual_qa``,
+    ``notepad``, ``planning``, ``context``, ``submit_final_answer``, ``mcp.NAME``, or
+    ``package.module:name`` for one of your own (docs/extending.md)."""
+    system_prompt: str = ""
+    """Empty for none, ``notebook`` for the shipped template, else the path of a Jinja template."""
     max_steps: int = 5
     """Actions per episode."""
     max_action_tokens: int = 64
     """Tokens sampled per action."""
+    max_tokens: int = 0
+    """Tokens sampled per episode; 0 for no limit."""
     max_observation_characters: int = 400
     """Longest observation put into the context."""
+    max_output_bytes: int = 1 << 20
+    """Output of all cells of an episode; beyond it nothing more is shown."""
+    max_tool_calls: int = 64
+    """Tool calls per episode; further calls raise in the cell."""
+    tool_timeout_s: float = 30.0
+    """Wall time of one tool call; beyond it TimeoutError is raised in the cell."""
     temperature: float = 1.0
     """Sampling temperature of training episodes."""
     episode_timeout_s: float = 120.0
     """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
+    trim: Literal["none", "soft", "hard"] = "none"
+    """When the context is full: end the episode; or go on in a new segment with task, notepad
+    and the latest steps that fit into half of it (``soft``), or with task and notepad only."""
+    max_segments: int = 8
+    """Segments per episode; each trim, and each change through ``context``, starts one."""
+    notepad_characters: int = 4000
+    """What the notepad holds."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("max_steps", "max_action_tokens", "max_segments"):
+            value = getattr(self, name)
+            _require(value >= 1, f"agent.{name} must be at least 1, got {value}")
+        _require(
+            self.mode == "direct" or "submit_final_answer" in self.tools,
+            "agent.tools must hold 'submit_final_answer', or no episode could end with an "
+            f"answer; got {list(self.tools)!r}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rewards:
-    """Weights of the reward terms; see docs/rewards.md."""
+    """The reward as a weighted sum of named terms; docs/rewards.md."""
 
-    exact_match: float = 1.0
-    """Per trajectory, on the last step: the answer equals a gold answer after normalisation."""
-    f1: float = 0.0
-    """Per trajectory, on the last step: token F1 against the best gold answer."""
-    unparsable: float = -0.1
-    """Per action that is not one think and one code block; it ends the episode."""
+    preset: Literal["default", "l0_v1", "none"] = "default"
+    """Weights to begin with: ours, the published system's, or none."""
+    terms: dict[str, float] = field(default_factory=dict)
+    """Weights by term name, over the preset's; ``package.module:name`` for one of your own."""
+    process_requires_submission: bool = False
+    """Terms about the way (``format``, ``code``) count only in episodes that submit an answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -288,7 +423,13 @@ class Config:
     world: World = field(default_factory=World)
     tasks: Tasks = field(default_factory=Tasks)
     search: Search = field(default_factory=Search)
+    web: Web = field(default_factory=Web)
+    pages: Pages = field(default_factory=Pages)
+    vision: Vision = field(default_factory=Vision)
+    files: Files = field(default_factory=Files)
+    mcp: Mcp = field(default_factory=Mcp)
     policy_server: PolicyServer = field(default_factory=PolicyServer)
+    sandbox: Sandbox = field(default_factory=Sandbox)
     kernel: Kernel = field(default_factory=Kernel)
     agent: Agent = field(default_factory=Agent)
     rewards: Rewards = field(default_factory=Rewards)

@@ -53,14 +53,19 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _apply(tables: dict[str, Any], override: str) -> None:
     key, separator, text = override.partition("=")
-    section, dot, name = key.strip().partition(".")
-    if not separator or not dot or not name:
+    *sections, name = key.strip().split(".")
+    if not separator or not sections or not all((*sections, name)):
         raise ConfigError(f"override {override!r} must look like section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    tables.setdefault(section, {})[name] = value
+    table = tables
+    for section in sections:
+        table = table.setdefault(section, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"override {override!r}: {section!r} is not a table")
+    table[name] = value
 
 
 def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) -> T:
@@ -98,6 +103,8 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
         return value
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint), value, where=where, key=key)
+    if origin is dict:
+        return _convert_table(typing.get_args(hint)[1], value, where=where, key=key)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
@@ -106,12 +113,24 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
 
 
 def _convert_tuple(hints: tuple[Any, ...], value: Any, *, where: str, key: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple) or len(value) != len(hints):
+    if isinstance(value, list | tuple) and hints[1:] == (Ellipsis,):
+        hints = hints[:1] * len(value)
+    if not isinstance(value, list | tuple):
+        raise ConfigError(f"{where}: {key} must be a list, got {value!r}")
+    if len(value) != len(hints):
         raise ConfigError(f"{where}: {key} must be a list of {len(hints)} values, got {value!r}")
     return tuple(
         _convert(hint, item, where=where, key=f"{key}[{index}]")
         for index, (hint, item) in enumerate(zip(hints, value, strict=True))
     )
+
+
+def _convert_table(hint: Any, value: Any, *, where: str, key: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{where}: {key} must be a table, got {value!r}")
+    return {
+        name: _convert(hint, item, where=where, key=f"{key}.{name}") for name, item in value.items()
+    }
 
 
 def _name(hint: Any) -> str:

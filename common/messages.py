@@ -30,6 +30,7 @@ class Outcome(StrEnum):
     SUBMITTED = "submitted"
     OUT_OF_STEPS = "out_of_steps"
     OUT_OF_CONTEXT = "out_of_context"
+    OUT_OF_TOKENS = "out_of_tokens"
     UNPARSABLE = "unparsable"
     KERNEL_DIED = "kernel_died"
     TIMED_OUT = "timed_out"
@@ -40,15 +41,24 @@ class Outcome(StrEnum):
 class Task:
     """A question with what is needed to score an answer to it.
 
-    ``answers`` never reaches the sandbox. ``corpus`` names the corpus that ``search`` uses.
-    ``labels`` are free strings for reports (question kind, split, wording, subject ...).
+    ``answers`` and ``details`` never reach the sandbox. ``corpus`` names the corpus that
+    ``search`` uses. ``labels`` are free strings for reports (question kind, split, wording,
+    subject ...).
+
+    Attributes:
+        kind: the task type that scores it: ``qa``, or ``package.module:name``; docs/extending.md.
+        files: paths on the host of files that are put into the notebook's working folder.
+        details: whatever its task type needs to score an answer, e.g. unit tests.
     """
 
     task_id: str
     question: str
-    answers: tuple[str, ...]
+    answers: tuple[str, ...] = ()
     corpus: str = "train"
     labels: dict[str, str] = field(default_factory=dict)
+    kind: str = "qa"
+    files: tuple[str, ...] = ()
+    details: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject a task that cannot be asked or scored."""
@@ -56,7 +66,9 @@ class Task:
             raise ValueError("task_id must not be empty")
         if not self.question.strip():
             raise ValueError(f"task '{self.task_id}': question must not be empty")
-        if not self.answers or any(not answer.strip() for answer in self.answers):
+        needs_answers = self.kind == "qa"
+        is_empty = any(not answer.strip() for answer in self.answers)
+        if is_empty or (needs_answers and not self.answers):
             raise ValueError(
                 f"task '{self.task_id}': answers must hold at least one non-empty string, "
                 f"got {list(self.answers)!r}"
@@ -65,9 +77,21 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Step:
-    """One action and the observation it caused, as text, for people to read.
+    """One action and the observation it caused, as text, for people and for reward terms.
 
     Training uses the token ids of the segments; this text is never encoded again.
+
+    Attributes:
+        action: the sampled text.
+        code: the cell, or None where the action does not parse.
+        observation: what the policy saw of the cell's output.
+        tool_calls: names of the tools that the cell called, in order.
+        finish_reason: of the sampling, as the policy server says.
+        status: how the cell ended: ``ok``, ``error``, ``timed_out``, ``died`` with its kernel, or
+            empty where none ran.
+        outputs: how many outputs a notebook would show of the cell.
+        seconds: wall time of the cell.
+        tokens: tokens sampled.
     """
 
     action: str
@@ -75,6 +99,10 @@ class Step:
     observation: str
     tool_calls: tuple[str, ...] = ()
     finish_reason: str = "stop"
+    status: str = ""
+    outputs: int = 0
+    seconds: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +157,7 @@ class Trajectory:
         kernel_level: isolation level of the kernel, e.g. ``A-forked`` (see docs/sandbox.md).
         cells_executed: notebook cells run.
         tokens_generated: tokens sampled, also those of actions that did not parse.
+        question: what was asked, for people.
         started_at, finished_at: seconds since the epoch, on the actor's clock.
     """
 
@@ -148,6 +177,7 @@ class Trajectory:
     kernel_level: str = ""
     cells_executed: int = 0
     tokens_generated: int = 0
+    question: str = ""
     started_at: float = 0.0
     finished_at: float = 0.0
 

@@ -15,7 +15,7 @@ from common.messages import Trajectory
 from learner.coordinator import Coordinator, Counters
 from learner.groups import Group
 
-LEDGER_FORMAT = 1
+LEDGER_FORMAT = 2
 
 
 def save_ledger(coordinator: Coordinator) -> bytes:

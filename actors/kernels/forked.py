@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 
 from actors.kernels.bubblewrap import check_sandbox
-from actors.kernels.interface import CellResult, KernelDied, ToolHandler
+from actors.kernels.interface import CellResult, KernelDied, ToolHandler, ToolSpec
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.sandboxed.isolation import Limits
 from actors.kernels.session import KernelSession, SessionLimits
@@ -59,9 +59,9 @@ class ForkedKernel:
         except KernelDied as error:
             raise KernelDied(f"kernel {self.kernel_id} ended: {error}") from None
 
-    def bind_tools(self, names: Sequence[str], handler: ToolHandler) -> None:
-        """Make ``names`` functions of the notebook; see ``interface.Kernel``."""
-        self.session.bind_tools(names, handler)
+    def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Make ``tools`` functions of the notebook; see ``interface.Kernel``."""
+        self.session.bind_tools(tools, handler)
 
     async def close(self) -> None:
         """Kill the sandbox; returns when it is gone."""

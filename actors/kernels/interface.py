@@ -1,5 +1,6 @@
 """What an episode sees of a kernel, whatever launcher made it."""
 
+import keyword
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -14,6 +15,81 @@ class KernelDied(KernelError):
 
 class ToolError(Exception):
     """Raised by a tool handler for a failure that is none of the usual exceptions."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolParameter:
+    """One parameter of a tool, as its signature shows it in the notebook.
+
+    Attributes:
+        name: a Python identifier.
+        annotation: text of the type, e.g. ``str``; shown only, never evaluated. Empty for none.
+        required: without a default.
+        default: what msgpack can carry; used where ``required`` is false.
+        keyword_only: only by name.
+    """
+
+    name: str
+    annotation: str = ""
+    required: bool = True
+    default: Any = None
+    keyword_only: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject what Python could not call."""
+        if not self.name.isidentifier() or keyword.iskeyword(self.name):
+            raise ValueError(f"a tool's parameter must be an identifier, got {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolSpec:
+    """A function of the notebook that runs on the host.
+
+    Attributes:
+        name: ``search``, or ``notepad.add_todo`` for a method of the object ``notepad``.
+        doc: docstring, shown by ``help`` and in the system prompt.
+        parameters: in order; keyword-only ones last.
+        returns: text of the return type; empty for none.
+        is_property: read as ``context.tokens``, without parentheses; only for dotted names.
+    """
+
+    name: str
+    doc: str
+    parameters: tuple[ToolParameter, ...] = ()
+    returns: str = ""
+    is_property: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject names that the notebook could not hold."""
+        parts = self.name.split(".")
+        fits = len(parts) <= 2 and all(p.isidentifier() and not keyword.iskeyword(p) for p in parts)
+        if not fits:
+            raise ValueError(f"a tool must be called 'name' or 'object.name', got {self.name!r}")
+        if self.is_property and len(parts) != 2:
+            raise ValueError(f"only 'object.name' can be a property, got {self.name!r}")
+
+    @property
+    def signature(self) -> str:
+        """As the system prompt shows it: ``search(query: str, *, k: int = 3) -> str``."""
+        if self.is_property:
+            return f"{self.name}: {self.returns}" if self.returns else self.name
+        shown = []
+        for parameter in self.parameters:
+            if parameter.keyword_only and "*" not in shown:
+                shown.append("*")
+            annotation = f": {parameter.annotation}" if parameter.annotation else ""
+            equals = " = " if annotation else "="
+            default = "" if parameter.required else f"{equals}{parameter.default!r}"
+            shown.append(f"{parameter.name}{annotation}{default}")
+        returns = f" -> {self.returns}" if self.returns else ""
+        return f"{self.name}({', '.join(shown)}){returns}"
+
+    def wire(self) -> list[Any]:
+        """What ``sandboxed/toolclient.py`` makes the function from."""
+        parameters = [
+            [p.name, p.annotation, p.required, p.default, p.keyword_only] for p in self.parameters
+        ]
+        return [self.name, self.doc, parameters, self.returns, self.is_property]
 
 
 class CellStatus(StrEnum):
@@ -36,6 +112,8 @@ class CellResult:
         dropped_bytes: output beyond the cap.
         error_name: class name of the exception that ended the cell, or None.
         seconds: wall time, measured on the host.
+        outputs: how many outputs a notebook would show: runs of one stream, displayed values and
+            the traceback, each counted.
     """
 
     status: CellStatus
@@ -43,6 +121,7 @@ class CellResult:
     dropped_bytes: int
     error_name: str | None
     seconds: float
+    outputs: int = 0
 
 
 ToolHandler = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
@@ -68,16 +147,26 @@ class Kernel(Protocol):
     def alive(self) -> bool:
         """False once it died or was closed."""
 
-    async def execute(self, code: str, *, timeout_s: float) -> CellResult:
-        """Run one cell.
+    async def execute(
+        self, code: str, *, timeout_s: float, output_bytes: int | None = None
+    ) -> CellResult:
+        """Run one cell; ``output_bytes`` lowers the configured output limit for this cell.
 
         Raises:
             KernelDied: it died, broke its protocol, or did not stop in the grace time after an
                 interrupt and was killed.
         """
 
-    def bind_tools(self, names: Sequence[str], handler: ToolHandler) -> None:
-        """Make ``names`` plain functions of the notebook that call ``handler`` on the host."""
+    def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Make ``tools`` functions of the notebook that call ``handler`` on the host."""
+
+    async def put_file(self, name: str, data: bytes) -> None:
+        """Write a file into the notebook's working folder, /workspace.
+
+        Raises:
+            ValueError: ``name`` is not a plain file name.
+            KernelDied: it died, or the file did not fit (the message says so).
+        """
 
     async def close(self) -> None:
         """Kill the sandbox; returns when it is gone. May be called any number of times."""

@@ -18,7 +18,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.frames import Call, FrameBudget, FrameReader, FrameViolation
-from actors.kernels.interface import CellResult, CellStatus, KernelDied, ToolHandler
+from actors.kernels.interface import CellResult, CellStatus, KernelDied, ToolHandler, ToolSpec
 from actors.kernels.provisioner import BwrapProvisioner
 from actors.kernels.runtime import find_runtime
 from actors.kernels.toolbox import Toolbox
@@ -80,7 +80,7 @@ class JupyterKernel:
         self._client: AsyncKernelClient | None = None
         self._pipe = ToolPipe(self)
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._unbound: tuple[str, ...] = ()
+        self._unbound: tuple[ToolSpec, ...] = ()
         self._watch: asyncio.Task[None] | None = None
 
     @property
@@ -111,18 +111,18 @@ class JupyterKernel:
         """Run one cell; see ``interface.Kernel``."""
         self._pipe.reader.renew()
         if self._unbound:
-            names, self._unbound = self._unbound, ()
+            tools, self._unbound = self._unbound, ()
             binding = (
                 "import actors.kernels.sandboxed.toolclient as _tools; "
-                f"_tools.connect({list(names)!r}, globals()); del _tools"
+                f"_tools.connect({[tool.wire() for tool in tools]!r}, globals()); del _tools"
             )
             await self._run(binding, timeout_s=self._config.start_timeout_s, silent=True)
         return await self._run(code, timeout_s=timeout_s)
 
-    def bind_tools(self, names: Sequence[str], handler: ToolHandler) -> None:
-        """Make ``names`` functions of the notebook (Python kernels only)."""
-        self._pipe.toolbox.bind(names, handler)
-        self._unbound = tuple(names)
+    def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Make ``tools`` functions of the notebook (Python kernels only)."""
+        self._pipe.toolbox.bind([tool.name for tool in tools], handler)
+        self._unbound = tuple(tools)
 
     async def close(self) -> None:
         """Kill the sandbox; returns when it is gone."""

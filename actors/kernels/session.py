@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from actors.kernels.frames import Call, Done, FrameBudget, FrameReader, FrameViolation, encode
-from actors.kernels.interface import CellResult, CellStatus, KernelDied, ToolHandler
+from actors.kernels.interface import CellResult, CellStatus, KernelDied, ToolHandler, ToolSpec
 from actors.kernels.toolbox import Toolbox
 
 _MOST_UNSENT_BYTES = 16 << 20
@@ -86,10 +86,10 @@ class KernelSession(asyncio.Protocol):
             cell.timer.cancel()
             self._cell = None
 
-    def bind_tools(self, names: Sequence[str], handler: ToolHandler) -> None:
-        """Make ``names`` functions of the notebook; see ``interface.Kernel``."""
-        self._toolbox.bind(names, handler)
-        self._send(encode(["tools", list(names)]))
+    def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Make ``tools`` functions of the notebook; see ``interface.Kernel``."""
+        self._toolbox.bind([tool.name for tool in tools], handler)
+        self._send(encode(["tools", [tool.wire() for tool in tools]]))
 
     def fail(self, reason: str) -> None:
         """Kill the sandbox and fail whoever waits; the first reason is kept."""

@@ -39,8 +39,8 @@ def score(
     rewards = np.zeros(steps, dtype=np.float32)
     if steps:
         rewards[-1] = (
-            weights.exact_match * scores["exact_match"]
-            + weights.f1 * scores["f1"]
-            + weights.unparsable * scores["unparsable"]
+            weights.terms.get("exact_match", 0.0) * scores["exact_match"]
+            + weights.terms.get("f1", 0.0) * scores["f1"]
+            + weights.terms.get("unparsable", 0.0) * scores["unparsable"]
         )
     return Scored(step_rewards=rewards, scores=scores)

@@ -1,6 +1,7 @@
 """The life of one kernel: run the host's cells one after the other, until the socket closes.
 
-Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [name, ...]]``,
+Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [tool, ...]]``,
+``["file", name, data]``,
 ``["ret", call, value]``, ``["err", call, exception, text]``.
 Kernel to host: ``["ready"]``, ``["done", cell, status, output, dropped, exception | None]``,
 ``["call", call, name, [argument, ...], {keyword: argument}]``.
@@ -11,9 +12,9 @@ import socket
 import sys
 
 from actors.kernels.sandboxed.capture import CapturedStream
-from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
+from actors.kernels.sandboxed.channel import Channel, Interrupts
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
-from actors.kernels.sandboxed.toolclient import make_tool
+from actors.kernels.sandboxed.toolclient import bind_tools
 
 
 def serve(connection: socket.socket, shell: NotebookShell) -> None:
@@ -23,12 +24,11 @@ def serve(connection: socket.socket, shell: NotebookShell) -> None:
     capture_streams()
     interrupts.install()
     os.register_at_fork(after_in_child=_use_plain_streams)
-    shell.user_ns[ToolError.__name__] = ToolError
     channel.send(["ready"])
     while True:
         request = channel.next_request()
         if request[0] == "tools":
-            _bind_tools(channel, shell, request[1])
+            bind_tools(channel, request[1], shell.user_ns)
         else:
             _, cell, code, limit = request
             CAPTURE.begin(limit)
@@ -66,8 +66,3 @@ def _use_plain_streams() -> None:
     """In a process that a cell forked: write to the descriptors, which the kernel drains."""
     sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
-
-
-def _bind_tools(channel: Channel, shell: NotebookShell, names: list[str]) -> None:
-    for name in names:
-        shell.user_ns[name] = make_tool(channel, name)

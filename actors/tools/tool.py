@@ -1,0 +1,128 @@
+"""What a tool is: one or more functions of the notebook that run on the host.
+
+Shared tools (search, a page reader, an MCP server) serve all episodes of a process; they are made
+once, by name, from the configuration. Tools with a state of the episode (notepad, context, the
+final answer) are made per episode by ``actors/agent``. Both have this interface.
+"""
+
+import asyncio
+import inspect
+import types
+import typing
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from actors.kernels.interface import ToolParameter, ToolSpec
+from common.messages import Task
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ToolCall:
+    """One call out of a cell. Name and arguments are untrusted.
+
+    Attributes:
+        name: full name of the function, e.g. ``notepad.add_todo``.
+        arguments, keywords: as called; what msgpack can carry.
+        task: the task of the episode. Its answers and details must not be shown.
+    """
+
+    name: str
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    task: Task
+
+
+class Tool(Protocol):
+    """Something that answers calls from cells. What it raises is raised in the cell."""
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        """The functions it offers; known after ``start``."""
+        ...
+
+    async def start(self) -> None:
+        """Connect to whatever it needs, once per process.
+
+        Raises:
+            EnvironmentFault, ConfigError: it cannot work; the message says what to do.
+        """
+        ...
+
+    async def call(self, call: ToolCall) -> Any:
+        """Answer one call with something msgpack can encode."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class FunctionTool:
+    """A plain function, sync or async, as a tool: its signature and docstring are the notebook's.
+
+    A sync function runs in a thread. A parameter annotated with ``Task`` is filled in with the task
+    of the episode and is not part of the signature.
+    """
+
+    def __init__(self, function: Callable[..., Any], *, name: str = "") -> None:
+        """Offer ``function`` as ``name``, else under its own name.
+
+        Raises:
+            ValueError: its signature has ``*args``, ``**keywords`` or unusual defaults.
+        """
+        self._function = function
+        self._signature = inspect.signature(function, eval_str=True)
+        self._task_parameter = next(
+            (p.name for p in self._signature.parameters.values() if p.annotation is Task), None
+        )
+        shown = [p for p in self._signature.parameters.values() if p.name != self._task_parameter]
+        self._shown = self._signature.replace(parameters=shown)
+        self.specs: tuple[ToolSpec, ...] = (
+            ToolSpec(
+                name=name or function.__name__,
+                doc=inspect.getdoc(function) or "",
+                parameters=tuple(map(_parameter, shown)),
+                returns=annotation_text(self._signature.return_annotation),
+            ),
+        )
+
+    async def start(self) -> None:
+        """Nothing to do."""
+
+    async def call(self, call: ToolCall) -> Any:
+        """Call the function; raises TypeError where the arguments do not fit."""
+        bound = self._shown.bind(*call.arguments, **call.keywords)
+        keywords = dict(bound.arguments)
+        if self._task_parameter is not None:
+            keywords[self._task_parameter] = call.task
+        if inspect.iscoroutinefunction(self._function):
+            return await self._function(**keywords)
+        return await asyncio.to_thread(self._function, **keywords)
+
+    async def close(self) -> None:
+        """Nothing to do."""
+
+
+def annotation_text(annotation: Any) -> str:
+    """How a signature shows a type: ``int``, ``list[str]``, ``str | None``; empty for none."""
+    if annotation is inspect.Parameter.empty or annotation is inspect.Signature.empty:
+        return ""
+    if annotation is None or annotation is types.NoneType:
+        return "None"
+    if isinstance(annotation, type) and not typing.get_args(annotation):
+        return annotation.__name__
+    return str(annotation).replace("typing.", "")
+
+
+def _parameter(parameter: inspect.Parameter) -> ToolParameter:
+    if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+        raise ValueError(f"a tool cannot take *{parameter.name}; name its parameters")
+    required = parameter.default is parameter.empty
+    return ToolParameter(
+        name=parameter.name,
+        annotation=annotation_text(parameter.annotation),
+        required=required,
+        default=None if required else parameter.default,
+        keyword_only=parameter.kind is parameter.KEYWORD_ONLY,
+    )

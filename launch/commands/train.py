@@ -1,0 +1,46 @@
+"""``lzero train``."""
+
+import argparse
+from pathlib import Path
+
+from launch.commands import EXIT_INTERRUPTED
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe ``lzero train``."""
+    train = commands.add_parser("train", help="train, or go on training, on this machine")
+    train.add_argument("config", type=Path, help="TOML file, e.g. launch/presets/quickstart.toml")
+    train.add_argument("--name", default="", help="run folder below run.folder")
+    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument(
+        "--keep-old", action="store_true", help="rename an earlier run of that name, then begin"
+    )
+    train.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="override one key of the configuration; may be given several times",
+    )
+    train.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; 130 where Ctrl-C ended it."""
+    from rich.console import Console
+
+    from launch.supervisor import Interrupted
+    from launch.train import TrainRequest, train
+
+    request = TrainRequest(
+        config=arguments.config,
+        name=arguments.name,
+        resume=arguments.resume,
+        keep_old=arguments.keep_old,
+        overrides=tuple(arguments.set),
+    )
+    try:
+        train(request, Console())
+    except Interrupted:
+        return EXIT_INTERRUPTED
+    return 0
