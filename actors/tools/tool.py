@@ -79,12 +79,7 @@ class FunctionTool:
         shown = [p for p in self._signature.parameters.values() if p.name != self._task_parameter]
         self._shown = self._signature.replace(parameters=shown)
         self.specs: tuple[ToolSpec, ...] = (
-            ToolSpec(
-                name=name or function.__name__,
-                doc=inspect.getdoc(function) or "",
-                parameters=tuple(map(_parameter, shown)),
-                returns=annotation_text(self._signature.return_annotation),
-            ),
+            describe(function, self._shown, name=name or function.__name__),
         )
 
     async def start(self) -> None:
@@ -102,6 +97,27 @@ class FunctionTool:
 
     async def close(self) -> None:
         """Nothing to do."""
+
+
+def describe(
+    function: Callable[..., Any],
+    signature: inspect.Signature,
+    *,
+    name: str,
+    is_property: bool = False,
+) -> ToolSpec:
+    """The description of ``function`` as the tool ``name``, with its docstring.
+
+    Raises:
+        ValueError: the signature has ``*args`` or ``**keywords``.
+    """
+    return ToolSpec(
+        name=name,
+        doc=inspect.getdoc(function) or "",
+        parameters=tuple(map(_parameter, signature.parameters.values())),
+        returns=annotation_text(signature.return_annotation),
+        is_property=is_property,
+    )
 
 
 def annotation_text(annotation: Any) -> str:

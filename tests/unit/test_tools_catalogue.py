@@ -1,0 +1,156 @@
+"""Shared tools are made by name, and what cannot be made is named with a hint."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.tools.catalogue import make_tools
+from actors.tools.search import NO_RESULTS, build_index
+from actors.tools.tool import Tool, ToolCall
+from common.config import Agent, Config, Search
+from common.errors import ConfigError, InputError
+from common.messages import Task
+
+PLUGIN = '''
+"""Tools of a user's package."""
+
+def double(number: int, *, times: int = 1) -> int:
+    """Double a number."""
+    return number * 2 ** times
+
+class Counter:
+    """A tool with a state."""
+    specs = ()
+    calls = 0
+    async def start(self) -> None: ...
+    async def call(self, call): self.calls += 1; return self.calls
+    async def close(self) -> None: ...
+
+counter = Counter()
+variadic = lambda *arguments: None
+number = 3
+class NeedsArguments:
+    def __init__(self, path): ...
+'''
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    (tmp_path / "catalogue_plugin.py").write_text(PLUGIN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "catalogue_plugin"
+    sys.modules.pop("catalogue_plugin", None)
+
+
+@pytest.fixture
+def corpora(tmp_path: Path) -> dict[str, str]:
+    for name, town in (("train", "London"), ("heldout", "Paris")):
+        page = {"title": "Ada", "text": f"Ada, born in {town}."}
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps(page))
+        build_index(tmp_path / f"{name}.jsonl", tmp_path / f"{name}.sqlite")
+    return {name: str(tmp_path / f"{name}.sqlite") for name in ("train", "heldout")}
+
+
+def config_with(*tools: str, **sections: Any) -> Config:
+    return Config(agent=Agent(tools=(*tools, "submit_final_answer")), **sections)
+
+
+def call(tool: Tool, name: str, *arguments: Any, corpus: str = "train", **keywords: Any) -> Any:
+    task = Task(task_id="t", question="?", answers=("a",), corpus=corpus)
+
+    async def once() -> Any:
+        await tool.start()
+        try:
+            return await tool.call(
+                ToolCall(name=name, arguments=arguments, keywords=keywords, task=task)
+            )
+        finally:
+            await tool.close()
+
+    return asyncio.run(once())
+
+
+def test_search_reads_the_corpus_that_the_task_names(corpora: dict[str, str]) -> None:
+    tool = make_tools(config_with("search"), corpora)["search"]
+
+    assert call(tool, "search", "ada") == "Ada, born in London."
+    assert call(tool, "search", query="ada", corpus="heldout") == "Ada, born in Paris."
+    with pytest.raises(ValueError, match="'t' names the corpus 'dev'; there are: train, heldout"):
+        call(tool, "search", "ada", corpus="dev")
+
+
+def test_search_shows_the_agent_a_query_and_nothing_else(corpora: dict[str, str]) -> None:
+    for disabled in (False, True):
+        tool = make_tools(config_with("search"), corpora, search_disabled=disabled)["search"]
+        assert [spec.signature for spec in tool.specs] == ["search(query: str) -> str"]
+        assert '"No results."' in tool.specs[0].doc
+
+
+def test_a_corpus_without_index_and_a_disabled_search_find_nothing(
+    corpora: dict[str, str],
+) -> None:
+    without = make_tools(config_with("search"), {"train": ""})["search"]
+    by_argument = make_tools(config_with("search"), corpora, search_disabled=True)["search"]
+    by_config = config_with("search", search=Search(provider="serper", disabled=True))
+
+    assert call(without, "search", "ada") == NO_RESULTS
+    assert call(by_argument, "search", "ada") == NO_RESULTS
+    assert call(make_tools(by_config, corpora)["search"], "search", "ada") == NO_RESULTS
+
+
+def test_a_large_index_is_searched_off_the_event_loop(
+    corpora: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.tools.local_search.SMALL_INDEX_BYTES", 0)
+    tool = make_tools(config_with("search"), corpora)["search"]
+
+    assert call(tool, "search", "ada") == "Ada, born in London."
+
+
+def test_a_missing_index_is_named_when_the_tool_starts() -> None:
+    tool = make_tools(config_with("search"), {"train": "/nowhere/x.sqlite"})["search"]
+    with pytest.raises(InputError, match=r"'/nowhere/x\.sqlite' does not exist"):
+        call(tool, "search", "ada")
+
+
+def test_tools_of_the_episode_are_left_to_the_agent() -> None:
+    config = config_with("notepad", "planning", "context")
+    assert make_tools(config, {}) == {}
+
+
+def test_a_function_of_the_user_becomes_a_tool(plugin: str) -> None:
+    tool = make_tools(config_with(f"{plugin}:double"), {})[f"{plugin}:double"]
+
+    assert tool.specs[0].signature == "double(number: int, *, times: int = 1) -> int"
+    assert call(tool, "double", 4, times=2) == 16
+
+
+def test_a_tool_class_is_instantiated_and_a_tool_object_is_used_as_it_is(plugin: str) -> None:
+    names = (f"{plugin}:Counter", f"{plugin}:counter")
+    tools = make_tools(config_with(*names), {})
+
+    assert tools[names[1]] is sys.modules[plugin].counter
+    assert call(tools[names[0]], "count") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("serch", r"agent\.tools: unknown tool 'serch'; did you mean 'search'\?"),
+        ("notpad", "did you mean 'notepad'"),
+        ("zzz", "known tools: context, .*package.module:name"),
+        ("nowhere.at_all:x", "cannot import 'nowhere.at_all'"),
+        ("catalogue_plugin:missing", "has no 'missing'"),
+        ("catalogue_plugin:number", "neither a tool nor a function"),
+        ("catalogue_plugin:variadic", r"cannot take \*arguments"),
+        ("catalogue_plugin:NeedsArguments", "missing 1 required positional argument"),
+    ],
+)
+def test_a_name_that_makes_no_tool_is_a_config_error(plugin: str, name: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_tools(config_with(name), {})
