@@ -9,7 +9,7 @@ import signal
 from collections.abc import Sequence
 
 from actors.kernels.bubblewrap import check_sandbox
-from actors.kernels.interface import CellResult, KernelDied, ToolHandler, ToolSpec
+from actors.kernels.interface import CellResult, DeathCause, KernelDied, ToolHandler, ToolSpec
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.sandboxed.isolation import Limits
 from actors.kernels.session import KernelSession, SessionLimits
@@ -30,7 +30,7 @@ class ForkedKernel:
         self.kernel_id = kernel_id
         self._fork = fork
         self._gone = asyncio.Event()
-        self.session = KernelSession(limits, interrupt=self._interrupt, kill=self._kill)
+        self.session = KernelSession(kernel_id, limits, interrupt=self._interrupt, kill=self._kill)
         asyncio.get_running_loop().add_reader(fork.init, self._on_gone)
 
     @property
@@ -49,15 +49,19 @@ class ForkedKernel:
         try:
             await asyncio.wait_for(asyncio.shield(self.session.ready), timeout_s)
         except TimeoutError:
-            self.session.fail(f"it was not ready within {timeout_s:g} s")
-            raise KernelDied(f"kernel {self.kernel_id} was not ready in {timeout_s:g} s") from None
+            reason = f"it was not ready within {timeout_s:g} s (kernel.start_timeout_s)"
+            self.session.fail(reason, DeathCause.FAILED_TO_START)
+            await self.session.ready
 
-    async def execute(self, code: str, *, timeout_s: float) -> CellResult:
+    async def execute(
+        self, code: str, *, timeout_s: float, output_bytes: int | None = None
+    ) -> CellResult:
         """Run one cell; see ``interface.Kernel``."""
-        try:
-            return await self.session.execute(code, timeout_s)
-        except KernelDied as error:
-            raise KernelDied(f"kernel {self.kernel_id} ended: {error}") from None
+        return await self.session.execute(code, timeout_s, output_bytes)
+
+    async def put_file(self, name: str, data: bytes) -> None:
+        """Write a file into /workspace; see ``interface.Kernel``."""
+        await self.session.put_file(name, data)
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Make ``tools`` functions of the notebook; see ``interface.Kernel``."""
@@ -65,7 +69,7 @@ class ForkedKernel:
 
     async def close(self) -> None:
         """Kill the sandbox; returns when it is gone."""
-        self.session.fail("it was closed")
+        self.session.fail("it was closed", DeathCause.CLOSED)
         self._kill()
         await self._gone.wait()
 
@@ -88,7 +92,7 @@ class ForkedKernel:
         self._gone.set()
         os.close(self._fork.init)
         os.close(self._fork.kernel)
-        self.session.fail("the kernel died")
+        self.session.fail("its process exited", DeathCause.EXITED)
 
 
 class ForkedLauncher:

@@ -32,6 +32,14 @@ class Done:
     output: str
     dropped: int
     error_name: str | None
+    outputs: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filed:
+    """A piece of a file was written, or why not."""
+
+    problem: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,7 @@ class Call:
     keywords: dict[str, Any]
 
 
-Message = Ready | Done | Call
+Message = Ready | Done | Filed | Call
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,15 +128,27 @@ def _decode(body: bytes) -> Message:
     match message:
         case ["ready"]:
             return Ready()
-        case ["done", int(cell), "ok" | "error" as status, str(output), int(dropped), name] if (
-            name is None or (isinstance(name, str) and len(name) <= _MAX_NAME)
-        ) and dropped >= 0:
-            return Done(cell, status == "error", output, dropped, name)
+        case [
+            "done",
+            int(cell),
+            "ok" | "error" as status,
+            str(output),
+            int(dropped),
+            name,
+            int(outputs),
+        ] if _is_name(name) and dropped >= 0 and outputs >= 0:
+            return Done(cell, status == "error", output, dropped, name, outputs)
+        case ["filed", problem] if _is_name(problem):
+            return Filed(problem)
         case ["call", int(number), str(name), list(arguments), dict(keywords)] if len(
             name
         ) <= _MAX_NAME and all(isinstance(key, str) for key in keywords):
             return Call(number, name, tuple(arguments), keywords)
     raise FrameViolation("not a message of this protocol")
+
+
+def _is_name(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and len(value) <= _MAX_NAME)
 
 
 def _refuse_extension(code: int, _data: bytes) -> None:

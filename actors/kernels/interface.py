@@ -9,8 +9,42 @@ from typing import Any, Protocol
 from common.errors import KernelError
 
 
+class DeathCause(StrEnum):
+    """Why a kernel ended."""
+
+    MEMORY = "memory"
+    """The sandbox held more than ``kernel.sandbox_memory_mib``."""
+    CPU = "cpu"
+    """It used more than ``kernel.cpu_s``."""
+    IGNORED_INTERRUPT = "ignored_interrupt"
+    """A cell went on after its deadline and the grace time."""
+    PROTOCOL = "protocol"
+    """It sent what no kernel of ours sends, or too much, or did not read what it was sent."""
+    EXITED = "exited"
+    """It ended by itself, or was killed from inside."""
+    FILE = "file"
+    """A file could not be written into its working folder."""
+    CANCELLED = "cancelled"
+    """Its cell was given up on the host."""
+    CLOSED = "closed"
+    """It was closed, or its pool or launcher was."""
+    LAUNCHER_DIED = "launcher_died"
+    """The process that all kernels of its launcher hang on ended."""
+    FAILED_TO_START = "failed_to_start"
+    """It did not come up."""
+
+
 class KernelDied(KernelError):
-    """The kernel died, broke its protocol, or had to be killed; it cannot be used any more."""
+    """The kernel died, broke its protocol, or had to be killed; it cannot be used any more.
+
+    Attributes:
+        cause: why.
+    """
+
+    def __init__(self, message: str, cause: DeathCause = DeathCause.EXITED) -> None:
+        """Say in ``message`` what happened, with numbers and the limit's key."""
+        super().__init__(message)
+        self.cause = cause
 
 
 class ToolError(Exception):
@@ -60,13 +94,22 @@ class ToolSpec:
     is_property: bool = False
 
     def __post_init__(self) -> None:
-        """Reject names that the notebook could not hold."""
+        """Reject names and orders of parameters that Python does not know."""
         parts = self.name.split(".")
         fits = len(parts) <= 2 and all(p.isidentifier() and not keyword.iskeyword(p) for p in parts)
         if not fits:
             raise ValueError(f"a tool must be called 'name' or 'object.name', got {self.name!r}")
         if self.is_property and len(parts) != 2:
             raise ValueError(f"only 'object.name' can be a property, got {self.name!r}")
+        names = [parameter.name for parameter in self.parameters]
+        if len(set(names)) < len(names):
+            raise ValueError(f"tool {self.name!r} has two parameters of one name: {names}")
+        ranks = [2 if p.keyword_only else int(not p.required) for p in self.parameters]
+        if ranks != sorted(ranks):
+            raise ValueError(
+                f"the parameters of tool {self.name!r} must come in this order: required, with a "
+                f"default, keyword-only; got {names}"
+            )
 
     @property
     def signature(self) -> str:

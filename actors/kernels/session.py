@@ -6,11 +6,28 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
-from actors.kernels.frames import Call, Done, FrameBudget, FrameReader, FrameViolation, encode
-from actors.kernels.interface import CellResult, CellStatus, KernelDied, ToolHandler, ToolSpec
+from actors.kernels.frames import (
+    Call,
+    Done,
+    Filed,
+    FrameBudget,
+    FrameReader,
+    FrameViolation,
+    encode,
+)
+from actors.kernels.interface import (
+    CellResult,
+    CellStatus,
+    DeathCause,
+    KernelDied,
+    ToolHandler,
+    ToolSpec,
+)
 from actors.kernels.toolbox import Toolbox
 
 _MOST_UNSENT_BYTES = 16 << 20
+_FILE_PIECE_BYTES = 256 << 10
+_FILE_PIECE_TIMEOUT_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +42,7 @@ class SessionLimits:
 class _Cell:
     number: int
     started: float
+    output_bytes: int
     result: asyncio.Future[CellResult]
     interrupted: bool = False
     timer: asyncio.TimerHandle | None = None
@@ -40,12 +58,14 @@ class KernelSession(asyncio.Protocol):
 
     def __init__(
         self,
+        kernel_id: str,
         limits: SessionLimits,
         *,
         interrupt: Callable[[], None],
         kill: Callable[[], None],
     ) -> None:
         """Make a session for a kernel that is not connected yet."""
+        self._kernel_id = kernel_id
         self._limits = limits
         self._interrupt, self._kill = interrupt, kill
         frame_bytes = max(FrameBudget().frame_bytes, 8 * limits.output_bytes)
@@ -54,25 +74,31 @@ class KernelSession(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._cell: _Cell | None = None
         self._cells = 0
-        self._broken: str | None = None
+        self._filing: asyncio.Future[str | None] | None = None
+        self._died: KernelDied | None = None
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def alive(self) -> bool:
         """False once something went wrong."""
-        return self._broken is None
+        return self._died is None
 
-    async def execute(self, code: str, timeout_s: float) -> CellResult:
+    async def execute(
+        self, code: str, timeout_s: float, output_bytes: int | None = None
+    ) -> CellResult:
         """Run one cell; see ``interface.Kernel``."""
-        if self._broken is not None:
-            raise KernelDied(self._broken)
-        if self._cell is not None:
-            raise RuntimeError("a kernel runs one cell at a time")
+        self._check_idle()
         loop = asyncio.get_running_loop()
         self._cells += 1
         text = code.encode("utf-8", "replace").decode()
-        frame = encode(["exec", self._cells, text, self._limits.output_bytes])
-        cell = _Cell(number=self._cells, started=time.monotonic(), result=loop.create_future())
+        most = self._limits.output_bytes
+        cell = _Cell(
+            number=self._cells,
+            started=time.monotonic(),
+            output_bytes=most if output_bytes is None else max(0, min(most, output_bytes)),
+            result=loop.create_future(),
+        )
+        frame = encode(["exec", cell.number, text, cell.output_bytes])
         self._cell = cell
         self._reader.renew()
         cell.timer = loop.call_later(timeout_s, self._on_deadline, cell, timeout_s)
@@ -80,32 +106,49 @@ class KernelSession(asyncio.Protocol):
         try:
             return await cell.result
         except asyncio.CancelledError:
-            self.fail("its cell was cancelled")
+            self.fail("its cell was cancelled", DeathCause.CANCELLED)
             raise
         finally:
             cell.timer.cancel()
             self._cell = None
+
+    async def put_file(self, name: str, data: bytes) -> None:
+        """Write a file piece by piece; see ``interface.Kernel``."""
+        if name != name.strip() or name in ("", ".", "..") or set(name) & {"/", "\0"}:
+            raise ValueError(f"a file for a kernel needs a plain name, got {name!r}")
+        self._check_idle()
+        view = memoryview(data)
+        for start in range(0, max(len(data), 1), _FILE_PIECE_BYTES):
+            piece = bytes(view[start : start + _FILE_PIECE_BYTES])
+            if problem := await self._put_piece(name, piece, goes_on=start > 0):
+                self.fail(
+                    f"the file {name!r} of {len(data)} bytes could not be written into its "
+                    f"/workspace ({problem}; its size is kernel.workspace_mib)",
+                    DeathCause.FILE,
+                )
+                self._check_idle()
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Make ``tools`` functions of the notebook; see ``interface.Kernel``."""
         self._toolbox.bind([tool.name for tool in tools], handler)
         self._send(encode(["tools", [tool.wire() for tool in tools]]))
 
-    def fail(self, reason: str) -> None:
+    def fail(self, reason: str, cause: DeathCause) -> None:
         """Kill the sandbox and fail whoever waits; the first reason is kept."""
-        if self._broken is not None:
+        if self._died is not None:
             return
-        self._broken = reason
+        self._died = KernelDied(f"kernel {self._kernel_id} ended: {reason}", cause)
         self._toolbox.cancel()
         self._kill()
         if self._transport is not None:
             self._transport.abort()
-        died = KernelDied(reason)
         if not self.ready.done():
-            self.ready.set_exception(died)
+            self.ready.set_exception(self._died)
             self.ready.exception()
         if self._cell is not None and not self._cell.result.done():
-            self._cell.result.set_exception(died)
+            self._cell.result.set_exception(self._died)
+        if self._filing is not None and not self._filing.done():
+            self._filing.set_exception(self._died)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the loop."""
@@ -113,23 +156,45 @@ class KernelSession(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the loop: the kernel is gone."""
-        self.fail("the kernel died")
+        self.fail("its process exited", DeathCause.EXITED)
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes that untrusted code may have written."""
-        if self._broken is not None:
+        if self._died is not None:
             return
         try:
             for message in self._reader.feed(data):
                 self._on_message(message)
         except FrameViolation as violation:
-            self.fail(f"the kernel broke its protocol: {violation}")
+            self.fail(f"it broke its protocol: {violation}", DeathCause.PROTOCOL)
+
+    def _check_idle(self) -> None:
+        if self._died is not None:
+            raise KernelDied(str(self._died), self._died.cause)
+        if self._cell is not None or self._filing is not None:
+            raise RuntimeError("a kernel does one thing at a time")
+
+    async def _put_piece(self, name: str, piece: bytes, *, goes_on: bool) -> str | None:
+        """Write one piece; what went wrong, or None."""
+        self._filing = asyncio.get_running_loop().create_future()
+        self._reader.renew()
+        try:
+            self._send(encode(["file", name, piece, goes_on]))
+            return await asyncio.wait_for(self._filing, _FILE_PIECE_TIMEOUT_S)
+        except TimeoutError:
+            return f"no answer within {_FILE_PIECE_TIMEOUT_S:g} s"
+        finally:
+            self._filing = None
 
     def _on_message(self, message: Any) -> None:
         if isinstance(message, Call):
             self._toolbox.begin(message)
         elif isinstance(message, Done):
             self._on_done(message)
+        elif isinstance(message, Filed):
+            if self._filing is None or self._filing.done():
+                raise FrameViolation("a file was written, which nobody sent")
+            self._filing.set_result(message.problem)
         elif self.ready.done():
             raise FrameViolation("ready twice")
         else:
@@ -142,7 +207,7 @@ class KernelSession(asyncio.Protocol):
         status = CellStatus.ERROR if done.failed else CellStatus.OK
         if done.failed and cell.interrupted:
             status = CellStatus.TIMED_OUT
-        output = done.output[: self._limits.output_bytes]
+        output = done.output[: cell.output_bytes]
         if done.dropped:
             output += f"\n[{done.dropped} bytes of output dropped]\n"
         cell.result.set_result(
@@ -152,6 +217,7 @@ class KernelSession(asyncio.Protocol):
                 dropped_bytes=done.dropped,
                 error_name=done.error_name,
                 seconds=time.monotonic() - cell.started,
+                outputs=done.outputs,
             )
         )
 
@@ -162,11 +228,13 @@ class KernelSession(asyncio.Protocol):
         self._interrupt()
         grace = self._limits.grace_s
         reason = f"its cell ran {timeout_s:g} s and ignored the interrupt for {grace:g} s"
-        cell.timer = asyncio.get_running_loop().call_later(grace, self.fail, reason)
+        cell.timer = asyncio.get_running_loop().call_later(
+            grace, self.fail, reason, DeathCause.IGNORED_INTERRUPT
+        )
 
     def _send(self, frame: bytes) -> None:
-        if self._broken is not None or self._transport is None:
+        if self._died is not None or self._transport is None:
             return
         self._transport.write(frame)
         if self._transport.get_write_buffer_size() > _MOST_UNSENT_BYTES:
-            self.fail("the kernel does not read what it is sent")
+            self.fail("it does not read what it is sent", DeathCause.PROTOCOL)

@@ -1,6 +1,7 @@
 """Real sandboxed kernels: what a cell can do, what it cannot, and that nothing survives."""
 
 import asyncio
+import hashlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 import uvloop
 
 from actors.kernels import runtime
-from actors.kernels.interface import CellStatus, KernelDied
+from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolParameter, ToolSpec
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from common.config import Kernel
@@ -51,6 +52,35 @@ forked = launcher_fixture("forked")
 jupyter = launcher_fixture("jupyter")
 
 
+def anything(name):
+    """A tool that takes two values and two keywords."""
+    return ToolSpec(
+        name=name,
+        doc="Says what it was given.",
+        parameters=(
+            ToolParameter(name="first", required=False),
+            ToolParameter(name="second", required=False),
+            ToolParameter(name="k", required=False, keyword_only=True),
+        ),
+    )
+
+
+SEARCH = ToolSpec(
+    name="search",
+    doc="Look something up.",
+    parameters=(
+        ToolParameter(name="query", annotation="str"),
+        ToolParameter(name="k", annotation="int", required=False, default=3),
+        ToolParameter(name="site", annotation="str", required=False, default="", keyword_only=True),
+    ),
+    returns="list[str]",
+)
+TOKENS = ToolSpec(name="notepad.tokens", doc="How many.", returns="int", is_property=True)
+ADD = ToolSpec(
+    name="notepad.add", doc="Add.", parameters=(ToolParameter(name="item", annotation="str"),)
+)
+
+
 class Notebook:
     """A kernel with blocking methods."""
 
@@ -60,6 +90,13 @@ class Notebook:
     def run(self, code, timeout_s=10.0):
         return self.runner.run(self.kernel.execute(textwrap.dedent(code), timeout_s=timeout_s))
 
+    def execute(self, code, output_bytes=None):
+        work = self.kernel.execute(textwrap.dedent(code), timeout_s=10, output_bytes=output_bytes)
+        return self.runner.run(work)
+
+    def put_file(self, name, data):
+        self.runner.run(self.kernel.put_file(name, data))
+
     def value(self, code):
         result = self.run(code)
         assert result.status is CellStatus.OK, result.output
@@ -67,7 +104,8 @@ class Notebook:
 
     def bind(self, names, handler):
         async def bind():
-            self.kernel.bind_tools(names, handler)
+            specs = [anything(name) if isinstance(name, str) else name for name in names]
+            self.kernel.bind_tools(specs, handler)
 
         self.runner.run(bind())
 
@@ -282,6 +320,95 @@ def test_disk_and_inodes_are_bounded(shared):
     assert shared.value(code) == "True 16384"
 
 
+def test_outputs_are_counted_as_a_notebook_shows_them(notebook):
+    code = """
+        import subprocess, sys
+        print(1)
+        print(2)
+        print(3, file=sys.stderr)
+        display(4)
+        subprocess.run(["echo", "5"])
+    """
+    assert notebook.execute(code).outputs == 5
+    assert notebook.execute("print(1)\n1 / 0").outputs == 2
+    assert notebook.execute("x = 1").outputs == 0
+
+
+def test_a_cell_can_be_given_less_output(notebook):
+    result = notebook.execute("print('ä' * 100)", output_bytes=10)
+
+    assert result.output == "äääää\n[191 bytes of output dropped]\n"
+    assert notebook.execute("1", output_bytes=0).output == "\n[2 bytes of output dropped]\n"
+    assert notebook.execute("print('x' * 10)", output_bytes=1 << 40).output == "x" * 10 + "\n"
+
+
+def test_a_file_can_be_put_into_the_working_folder(notebook):
+    data = os.urandom(700_000)
+
+    notebook.put_file("data ü.bin", data)
+    notebook.put_file("data ü.bin", data[:-1])
+    notebook.put_file("empty.txt", b"")
+
+    digest = hashlib.sha256(data[:-1]).hexdigest()
+    code = "import hashlib; hashlib.sha256(open('data ü.bin', 'rb').read()).hexdigest()"
+    assert notebook.value(code) == repr(digest)
+    assert notebook.value("open('/workspace/empty.txt').read()") == "''"
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc/passwd", "../x", "a\0b", " x"])
+def test_a_file_needs_a_plain_name(notebook, name):
+    with pytest.raises(ValueError, match="plain name"):
+        notebook.put_file(name, b"")
+
+    assert notebook.value("1") == "1"
+
+
+def test_a_file_that_does_not_fit_ends_the_kernel_and_says_so(notebook):
+    with pytest.raises(
+        KernelDied, match=r"'big' of 73400320 bytes .*(ENOSPC|EFBIG).*workspace"
+    ) as it:
+        notebook.put_file("big", bytes(70 << 20))
+
+    assert it.value.cause is DeathCause.FILE
+
+
+@pytest.mark.parametrize(
+    "trap", ["os.symlink('/workspace/victim', 'x')", "os.mkfifo('x')", "os.mkdir('x')"]
+)
+def test_a_file_is_not_written_through_what_a_cell_left_there(notebook, trap):
+    notebook.run(f"import os\n{trap}")
+
+    with pytest.raises(KernelDied, match=r"ELOOP|ENXIO|EISDIR"):
+        notebook.put_file("x", b"text")
+
+
+def test_tools_look_like_python_functions_and_objects(notebook):
+    notebook.bind([SEARCH, TOKENS, ADD], echo)
+
+    shown = notebook.value("help(search)")
+    assert "search(query: str, k: int = 3, *, site: str = '') -> list[str]" in shown
+    assert "Look something up." in shown
+    assert "add(item: str)" in notebook.value("import inspect; help(notepad)")
+    assert notebook.value("notepad.add('x')") == "['notepad.add', ['x'], {}]"
+    assert notebook.value("notepad.tokens") == "['notepad.tokens', [], {}]"
+    assert notebook.run("notepad.tokens = 1").error_name == "AttributeError"
+
+
+def test_wrong_arguments_are_refused_before_anything_leaves_the_sandbox(notebook):
+    called = []
+
+    async def handler(name, arguments, keywords):
+        called.append(name)
+
+    notebook.bind([SEARCH], handler)
+
+    for call in ("search()", "search('a', 1, 'b')", "search('a', query='b')", "search(what='a')"):
+        result = notebook.run(call)
+        assert (result.error_name, called) == ("TypeError", []), call
+    assert notebook.run("search('a', site='b')").status is CellStatus.OK
+    assert called == ["search"]
+
+
 def test_threads_can_call_tools_at_once(notebook):
     notebook.bind(["slow"], echo)
     code = """
@@ -352,8 +479,9 @@ def test_a_fork_bomb_hits_the_process_limit(launch):
     [
         "b'\\xff' * 8",
         "b'\\x00\\x00\\x00\\x01\\xc1'",
-        "frame(['done', 99, 'ok', '', 0, None])",
+        "frame(['done', 99, 'ok', '', 0, None, 0])",
         "frame(['ready'])",
+        "frame(['filed', None])",
         "frame(['call', 1, 'search', 7, {}])",
         "b'\\x00\\x0f\\xff\\xff' + bytes(2 << 20)",
     ],

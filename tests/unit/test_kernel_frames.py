@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from actors.kernels.frames import (
     Call,
     Done,
+    Filed,
     FrameBudget,
     FrameReader,
     FrameViolation,
@@ -18,8 +19,10 @@ from actors.kernels.transcript import Transcript
 
 MESSAGES = [
     (["ready"], Ready()),
-    (["done", 1, "ok", "out", 0, None], Done(1, False, "out", 0, None)),
-    (["done", 2, "error", "", 7, "ValueError"], Done(2, True, "", 7, "ValueError")),
+    (["done", 1, "ok", "out", 0, None, 1], Done(1, False, "out", 0, None, 1)),
+    (["done", 2, "error", "", 7, "ValueError", 2], Done(2, True, "", 7, "ValueError", 2)),
+    (["filed", None], Filed(None)),
+    (["filed", "ENOSPC"], Filed("ENOSPC")),
     (["call", 3, "search", ["a"], {"k": 2}], Call(3, "search", ("a",), {"k": 2})),
 ]
 
@@ -49,12 +52,17 @@ def test_messages_do_not_depend_on_how_the_stream_is_cut(cuts):
         "ready",
         ["ready", 1],
         ["out", 1, "text"],
-        ["done", "1", "ok", "", 0, None],
-        ["done", 1, "fine", "", 0, None],
-        ["done", 1, "ok", b"", 0, None],
-        ["done", 1, "ok", "", -1, None],
-        ["done", 1, "ok", "", 0, 5],
-        ["done", 1, "ok", "", 0, "E" * 1000],
+        ["done", "1", "ok", "", 0, None, 0],
+        ["done", 1, "fine", "", 0, None, 0],
+        ["done", 1, "ok", b"", 0, None, 0],
+        ["done", 1, "ok", "", -1, None, 0],
+        ["done", 1, "ok", "", 0, 5, 0],
+        ["done", 1, "ok", "", 0, "E" * 1000, 0],
+        ["done", 1, "ok", "", 0, None, -1],
+        ["done", 1, "ok", "", 0, None],
+        ["filed"],
+        ["filed", 3],
+        ["filed", "E" * 1000],
         ["call", 1, "search", "a", {}],
         ["call", 1, "search", [], []],
         ["call", 1, 5, [], {}],
@@ -81,7 +89,7 @@ def test_an_oversized_frame_is_refused_from_its_header_alone():
 
 def test_the_byte_budget_holds_between_renewals():
     reader = FrameReader(FrameBudget(total_bytes=100))
-    frame = encode(["done", 1, "ok", "x" * 60, 0, None])
+    frame = encode(["done", 1, "ok", "x" * 60, 0, None, 0])
 
     reader.feed(frame)
     reader.renew()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from actors.kernels.sandboxed import seccomp
-from actors.kernels.sandboxed.capture import Capture
+from actors.kernels.sandboxed.capture import Capture, CapturedStream
 from actors.kernels.sandboxed.tracebacks import format_traceback
 
 SOURCES = Path(seccomp.__file__).parent
@@ -111,7 +111,23 @@ def test_captured_output_is_cut_at_the_limit_and_counted():
     capture.write("defg")
     capture.write("h")
 
-    assert capture.finish() == ("abcde", 3)
+    assert capture.finish() == ("abcde", 3, 3)
+
+
+def test_outputs_are_counted_as_a_notebook_shows_them():
+    capture = Capture()
+    capture.begin(100)
+    out, err = CapturedStream(capture, 1), CapturedStream(capture, 2)
+
+    print("one", "two", file=out)
+    print("three", file=out)
+    print("four", file=err)
+    print(end="", file=out)
+    capture.write("a value")
+    capture.write("another")
+    print("five", file=out)
+
+    assert capture.finish()[2] == 5
 
 
 def test_a_traceback_names_cells_and_causes():

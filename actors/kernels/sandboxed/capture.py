@@ -7,7 +7,7 @@ _DRAIN_BYTES = 1 << 16
 
 
 class Capture:
-    """Collects the output of the running cell.
+    """Collects the output of the running cell, and counts outputs as a notebook shows them.
 
     Python's streams write here directly; processes started by the cell write to a memory file on
     descriptors 1 and 2, which is drained before every write so that the order is kept.
@@ -19,21 +19,25 @@ class Capture:
         self._kept = bytearray()
         self._dropped = 0
         self._room = 0
+        self._outputs = 0
+        self._stream = ""
 
     def begin(self, limit: int) -> None:
         """Start a cell that may write ``limit`` bytes."""
         self._kept.clear()
         self._dropped, self._room = 0, limit
+        self._outputs, self._stream = 0, ""
 
-    def finish(self) -> tuple[str, int]:
-        """The text kept and the number of bytes dropped."""
+    def finish(self) -> tuple[str, int, int]:
+        """The text kept, the number of bytes dropped and the number of outputs."""
         self.drain()
-        return self._kept.decode("utf-8", "replace"), self._dropped
+        return self._kept.decode("utf-8", "replace"), self._dropped, self._outputs
 
-    def write(self, text: str) -> None:
-        """Append text."""
+    def write(self, text: str, stream: str = "") -> None:
+        """Append text: to ``stream``, or as an output of its own (a value, a traceback)."""
         self.drain()
-        self._append(text[: self._room + 1].encode("utf-8", "replace"), len(text))
+        self._count(stream)
+        self._append(text[: self._room + 1].encode("utf-8", "replace"), _size(text))
 
     def drain(self) -> None:
         """Append what went to descriptors 1 and 2 since the last time."""
@@ -44,15 +48,30 @@ class Capture:
             if size:
                 data = os.pread(self.descriptor, min(size, _DRAIN_BYTES), 0)
                 os.ftruncate(self.descriptor, 0)
+                self._count("stdout")
                 self._append(data, size)
         except OSError:  # user code closed or replaced the descriptor: its own loss
             self.descriptor = None
+
+    def _count(self, stream: str) -> None:
+        """Runs of one stream are one output."""
+        if not stream or stream != self._stream:
+            self._outputs += 1
+        self._stream = stream
 
     def _append(self, data: bytes, size: int) -> None:
         kept = data[: self._room]
         self._kept += kept
         self._room -= len(kept)
         self._dropped += max(size, len(data)) - len(kept)
+
+
+def _size(text: str) -> int:
+    """Bytes of ``text`` in UTF-8, without a second copy of it."""
+    if text.isascii():
+        return len(text)
+    pieces = range(0, len(text), _DRAIN_BYTES)
+    return sum(len(text[i : i + _DRAIN_BYTES].encode("utf-8", "replace")) for i in pieces)
 
 
 class CapturedStream(io.TextIOBase):
@@ -65,6 +84,7 @@ class CapturedStream(io.TextIOBase):
         """Write to ``capture``; ``fileno`` answers ``descriptor`` for the sake of subprocess."""
         self._capture = capture
         self._descriptor = descriptor
+        self._stream = "stderr" if descriptor == 2 else "stdout"
 
     def writable(self) -> bool:
         """Streams of a notebook can be written."""
@@ -78,5 +98,6 @@ class CapturedStream(io.TextIOBase):
         """Append ``text`` to the cell's output."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        self._capture.write(text)
+        if text:
+            self._capture.write(text, self._stream)
         return len(text)

@@ -1,12 +1,14 @@
 """The life of one kernel: run the host's cells one after the other, until the socket closes.
 
 Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [tool, ...]]``,
-``["file", name, data]``,
-``["ret", call, value]``, ``["err", call, exception, text]``.
-Kernel to host: ``["ready"]``, ``["done", cell, status, output, dropped, exception | None]``,
+``["file", name, data, goes_on]``, ``["ret", call, value]``,
+``["err", call, exception, text]``.
+Kernel to host: ``["ready"]``, ``["filed", problem | None]``,
+``["done", cell, status, output, dropped, exception | None, outputs]``,
 ``["call", call, name, [argument, ...], {keyword: argument}]``.
 """
 
+import errno
 import os
 import socket
 import sys
@@ -29,6 +31,8 @@ def serve(connection: socket.socket, shell: NotebookShell) -> None:
         request = channel.next_request()
         if request[0] == "tools":
             bind_tools(channel, request[1], shell.user_ns)
+        elif request[0] == "file":
+            channel.send(["filed", write_file(*request[1:])])
         else:
             _, cell, code, limit = request
             CAPTURE.begin(limit)
@@ -37,9 +41,9 @@ def serve(connection: socket.socket, shell: NotebookShell) -> None:
                 os._exit(0)
             interrupts.install()
             capture_streams()
-            output, dropped = CAPTURE.finish()
+            output, dropped, outputs = CAPTURE.finish()
             status = "error" if failure else "ok"
-            channel.send(["done", cell, status, output, dropped, failure])
+            channel.send(["done", cell, status, output, dropped, failure, outputs])
 
 
 def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | None:
@@ -54,6 +58,25 @@ def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | N
         return type(error).__name__
     failure = result.error_before_exec or result.error_in_exec
     return type(failure).__name__ if failure is not None else None
+
+
+def write_file(name: str, data: bytes, goes_on: bool) -> str | None:
+    """Write or go on writing a file of the working folder; what went wrong, or None.
+
+    Links that a cell left there are not followed, and a pipe does not block.
+    """
+    flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    flags |= os.O_APPEND if goes_on else os.O_CREAT | os.O_TRUNC
+    try:
+        handle = os.open(f"/workspace/{name}", flags, 0o644)
+        try:
+            while data:
+                data = data[os.write(handle, data) :]
+        finally:
+            os.close(handle)
+    except OSError as error:
+        return f"{errno.errorcode.get(error.errno or 0, '')}: {error.strerror}"
+    return None
 
 
 def capture_streams() -> None:

@@ -56,7 +56,10 @@ def _function(
     channel: Channel, name: str, doc: str, signature: inspect.Signature
 ) -> Callable[..., Any]:
     def tool(*arguments: Any, **keywords: Any) -> Any:
-        signature.bind(*arguments, **keywords)
+        try:
+            signature.bind(*arguments, **keywords)
+        except TypeError as error:
+            raise TypeError(f"{name}() {error}") from None
         return channel.call(name, arguments, keywords)
 
     tool.__name__ = tool.__qualname__ = name.rpartition(".")[2]

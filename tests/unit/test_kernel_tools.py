@@ -1,0 +1,144 @@
+"""Tools of the notebook: what a description may say, and what it becomes in the sandbox."""
+
+import inspect
+import socket
+import threading
+
+import msgpack
+import pytest
+
+from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
+from actors.kernels.sandboxed.toolclient import bind_tools
+
+QUERY = ToolParameter(name="query", annotation="str")
+LIMIT = ToolParameter(name="limit", required=False, default=3)
+SITE = ToolParameter(name="site", annotation="str", required=False, default="", keyword_only=True)
+SEARCH = ToolSpec(
+    name="search", doc="Look it up.", parameters=(QUERY, LIMIT, SITE), returns="list[str]"
+)
+TOKENS = ToolSpec(name="context.tokens", doc="How many.", returns="int", is_property=True)
+DROP = ToolSpec(name="context.drop", doc="Drop one.", parameters=(QUERY,))
+
+
+@pytest.fixture
+def host():
+    """The host's end of a channel, and the namespace that has the tools."""
+    ours, theirs = socket.socketpair()
+    namespace = {}
+    with ours, theirs:
+        bind_tools(
+            Channel(theirs, Interrupts()), [t.wire() for t in (SEARCH, TOKENS, DROP)], namespace
+        )
+        yield ours, namespace
+
+
+def answer(host, reply):
+    """Answer one call in the background; what was asked is in the list afterwards."""
+    asked = []
+
+    def serve():
+        length = int.from_bytes(host.recv(4, socket.MSG_WAITALL), "big")
+        asked.append(msgpack.unpackb(host.recv(length, socket.MSG_WAITALL)))
+        body = msgpack.packb(reply)
+        host.sendall(len(body).to_bytes(4, "big") + body)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    return thread, asked
+
+
+@pytest.mark.parametrize("name", ["", "a b", "class", "a.b.c", "a.", ".a", "1a", "a.def"])
+def test_a_tool_needs_a_name_that_python_knows(name):
+    with pytest.raises(ValueError, match="must be called"):
+        ToolSpec(name=name, doc="")
+
+
+def test_only_a_member_can_be_a_property():
+    with pytest.raises(ValueError, match="property"):
+        ToolSpec(name="tokens", doc="", is_property=True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ((LIMIT, QUERY), "in this order"),
+        ((SITE, QUERY), "in this order"),
+        ((SITE, LIMIT), "in this order"),
+        ((QUERY, QUERY), "two parameters of one name"),
+    ],
+)
+def test_parameters_come_in_an_order_that_python_knows(parameters, problem):
+    with pytest.raises(ValueError, match=problem):
+        ToolSpec(name="search", doc="", parameters=parameters)
+
+
+def test_the_signature_in_the_notebook_is_the_one_of_the_system_prompt(host):
+    _, namespace = host
+
+    shown = f"search{inspect.signature(namespace['search'])}"
+
+    assert (
+        shown == SEARCH.signature == ("search(query: str, limit=3, *, site: str = '') -> list[str]")
+    )
+    assert inspect.getdoc(namespace["search"]) == "Look it up."
+    assert TOKENS.signature == "context.tokens: int"
+
+
+def test_members_are_methods_and_properties_of_one_object(host):
+    _, namespace = host
+    context = namespace["context"]
+
+    assert inspect.getdoc(type(context).tokens) == "How many."
+    assert str(inspect.signature(context.drop)) == "(query: str)"
+    with pytest.raises(AttributeError):
+        context.tokens = 3
+    with pytest.raises(AttributeError):
+        context.other = 3
+
+
+def test_wrong_arguments_send_nothing(host):
+    end, namespace = host
+    search = namespace["search"]
+
+    for arguments, keywords in [((), {}), (("a", 1, 2), {}), (("a",), {"query": "b"})]:
+        with pytest.raises(TypeError):
+            search(*arguments, **keywords)
+
+    end.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        end.recv(1)
+
+
+def test_a_call_carries_its_arguments_as_given(host):
+    end, namespace = host
+    thread, asked = answer(end, ["ret", 1, ["found"]])
+
+    assert namespace["search"]("a", site="b") == ["found"]
+
+    thread.join(5)
+    assert asked == [["call", 1, "search", ["a"], {"site": "b"}]]
+
+
+def test_a_property_is_read_on_the_host(host):
+    end, namespace = host
+    thread, asked = answer(end, ["ret", 1, 42])
+
+    assert namespace["context"].tokens == 42
+
+    thread.join(5)
+    assert asked == [["call", 1, "context.tokens", [], {}]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "raised"),
+    [("KeyError", KeyError), ("SystemExit", ToolError), ("ToolError", ToolError)],
+)
+def test_only_usual_exceptions_arrive_as_themselves(host, kind, raised):
+    end, namespace = host
+    thread, _ = answer(end, ["err", 1, kind, "no"])
+
+    with pytest.raises(raised, match="no"):
+        namespace["context"].drop("a")
+
+    thread.join(5)
