@@ -21,7 +21,7 @@ import uvloop
 from actors.episode import EpisodeRunner
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
-from actors.wiring import make_policy, make_runner, make_searcher
+from actors.wiring import make_policy, make_runner, run_corpora, started_tools
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, PolicyMismatch
@@ -135,34 +135,38 @@ def write_episodes(
 async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:
     """Run every suite and write its score and its episodes."""
     policy = make_policy(config)
-    kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
+    kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=config.kernel.idle)
     try:
         await kernels.start()
         for suite in suites:
-            searcher = make_searcher(config, suite.corpus, disabled=suite.search_disabled)
-            runner = make_runner(
-                config,
-                actor_id="evaluate",
-                policy=policy,
-                kernels=kernels,
-                searchers={"train": searcher, "heldout": searcher, "unseen": searcher},
-            )
-            tasks = first_of_each_family(read_tasks(Path(suite.tasks)), suite.per_family)
-            started = time.monotonic()
-            trajectories = await run_suite(suite, tasks, runner, in_flight=config.actors.episodes)
-            version = pinned_version(suite, trajectories)
-            score = SuiteScore(
-                suite=suite,
-                weight_version=version,
-                seconds=time.monotonic() - started,
-                families=family_scores(tasks, trajectories),
-            )
-            write_episodes(out / f"{suite.name}.jsonl", tasks, trajectories, version)
-            write_score(score, out / f"{suite.name}.json")
-            _report(score)
+            corpora = dict.fromkeys((*run_corpora(config), "unseen"), suite.corpus)
+            async with started_tools(
+                config, corpora, search_disabled=suite.search_disabled
+            ) as tools:
+                runner = make_runner(
+                    config, actor_id="evaluate", policy=policy, kernels=kernels, tools=tools
+                )
+                await evaluate_suite(suite, runner, out, in_flight=config.actors.episodes)
     finally:
         await kernels.close()
         await policy.close()
+
+
+async def evaluate_suite(suite: Suite, runner: EpisodeRunner, out: Path, *, in_flight: int) -> None:
+    """Run one suite and write its score and its episodes."""
+    tasks = first_of_each_family(read_tasks(Path(suite.tasks)), suite.per_family)
+    started = time.monotonic()
+    trajectories = await run_suite(suite, tasks, runner, in_flight=in_flight)
+    version = pinned_version(suite, trajectories)
+    score = SuiteScore(
+        suite=suite,
+        weight_version=version,
+        seconds=time.monotonic() - started,
+        families=family_scores(tasks, trajectories),
+    )
+    write_episodes(out / f"{suite.name}.jsonl", tasks, trajectories, version)
+    write_score(score, out / f"{suite.name}.json")
+    _report(score)
 
 
 def _report(score: SuiteScore) -> None:

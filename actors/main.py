@@ -13,7 +13,7 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
-from actors.wiring import LOOPBACK, make_policy, make_runner, make_searchers
+from actors.wiring import LOOPBACK, make_policy, make_runner, started_tools
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
@@ -24,34 +24,24 @@ log = logging.getLogger(__name__)
 
 async def serve(config: Config, actor_id: str, folder: Path) -> None:
     """Run episodes for the coordinator until it drains this actor; write the totals."""
-    launcher = make_launcher(config.kernel)
+    launcher = make_launcher(config.kernel, config.sandbox)
     policy = make_policy(config)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
-    transport = config.transport
-    link = CoordinatorLink(
-        f"tcp://{LOOPBACK}:{transport.port}",
-        actor_id=actor_id,
-        run_id=config.run.name,
-        credit=config.actors.episodes,
-        kernel_level=launcher.level,
-        heartbeat_s=transport.heartbeat_s,
-        resend_s=transport.resend_s,
-        silence_s=transport.silence_s,
-    )
     try:
-        runner = make_runner(
-            config,
-            actor_id=actor_id,
-            policy=policy,
-            kernels=kernels,
-            searchers=make_searchers(config),
-        )
         await kernels.start()
-        lost = await run_leases(link, runner)
+        link = make_link(config, actor_id, launcher.level)
+        try:
+            async with started_tools(config) as tools:
+                runner = make_runner(
+                    config, actor_id=actor_id, policy=policy, kernels=kernels, tools=tools
+                )
+                lost = await run_leases(link, runner)
+        finally:
+            link.close()
         log.info("actor finished unacknowledged=%d", lost)
         totals = {
             "actor_id": actor_id,
-            "launcher": config.kernel.launcher,
+            "launcher": launcher.name,
             "kernel_level": launcher.level,
             "kernels_started": kernels.statistics().started,
             "requests": policy.statistics().requests,
@@ -62,9 +52,23 @@ async def serve(config: Config, actor_id: str, folder: Path) -> None:
         (folder / "actors").mkdir(exist_ok=True)
         (folder / "actors" / f"{actor_id}.json").write_text(json.dumps(totals, indent=1))
     finally:
-        link.close()
         await kernels.close()
         await policy.close()
+
+
+def make_link(config: Config, actor_id: str, kernel_level: str) -> CoordinatorLink:
+    """The actor's side of the transport, not connected yet."""
+    transport = config.transport
+    return CoordinatorLink(
+        f"tcp://{LOOPBACK}:{transport.port}",
+        actor_id=actor_id,
+        run_id=config.run.name,
+        credit=config.actors.episodes,
+        kernel_level=kernel_level,
+        heartbeat_s=transport.heartbeat_s,
+        resend_s=transport.resend_s,
+        silence_s=transport.silence_s,
+    )
 
 
 def main() -> int:

@@ -1,16 +1,20 @@
 """Builds the objects that rollouts and evaluations share, from a resolved configuration."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from actors.agent.loop import AgentLoop
+from actors.agent.prompt import load_template
 from actors.episode import EpisodeRunner
 from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
+from actors.rewards.scorer import Scorer
 from actors.tokenizer import FileTokenizer
-from actors.tools.search import SearchIndex
-from actors.tools.toolbox import NoSearch, Searcher
+from actors.tools.catalogue import make_tools
+from actors.tools.tool import Tool
 from common.chat import ChatRenderer
-from common.config import Config, Tasks
+from common.config import Config
 
 LOOPBACK = "127.0.0.1"
 
@@ -30,24 +34,33 @@ def make_policy(config: Config) -> PolicyClient:
     )
 
 
-def make_searchers(config: Config) -> dict[str, Searcher]:
-    """The search tool of each corpus name that a task may have."""
-    tasks: Tasks = config.tasks
-    paths = {"train": tasks.train_corpus, "heldout": tasks.heldout_corpus or tasks.train_corpus}
-    return {name: make_searcher(config, path) for name, path in paths.items()}
+@asynccontextmanager
+async def started_tools(
+    config: Config, corpora: Mapping[str, str] | None = None, *, search_disabled: bool = False
+) -> AsyncIterator[dict[str, Tool]]:
+    """The shared tools of the configuration, started, and closed again at the end.
+
+    Args:
+        config: names the tools.
+        corpora: index file of each corpus name that a task may have; those of the training run
+            unless given.
+        search_disabled: ``search`` finds nothing (a control experiment).
+
+    Raises:
+        ConfigError, EnvironmentFault, InputError: a tool cannot work; says what to do.
+    """
+    tools = make_tools(config, corpora or run_corpora(config), search_disabled=search_disabled)
+    async with AsyncExitStack() as stack:
+        for tool in tools.values():
+            stack.push_async_callback(tool.close)
+            await tool.start()
+        yield tools
 
 
-def make_searcher(config: Config, corpus: str, *, disabled: bool = False) -> Searcher:
-    """The search tool over one corpus; a run without a corpus finds nothing."""
-    search = config.search
-    if disabled or search.disabled or not corpus:
-        return NoSearch()
-    return SearchIndex(
-        Path(corpus),
-        match=search.match,
-        results=search.results,
-        max_characters=search.max_characters,
-    )
+def run_corpora(config: Config) -> dict[str, str]:
+    """The index file of each corpus name that a task of the run may have."""
+    tasks = config.tasks
+    return {"train": tasks.train_corpus, "heldout": tasks.heldout_corpus or tasks.train_corpus}
 
 
 def make_runner(
@@ -56,23 +69,30 @@ def make_runner(
     actor_id: str,
     policy: PolicyClient,
     kernels: KernelPool,
-    searchers: Mapping[str, Searcher],
+    tools: Mapping[str, Tool],
 ) -> EpisodeRunner:
-    """An episode runner over these parts.
+    """An episode runner over these parts; ``tools`` are started.
 
     Raises:
         InputError: the model folder has no usable tokenizer.
+        ConfigError: a tool, reward term or prompt template cannot be used.
     """
     tokenizer = FileTokenizer(Path(config.model.path))
+    loop = AgentLoop(
+        agent=config.agent,
+        kernels=kernels,
+        tools=tools,
+        prompt=load_template(config.agent.system_prompt),
+        cell_timeout_s=config.kernel.cell_timeout_s,
+        output_bytes=config.kernel.output_bytes,
+    )
     return EpisodeRunner(
         actor_id=actor_id,
         policy=policy,
-        kernels=kernels,
+        loop=loop,
         tokenizer=tokenizer,
-        renderer=ChatRenderer(tokenizer, "", tokenizer.added_tokens),
-        searchers=searchers,
-        agent=config.agent,
-        rewards=config.rewards,
+        renderer=ChatRenderer(tokenizer, tokenizer.added_tokens),
+        scorer=Scorer(config.rewards),
         max_context=config.model.max_context,
-        cell_timeout_s=config.kernel.cell_timeout_s,
+        direct=config.agent.mode == "direct",
     )

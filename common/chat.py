@@ -34,6 +34,7 @@ SPECIAL_TOKENS = (
 MAX_OVERSHOOT = 16
 """Characters that a last token may hold beyond the end of the action."""
 
+_TURN_ENDS = ("<|im_end|>", "<|endoftext|>")
 _TAG = r"</?(?:think|code|output)>"
 _RESERVED = re.compile(rf"<(?=\|)|{_TAG}")
 _ACTION = re.compile(r"\s*<think>(.*?)</think>\s*<code>(.*?)</code>(.*)", re.DOTALL)
@@ -105,11 +106,18 @@ def _break(match: re.Match[str]) -> str:
     return f"{tag[0]} {tag[1:]}"
 
 
-def prompt_text(question: str, system_prompt: str = "", reserved: Iterable[str] = ()) -> str:
+def prompt_text(
+    question: str, system: str = "", notepad: str = "", reserved: Iterable[str] = ()
+) -> str:
     """The start of a segment, up to where the first action begins."""
-    system = f"<|im_start|>system\n{system_prompt}<|im_end|>\n" if system_prompt.strip() else ""
-    asked = escape_tags(question, reserved)
-    return f"{system}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+    head = f"<|im_start|>system\n{system}<|im_end|>\n" if system.strip() else ""
+    asked = escape_tags(task_text(question, notepad), reserved)
+    return f"{head}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+
+
+def task_text(question: str, notepad: str = "") -> str:
+    """What the policy is asked: the question and, if there is one, its notepad."""
+    return f"{question}\n\nYour notepad:\n{notepad}" if notepad else question
 
 
 def action_text(action: ParsedAction) -> str:
@@ -127,17 +135,13 @@ class ChatRenderer:
 
     Args:
         tokenizer: the policy's tokenizer.
-        system_prompt: text of the system turn; empty for none. It may hold tags.
         reserved: added tokens of the tokenizer beyond ``SPECIAL_TOKENS`` that text from outside
             must not forge, e.g. ``tokenizer.get_added_vocab()``.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, system_prompt: str = "", reserved: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, reserved: Iterable[str] = ()) -> None:
         """Look up which tags are single tokens."""
         self._tokenizer = tokenizer
-        self._system_prompt = system_prompt
         self._reserved = tuple(token for token in reserved if token not in SPECIAL_TOKENS)
         self._single = {
             tag: ids[0] for tag in SPECIAL_TOKENS if len(ids := tokenizer.encode(tag)) == 1
@@ -146,7 +150,7 @@ class ChatRenderer:
     @property
     def stop_token_ids(self) -> tuple[int, ...]:
         """Ids that end an action: its closing tag and the ends of turn and text, where single."""
-        stops = (ACTION_END, "<|im_end|>", "<|endoftext|>")
+        stops = (ACTION_END, *_TURN_ENDS)
         return tuple(self._single[tag] for tag in stops if tag in self._single)
 
     @property
@@ -154,9 +158,20 @@ class ChatRenderer:
         """Strings that end an action; empty where its closing tag is a single token."""
         return () if ACTION_END in self._single else (ACTION_END,)
 
-    def prompt(self, question: str) -> list[int]:
-        """Token ids of the start of a segment, up to where the first action begins."""
-        return self._tokenizer.encode(prompt_text(question, self._system_prompt, self._reserved))
+    @property
+    def turn_end_token_ids(self) -> tuple[int, ...]:
+        """Ids that end a turn, where single: an answer without code goes on to there."""
+        return tuple(self._single[tag] for tag in _TURN_ENDS if tag in self._single)
+
+    def prompt(self, question: str, system: str = "", notepad: str = "") -> list[int]:
+        """Token ids of the start of a segment, up to where the first action begins.
+
+        Args:
+            question: the task; its tags are escaped.
+            system: text of the system turn; empty for none. It may hold tags.
+            notepad: shown after the question; its tags are escaped.
+        """
+        return self._tokenizer.encode(prompt_text(question, system, notepad, self._reserved))
 
     def observation(self, text: str) -> list[int]:
         """Token ids of an observation, up to where the next action begins."""

@@ -278,9 +278,13 @@ class Agent:
     """Sampling temperature of training episodes."""
     episode_timeout_s: float = 120.0
     """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
+    format_reminders: int = 0
+    """Actions per episode that do not parse and are answered with a reminder of the format; the
+    next one ends the episode."""
     trim: Literal["none", "soft", "hard"] = "none"
     """When the context is full: end the episode; or go on in a new segment with task, notepad
-    and the latest steps that fit into half of it (``soft``), or with task and notepad only."""
+    and the latest steps that fit into half of it (``soft``), or with task, notepad and the
+    newest step only (``hard``)."""
     max_segments: int = 8
     """Segments per episode; each trim, and each change through ``context``, starts one."""
     notepad_characters: int = 4000
@@ -308,6 +312,15 @@ class Rewards:
     """Weights by term name, over the preset's; ``package.module:name`` for one of your own."""
     process_requires_submission: bool = False
     """Terms about the way (``format``, ``code``) count only in episodes that submit an answer."""
+    length_tokens: int = 4096
+    """Tokens sampled in an episode at which the term ``length`` reaches 1."""
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        _require(
+            self.length_tokens >= 1,
+            f"rewards.length_tokens must be at least 1, got {self.length_tokens}",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -81,8 +81,10 @@ class Conversation(Protocol):
         """Append the observation of ``step``."""
         ...
 
-    async def sample(self, step: int, on_delta: DeltaListener | None = None) -> Sample:
-        """Let the policy write the action of ``step``, and append it.
+    async def sample(
+        self, step: int, *, max_tokens: int, on_delta: DeltaListener | None = None
+    ) -> Sample:
+        """Let the policy write the action of ``step``, at most ``max_tokens``, and append it.
 
         Raises:
             PolicyServerError: no answer after all retries.

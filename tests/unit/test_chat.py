@@ -39,9 +39,9 @@ def test_an_episode_is_written_as_question_actions_and_outputs() -> None:
 
 
 def test_a_system_prompt_comes_first_and_an_empty_one_leaves_nothing() -> None:
-    with_system = prompt_text("Who?", system_prompt="Be brief.")
+    with_system = prompt_text("Who?", system="Be brief.")
     assert with_system.startswith("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n")
-    assert prompt_text("Who?", system_prompt=" ").startswith("<|im_start|>user")
+    assert prompt_text("Who?", system=" ").startswith("<|im_start|>user")
 
 
 def test_a_single_closing_tag_stops_by_token_and_a_split_one_by_string() -> None:

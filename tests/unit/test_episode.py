@@ -2,83 +2,25 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
+from actors.agent.loop import AgentLoop
+from actors.agent.prompt import PromptTemplate
 from actors.episode import EpisodeRunner
-from actors.kernels.interface import CellResult, CellStatus, KernelDied
-from actors.tokenizer import FileTokenizer
-from actors.tools.toolbox import NoSearch
+from actors.kernels.interface import DeathCause, KernelDied
+from actors.rewards.scorer import Scorer
+from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
-from common.config import Agent, Rewards
+from common.config import Agent, Config, Rewards
 from common.errors import PolicyServerError
-from common.generation import Generation
 from common.messages import NOT_AN_ACTION, Outcome, Purpose, Task, TaskLease, Trajectory
+from tests.scripted_agent import TOKENIZER, FakeKernel, FakePool, ScriptedPolicy
 
-MODEL = Path(__file__).resolve().parents[2] / "launch" / "presets" / "warmstart"
-TOKENIZER = FileTokenizer(MODEL)
 SEARCH = '<think>look</think><code>print(search("x"))</code>'
 SUBMIT = '<think>done</think><code>submit_final_answer("Port Alden")</code>'
 TASK = Task(task_id="t", question="Where was Anna Keller born?", answers=("Port Alden",))
-
-
-class ScriptedPolicy:
-    """Samples the given texts in order, each token with log-probability -0.5 by version 3."""
-
-    def __init__(self, *actions: str | Exception) -> None:
-        self.actions = list(actions)
-        self.prompts: list[list[int]] = []
-
-    async def generate(self, prompt_ids: Sequence[int], **_: Any) -> Generation:
-        self.prompts.append(list(prompt_ids))
-        action = self.actions.pop(0)
-        if isinstance(action, Exception):
-            raise action
-        ids = np.array(TOKENIZER.encode(action), dtype=np.int32)
-        return Generation(
-            token_ids=ids,
-            logprobs=np.full(len(ids), -0.5, dtype=np.float32),
-            versions=np.full(len(ids), 3, dtype=np.int32),
-            finish_reason="stop",
-        )
-
-
-class FakeKernel:
-    """Prints ``output``; a cell with ``submit`` in it submits, through the bound tool."""
-
-    kernel_id, level, alive = "k", "fake", True
-
-    def __init__(self, output: str, fault: Exception | None, hangs: bool) -> None:
-        self.output, self.fault, self.hangs = output, fault, hangs
-        self.handler: Callable[..., Awaitable[Any]] | None = None
-
-    def bind_tools(self, names: Sequence[str], handler: Callable[..., Awaitable[Any]]) -> None:
-        self.handler = handler
-
-    async def execute(self, code: str, *, timeout_s: float) -> CellResult:
-        if self.fault is not None:
-            raise self.fault
-        if self.hangs:
-            await asyncio.Event().wait()
-        if "submit" in code and self.handler is not None:
-            await self.handler("submit_final_answer", ("Port Alden",), {})
-        return CellResult(
-            status=CellStatus.OK, output=self.output, dropped_bytes=0, error_name=None, seconds=0.01
-        )
-
-
-class FakePool:
-    def __init__(self, kernel: FakeKernel) -> None:
-        self.kernel = kernel
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[FakeKernel]:
-        yield self.kernel
 
 
 def play(
@@ -87,22 +29,27 @@ def play(
     output: str = "a page",
     fault: Exception | None = None,
     hangs: bool = False,
-    max_steps: int = 3,
     max_context: int = 400,
     task: Task = TASK,
-    timeout_s: float = 5.0,
+    **agent: Any,
 ) -> Trajectory:
+    settings = Agent(**{"max_steps": 3, "max_action_tokens": 32, "episode_timeout_s": 5.0, **agent})
+    loop = AgentLoop(
+        agent=settings,
+        kernels=FakePool(FakeKernel(output, fault, hangs)),  # type: ignore[arg-type]
+        tools=make_tools(Config(agent=settings), {"train": ""}),
+        prompt=PromptTemplate(""),
+        cell_timeout_s=1.0,
+    )
     runner = EpisodeRunner(
         actor_id="a0",
         policy=policy,  # type: ignore[arg-type]
-        kernels=FakePool(FakeKernel(output, fault, hangs)),  # type: ignore[arg-type]
+        loop=loop,
         tokenizer=TOKENIZER,
         renderer=ChatRenderer(TOKENIZER),
-        searchers={"train": NoSearch()},
-        agent=Agent(max_steps=max_steps, max_action_tokens=32, episode_timeout_s=timeout_s),
-        rewards=Rewards(),
+        scorer=Scorer(Rewards(preset="none", terms={"exact_match": 1.0, "unparsable": -0.1})),
         max_context=max_context,
-        cell_timeout_s=1.0,
+        direct=settings.mode == "direct",
     )
     lease = TaskLease(
         lease_id="l",
@@ -171,7 +118,7 @@ def test_dead_kernel_is_the_policys_doing_and_scores_nothing() -> None:
 
 
 def test_cell_that_outlasts_the_episode_is_the_policys_doing() -> None:
-    trajectory = play(ScriptedPolicy(SEARCH), hangs=True, timeout_s=0.05)
+    trajectory = play(ScriptedPolicy(SEARCH), hangs=True, episode_timeout_s=0.05)
 
     assert trajectory.outcome is Outcome.TIMED_OUT
     assert trajectory.failure == ""
@@ -193,10 +140,39 @@ def test_failure_of_ours_drops_the_trajectory_and_says_why(error: Exception, fai
     assert re.search(failure, trajectory.failure)
 
 
-def test_task_of_an_unknown_corpus_fails_alone() -> None:
-    task = Task(task_id="t", question="?", answers=("x",), corpus="nowhere")
+def test_kernel_that_cannot_be_had_drops_the_trajectory() -> None:
+    died = KernelDied("the zygote is gone", DeathCause.LAUNCHER_DIED)
 
-    trajectory = play(ScriptedPolicy(), task=task)
+    trajectory = play(ScriptedPolicy(SEARCH), fault=died)
 
     assert trajectory.outcome is Outcome.INFRASTRUCTURE
-    assert trajectory.failure == "KeyError: 'nowhere'"
+    assert trajectory.failure == "KernelDied (launcher_died): the zygote is gone"
+
+
+def test_tokens_of_an_episode_are_bounded() -> None:
+    length = len(TOKENIZER.encode(SEARCH))
+
+    trajectory = play(ScriptedPolicy(SEARCH, SUBMIT), max_tokens=length)
+
+    assert trajectory.outcome is Outcome.OUT_OF_TOKENS
+    assert trajectory.tokens_generated == length
+    assert [step.observation for step in trajectory.steps] == ["a page"]
+
+
+def test_unparsable_action_is_forgiven_as_often_as_configured() -> None:
+    trajectory = play(ScriptedPolicy("no tags", SUBMIT), format_reminders=1)
+
+    assert trajectory.outcome is Outcome.SUBMITTED
+    assert "one think block" in trajectory.steps[0].observation
+    assert trajectory.steps[0].status == ""
+
+
+def test_direct_mode_takes_the_whole_message_as_the_answer() -> None:
+    message = "<think>I know it</think>Port Alden<|im_end|>"
+
+    trajectory = play(ScriptedPolicy(message), mode="direct")
+
+    assert trajectory.outcome is Outcome.SUBMITTED
+    assert trajectory.answer == "Port Alden"
+    assert trajectory.step_rewards.tolist() == [1.0]
+    assert trajectory.kernel_level == ""

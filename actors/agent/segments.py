@@ -22,6 +22,11 @@ class SegmentBuilder:
         """Tokens so far."""
         return len(self.token_ids)
 
+    @property
+    def has_actions(self) -> bool:
+        """Whether anything was sampled in it."""
+        return any(index != NOT_AN_ACTION for index in self._action_index)
+
     def give(self, token_ids: Sequence[int]) -> None:
         """Append tokens that nobody sampled: prompt, observation."""
         count = len(token_ids)

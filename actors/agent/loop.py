@@ -1,0 +1,306 @@
+"""The loop of one episode: think, write a cell, observe its output, until an answer.
+
+consumes   a task and a conversation with the policy
+produces   an ``Episode``, whatever happens: failures of ours are marked, failures of the policy
+           (time-outs, dead kernels, actions that do not parse) are kept
+waits for  the policy, the kernel pool, a running cell; each with its own deadline
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from actors.agent.context_tool import ContextTool
+from actors.agent.conversation import Conversation, Opening
+from actors.agent.events import Episode, EpisodeListener
+from actors.agent.notepad import Notepad
+from actors.agent.observations import FORMAT_REMINDER, Observer, direct_answer
+from actors.agent.prompt import PromptTemplate
+from actors.agent.toolbox import Toolbox, ToolSet
+from actors.agent.window import ContextWindow
+from actors.kernels.interface import DeathCause, Kernel, KernelDied
+from actors.kernels.pool import KernelPool
+from actors.tools.tool import Tool
+from common.chat import ParsedAction, parse_action
+from common.config import Agent
+from common.errors import InputError, LZeroError
+from common.messages import Outcome, Step, Task
+
+log = logging.getLogger(__name__)
+
+_KERNEL, _CELL, _POLICY = "a kernel", "a running cell", "the policy server"
+
+
+@dataclass(slots=True)
+class _State:
+    """What an episode has done so far."""
+
+    task: Task
+    conversation: Conversation
+    listener: EpisodeListener | None
+    observer: Observer
+    toolbox: Toolbox
+    steps: list[Step]
+    outputs: list[str]
+    kernel_level: str = ""
+    cells: int = 0
+    cell_s: float = 0.0
+    tokens: int = 0
+    output_bytes: int = 0
+    reminders: int = 0
+    waiting_for: str = ""
+
+
+class AgentLoop:
+    """Runs episodes with one configuration; safe to run many at once."""
+
+    def __init__(
+        self,
+        *,
+        agent: Agent,
+        kernels: KernelPool | None,
+        tools: Mapping[str, Tool],
+        prompt: PromptTemplate,
+        cell_timeout_s: float,
+        output_bytes: int = 65536,
+    ) -> None:
+        """Run cells in ``kernels`` (None is enough for direct mode) with these shared ``tools``.
+
+        Args:
+            agent: mode, budgets and tools of an episode.
+            kernels: a fresh one is taken for each episode.
+            tools: shared tools by configured name, started.
+            prompt: template of the system prompt.
+            cell_timeout_s: wall time of a cell.
+            output_bytes: output kept of a cell, before the budget of the episode.
+        """
+        self._agent, self._kernels, self._prompt = agent, kernels, prompt
+        self._cell_timeout_s, self._output_bytes = cell_timeout_s, output_bytes
+        self._tools = ToolSet(agent, tools)
+
+    async def run(
+        self, task: Task, conversation: Conversation, listener: EpisodeListener | None = None
+    ) -> Episode:
+        """Run one episode; never raises but for cancellation."""
+        state: _State | None = None
+        failure = ""
+        try:
+            state = self._begin(task, conversation, listener)
+            async with asyncio.timeout(self._agent.episode_timeout_s):
+                outcome = await self._episode(state)
+        except TimeoutError:
+            outcome, failure = self._time_out(state)
+        except KernelDied as error:
+            outcome, failure = _kernel_death(state, error)
+            log.info("kernel died task=%s reason=%s", task.task_id, error)
+        except LZeroError as error:
+            outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
+            log.warning("episode failed task=%s reason=%s", task.task_id, error)
+        except Exception as error:  # one episode must never end the run
+            outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
+            log.exception("episode failed task=%s", task.task_id)
+        return _episode_of(state, outcome, failure)
+
+    def _begin(
+        self, task: Task, conversation: Conversation, listener: EpisodeListener | None
+    ) -> _State:
+        window, notepad = ContextWindow(), Notepad(self._agent.notepad_characters)
+        steps: list[Step] = []
+        outputs: list[str] = []
+        system = self._system_prompt(task)
+
+        def opening() -> Opening:
+            return Opening(system=system, task=task.question, notepad=notepad.read())
+
+        observer = Observer(
+            self._agent, conversation, window=window, notepad=notepad, opening=opening
+        )
+        context = ContextTool(
+            conversation=conversation,
+            window=window,
+            steps=steps,
+            outputs=outputs,
+            opening=opening,
+            may_change=lambda: observer.segments < self._agent.max_segments,
+        )
+        toolbox = Toolbox(task, self._agent, tools=self._tools, notepad=notepad, context=context)
+        conversation.begin(opening())
+        return _State(task, conversation, listener, observer, toolbox, steps, outputs)
+
+    def _system_prompt(self, task: Task) -> str:
+        specs = self._tools.specs if self._agent.mode == "agent" else ()
+        return self._prompt.render(self._agent, specs, [Path(file).name for file in task.files])
+
+    def _time_out(self, state: _State | None) -> tuple[Outcome, str]:
+        """The policy's own time-out scores nothing and stays; one that we caused is dropped."""
+        limit_s = self._agent.episode_timeout_s
+        if state is not None and (state.waiting_for == _CELL or state.cell_s > limit_s / 2):
+            return Outcome.TIMED_OUT, ""
+        waiting_for = state.waiting_for if state is not None else ""
+        return Outcome.INFRASTRUCTURE, (
+            f"EpisodeTimeout: {limit_s:.0f} s (agent.episode_timeout_s) passed waiting for "
+            f"{waiting_for or 'nothing in particular'}"
+        )
+
+    async def _episode(self, state: _State) -> Outcome:
+        conversation = state.conversation
+        if conversation.tokens + self._agent.max_action_tokens > conversation.limit:
+            return Outcome.OUT_OF_CONTEXT
+        if self._agent.mode == "direct":
+            return await self._answer_directly(state)
+        if self._kernels is None:
+            raise InputError("agent mode needs kernels; use agent.mode = 'direct' without them")
+        state.waiting_for = _KERNEL
+        async with self._kernels.slot() as kernel:
+            state.kernel_level = kernel.level
+            for file in state.task.files:
+                await _attach(kernel, Path(file))
+            kernel.bind_tools(state.toolbox.specs, state.toolbox.handle)
+            return await self._steps(state, kernel)
+
+    async def _answer_directly(self, state: _State) -> Outcome:
+        """One message, of which the text after the thinking is the answer."""
+        text = await self._sample(state)
+        state.toolbox.answer = direct_answer(text) or None
+        self._tell_step(state)
+        return Outcome.SUBMITTED if state.toolbox.answer else Outcome.UNPARSABLE
+
+    async def _steps(self, state: _State, kernel: Kernel) -> Outcome:
+        while len(state.steps) < self._agent.max_steps:
+            if self._tokens_left(state) == 0:
+                return Outcome.OUT_OF_TOKENS
+            action = parse_action(await self._sample(state))
+            if action is None and (ending := self._unparsable(state)):
+                return ending
+            if action is None:
+                output = FORMAT_REMINDER
+            else:
+                output = await self._run_cell(state, kernel, action)
+            fits = self._observe(state, output)
+            self._tell_step(state)
+            if state.toolbox.answer is not None:
+                return Outcome.SUBMITTED
+            if not fits:
+                return Outcome.OUT_OF_CONTEXT
+        return Outcome.OUT_OF_STEPS
+
+    async def _sample(self, state: _State) -> str:
+        """Sample the next action; the step is on record before anything can go wrong with it."""
+        number, room = len(state.steps), self._room_for_tokens(state)
+        state.waiting_for = _POLICY
+        listener = state.listener
+        on_delta = None if listener is None else lambda text: listener.on_delta(number, text)
+        sample = await state.conversation.sample(number, max_tokens=room, on_delta=on_delta)
+        state.observer.add(number)
+        state.tokens += sample.tokens
+        action = parse_action(sample.text)
+        state.steps.append(
+            Step(
+                action=sample.text,
+                code=action.code if action is not None else None,
+                observation="",
+                finish_reason=sample.finish_reason,
+                tokens=sample.tokens,
+            )
+        )
+        state.outputs.append("")
+        if listener is not None:
+            listener.on_action(number, sample.text, state.steps[-1].code)
+        return sample.text
+
+    def _unparsable(self, state: _State) -> Outcome | None:
+        """How an action that does not parse ends the episode, or None if it is forgiven."""
+        if self._tokens_left(state) == 0:
+            return Outcome.OUT_OF_TOKENS
+        state.reminders += 1
+        return Outcome.UNPARSABLE if state.reminders > self._agent.format_reminders else None
+
+    async def _run_cell(self, state: _State, kernel: Kernel, action: ParsedAction) -> str:
+        """Run the cell and put on record what came of it; its output."""
+        state.cells += 1
+        state.waiting_for = _CELL
+        state.steps[-1] = replace(state.steps[-1], status="died")
+        room = max(0, self._agent.max_output_bytes - state.output_bytes)
+        result = await kernel.execute(
+            action.code,
+            timeout_s=self._cell_timeout_s,
+            output_bytes=min(room, self._output_bytes),
+        )
+        state.cell_s += result.seconds
+        state.output_bytes += len(result.output.encode("utf-8", "replace"))
+        state.outputs[-1] = result.output
+        state.steps[-1] = replace(
+            state.steps[-1],
+            status=result.status.value,
+            outputs=result.outputs,
+            seconds=result.seconds,
+            tool_calls=state.toolbox.take_calls(),
+        )
+        return result.output
+
+    def _observe(self, state: _State, output: str) -> bool:
+        """Put an output on record and, if there is a next step, into the context."""
+        number = len(state.steps) - 1
+        shown: str | None = state.observer.shown(output, number)
+        state.steps[-1] = replace(state.steps[-1], observation=shown or "")
+        goes_on = state.toolbox.answer is None and number + 1 < self._agent.max_steps
+        if goes_on and self._tokens_left(state) > 0:
+            shown = state.observer.observe(number, shown or "")
+            state.steps[-1] = replace(state.steps[-1], observation=shown or "")
+        return shown is not None
+
+    def _room_for_tokens(self, state: _State) -> int:
+        return min(self._agent.max_action_tokens, self._tokens_left(state))
+
+    def _tokens_left(self, state: _State) -> int:
+        limit = self._agent.max_tokens
+        return max(0, limit - state.tokens) if limit else self._agent.max_action_tokens
+
+    def _tell_step(self, state: _State) -> None:
+        if state.listener is not None:
+            state.listener.on_step(len(state.steps) - 1, state.steps[-1])
+
+
+async def _attach(kernel: Kernel, file: Path) -> None:
+    """Copy a file of the task into the notebook's working folder."""
+    try:
+        data = await asyncio.to_thread(file.read_bytes)
+    except OSError as error:
+        raise InputError(f"attached file {file} cannot be read: {error}") from error
+    await kernel.put_file(file.name, data)
+
+
+_DEATHS_BY_THE_POLICY = frozenset(
+    {
+        DeathCause.MEMORY,
+        DeathCause.CPU,
+        DeathCause.IGNORED_INTERRUPT,
+        DeathCause.PROTOCOL,
+        DeathCause.EXITED,
+    }
+)
+
+
+def _kernel_death(state: _State | None, error: KernelDied) -> tuple[Outcome, str]:
+    """A kernel that its own cell ended is the policy's doing; any other death is ours."""
+    in_a_cell = state is not None and state.waiting_for == _CELL
+    if in_a_cell and error.cause in _DEATHS_BY_THE_POLICY:
+        return Outcome.KERNEL_DIED, ""
+    return Outcome.INFRASTRUCTURE, f"KernelDied ({error.cause}): {error}"
+
+
+def _episode_of(state: _State | None, outcome: Outcome, failure: str) -> Episode:
+    if state is None:
+        return Episode(outcome=outcome, answer=None, steps=(), failure=failure)
+    return Episode(
+        outcome=outcome,
+        answer=state.toolbox.answer,
+        steps=tuple(state.steps),
+        failure=failure,
+        kernel_level=state.kernel_level,
+        cells_executed=state.cells,
+        tokens_generated=state.tokens,
+        notepad=state.observer.notepad_text,
+    )

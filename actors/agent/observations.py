@@ -1,0 +1,111 @@
+"""What the policy gets to see of a cell, and when that takes a new segment."""
+
+from collections.abc import Callable
+
+from actors.agent.conversation import Conversation, Opening
+from actors.agent.notepad import Notepad
+from actors.agent.window import ContextWindow
+from common.config import Agent
+
+FORMAT_REMINDER = (
+    "That was not an action: write one think block, then one code block that holds one Python "
+    "cell, and nothing else."
+)
+"""Shown for an action that does not parse, where that is forgiven."""
+
+_THINK_END = "</think>"
+_TURN_END = "<|im_end|>"
+
+
+class Observer:
+    """Shows outputs to the policy within its context, and trims it when it is full."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        conversation: Conversation,
+        *,
+        window: ContextWindow,
+        notepad: Notepad,
+        opening: Callable[[], Opening],
+    ) -> None:
+        """Look after one episode; ``opening`` gives the start of a segment as it is now."""
+        self._agent, self._conversation = agent, conversation
+        self._window, self._notepad, self._opening = window, notepad, opening
+        self._notepad_seen = ""
+        self.segments = 1
+
+    @property
+    def notepad_text(self) -> str:
+        """The notepad as it is now."""
+        return self._notepad.read()
+
+    def add(self, step: int) -> None:
+        """A step was sampled: the context holds it."""
+        self._window.add(step)
+
+    def shown(self, output: str, step: int) -> str:
+        """What of a cell's output is put into the context, the notepad after a change to it."""
+        limit = self._agent.max_observation_characters
+        text = cut(output, limit)
+        if len(text) < len(output.rstrip()) and "context" in self._agent.tools:
+            text += f" [{len(output) - len(text)} more characters in context.output({step})]"
+        notepad = self._notepad.read()
+        if notepad != self._notepad_seen and notepad not in text:
+            text = f"{text}\n[notepad]\n{notepad}".lstrip("\n")
+        self._notepad_seen = notepad
+        return text
+
+    def observe(self, step: int, text: str) -> str | None:
+        """Put an observation into the context; the text as it fitted, or None if none did."""
+        if self._window.changed or (self._agent.trim != "none" and not self._fits(text)):
+            self._renew(step, text)
+        room = self._room()
+        fitted = text
+        while (size := self._conversation.measure(fitted)) > room and fitted:
+            fitted = cut(fitted, len(fitted) * max(room, 0) // (size + 8))
+        if size > room or (not fitted and text.strip()):
+            return None
+        self._conversation.observe(step, fitted)
+        return fitted
+
+    def _renew(self, step: int, text: str) -> None:
+        """Start a new segment, if one is left: the changes asked for, then what must go."""
+        if self.segments >= self._agent.max_segments:
+            return
+        if self._agent.trim != "none" and not self._fits(text):
+            newest = self._conversation.measure(text)
+            half = self._conversation.limit // 2 if self._agent.trim == "soft" else 0
+            self._window.keep_newest(half, lambda one: self._size(one) + newest * (one == step))
+        self.segments += 1
+        self._conversation.begin(self._opening(), self._window.renew())
+        if self._agent.trim != "none" and not self._fits(text):
+            self._window.keep_newest(0, self._size)
+            self._conversation.begin(self._opening(), self._window.renew())
+
+    def _fits(self, text: str) -> bool:
+        return self._conversation.measure(text) <= self._room()
+
+    def _room(self) -> int:
+        used = self._agent.max_action_tokens + self._conversation.tokens
+        return self._conversation.limit - used
+
+    def _size(self, step: int) -> int:
+        action, observation = self._conversation.step_tokens(step)
+        replacement = self._window.replacement(step)
+        return action + (
+            observation if replacement is None else self._conversation.measure(replacement)
+        )
+
+
+def cut(text: str, characters: int) -> str:
+    """``text``, shortened to at most ``characters`` with a mark where it was cut."""
+    text = text.rstrip()
+    if len(text) <= characters:
+        return text
+    return text[: characters - 1] + "…" if characters > 1 else ""
+
+
+def direct_answer(text: str) -> str:
+    """The answer in a message without code: what follows the thinking."""
+    return text.rpartition(_THINK_END)[2].removesuffix(_TURN_END).strip()

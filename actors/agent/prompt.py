@@ -1,0 +1,87 @@
+"""The system prompt as a Jinja template that users can replace."""
+
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+
+import jinja2
+import jinja2.sandbox
+
+from actors.kernels.interface import ToolSpec
+from common.config import Agent
+from common.errors import ConfigError
+
+SHIPPED = "notebook"
+"""``agent.system_prompt`` of the template that comes with the package."""
+WORKSPACE = "/workspace"
+
+
+class PromptTemplate:
+    """A template of the system prompt.
+
+    It may use ``tools`` (each with ``name``, ``signature``, ``doc``), ``max_steps``,
+    ``max_action_tokens``, ``max_observation_characters``, ``workspace``, ``files`` (names),
+    ``has_notepad``, ``has_context`` and the filter ``first_line``. Unknown names are errors.
+    """
+
+    def __init__(self, source: str, *, name: str = "system prompt") -> None:
+        """Compile ``source``; an empty one renders to nothing.
+
+        Raises:
+            ConfigError: it is not a template; names the line.
+        """
+        self._name = name
+        environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=False
+        )
+        environment.filters["first_line"] = _first_line
+        try:
+            self._template = environment.from_string(source) if source.strip() else None
+        except jinja2.TemplateSyntaxError as error:
+            raise ConfigError(f"{name}, line {error.lineno}: {error.message}") from error
+
+    def render(self, agent: Agent, tools: Sequence[ToolSpec], files: Sequence[str] = ()) -> str:
+        """The system prompt of a task with these attached ``files``.
+
+        Raises:
+            ConfigError: the template uses something that is not there.
+        """
+        if self._template is None:
+            return ""
+        try:
+            return self._template.render(
+                tools=tools,
+                max_steps=agent.max_steps,
+                max_action_tokens=agent.max_action_tokens,
+                max_observation_characters=agent.max_observation_characters,
+                workspace=WORKSPACE,
+                files=list(files),
+                has_notepad="notepad" in agent.tools,
+                has_context="context" in agent.tools,
+            ).strip()
+        except (jinja2.TemplateError, TypeError) as error:
+            raise ConfigError(f"{self._name}: {error}") from error
+
+
+def load_template(name: str) -> PromptTemplate:
+    """The template that ``agent.system_prompt`` names: none, the shipped one, or a file.
+
+    Raises:
+        ConfigError: there is no such file, or it is not a template.
+    """
+    if not name:
+        return PromptTemplate("")
+    if name == SHIPPED:
+        source = resources.files("actors.agent").joinpath("notebook.md.j2").read_text()
+        return PromptTemplate(source, name=SHIPPED)
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(
+            f"agent.system_prompt: there is no template {name!r}; expected '' for none, "
+            f"{SHIPPED!r} for the shipped one, or the path of a Jinja template"
+        )
+    return PromptTemplate(path.read_text(encoding="utf-8"), name=str(path))
+
+
+def _first_line(text: str) -> str:
+    return text.strip().partition("\n")[0]

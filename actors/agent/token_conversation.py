@@ -1,0 +1,118 @@
+"""A conversation in token ids, for training: tokens in, tokens out, every one on record.
+
+Earlier actions and observations that a new segment carries on are given again by the ids they had;
+nothing that was sampled is ever encoded from text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from actors.agent.conversation import DeltaListener, KeptStep, Opening, Sample
+from actors.agent.segments import SegmentBuilder
+from actors.policy import PolicyClient
+from common.chat import ChatRenderer, Tokenizer
+from common.messages import Segment
+
+
+@dataclass(slots=True)
+class _StepIds:
+    action: list[int]
+    observation: list[int]
+
+
+class TokenConversation:
+    """The context of one episode as token ids; see ``conversation.Conversation``."""
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyClient,
+        renderer: ChatRenderer,
+        tokenizer: Tokenizer,
+        limit: int,
+        temperature: float,
+        whole_turns: bool = False,
+    ) -> None:
+        """Talk to ``policy`` in contexts of at most ``limit`` tokens.
+
+        Args:
+            policy: samples the actions.
+            renderer: turns new text into ids.
+            tokenizer: turns sampled ids into text.
+            limit: longest segment, tokens.
+            temperature: of the sampling.
+            whole_turns: an action ends with the turn, not with its code block.
+        """
+        self._policy, self._renderer, self._tokenizer = policy, renderer, tokenizer
+        self._temperature = temperature
+        self._whole_turns = whole_turns
+        self._finished: list[Segment] = []
+        self._current = SegmentBuilder(())
+        self._ids: dict[int, _StepIds] = {}
+        self._rendered: tuple[str, list[int]] = ("", renderer.observation(""))
+        self.limit = limit
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of the current segment."""
+        return len(self._current)
+
+    def begin(self, opening: Opening, kept: Sequence[KeptStep] = ()) -> None:
+        """Start a new segment; one in which nothing was sampled is forgotten."""
+        if self._current.has_actions:
+            self._finished.append(self._current.build())
+        prompt = self._renderer.prompt(opening.task, opening.system, opening.notepad)
+        self._current = SegmentBuilder(prompt)
+        for one in kept:
+            ids = self._ids[one.step]
+            if one.replacement is not None:
+                ids.observation = self._render(one.replacement)
+            self._current.give(ids.action)
+            self._current.give(ids.observation)
+
+    def measure(self, text: str) -> int:
+        """Tokens that ``text`` would take as an observation."""
+        return len(self._render(text))
+
+    def step_tokens(self, step: int) -> tuple[int, int]:
+        """Tokens of the action and of the observation of ``step``."""
+        ids = self._ids[step]
+        return len(ids.action), len(ids.observation)
+
+    def observe(self, step: int, text: str) -> None:
+        """Append the observation of ``step``."""
+        ids = self._render(text)
+        self._ids[step].observation = ids
+        self._current.give(ids)
+
+    async def sample(
+        self, step: int, *, max_tokens: int, on_delta: DeltaListener | None = None
+    ) -> Sample:
+        """Let the policy write the action of ``step``; the text comes in one piece."""
+        ends_at_turn = self._renderer.turn_end_token_ids
+        generation = await self._policy.generate(
+            self._current.token_ids,
+            max_tokens=max_tokens,
+            temperature=self._temperature,
+            stop_token_ids=ends_at_turn if self._whole_turns else self._renderer.stop_token_ids,
+            stop_strings=() if self._whole_turns else self._renderer.stop_strings,
+        )
+        ids = generation.token_ids
+        self._current.sample(step, ids, generation.logprobs, generation.versions)
+        self._ids[step] = _StepIds(action=ids.tolist(), observation=[])
+        text = self._tokenizer.decode(ids.tolist())
+        if on_delta is not None:
+            on_delta(text)
+        return Sample(text=text, finish_reason=generation.finish_reason, tokens=len(ids))
+
+    def segments(self) -> tuple[Segment, ...]:
+        """All segments in which something was sampled; the first one if there is none."""
+        if self._current.has_actions or not self._finished:
+            return (*self._finished, self._current.build())
+        return tuple(self._finished)
+
+    def _render(self, text: str) -> list[int]:
+        """Ids of an observation; the last one is remembered, as it is measured, then shown."""
+        if self._rendered[0] != text:
+            self._rendered = (text, self._renderer.observation(text))
+        return self._rendered[1]
