@@ -1,14 +1,17 @@
 """A Jupyter kernel provisioner that runs any kernel in a bubblewrap sandbox (level B).
 
-Registered as ``lzero-bwrap``; a kernelspec chooses it in its metadata:
-``{"kernel_provisioner": {"provisioner_name": "lzero-bwrap"}}``. The kernel's ZeroMQ sockets are
-unix sockets on a private, size-limited tmpfs, which the host reaches through a descriptor.
+Registered as ``lzero-bwrap``; a kernelspec chooses it in its metadata, as the installed one
+``lzero-sandbox`` does: ``{"kernel_provisioner": {"provisioner_name": "lzero-bwrap"}}``. The
+kernel's ZeroMQ sockets are unix sockets on a private, size-limited tmpfs, which this process and
+others of its user reach through a descriptor of it: nothing is left on disk. It works under the
+blocking managers too, whose event loop runs only during calls.
 """
 
 import asyncio
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -17,56 +20,76 @@ from typing import Any
 import msgpack
 from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
-from traitlets import Integer
+from traitlets import Bool, Integer
 
 from actors.kernels import bubblewrap
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.runtime import find_runtime
-from actors.kernels.sandboxed.cold import CONNECTION_FILE, FOLDER
+from actors.kernels.sandboxed.jupyter_start import CONNECTION_FILE, FOLDER
 from common.config import Kernel as KernelConfig
 
-_MODULE = "actors.kernels.sandboxed.cold"
+_MODULE = "actors.kernels.sandboxed.jupyter_start"
 _START_TIMEOUT_S = 30.0
 _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 _DEFAULTS = KernelConfig()
 
 
 class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
-    """Starts one kernel per sandbox; ``kill`` ends the sandbox."""
+    """Starts one kernel per sandbox; ``kill`` ends the sandbox.
+
+    Attributes:
+        memory_mib: and the other limits are those of ``common.config.Kernel``.
+        capture: the kernel's descriptors 1 and 2 are a memory file instead of /dev/null.
+        tools: the host's end of the kernel's tool socket, until somebody takes it.
+    """
 
     memory_mib = Integer(_DEFAULTS.memory_mib, config=True)
     workspace_mib = Integer(_DEFAULTS.workspace_mib, config=True)
     processes = Integer(_DEFAULTS.processes, config=True)
+    capture = Bool(False, config=True)
 
     def __init__(self, **keywords: Any) -> None:
         """Called by Jupyter."""
         super().__init__(**keywords)
         self.tools: socket.socket | None = None
-        self.gone = asyncio.Event()
         self._process: subprocess.Popen[bytes] | None = None
-        self._descriptors: list[int] = []
+        self._pidfds: list[int] = []
+        self._folder = self._connection_file = -1
 
     @property
     def has_process(self) -> bool:
-        """Whether a sandbox was started."""
+        """Whether a sandbox was started and not yet waited for."""
         return self._process is not None
+
+    @property
+    def gone(self) -> bool:
+        """Whether every process of the sandbox is gone."""
+        return not self._pidfds or _is_readable(self._pidfds[0])
 
     async def poll(self) -> int | None:
         """None while the sandbox lives."""
-        return 0 if self._process is None or self.gone.is_set() else None
+        return 0 if self.gone else None
 
     async def wait(self) -> int | None:
         """Wait until the sandbox is gone."""
+        await self.wait_gone()
         if self._process is not None:
-            await self.gone.wait()
-            await asyncio.to_thread(self._process.wait)
+            with contextlib.closing(_Descriptor(os.pidfd_open(self._process.pid))) as outer:
+                await _readable(outer.number)
+            self._process.wait()
+            self._process = None
         return 0
+
+    async def wait_gone(self) -> None:
+        """Wait until every process of the sandbox is gone."""
+        if self._pidfds:
+            await _readable(self._pidfds[0])
 
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel."""
-        if self._process is not None and not self.gone.is_set():
+        if not self.gone:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptors[1], signum)
+                signal.pidfd_send_signal(self._pidfds[1], signum)
 
     async def kill(self, restart: bool = False) -> None:
         """Kill the whole sandbox."""
@@ -80,50 +103,61 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Kill the whole sandbox, without waiting."""
         if self._process is not None:
             self._process.kill()
-        if self._descriptors and not self.gone.is_set():
+        if not self.gone:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._descriptors[0], signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfds[0], signal.SIGKILL)
 
     async def pre_launch(self, **keywords: Any) -> dict[str, Any]:
         """The kernelspec's command and environment; the host's environment stays outside."""
-        specification = self.kernel_spec
-        command = [
-            part.replace("{connection_file}", CONNECTION_FILE) for part in specification.argv
-        ]
+        command = [*self.kernel_spec.argv, *keywords.get("extra_arguments", ())]
+        command = [part.replace("{connection_file}", CONNECTION_FILE) for part in command]
         if os.path.basename(command[0]).startswith("python"):
             command[0] = bubblewrap.PYTHON
-        return {"cmd": command, "env": dict(specification.env)}
+        return {"cmd": command, "env": dict(self.kernel_spec.env)}
 
     async def launch_kernel(self, cmd: list[str], **keywords: Any) -> KernelConnectionInfo:
         """Start the sandbox and the kernel in it.
 
+        A restarted kernel gets the addresses and the key of the one before, so that clients find
+        it again.
+
         Raises:
             KernelDied: it did not start.
+            EnvironmentFault: this machine cannot run the sandbox; the message says what to do.
         """
-        key = os.urandom(16).hex()
-        inside = self._connection(f"{FOLDER}/kernel", key)
+        key = self.parent.session.key
+        inside = self._connection(f"{FOLDER}/kernel", key.decode())
         self.tools, theirs = socket.socketpair()
         with theirs:
-            message = ["start", cmd, keywords.get("env", {}), json.dumps(inside), self._limits()]
-            await self._start(message, theirs)
-        outside = self._connection(f"/proc/self/fd/{self._descriptors[2]}/kernel", key)
+            environment = keywords.get("env", {})
+            message = ["start", cmd, environment, json.dumps(inside), self._limits(), self.capture]
+            folder = await self._start(message, theirs)
+        self._folder = _renew(self._folder, folder)
+        outside = self._connection(f"/proc/{os.getpid()}/fd/{self._folder}/kernel", key.decode())
         self._tell_manager(outside)
-        return {**outside, "key": key.encode()}
+        return {**outside, "key": key}
 
     async def cleanup(self, restart: bool = False) -> None:
-        """Close what belongs to the sandbox."""
-        descriptors, self._descriptors = self._descriptors, []
-        if descriptors and not self.gone.is_set():
-            asyncio.get_running_loop().remove_reader(descriptors[0])
-        for descriptor in descriptors:
+        """Close what belongs to the sandbox; addresses are kept for a restart."""
+        for descriptor in self._pidfds:
             os.close(descriptor)
+        self._pidfds = []
+        if self.tools is not None:
+            self.tools.close()
+            self.tools = None
+        if not restart:
+            for descriptor in {self._folder, self._connection_file} - {-1}:
+                os.close(descriptor)
+            self._folder = self._connection_file = -1
 
-    async def _start(self, message: list[Any], tools: socket.socket) -> None:
+    async def _start(self, message: list[Any], tools: socket.socket) -> int:
+        """Start the sandbox; a descriptor of the folder with its sockets."""
+        runtime = find_runtime()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
         with ours, theirs:
             sandbox = bubblewrap.Sandbox(
-                runtime=find_runtime(),
+                runtime=runtime,
                 workspace_mib=self.workspace_mib,
                 nested=True,
                 folders=(FOLDER,),
@@ -133,16 +167,16 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             theirs.close()
             socket.send_fds(ours, [msgpack.packb(message)], [tools.fileno()])
             try:
-                self._descriptors = await asyncio.wait_for(_answer(ours), _START_TIMEOUT_S)
+                *self._pidfds, folder = await asyncio.wait_for(_answer(ours), _START_TIMEOUT_S)
             except (KernelDied, TimeoutError) as error:
                 self._process.kill()
-                self.gone.set()
-                raise KernelDied(f"the sandbox did not start: {str(error) or 'time-out'}") from None
-        asyncio.get_running_loop().add_reader(self._descriptors[0], self._on_gone)
-
-    def _on_gone(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._descriptors[0])
-        self.gone.set()
+                self._process.wait()
+                self._process = None
+                bubblewrap.check_sandbox(runtime)
+                text = str(error) or f"no answer for {_START_TIMEOUT_S:g} s"
+                reason = f"the sandbox did not start: {text}"
+                raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
+        return folder
 
     def _limits(self) -> dict[str, int]:
         names = ("memory_mib", "workspace_mib", "processes")
@@ -156,9 +190,19 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Load the connection, and let the manager find it in a memory file instead of on disk."""
         memory = os.memfd_create("connection")
         os.write(memory, json.dumps(connection).encode())
-        self._descriptors.append(memory)
-        self.parent.load_connection_info({**connection, "key": connection["key"].encode()})
-        self.parent.connection_file = f"/proc/self/fd/{memory}"
+        self._connection_file = _renew(self._connection_file, memory)
+        self.parent.load_connection_info(connection)
+        self.parent.connection_file = f"/proc/{os.getpid()}/fd/{self._connection_file}"
+
+
+class _Descriptor:
+    """A file descriptor that ``contextlib.closing`` can close."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def close(self) -> None:
+        os.close(self.number)
 
 
 async def _answer(control: socket.socket) -> list[int]:
@@ -167,13 +211,7 @@ async def _answer(control: socket.socket) -> list[int]:
     Raises:
         KernelDied: the sandbox died or said why it cannot start.
     """
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(control.fileno(), _resolve, readable)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(control.fileno())
+    await _readable(control.fileno())
     data, descriptors, _, _ = socket.recv_fds(control, 8192, 3, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise KernelDied("it died before the kernel ran")
@@ -183,6 +221,33 @@ async def _answer(control: socket.socket) -> list[int]:
     return descriptors
 
 
+async def _readable(descriptor: int) -> None:
+    """Wait until ``descriptor`` can be read; any number of tasks may wait for the same one."""
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    with contextlib.closing(_Descriptor(os.dup(descriptor))) as own:
+        loop.add_reader(own.number, _resolve, readable)
+        try:
+            await readable
+        finally:
+            loop.remove_reader(own.number)
+
+
 def _resolve(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
+
+
+def _is_readable(descriptor: int) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _renew(number: int, descriptor: int) -> int:
+    """Move ``descriptor`` to ``number``, or leave it where it is if that is -1."""
+    if number < 0:
+        return descriptor
+    os.dup2(descriptor, number, inheritable=False)
+    os.close(descriptor)
+    return number

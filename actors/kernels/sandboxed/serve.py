@@ -4,6 +4,7 @@ Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [tool, ...]]
 ``["file", name, data, goes_on]``, ``["ret", call, value]``,
 ``["err", call, exception, text]``.
 Kernel to host: ``["ready"]``, ``["filed", problem | None]``,
+``["exited", code]`` (from pid 1, at the end),
 ``["done", cell, status, output, dropped, exception | None, outputs]``,
 ``["call", call, name, [argument, ...], {keyword: argument}]``.
 """
@@ -12,6 +13,7 @@ import errno
 import os
 import socket
 import sys
+from typing import NoReturn
 
 from actors.kernels.sandboxed.capture import CapturedStream
 from actors.kernels.sandboxed.channel import Channel, Interrupts
@@ -19,20 +21,20 @@ from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
 from actors.kernels.sandboxed.toolclient import bind_tools
 
 
-def serve(connection: socket.socket, shell: NotebookShell) -> None:
-    """Serve the host over ``connection``; ends with the process."""
+def serve(connection: socket.socket, shell: NotebookShell, folder: str) -> NoReturn:
+    """Serve the host over ``connection``, with files in ``folder``; ends with the process."""
     interrupts = Interrupts()
     channel = Channel(connection, interrupts)
     capture_streams()
     interrupts.install()
-    os.register_at_fork(after_in_child=_use_plain_streams)
+    os.register_at_fork(after_in_child=use_plain_streams)
     channel.send(["ready"])
     while True:
         request = channel.next_request()
         if request[0] == "tools":
             bind_tools(channel, request[1], shell.user_ns)
         elif request[0] == "file":
-            channel.send(["filed", write_file(*request[1:])])
+            channel.send(["filed", write_file(folder, *request[1:])])
         else:
             _, cell, code, limit = request
             CAPTURE.begin(limit)
@@ -60,15 +62,15 @@ def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | N
     return type(failure).__name__ if failure is not None else None
 
 
-def write_file(name: str, data: bytes, goes_on: bool) -> str | None:
-    """Write or go on writing a file of the working folder; what went wrong, or None.
+def write_file(folder: str, name: str, data: bytes, goes_on: bool) -> str | None:
+    """Write or go on writing a file of ``folder``; what went wrong, or None.
 
     Links that a cell left there are not followed, and a pipe does not block.
     """
     flags = os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     flags |= os.O_APPEND if goes_on else os.O_CREAT | os.O_TRUNC
     try:
-        handle = os.open(f"/workspace/{name}", flags, 0o644)
+        handle = os.open(f"{folder}/{name}", flags, 0o644)
         try:
             while data:
                 data = data[os.write(handle, data) :]
@@ -85,7 +87,7 @@ def capture_streams() -> None:
     sys.stderr = CapturedStream(CAPTURE, 2)
 
 
-def _use_plain_streams() -> None:
+def use_plain_streams() -> None:
     """In a process that a cell forked: write to the descriptors, which the kernel drains."""
     sys.stdout = open(1, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", buffering=1, closefd=False)  # noqa: SIM115

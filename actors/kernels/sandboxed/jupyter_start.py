@@ -1,11 +1,13 @@
 """Starts any Jupyter kernel, isolated like a fork of the zygote, in a sandbox of its own.
 
 The host sends one message over the SEQPACKET socket on descriptor 0: ``["start", command,
-environment, connection file, limits]`` with the kernel's end of the tool socket. The answer is
-``["started"]`` with pidfds of the sandbox's pid 1 and of the kernel and a descriptor of the folder
-with the kernel's sockets, or ``["failed", text]``.
+environment, connection file, limits, capture]`` with the kernel's end of the tool socket. The
+answer is ``["started"]`` with pidfds of the sandbox's pid 1 and of the kernel and a descriptor of
+the folder with the kernel's sockets, or ``["failed", text]``. With ``capture``, descriptors 1 and 2
+of the kernel are one memory file instead of /dev/null.
 """
 
+import fcntl
 import os
 import signal
 import socket
@@ -44,9 +46,10 @@ def main() -> None:
 
 def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> NoReturn:
     """Pid 1 of the new sandbox: isolate, fork, hand out descriptors, reap."""
-    _, command, environment, connection, limits = request
+    _, command, environment, connection, limits, capture = request
     try:
         init = os.pidfd_open(os.getpid())
+        output = _memory_file() if capture else os.open("/dev/null", os.O_WRONLY)
         folder = _isolate(isolation.Limits(**limits), connection)
         os.set_blocking(tools, True)
         pid = os.fork()
@@ -54,7 +57,7 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
             kernel = os.pidfd_open(pid)
             socket.send_fds(control, [msgpack.packb(["started"])], [init, kernel, folder])
             isolation.reap_until(pid)
-        _execute(command, environment, tools)
+        _execute(command, {**os.environ, **environment}, tools, output)
     except BaseException as error:
         if os.getpid() == 1:
             control.send(msgpack.packb(["failed", f"{type(error).__name__}: {error}"[:4000]]))
@@ -73,17 +76,23 @@ def _isolate(limits: isolation.Limits, connection: str) -> int:
     return folder
 
 
-def _execute(command: list[str], environment: dict[str, str], tools: int) -> NoReturn:
+def _memory_file() -> int:
+    output = os.memfd_create("output")
+    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
+    return output
+
+
+def _execute(command: list[str], environment: dict[str, str], tools: int, output: int) -> NoReturn:
     """Become the kernel, with nothing open but the tool socket."""
     tools = os.dup2(tools, TOOL_FD + 10 + tools)
-    null = os.open("/dev/null", os.O_RDWR)
-    for target in (0, 1, 2):
-        os.dup2(null, target)
-    os.dup2(tools, TOOL_FD)
+    output = os.dup2(output, TOOL_FD + 10 + tools)
+    null = os.open("/dev/null", os.O_RDONLY)
+    for source, target in ((null, 0), (output, 1), (output, 2), (tools, TOOL_FD)):
+        os.dup2(source, target)
     isolation.close_from(TOOL_FD + 1)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     os.chdir("/workspace")
-    os.execvpe(command[0], command, {**os.environ, **environment})  # noqa: S606
+    os.execvpe(command[0], command, environment)  # noqa: S606
 
 
 if __name__ == "__main__":
