@@ -8,6 +8,7 @@
   * PolicyServerError: the policy server failed or answered nonsense after all retries.
   * PolicyMismatch: server and learner disagree about log-probabilities. Ends the run.
   * KernelError: one kernel died or misbehaved. Ends only its own episode.
+  * PluginError: a tool, reward term or task type of the user's own failed. Ends its own episode.
   * RunFailed: a child process ended the run.
 """
 
@@ -42,6 +43,10 @@ class PolicyMismatch(LZeroError):
 
 class KernelError(LZeroError):
     """A sandboxed kernel died, or broke its protocol; its episode ends, the run goes on."""
+
+
+class PluginError(LZeroError):
+    """Code of the user's own package failed or broke its contract; its episode is dropped."""
 
 
 class RunFailed(LZeroError):

@@ -1,5 +1,6 @@
 """Finds an object of a user's own package by the name that the configuration gives."""
 
+import difflib
 import importlib
 from typing import Any
 
@@ -22,6 +23,8 @@ def load_plugin(name: str, *, key: str) -> Any:
         ConfigError: there is no such module or attribute, or importing it failed.
     """
     module_name, _, attribute = name.partition(":")
+    if not attribute.isidentifier() or not all(map(str.isidentifier, module_name.split("."))):
+        raise ConfigError(f"{key}: {name!r} must be written package.module:name")
     try:
         module = importlib.import_module(module_name)
     except Exception as error:  # a user's module may raise anything while it is imported
@@ -32,4 +35,6 @@ def load_plugin(name: str, *, key: str) -> Any:
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise ConfigError(f"{key}: module {module_name!r} has no {attribute!r}") from None
+        close = difflib.get_close_matches(attribute, dir(module), n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"{key}: module {module_name!r} has no {attribute!r}{hint}") from None

@@ -3,16 +3,22 @@
 Normalisation keeps every script: NFKC, case folding, punctuation and symbols removed (but signs,
 decimal points and percent signs inside numbers stay), accents of Latin letters removed, English
 articles removed, white space collapsed. An answer that normalises to nothing matches nothing, so
-that "" or "!!!" can never equal a gold answer by accident.
+that "" or "!!!" can never equal a gold answer by accident. Tokens are words, but single characters
+in scripts that are written without spaces.
 """
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Sequence
+
+from actors.rewards.overlap import token_f1
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?%?")
+_THAI, _KANA = "\u0e01-\u0e5b", "\u3041-\u309f\u30a0-\u30ff\u31f0-\u31ff"
+_HAN = "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = _THAI + _KANA + _HAN
+_TOKEN = re.compile(f"[{_UNSPACED}]|[^{_UNSPACED}\\s]+")
 _SPECIAL = frozenset({"yes", "no", "noanswer"})
 
 
@@ -53,6 +59,11 @@ def _strip(text: str) -> str:
     return unicodedata.normalize("NFC", "".join(kept))
 
 
+def tokens(answer: str) -> list[str]:
+    """The words of a normalised answer; each character of Han, Kana and Thai is one."""
+    return _TOKEN.findall(normalise(answer))
+
+
 def exact_match(answer: str, gold: Sequence[str]) -> float:
     """1.0 if the answer equals one of the gold answers after normalisation, else 0.0."""
     given = normalise(answer)
@@ -60,25 +71,24 @@ def exact_match(answer: str, gold: Sequence[str]) -> float:
 
 
 def contains(answer: str, gold: Sequence[str]) -> float:
-    """1.0 if a gold answer occurs as whole words in the answer: the lenient judge."""
-    given = f" {normalise(answer)} "
-    return float(any(f" {form} " in given for form in map(normalise, gold) if form))
+    """1.0 if the tokens of a gold answer occur in the answer in a row: the lenient judge."""
+    given = f" {' '.join(tokens(answer))} "
+    return float(any(f" {' '.join(form)} " in given for form in map(tokens, gold) if form))
 
 
 def f1(answer: str, gold: Sequence[str]) -> float:
     """Token F1 against the best gold answer; 0 if yes/no/noanswer is on one side only.
 
-    Source: the HotpotQA evaluation script (Yang et al. 2018), over ``normalise`` tokens.
+    Source: the HotpotQA evaluation script (Yang et al. 2018), over ``tokens``.
     """
-    return max((_f1(normalise(answer), normalise(one)) for one in gold), default=0.0)
+    return max((_f1(tokens(answer), tokens(one)) for one in gold), default=0.0)
 
 
-def _f1(given: str, gold: str) -> float:
-    if not given or not gold or (given != gold and (given in _SPECIAL or gold in _SPECIAL)):
+def _f1(given: list[str], gold: list[str]) -> float:
+    if given != gold and (_is_special(given) or _is_special(gold)):
         return 0.0
-    given_tokens, gold_tokens = given.split(), gold.split()
-    common = (Counter(given_tokens) & Counter(gold_tokens)).total()
-    if not common:
-        return 0.0
-    precision, recall = common / len(given_tokens), common / len(gold_tokens)
-    return 2 * precision * recall / (precision + recall)
+    return token_f1(given, gold)
+
+
+def _is_special(words: list[str]) -> bool:
+    return len(words) == 1 and words[0] in _SPECIAL

@@ -1,0 +1,232 @@
+"""Task types: what is asked for a task, and what a submitted answer to it is worth.
+
+``Task.kind`` names the type: ``qa``, ``number``, or ``package.module:name`` for a user's own.
+"""
+
+import difflib
+import math
+from collections.abc import Mapping
+from functools import cache
+from typing import Protocol, cast
+
+from actors.rewards.answers import contains, exact_match, f1, normalise
+from actors.rewards.numeric import equal_numbers, parse_number
+from actors.rewards.squad import squad_exact_match, squad_f1
+from common.errors import ConfigError, InputError, PluginError
+from common.messages import Task
+from common.plugins import is_plugin, load_plugin
+
+
+class TaskType(Protocol):
+    """Asks and scores the tasks of one kind. A type of your own may inherit the defaults."""
+
+    @property
+    def measures(self) -> tuple[str, ...]:
+        """Names of what ``measure`` returns; ``exact_match`` must be one of them.
+
+        All are 0 in an episode whose answer does not count. ``exact_match`` decides whether a task
+        counts as solved; ``f1`` and ``contains`` take its value where a type does not have them.
+        """
+        ...
+
+    def question(self, task: Task) -> str:
+        """What the policy is asked; the task's question unless a type says otherwise."""
+        return task.question
+
+    def check(self, task: Task) -> None:
+        """Look at a task when its file is read.
+
+        Raises:
+            ValueError: it cannot be asked or scored; the text says what is missing.
+        """
+
+    def measure(self, task: Task, answer: str) -> Mapping[str, float]:
+        """Measure a submitted answer: a finite number for each name in ``measures``.
+
+        It runs on the host, in the actor's event loop: keep it to a few milliseconds.
+        """
+        ...
+
+
+class QuestionAnswering(TaskType):
+    """``qa``: a short answer compared with gold answers."""
+
+    measures = ("exact_match", "f1", "contains", "squad_exact_match", "squad_f1")
+
+    def check(self, task: Task) -> None:
+        """Refuse gold answers that nothing could match."""
+        for answer in task.answers:
+            if not normalise(answer):
+                raise ValueError(
+                    f"gold answer {answer!r} holds nothing but punctuation, symbols and articles; "
+                    "no answer could match it"
+                )
+
+    def measure(self, task: Task, answer: str) -> Mapping[str, float]:
+        """Compare with every gold answer; the best one counts."""
+        return {
+            "exact_match": exact_match(answer, task.answers),
+            "f1": f1(answer, task.answers),
+            "contains": contains(answer, task.answers),
+            "squad_exact_match": squad_exact_match(answer, task.answers),
+            "squad_f1": squad_f1(answer, task.answers),
+        }
+
+
+class Number(TaskType):
+    """``number``: a numeric answer; ``actors/rewards/numeric.py`` says how numbers are written.
+
+    ``details["tolerance"]`` is the relative difference that is tolerated, 1e-6 unless given, and
+    ``details["absolute_tolerance"]`` the absolute one, 0 unless given.
+    """
+
+    measures = ("exact_match",)
+
+    def check(self, task: Task) -> None:
+        """Refuse gold answers and tolerances that are no numbers."""
+        if not task.answers:
+            raise ValueError("a task of kind 'number' needs at least one gold answer")
+        for answer in task.answers:
+            if parse_number(answer) is None:
+                raise ValueError(f"gold answer {answer!r} is not a number")
+        _tolerances(task)
+
+    def measure(self, task: Task, answer: str) -> Mapping[str, float]:
+        """1 if the answer is a number that equals a gold one."""
+        relative, absolute = _tolerances(task)
+        equal = any(
+            equal_numbers(answer, gold, relative=relative, absolute=absolute)
+            for gold in task.answers
+        )
+        return {"exact_match": float(equal)}
+
+
+def _tolerances(task: Task) -> tuple[float, float]:
+    return _tolerance(task, "tolerance", 1e-6), _tolerance(task, "absolute_tolerance", 0.0)
+
+
+def _tolerance(task: Task, name: str, default: float) -> float:
+    text = task.details.get(name)
+    try:
+        value = default if text is None else float(text)
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"details['{name}'] must be a number of at least 0, got {text!r}")
+    return value
+
+
+_BUILT_IN: dict[str, TaskType] = {"qa": QuestionAnswering(), "number": Number()}
+
+
+@cache
+def task_type(kind: str) -> TaskType:
+    """The task type called ``kind``.
+
+    Raises:
+        ConfigError: there is none, or the object of that name is no task type.
+    """
+    if kind in _BUILT_IN:
+        return _BUILT_IN[kind]
+    if not is_plugin(kind):
+        close = difflib.get_close_matches(kind, _BUILT_IN, n=1)
+        hint = f"did you mean '{close[0]}'?" if close else f"known kinds: {', '.join(_BUILT_IN)}"
+        raise ConfigError(
+            f"kind: unknown task type {kind!r}; {hint} One of your own is written "
+            "package.module:name"
+        )
+    return _plugin_type(kind)
+
+
+def check_task(task: Task) -> None:
+    """Check one task as its type wants it; for ``common.tasks.read_tasks``.
+
+    Raises:
+        ConfigError: its kind does not exist.
+        InputError: its type refuses it.
+    """
+    try:
+        task_type(task.kind).check(task)
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's type may raise anything
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise InputError(f"task {task.task_id!r} of kind {task.kind!r}: {kind}{error}") from error
+
+
+def asked_question(task: Task) -> str:
+    """What the policy is asked for ``task``.
+
+    Raises:
+        ConfigError: its kind does not exist.
+        PluginError: its type failed, or did not give a text.
+    """
+    try:
+        question: object = task_type(task.kind).question(task)
+    except ConfigError:
+        raise
+    except Exception as error:  # a user's type may raise anything
+        raise _fault(task, f"question raised {type(error).__name__}: {error}") from error
+    if not isinstance(question, str) or not question.strip():
+        raise _fault(task, f"question must return a text that is not empty, got {question!r}")
+    return question
+
+
+def measure_answer(task: Task, answer: str | None) -> dict[str, float]:
+    """The measurements of an answer; all 0 where there is none that counts.
+
+    Raises:
+        ConfigError: the task's kind does not exist.
+        PluginError: its type failed, or returned something other than its measures.
+    """
+    kind = task_type(task.kind)
+    if answer is None:
+        measured = dict.fromkeys(kind.measures, 0.0)
+    else:
+        try:
+            measured = dict(kind.measure(task, answer))
+        except Exception as error:  # a user's type may raise anything
+            raise _fault(task, f"measure raised {type(error).__name__}: {error}") from error
+        _check_measured(task, kind, measured)
+    exact = measured["exact_match"]
+    return {"exact_match": exact, "f1": exact, "contains": exact} | measured
+
+
+def _check_measured(task: Task, kind: TaskType, measured: Mapping[str, object]) -> None:
+    if set(measured) != set(kind.measures):
+        raise _fault(
+            task, f"measure must return {sorted(kind.measures)}, got {sorted(map(str, measured))}"
+        )
+    for name, value in measured.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise _fault(task, f"measure must return finite numbers, got {value!r} for {name!r}")
+        if name == "exact_match" and not 0.0 <= value <= 1.0:
+            raise _fault(task, f"measure must return exact_match in [0, 1], got {value!r}")
+
+
+def _fault(task: Task, what: str) -> PluginError:
+    return PluginError(f"kind {task.kind!r} of task {task.task_id!r}: {what}")
+
+
+def _plugin_type(kind: str) -> TaskType:
+    found = load_plugin(kind, key="kind")
+    if isinstance(found, type):
+        try:
+            found = found()
+        except Exception as error:  # a user's class may raise anything
+            raise ConfigError(
+                f"kind: {kind!r} cannot be made without arguments: {type(error).__name__}: {error}"
+            ) from error
+    for method in ("question", "check", "measure"):
+        if not callable(getattr(found, method, None)):
+            raise ConfigError(
+                f"kind: {kind!r} has no method {method!r}; a task type has question, check and "
+                "measure (inherit from actors.rewards.task_types.TaskType)"
+            )
+    measures = getattr(found, "measures", None)
+    if not isinstance(measures, tuple) or "exact_match" not in measures:
+        raise ConfigError(
+            f"kind: {kind!r} needs measures, a tuple of names with 'exact_match' among them, "
+            f"got {measures!r}"
+        )
+    return cast(TaskType, found)
