@@ -5,9 +5,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from actors.agent.prompt import load_template
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.runtime import find_runtime
+from actors.rewards.scorer import Scorer
+from actors.tools.catalogue import make_tools
 from actors.tools.search import SearchIndex
+from actors.wiring import run_corpora
 from common.config import Config
 from common.errors import EnvironmentFault, InputError
 from common.tasks import read_tasks
@@ -18,13 +22,15 @@ CORPORA = ("train", "heldout")
 
 
 def check_run(config: Config) -> None:
-    """Check model, task files, corpora and sandbox of a run (ports: ``launch.ports``).
+    """Check model, agent, task files, corpora and sandbox of a run (ports: ``launch.ports``).
 
     Raises:
+        ConfigError: a tool, a reward term or the system prompt cannot be used.
         InputError: a file or folder the configuration names cannot be used.
         EnvironmentFault: the machine lacks something.
     """
     check_model(Path(config.model.path), max_context=config.model.max_context)
+    check_agent(config)
     if not config.world.enabled:
         check_task_files(config)
     check_sandbox_present()
@@ -58,6 +64,17 @@ def check_model(folder: Path, *, max_context: int) -> None:
         )
 
 
+def check_agent(config: Config) -> None:
+    """Make the agent's tools, rewards and prompt once, without connecting to anything.
+
+    Raises:
+        ConfigError: a name is unknown, or a section of the configuration cannot work.
+    """
+    load_template(config.agent.system_prompt)
+    Scorer(config.rewards)
+    make_tools(config, run_corpora(config))
+
+
 def check_task_files(config: Config) -> None:
     """Check the user's task files and corpora.
 
@@ -67,15 +84,25 @@ def check_task_files(config: Config) -> None:
     tasks = config.tasks
     if not tasks.train:
         raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
-    if not tasks.train_corpus:
-        raise InputError(
-            "tasks.train_corpus is empty: name a search index (lzero tasks index makes it)"
-        )
-    heldout_corpus = tasks.heldout_corpus or tasks.train_corpus
-    for corpus in {tasks.train_corpus, heldout_corpus}:
-        SearchIndex(Path(corpus)).close()
+    if "search" in config.agent.tools and config.search.provider == "local":
+        check_corpora(config)
     for file in filter(None, (tasks.train, tasks.heldout)):
         check_corpus_names(Path(file))
+
+
+def check_corpora(config: Config) -> None:
+    """Open the search indexes of a run once.
+
+    Raises:
+        InputError: there is none, or it is not an index.
+    """
+    if not config.tasks.train_corpus:
+        raise InputError(
+            "tasks.train_corpus is empty: name a search index (lzero index makes it), or leave "
+            "'search' out of agent.tools"
+        )
+    for corpus in set(run_corpora(config).values()):
+        SearchIndex(Path(corpus)).close()
 
 
 def check_corpus_names(file: Path) -> None:
