@@ -300,8 +300,8 @@ def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
 
 def _sandbox(config: Config, actors: list[dict[str, Any]], *, cells: int) -> Sandbox:
     return Sandbox(
-        launcher=config.kernel.launcher,
-        level=str(actors[0].get("kernel_level", "")) if actors else "",
+        launcher=_each(actors, "launcher") or config.kernel.launcher,
+        level=_each(actors, "kernel_level"),
         kernels_started=_sum(actors, "kernels_started"),
         cells_executed=cells,
     )
@@ -325,6 +325,11 @@ def engine_version() -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     return ""
+
+
+def _each(tables: list[dict[str, Any]], key: str) -> str:
+    """Every value there is, in order; usually all actors have the same."""
+    return ", ".join(sorted({str(table[key]) for table in tables if table.get(key)}))
 
 
 def _sum(tables: list[dict[str, Any]], key: str) -> int:
