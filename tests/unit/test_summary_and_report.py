@@ -37,7 +37,13 @@ TOTALS: dict[str, Any] = {
     "commit": "abc",
     "cells_executed": 160,
 }
-ACTOR = {"kernel_level": "A-forked", "kernels_started": 40, "tokens_generated": 900, "requests": 80}
+ACTOR = {
+    "launcher": "forked",
+    "kernel_level": "A-forked",
+    "kernels_started": 40,
+    "tokens_generated": 900,
+    "requests": 80,
+}
 CONFIG = Config(run=Run(name="trial<&", seed=3), world=World(enabled=True))
 
 
