@@ -6,35 +6,41 @@ Every mistake becomes one ``InputError`` that names the file, the line and the f
 import dataclasses
 import difflib
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, LZeroError
 from common.messages import Task
 
-_REQUIRED = ("task_id", "question", "answers")
+_REQUIRED = ("task_id", "question")
 _FIELDS = tuple(field.name for field in dataclasses.fields(Task))
 
 
-def read_tasks(path: Path) -> list[Task]:
+def read_tasks(path: Path, *, check: Callable[[Task], None] | None = None) -> list[Task]:
     """The tasks of a file, in file order; empty lines are skipped.
+
+    Args:
+        path: the file; its tasks name their own files relative to its folder.
+        check: a further look at each task, e.g. ``actors.rewards.task_types.check_task``; the
+            project's errors that it raises get file and line put before their text.
 
     Raises:
         InputError: the file is missing, empty, not UTF-8, or a line is not a task; two lines carry
-            the same ``task_id``.
+            the same ``task_id``; ``check`` refuses a task.
     """
     tasks: list[Task] = []
     lines_by_id: dict[str, int] = {}
     for number, line in enumerate(_lines(path), start=1):
         if not line.strip():
             continue
-        task = parse_task(line, where=f"{path}, line {number}")
+        where = f"{path}, line {number}"
+        task = parse_task(line, where=where, folder=path.parent)
         first = lines_by_id.setdefault(task.task_id, number)
         if first != number:
-            raise InputError(
-                f"{path}, line {number}: task_id {task.task_id!r} is already used on line {first}"
-            )
+            raise InputError(f"{where}: task_id {task.task_id!r} is already used on line {first}")
+        if check is not None:
+            _look(check, task, where)
         tasks.append(task)
     if not tasks:
         raise InputError(f"task file {path} holds no tasks; expected one JSON object per line")
@@ -48,11 +54,17 @@ def write_tasks(tasks: Iterable[Task], path: Path) -> None:
             file.write(json.dumps(dataclasses.asdict(task), ensure_ascii=False) + "\n")
 
 
-def parse_task(line: str, *, where: str) -> Task:
-    """One line of a task file; ``where`` begins the text of an error.
+def parse_task(line: str, *, where: str, folder: Path) -> Task:
+    """One line of a task file.
+
+    Args:
+        line: the text.
+        where: begins the text of an error.
+        folder: where relative paths in ``files`` start; they become absolute.
 
     Raises:
-        InputError: the line is not a JSON object with the fields of a task.
+        InputError: the line is not a JSON object with the fields of a task, or a file of the task
+            is missing.
     """
     try:
         record = json.loads(line)
@@ -63,18 +75,28 @@ def parse_task(line: str, *, where: str) -> Task:
     for key in record:
         if key not in _FIELDS:
             raise InputError(f"{where}: unknown field '{key}'; {_suggestion(key)}")
-    for key in _REQUIRED:
+    for key in _REQUIRED + (("answers",) if record.get("kind", "qa") == "qa" else ()):
         if key not in record:
             raise InputError(f"{where}: field '{key}' is missing")
     try:
         return Task(
             task_id=_text(record, "task_id", where),
             question=_text(record, "question", where),
-            answers=_texts(record["answers"], where),
+            answers=_texts(record, "answers", where),
             corpus=_text(record, "corpus", where) if "corpus" in record else "train",
-            labels=_labels(record.get("labels", {}), where),
+            labels=_strings(record, "labels", where),
+            kind=_text(record, "kind", where) if "kind" in record else "qa",
+            files=_files(record, where, folder),
+            details=_strings(record, "details", where),
         )
     except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
+
+
+def _look(check: Callable[[Task], None], task: Task, where: str) -> None:
+    try:
+        check(task)
+    except LZeroError as error:
         raise InputError(f"{where}: {error}") from error
 
 
@@ -95,19 +117,40 @@ def _text(record: dict[str, Any], key: str, where: str) -> str:
     return value
 
 
-def _texts(value: Any, where: str) -> tuple[str, ...]:
+def _texts(record: dict[str, Any], key: str, where: str) -> tuple[str, ...]:
+    value = record.get(key, [])
     if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
-        raise InputError(f"{where}: field 'answers' must be a list of strings, got {_shown(value)}")
+        raise InputError(f"{where}: field '{key}' must be a list of strings, got {_shown(value)}")
     return tuple(value)
 
 
-def _labels(value: Any, where: str) -> dict[str, str]:
+def _strings(record: dict[str, Any], key: str, where: str) -> dict[str, str]:
+    value = record.get(key, {})
     is_flat = isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
     if not is_flat:
         raise InputError(
-            f"{where}: field 'labels' must be an object of strings, got {_shown(value)}"
+            f"{where}: field '{key}' must be an object of strings, got {_shown(value)}"
         )
     return dict(value)
+
+
+def _files(record: dict[str, Any], where: str, folder: Path) -> tuple[str, ...]:
+    """Absolute paths of the files of a task; their names must differ, they share one folder."""
+    paths: dict[str, str] = {}
+    for name in _texts(record, "files", where):
+        path = (folder / name).absolute()
+        if not path.is_file():
+            raise InputError(
+                f"{where}: field 'files': {path} does not exist (a relative path starts from the "
+                "folder of the task file)"
+            )
+        if path.name in paths:
+            raise InputError(
+                f"{where}: field 'files': two files are called {path.name!r}; both would be "
+                f"written to the notebook's working folder: {paths[path.name]} and {path}"
+            )
+        paths[path.name] = str(path)
+    return tuple(paths.values())
 
 
 def _suggestion(key: str) -> str:

@@ -42,7 +42,9 @@ def _index(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
+    from actors.rewards.task_types import check_task
     from common.tasks import read_tasks
 
-    print(f"{arguments.file}: {len(read_tasks(arguments.file))} tasks, no mistakes")
+    tasks = read_tasks(arguments.file, check=check_task)
+    print(f"{arguments.file}: {len(tasks)} tasks, no mistakes")
     return 0

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from actors.rewards.task_types import check_task
 from common.errors import InputError
 from common.messages import Task
 from common.tasks import read_tasks, write_tasks
@@ -15,7 +16,15 @@ def test_written_tasks_read_back_equal(tmp_path: Path) -> None:
     tasks = [
         Task(task_id="1", question="Où est\u2028Zürich?", answers=("Zürich", "ZH")),
         Task(task_id="2", question="Who?", answers=("A",), corpus="heldout", labels={"k": "v"}),
+        Task(
+            task_id="3",
+            question="How many?",
+            kind="package.module:name",
+            files=(str(tmp_path / "table.csv"),),
+            details={"tests": "assert True"},
+        ),
     ]
+    (tmp_path / "table.csv").write_text("a,b")
     path = tmp_path / "tasks.jsonl"
 
     write_tasks(tasks, path)
@@ -50,6 +59,18 @@ def test_written_tasks_read_back_equal(tmp_path: Path) -> None:
             r"line 2: field 'labels' must be an object of strings",
         ),
         (GOOD, r"line 2: task_id 'a' is already used on line 1"),
+        (
+            '{"task_id": "b", "question": "Who?", "answers": ["x"], "details": ["n"]}',
+            r"line 2: field 'details' must be an object of strings, got \[\"n\"\]",
+        ),
+        (
+            '{"task_id": "b", "question": "Who?", "answers": ["x"], "files": ["gone.csv"]}',
+            r"line 2: field 'files': .*gone.csv does not exist \(a relative path starts from",
+        ),
+        (
+            '{"task_id": "b", "question": "Who?", "kind": 3, "answers": ["x"]}',
+            r"line 2: field 'kind' must be a string, got 3",
+        ),
     ],
 )
 def test_a_mistake_names_line_and_field(tmp_path: Path, line: str, message: str) -> None:
@@ -60,6 +81,64 @@ def test_a_mistake_names_line_and_field(tmp_path: Path, line: str, message: str)
         read_tasks(path)
 
     assert str(path) in str(caught.value)
+
+
+def test_files_of_a_task_are_found_beside_the_task_file(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    (folder / "table.csv").write_text("a,b")
+    line = GOOD.replace("}", ', "files": ["table.csv"]}')
+    (folder / "tasks.jsonl").write_text(line)
+
+    (task,) = read_tasks(folder / "tasks.jsonl")
+
+    assert task.files == (str(folder / "table.csv"),)
+
+
+def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "table.csv").write_text(name)
+    line = GOOD.replace("}", ', "files": ["a/table.csv", "b/table.csv"]}')
+    (tmp_path / "tasks.jsonl").write_text(line)
+
+    with pytest.raises(InputError, match=r"two files are called 'table.csv'"):
+        read_tasks(tmp_path / "tasks.jsonl")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            '{"task_id": "b", "question": "Who?", "answers": ["Anna", "!?"]}',
+            r"line 2: task 'b' of kind 'qa': gold answer '!\?' holds nothing but punctuation",
+        ),
+        (
+            '{"task_id": "b", "question": "How many?", "kind": "number", "answers": ["many"]}',
+            r"line 2: task 'b' of kind 'number': gold answer 'many' is not a number",
+        ),
+        (
+            '{"task_id": "b", "question": "How many?", "kind": "number"}',
+            r"line 2: task 'b' of kind 'number': a task of kind 'number' needs at least one",
+        ),
+        (
+            '{"task_id": "b", "question": "?", "kind": "numbr", "answers": ["3"]}',
+            r"line 2: kind: unknown task type 'numbr'; did you mean 'number'\?",
+        ),
+        (
+            '{"task_id": "b", "question": "?", "kind": "no_such_package.m:t"}',
+            r"line 2: kind: cannot import 'no_such_package.m'",
+        ),
+    ],
+)
+def test_a_task_that_its_type_refuses_is_named_with_its_line(
+    tmp_path: Path, line: str, message: str
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(f"{GOOD}\n{line}\n")
+
+    with pytest.raises(InputError, match=message):
+        read_tasks(path, check=check_task)
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
