@@ -2,9 +2,11 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.rewards.answers import normalise
 from common.errors import InputError
 from common.messages import Task
 from common.tasks import write_tasks
@@ -14,8 +16,20 @@ Page = tuple[str, str]
 """Title and text."""
 
 
-def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> tuple[int, int]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Converted:
+    """How many tasks and pages were written, and how many questions could not be scored."""
+
+    tasks: int
+    pages: int
+    unscorable: int = 0
+
+
+def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Converted:
     """Write ``tasks.jsonl`` and ``corpus.jsonl`` to ``out``.
+
+    Gold answers that hold nothing but punctuation and articles ("A", "The The") are left out, and
+    so is a question without any other.
 
     Args:
         file: the questions, a JSON list or JSON lines.
@@ -23,9 +37,6 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> tupl
         corpus: the passages, a JSON object of title to sentences, a list of ``{title, text}``, or
             JSON lines of those; None takes the passages that come with the questions.
         out: folder, made if missing.
-
-    Returns:
-        How many tasks and pages were written.
 
     Raises:
         InputError: a file is missing or not of that format; names the record and the field.
@@ -40,10 +51,17 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> tupl
         raise InputError(f"{file} holds no questions")
     pages = list(_corpus_pages(corpus)) if corpus else _own_pages(file, records, kind)
     tasks = _with_unique_ids(tasks)
+    scorable = [found for task in tasks if (found := _scorable(task)) is not None]
     out.mkdir(parents=True, exist_ok=True)
-    write_tasks(tasks, out / "tasks.jsonl")
+    write_tasks(scorable, out / "tasks.jsonl")
     _write_pages(pages, out / "corpus.jsonl")
-    return len(tasks), len(pages)
+    return Converted(tasks=len(scorable), pages=len(pages), unscorable=len(tasks) - len(scorable))
+
+
+def _scorable(task: Task) -> Task | None:
+    """The task with the gold answers that an answer could match; None if there are none."""
+    answers = tuple(answer for answer in task.answers if normalise(answer))
+    return replace(task, answers=answers) if answers else None
 
 
 def _hotpotqa(record: dict[str, Any], where: str) -> Task:

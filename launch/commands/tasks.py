@@ -26,10 +26,12 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _convert(arguments: argparse.Namespace) -> int:
     from launch.convert import convert
 
-    tasks, pages = convert(
-        arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out
-    )
-    print(f"wrote {tasks} tasks and {pages} pages to {arguments.out}")
+    done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
+    print(f"wrote {done.tasks} tasks and {done.pages} pages to {arguments.out}")
+    if done.unscorable:
+        print(
+            f"left out {done.unscorable} questions: their answers are only punctuation"
+        )
     return 0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from common.errors import InputError
 from common.tasks import read_tasks
-from launch.convert import Format, convert
+from launch.convert import Converted, Format, convert
 
 HOTPOTQA = {
     "_id": "h1",
@@ -47,7 +47,7 @@ def test_hotpotqa_brings_its_passages_and_names_the_supporting_ones(tmp_path: Pa
     counts = convert(file, "hotpotqa", corpus=None, out=tmp_path / "out")
 
     (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
-    assert counts == (1, 2)
+    assert counts == Converted(tasks=1, pages=2)
     assert (task.task_id, task.answers) == ("h1", ("Ana Núñez",))
     assert json.loads(task.labels["supporting_titles"]) == ["Bären-Stadt", "Silent Harbor"]
     assert pages(tmp_path / "out")[0] == {"title": "Bären-Stadt", "text": "A town. It is old."}
@@ -71,7 +71,7 @@ def test_nq_lines_take_a_corpus_of_titles_to_sentences(tmp_path: Path) -> None:
     counts = convert(file, "nq", corpus=corpus, out=tmp_path / "out")
 
     tasks = read_tasks(tmp_path / "out" / "tasks.jsonl")
-    assert counts == (2, 2)
+    assert counts == Converted(tasks=2, pages=2)
     assert [task.task_id for task in tasks] == ["question-1", "question-2"]
     assert tasks[0].answers == ("1972", "December 1972")
 
@@ -91,7 +91,20 @@ def test_a_corpus_may_be_a_list_or_lines_of_pages(tmp_path: Path, lines: bool) -
 def test_a_repeated_question_is_taken_once(tmp_path: Path) -> None:
     file = write(tmp_path / "q.json", [HOTPOTQA, HOTPOTQA])
 
-    assert convert(file, "hotpotqa", corpus=None, out=tmp_path / "out") == (1, 2)
+    counts = convert(file, "hotpotqa", corpus=None, out=tmp_path / "out")
+
+    assert counts == Converted(tasks=1, pages=2)
+
+
+def test_gold_answers_that_nothing_could_match_are_left_out(tmp_path: Path) -> None:
+    band = {**MUSIQUE, "id": "2hop__3", "answer": "The The", "answer_aliases": []}
+    alias = {**MUSIQUE, "answer_aliases": ["!"]}
+    file = write(tmp_path / "q.json", [alias, band])
+
+    counts = convert(file, "musique", corpus=None, out=tmp_path / "out")
+
+    assert counts == Converted(tasks=1, pages=2, unscorable=1)
+    assert [task.answers for task in read_tasks(tmp_path / "out" / "tasks.jsonl")] == [("Kim",)]
 
 
 @pytest.mark.parametrize(
