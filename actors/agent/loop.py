@@ -9,18 +9,23 @@ waits for  the policy, the kernel pool, a running cell; each with its own deadli
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from actors.agent.context_tool import ContextTool
-from actors.agent.conversation import Conversation, Opening
+from actors.agent.conversation import Conversation
 from actors.agent.events import Episode, EpisodeListener
-from actors.agent.notepad import Notepad
-from actors.agent.observations import FORMAT_REMINDER, Observer, direct_answer
+from actors.agent.observations import FORMAT_REMINDER, direct_answer
 from actors.agent.prompt import PromptTemplate
-from actors.agent.toolbox import Toolbox, ToolSet
-from actors.agent.window import ContextWindow
-from actors.kernels.interface import DeathCause, Kernel, KernelDied
+from actors.agent.state import (
+    EpisodeState,
+    Wait,
+    begin_episode,
+    finish_episode,
+    judge_death,
+    judge_time_out,
+)
+from actors.agent.toolbox import ToolSet
+from actors.kernels.interface import Kernel, KernelDied
 from actors.kernels.pool import KernelPool
 from actors.tools.tool import Tool
 from common.chat import ParsedAction, parse_action
@@ -29,28 +34,6 @@ from common.errors import InputError, LZeroError
 from common.messages import Outcome, Step, Task
 
 log = logging.getLogger(__name__)
-
-_KERNEL, _CELL, _POLICY = "a kernel", "a running cell", "the policy server"
-
-
-@dataclass(slots=True)
-class _State:
-    """What an episode has done so far."""
-
-    task: Task
-    conversation: Conversation
-    listener: EpisodeListener | None
-    observer: Observer
-    toolbox: Toolbox
-    steps: list[Step]
-    outputs: list[str]
-    kernel_level: str = ""
-    cells: int = 0
-    cell_s: float = 0.0
-    tokens: int = 0
-    output_bytes: int = 0
-    reminders: int = 0
-    waiting_for: str = ""
 
 
 class AgentLoop:
@@ -84,16 +67,23 @@ class AgentLoop:
         self, task: Task, conversation: Conversation, listener: EpisodeListener | None = None
     ) -> Episode:
         """Run one episode; never raises but for cancellation."""
-        state: _State | None = None
+        state: EpisodeState | None = None
         failure = ""
         try:
-            state = self._begin(task, conversation, listener)
+            state = begin_episode(
+                task,
+                conversation,
+                listener,
+                agent=self._agent,
+                tools=self._tools,
+                system=self._system_prompt(task),
+            )
             async with asyncio.timeout(self._agent.episode_timeout_s):
                 outcome = await self._episode(state)
         except TimeoutError:
-            outcome, failure = self._time_out(state)
+            outcome, failure = judge_time_out(state, self._agent.episode_timeout_s)
         except KernelDied as error:
-            outcome, failure = _kernel_death(state, error)
+            outcome, failure = judge_death(state, error)
             log.info("kernel died task=%s reason=%s", task.task_id, error)
         except LZeroError as error:
             outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
@@ -101,50 +91,13 @@ class AgentLoop:
         except Exception as error:  # one episode must never end the run
             outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
             log.exception("episode failed task=%s", task.task_id)
-        return _episode_of(state, outcome, failure)
-
-    def _begin(
-        self, task: Task, conversation: Conversation, listener: EpisodeListener | None
-    ) -> _State:
-        window, notepad = ContextWindow(), Notepad(self._agent.notepad_characters)
-        steps: list[Step] = []
-        outputs: list[str] = []
-        system = self._system_prompt(task)
-
-        def opening() -> Opening:
-            return Opening(system=system, task=task.question, notepad=notepad.read())
-
-        observer = Observer(
-            self._agent, conversation, window=window, notepad=notepad, opening=opening
-        )
-        context = ContextTool(
-            conversation=conversation,
-            window=window,
-            steps=steps,
-            outputs=outputs,
-            opening=opening,
-            may_change=lambda: observer.segments < self._agent.max_segments,
-        )
-        toolbox = Toolbox(task, self._agent, tools=self._tools, notepad=notepad, context=context)
-        conversation.begin(opening())
-        return _State(task, conversation, listener, observer, toolbox, steps, outputs)
+        return finish_episode(state, outcome, failure)
 
     def _system_prompt(self, task: Task) -> str:
         specs = self._tools.specs if self._agent.mode == "agent" else ()
         return self._prompt.render(self._agent, specs, [Path(file).name for file in task.files])
 
-    def _time_out(self, state: _State | None) -> tuple[Outcome, str]:
-        """The policy's own time-out scores nothing and stays; one that we caused is dropped."""
-        limit_s = self._agent.episode_timeout_s
-        if state is not None and (state.waiting_for == _CELL or state.cell_s > limit_s / 2):
-            return Outcome.TIMED_OUT, ""
-        waiting_for = state.waiting_for if state is not None else ""
-        return Outcome.INFRASTRUCTURE, (
-            f"EpisodeTimeout: {limit_s:.0f} s (agent.episode_timeout_s) passed waiting for "
-            f"{waiting_for or 'nothing in particular'}"
-        )
-
-    async def _episode(self, state: _State) -> Outcome:
+    async def _episode(self, state: EpisodeState) -> Outcome:
         conversation = state.conversation
         if conversation.tokens + self._agent.max_action_tokens > conversation.limit:
             return Outcome.OUT_OF_CONTEXT
@@ -152,7 +105,7 @@ class AgentLoop:
             return await self._answer_directly(state)
         if self._kernels is None:
             raise InputError("agent mode needs kernels; use agent.mode = 'direct' without them")
-        state.waiting_for = _KERNEL
+        state.waiting_for = Wait.KERNEL
         async with self._kernels.slot() as kernel:
             state.kernel_level = kernel.level
             for file in state.task.files:
@@ -160,14 +113,14 @@ class AgentLoop:
             kernel.bind_tools(state.toolbox.specs, state.toolbox.handle)
             return await self._steps(state, kernel)
 
-    async def _answer_directly(self, state: _State) -> Outcome:
+    async def _answer_directly(self, state: EpisodeState) -> Outcome:
         """One message, of which the text after the thinking is the answer."""
         text = await self._sample(state)
         state.toolbox.answer = direct_answer(text) or None
         self._tell_step(state)
         return Outcome.SUBMITTED if state.toolbox.answer else Outcome.UNPARSABLE
 
-    async def _steps(self, state: _State, kernel: Kernel) -> Outcome:
+    async def _steps(self, state: EpisodeState, kernel: Kernel) -> Outcome:
         while len(state.steps) < self._agent.max_steps:
             if self._tokens_left(state) == 0:
                 return Outcome.OUT_OF_TOKENS
@@ -186,10 +139,10 @@ class AgentLoop:
                 return Outcome.OUT_OF_CONTEXT
         return Outcome.OUT_OF_STEPS
 
-    async def _sample(self, state: _State) -> str:
+    async def _sample(self, state: EpisodeState) -> str:
         """Sample the next action; the step is on record before anything can go wrong with it."""
         number, room = len(state.steps), self._room_for_tokens(state)
-        state.waiting_for = _POLICY
+        state.waiting_for = Wait.POLICY
         listener = state.listener
         on_delta = None if listener is None else lambda text: listener.on_delta(number, text)
         sample = await state.conversation.sample(number, max_tokens=room, on_delta=on_delta)
@@ -210,17 +163,17 @@ class AgentLoop:
             listener.on_action(number, sample.text, state.steps[-1].code)
         return sample.text
 
-    def _unparsable(self, state: _State) -> Outcome | None:
+    def _unparsable(self, state: EpisodeState) -> Outcome | None:
         """How an action that does not parse ends the episode, or None if it is forgiven."""
         if self._tokens_left(state) == 0:
             return Outcome.OUT_OF_TOKENS
         state.reminders += 1
         return Outcome.UNPARSABLE if state.reminders > self._agent.format_reminders else None
 
-    async def _run_cell(self, state: _State, kernel: Kernel, action: ParsedAction) -> str:
+    async def _run_cell(self, state: EpisodeState, kernel: Kernel, action: ParsedAction) -> str:
         """Run the cell and put on record what came of it; its output."""
         state.cells += 1
-        state.waiting_for = _CELL
+        state.waiting_for = Wait.CELL
         state.steps[-1] = replace(state.steps[-1], status="died")
         room = max(0, self._agent.max_output_bytes - state.output_bytes)
         result = await kernel.execute(
@@ -240,7 +193,7 @@ class AgentLoop:
         )
         return result.output
 
-    def _observe(self, state: _State, output: str) -> bool:
+    def _observe(self, state: EpisodeState, output: str) -> bool:
         """Put an output on record and, if there is a next step, into the context."""
         number = len(state.steps) - 1
         shown: str | None = state.observer.shown(output, number)
@@ -251,14 +204,14 @@ class AgentLoop:
             state.steps[-1] = replace(state.steps[-1], observation=shown or "")
         return shown is not None
 
-    def _room_for_tokens(self, state: _State) -> int:
+    def _room_for_tokens(self, state: EpisodeState) -> int:
         return min(self._agent.max_action_tokens, self._tokens_left(state))
 
-    def _tokens_left(self, state: _State) -> int:
+    def _tokens_left(self, state: EpisodeState) -> int:
         limit = self._agent.max_tokens
         return max(0, limit - state.tokens) if limit else self._agent.max_action_tokens
 
-    def _tell_step(self, state: _State) -> None:
+    def _tell_step(self, state: EpisodeState) -> None:
         if state.listener is not None:
             state.listener.on_step(len(state.steps) - 1, state.steps[-1])
 
@@ -270,37 +223,3 @@ async def _attach(kernel: Kernel, file: Path) -> None:
     except OSError as error:
         raise InputError(f"attached file {file} cannot be read: {error}") from error
     await kernel.put_file(file.name, data)
-
-
-_DEATHS_BY_THE_POLICY = frozenset(
-    {
-        DeathCause.MEMORY,
-        DeathCause.CPU,
-        DeathCause.IGNORED_INTERRUPT,
-        DeathCause.PROTOCOL,
-        DeathCause.EXITED,
-    }
-)
-
-
-def _kernel_death(state: _State | None, error: KernelDied) -> tuple[Outcome, str]:
-    """A kernel that its own cell ended is the policy's doing; any other death is ours."""
-    in_a_cell = state is not None and state.waiting_for == _CELL
-    if in_a_cell and error.cause in _DEATHS_BY_THE_POLICY:
-        return Outcome.KERNEL_DIED, ""
-    return Outcome.INFRASTRUCTURE, f"KernelDied ({error.cause}): {error}"
-
-
-def _episode_of(state: _State | None, outcome: Outcome, failure: str) -> Episode:
-    if state is None:
-        return Episode(outcome=outcome, answer=None, steps=(), failure=failure)
-    return Episode(
-        outcome=outcome,
-        answer=state.toolbox.answer,
-        steps=tuple(state.steps),
-        failure=failure,
-        kernel_level=state.kernel_level,
-        cells_executed=state.cells,
-        tokens_generated=state.tokens,
-        notepad=state.observer.notepad_text,
-    )

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import time
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -56,12 +57,15 @@ class Toolbox:
             tools: what can be called.
             notepad: written by ``notepad`` and ``planning``.
             context: read and changed by ``context``.
+
+        ``tools_s`` counts the wall time that shared tools took to answer, seconds.
         """
         self._task, self._agent, self._tools = task, agent, tools
         self._notepad, self._context = notepad, context
         self.answer: str | None = None
         self._calls: list[str] = []
         self._taken = 0
+        self.tools_s = 0.0
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -81,6 +85,7 @@ class Toolbox:
         if owner is None:
             return self._own(name)(*args, **kwargs)
         call = ToolCall(name=name, arguments=args, keywords=kwargs, task=self._task)
+        started = time.monotonic()
         try:
             async with asyncio.timeout(self._agent.tool_timeout_s):
                 return await owner.call(call)
@@ -89,6 +94,8 @@ class Toolbox:
             raise TimeoutError(str(error) or f"{name} took longer than {limit_s:g} s") from None
         except LZeroError as error:
             raise ValueError(str(error)) from error
+        finally:
+            self.tools_s += time.monotonic() - started
 
     def take_calls(self) -> tuple[str, ...]:
         """The names of the calls since the last time this was asked."""

@@ -1,0 +1,133 @@
+"""What an episode has done so far, and what to make of it when it ends early."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from actors.agent.context_tool import ContextTool
+from actors.agent.conversation import Conversation, Opening
+from actors.agent.events import Episode, EpisodeListener
+from actors.agent.notepad import Notepad
+from actors.agent.observations import Observer
+from actors.agent.toolbox import Toolbox, ToolSet
+from actors.agent.window import ContextWindow
+from actors.kernels.interface import DeathCause, KernelDied
+from common.config import Agent
+from common.messages import Outcome, Step, Task
+
+
+class Wait(StrEnum):
+    """What an episode is waiting for, as an error names it."""
+
+    NOTHING = "nothing in particular"
+    KERNEL = "a kernel"
+    CELL = "a running cell"
+    POLICY = "the policy server"
+
+
+@dataclass(slots=True)
+class EpisodeState:
+    """One episode under way.
+
+    Attributes:
+        steps, outputs: one per action; the outputs are whole, the steps hold what was shown.
+        cell_s: wall time of cells, seconds.
+        tokens: sampled.
+        output_bytes: of all cells.
+        reminders: actions that did not parse.
+    """
+
+    task: Task
+    conversation: Conversation
+    listener: EpisodeListener | None
+    observer: Observer
+    toolbox: Toolbox
+    steps: list[Step]
+    outputs: list[str]
+    kernel_level: str = ""
+    cells: int = 0
+    cell_s: float = 0.0
+    tokens: int = 0
+    output_bytes: int = 0
+    reminders: int = 0
+    waiting_for: Wait = Wait.NOTHING
+
+
+def begin_episode(
+    task: Task,
+    conversation: Conversation,
+    listener: EpisodeListener | None,
+    *,
+    agent: Agent,
+    tools: ToolSet,
+    system: str,
+) -> EpisodeState:
+    """Put the parts of an episode together and begin its first segment."""
+    window, notepad = ContextWindow(), Notepad(agent.notepad_characters)
+    steps: list[Step] = []
+    outputs: list[str] = []
+
+    def opening() -> Opening:
+        return Opening(system=system, task=task.question, notepad=notepad.read())
+
+    observer = Observer(agent, conversation, window=window, notepad=notepad, opening=opening)
+    context = ContextTool(
+        conversation=conversation,
+        window=window,
+        steps=steps,
+        outputs=outputs,
+        opening=opening,
+        may_change=lambda: observer.segments < agent.max_segments,
+    )
+    toolbox = Toolbox(task, agent, tools=tools, notepad=notepad, context=context)
+    conversation.begin(opening())
+    return EpisodeState(task, conversation, listener, observer, toolbox, steps, outputs)
+
+
+def finish_episode(state: EpisodeState | None, outcome: Outcome, failure: str) -> Episode:
+    """The record of an episode; ``state`` is None where it could not even begin."""
+    if state is None:
+        return Episode(outcome=outcome, answer=None, steps=(), failure=failure)
+    return Episode(
+        outcome=outcome,
+        answer=state.toolbox.answer,
+        steps=tuple(state.steps),
+        failure=failure,
+        kernel_level=state.kernel_level,
+        cells_executed=state.cells,
+        tokens_generated=state.tokens,
+        notepad=state.observer.notepad_text,
+    )
+
+
+_DEATHS_BY_THE_POLICY = (
+    DeathCause.MEMORY,
+    DeathCause.CPU,
+    DeathCause.IGNORED_INTERRUPT,
+    DeathCause.PROTOCOL,
+    DeathCause.EXITED,
+)
+
+
+def judge_death(state: EpisodeState | None, error: KernelDied) -> tuple[Outcome, str]:
+    """A kernel that its own cell ended is the policy's doing; any other death is ours."""
+    in_a_cell = state is not None and state.waiting_for is Wait.CELL
+    if in_a_cell and error.cause in _DEATHS_BY_THE_POLICY:
+        return Outcome.KERNEL_DIED, ""
+    return Outcome.INFRASTRUCTURE, f"KernelDied ({error.cause}): {error}"
+
+
+def judge_time_out(state: EpisodeState | None, limit_s: float) -> tuple[Outcome, str]:
+    """The policy's own time-out scores nothing and stays; one that we caused is dropped.
+
+    It is the policy's when its cells took the time, less what shared tools took to answer.
+    """
+    waiting_for = Wait.NOTHING if state is None else state.waiting_for
+    if state is not None:
+        own_s = state.cell_s - state.toolbox.tools_s
+        tools_are_slow = state.toolbox.tools_s > limit_s / 2
+        if own_s > limit_s / 2 or (waiting_for is Wait.CELL and not tools_are_slow):
+            return Outcome.TIMED_OUT, ""
+    return Outcome.INFRASTRUCTURE, (
+        f"EpisodeTimeout: {limit_s:.0f} s (agent.episode_timeout_s) passed waiting for "
+        f"{waiting_for}"
+    )
