@@ -5,8 +5,15 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from actors.tools.document_reader import DocumentReader
+from actors.tools.inspect_file import InspectFile
 from actors.tools.local_search import DisabledSearch, LocalSearch
+from actors.tools.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.tool import FunctionTool, Tool
+from actors.tools.visual_qa import VisualQa
+from actors.tools.web_client import WebClient
+from actors.tools.web_rules import PageRules
+from actors.tools.web_search import WebSearch
 from common.config import Config
 from common.errors import ConfigError
 from common.plugins import is_plugin, load_plugin
@@ -30,8 +37,14 @@ def make_tools(
     Raises:
         ConfigError: a name is unknown, or its section of the configuration cannot work.
     """
+    client = WebClient(config.web)
+    reader = DocumentReader()
+    rules = PageRules(allowed=config.pages.allowed_domains, blocked=config.web.blocked_domains)
     makers: dict[str, Callable[[], Tool]] = {
-        "search": lambda: _search(config, corpora, disabled=search_disabled),
+        "search": lambda: _search(config, corpora, client, disabled=search_disabled),
+        "read_page": lambda: _read_page(config, rules, client, reader),
+        "inspect_file": lambda: InspectFile(config.files, reader),
+        "visual_qa": lambda: VisualQa(config.vision, rules, client),
     }
     names = [name for name in config.agent.tools if name not in EPISODE_TOOLS]
     return {name: _make(name, makers) for name in dict.fromkeys(names)}
@@ -45,10 +58,25 @@ def _make(name: str, makers: Mapping[str, Callable[[], Tool]]) -> Tool:
     return makers[name]()
 
 
-def _search(config: Config, corpora: Mapping[str, str], *, disabled: bool) -> Tool:
+def _search(
+    config: Config, corpora: Mapping[str, str], client: WebClient, *, disabled: bool
+) -> Tool:
     if disabled or config.search.disabled:
         return DisabledSearch()
-    return LocalSearch(config.search, corpora)
+    if config.search.provider == "local":
+        return LocalSearch(config.search, corpora)
+    return WebSearch(config.search, config.web.blocked_domains, client)
+
+
+def _read_page(config: Config, rules: PageRules, client: WebClient, reader: DocumentReader) -> Tool:
+    if config.pages.provider == "jina":
+        return ReadPage(config.pages, JinaPages(config.pages, rules.blocked, client))
+    if not rules.allowed:
+        raise ConfigError(
+            f"{_KEY} has 'read_page', so pages.allowed_domains must list the domains that may be "
+            'read; "*" allows every public one'
+        )
+    return ReadPage(config.pages, LocalPages(rules, client, reader))
 
 
 def _plugin(name: str) -> Tool:

@@ -1,0 +1,154 @@
+"""The ``read_page`` tool: the text of a web page, fetched here or by the Jina Reader service."""
+
+from typing import Protocol
+
+from actors.tools.document_kinds import document_kind
+from actors.tools.document_reader import DocumentReader
+from actors.tools.excerpts import TextMemory, excerpt
+from actors.tools.tool import FunctionTool
+from actors.tools.web_client import WebClient
+from actors.tools.web_messages import WebResponse
+from actors.tools.web_rules import ANY_DOMAIN, PageRules, parse_url
+from actors.tools.web_service import ServiceAddress, WebService
+from common.config import Pages
+
+JINA_URL = "https://r.jina.ai"
+JINA_KEY = "JINA_API_KEY"
+
+KEPT_CHARACTERS = 32 << 20
+"""Texts of pages read last, in total, so that reading on does not fetch a page again."""
+
+
+class PageSource(Protocol):
+    """Where the text of a page comes from."""
+
+    @property
+    def rules(self) -> PageRules:
+        """Which pages may be asked for."""
+        ...
+
+    async def start(self) -> None:
+        """Open what it needs."""
+        ...
+
+    async def text(self, url: str) -> str:
+        """Title, address and text of a page."""
+        ...
+
+    async def close(self) -> None:
+        """Give everything back."""
+        ...
+
+
+class ReadPage(FunctionTool):
+    """``read_page``: a page in parts, with a memory of the pages read last."""
+
+    def __init__(self, pages: Pages, source: PageSource) -> None:
+        """Read pages from ``source``."""
+        super().__init__(self.read_page)
+        self._limit = pages.max_characters
+        self._source = source
+        self._known = TextMemory(KEPT_CHARACTERS)
+
+    async def read_page(self, url: str, start: int = 0, max_characters: int | None = None) -> str:
+        """Read a web page or PDF as text: title, address, then the text from character ``start``.
+
+        A long page is shown in parts; the note at the end says where to go on.
+        """
+        address = parse_url(url)
+        self._source.rules.check(address)
+        key = str(address)
+        text = self._known.get(key) if start else None
+        if text is None:
+            text = await self._source.text(key)
+            self._known.put(key, text)
+        return excerpt(text, start, self._limit, most=max_characters)
+
+    async def start(self) -> None:
+        """Open the source."""
+        await self._source.start()
+
+    async def close(self) -> None:
+        """Close the source."""
+        await self._source.close()
+
+
+class LocalPages:
+    """Pages that are fetched and extracted here."""
+
+    def __init__(self, rules: PageRules, client: WebClient, reader: DocumentReader) -> None:
+        """Read pages that ``rules`` allow."""
+        self.rules = rules
+        self._client = client
+        self._reader = reader
+
+    async def start(self) -> None:
+        """Open client and reader."""
+        await self._client.start()
+        await self._reader.start()
+
+    async def close(self) -> None:
+        """Give client and reader back."""
+        await self._reader.close()
+        await self._client.close()
+
+    async def text(self, url: str) -> str:
+        """Title, address and text of a page."""
+        response = await self._client.get_page(url, self.rules)
+        if not response.ok:
+            raise ValueError(f"{response.url} answered HTTP {response.status}")
+        text = await self._document(response)
+        if not text:
+            raise ValueError(f"{response.url} holds no text; it may need a browser")
+        title, _, rest = text.partition("\n")
+        return f"{title}\n{response.url}\n{rest}"
+
+    async def _document(self, response: WebResponse) -> str:
+        kind = document_kind(
+            response.body, name=response.url.partition("?")[0], media_type=response.content_type
+        )
+        try:
+            return await self._reader.read(response.body, kind, _charset(response.content_type))
+        except ValueError as error:
+            raise ValueError(f"{response.url} cannot be read: {error}") from None
+
+
+class JinaPages:
+    """Pages through the Jina Reader service (github.com/jina-ai/reader)."""
+
+    def __init__(self, pages: Pages, blocked: tuple[str, ...], client: WebClient) -> None:
+        """Read everything but ``blocked``; the service does the fetching."""
+        self.rules = PageRules(allowed=(ANY_DOMAIN,), blocked=blocked)
+        address = ServiceAddress(
+            name="Jina Reader",
+            url=pages.base_url.rstrip("/") or JINA_URL,
+            key_variable=pages.api_key_env or JINA_KEY,
+        )
+        self._service = WebService(client, address)
+
+    async def start(self) -> None:
+        """Read the key."""
+        await self._service.start()
+
+    async def close(self) -> None:
+        """Give the client back."""
+        await self._service.close()
+
+    async def text(self, url: str) -> str:
+        """Title, address and text of a page."""
+        answer = await self._service.post("/", {"url": url})
+        try:
+            data = answer["data"]
+            title, found, content = data["title"], data["url"], data["content"]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"Jina Reader answered in an unknown shape: {error!r}") from None
+        self.rules.check(parse_url(found))
+        return f"{title}\n{found}\n\n{content}".strip()
+
+
+def _charset(content_type: str) -> str:
+    for part in content_type.split(";")[1:]:
+        name, _, value = part.strip().partition("=")
+        if name.lower() == "charset":
+            return value.strip("\"' ")
+    return ""

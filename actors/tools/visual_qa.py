@@ -1,0 +1,95 @@
+"""The ``visual_qa`` tool: a question about an image, asked of a vision language model."""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+from actors.tools.attached_files import attached_bytes
+from actors.tools.document_kinds import image_type
+from actors.tools.tool import FunctionTool
+from actors.tools.web_client import WebClient
+from actors.tools.web_rules import PageRules
+from actors.tools.web_service import ServiceAddress, WebService
+from common.config import Vision
+from common.errors import ConfigError
+from common.messages import Task
+
+MAX_IMAGE_BYTES = 20 << 20
+
+
+class VisualQa(FunctionTool):
+    """``visual_qa`` by a server that speaks OpenAI's chat completions."""
+
+    def __init__(self, vision: Vision, rules: PageRules, client: WebClient) -> None:
+        """Ask ``vision.model``; images are fetched from where ``rules`` allow.
+
+        Raises:
+            ConfigError: no address or no model is configured.
+        """
+        for key in ("base_url", "model"):
+            if not getattr(vision, key):
+                raise ConfigError(f"agent.tools has 'visual_qa', so vision.{key} must be set")
+        super().__init__(self.visual_qa)
+        self._vision = vision
+        self._rules = rules
+        self._client = client
+        address = ServiceAddress(
+            name=f"the vision model {vision.model}",
+            url=vision.base_url.rstrip("/"),
+            key_variable=vision.api_key_env,
+        )
+        self._service = WebService(client, address)
+
+    async def visual_qa(self, image: str | bytes, question: str, *, task: Task) -> str:
+        """Ask a question about an image; gives the answer of a vision model.
+
+        The image is the name of an attached file, an https address, or the bytes of a PNG, JPEG,
+        GIF or WebP file.
+        """
+        data = await self._image(image, task)
+        media_type = image_type(data)
+        if not media_type:
+            raise ValueError("this is no image: expected a PNG, JPEG, GIF, WebP or BMP file")
+        if len(data) > MAX_IMAGE_BYTES:
+            raise ValueError(
+                f"the image has {len(data)} bytes, more than {MAX_IMAGE_BYTES}; make it smaller"
+            )
+        uri = f"data:{media_type};base64,{base64.b64encode(data).decode('ascii')}"
+        content = [
+            {"type": "image_url", "image_url": {"url": uri}},
+            {"type": "text", "text": str(question)},
+        ]
+        body = {
+            "model": self._vision.model,
+            "max_tokens": self._vision.max_tokens,
+            "messages": [{"role": "user", "content": content}],
+        }
+        return _answer(await self._service.post("/chat/completions", body))
+
+    async def start(self) -> None:
+        """Read the key."""
+        await self._service.start()
+
+    async def close(self) -> None:
+        """Give the client back."""
+        await self._service.close()
+
+    async def _image(self, image: object, task: Task) -> bytes:
+        if isinstance(image, bytes):
+            return image
+        if not str(image).startswith(("http://", "https://")):
+            return await attached_bytes(task, image)
+        response = await self._client.get_page(str(image), self._rules)
+        if not response.ok:
+            raise ValueError(f"{response.url} answered HTTP {response.status}")
+        return response.body
+
+
+def _answer(answer: Mapping[str, Any]) -> str:
+    try:
+        text = answer["choices"][0]["message"]["content"]
+    except (IndexError, KeyError, TypeError) as error:
+        raise ValueError(f"the vision model answered in an unknown shape: {error!r}") from None
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("the vision model gave an empty answer")
+    return text.strip()

@@ -1,0 +1,110 @@
+"""A folder of web answers, one JSON file each that a person can read.
+
+Entries are written in one step, so any number of processes may read and write at once. Keys of
+services are never part of an entry.
+"""
+
+import base64
+import hashlib
+import json
+import os
+import re
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+from yarl import URL
+
+from actors.tools.web_messages import WebRequest, WebResponse
+
+MAX_SHOWN_BODY = 4096
+"""Bytes of a request's body that its entry shows; the entry's name depends on all of it."""
+
+
+class ResponseCache:
+    """Answers by request: method, address, body and headers that are no secret."""
+
+    def __init__(self, folder: Path) -> None:
+        """Keep entries below ``folder``, which is made when the first one is kept."""
+        self._folder = folder
+
+    def path(self, request: WebRequest) -> Path:
+        """The file of a request, below a folder with the name of its host."""
+        digest = hashlib.blake2b(_identity(request), digest_size=16).hexdigest()
+        host = re.sub(r"[^\w.-]", "_", URL(request.url).raw_host or "unknown")[:80]
+        return self._folder / host / f"{digest}.json"
+
+    def load(self, request: WebRequest) -> WebResponse | None:
+        """The kept answer, or None.
+
+        Raises:
+            ValueError: the file is not an entry; names it.
+        """
+        path = self.path(request)
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+        try:
+            return _response(json.loads(text)["response"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"cache entry '{path}' is damaged ({error}); delete it") from error
+
+    def store(self, request: WebRequest, response: WebResponse) -> None:
+        """Keep an answer, in place of an older one."""
+        path = self.path(request)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry = {
+            "request": _shown(request),
+            "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "response": _written(response),
+        }
+        partial = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        try:
+            text = json.dumps(entry, indent=1, ensure_ascii=False)
+            partial.write_text(text + "\n", encoding="utf-8")
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def _identity(request: WebRequest) -> bytes:
+    headers = sorted((name.lower(), value) for name, value in request.headers.items())
+    body = hashlib.blake2b(request.body, digest_size=32).hexdigest()
+    return json.dumps([request.method.upper(), request.url, headers, body]).encode()
+
+
+def _shown(request: WebRequest) -> dict[str, Any]:
+    text = request.body[:MAX_SHOWN_BODY].decode("utf-8", "replace")
+    hidden = len(request.body) - MAX_SHOWN_BODY
+    return {
+        "method": request.method,
+        "url": request.url,
+        "headers": dict(request.headers),
+        "body": f"{text}... and {hidden} bytes" if hidden > 0 else text,
+    }
+
+
+def _written(response: WebResponse) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "status": response.status,
+        "url": response.url,
+        "content_type": response.content_type,
+    }
+    try:
+        entry["body"] = response.body.decode("utf-8")
+    except UnicodeDecodeError:
+        entry["body_base64"] = base64.b64encode(response.body).decode("ascii")
+    return entry
+
+
+def _response(entry: dict[str, Any]) -> WebResponse:
+    is_text = "body" in entry
+    body = entry["body"].encode() if is_text else base64.b64decode(entry["body_base64"])
+    return WebResponse(
+        status=int(entry["status"]),
+        url=str(entry["url"]),
+        content_type=str(entry["content_type"]),
+        body=body,
+    )

@@ -1,0 +1,129 @@
+"""Where tools may go: domains that are allowed or blocked, and addresses that are not public.
+
+Pure rules; ``actors/tools/web_client.py`` applies them to every address before it connects.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from yarl import URL
+
+ANY_DOMAIN = "*"
+"""In a list of allowed domains: every domain, as long as its address is public."""
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+class NotPublic(OSError):
+    """A host name led to an address of this machine or of a private network."""
+
+    def __init__(self) -> None:
+        """The same text for every address, so that several of one host are one error."""
+        super().__init__("it is a private, loopback or link-local address")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PageRules:
+    """Which pages an agent may fetch.
+
+    Attributes:
+        allowed: domains, with their subdomains; ``*`` allows all whose address is public. A domain
+            that is listed itself may also be on a private network.
+        blocked: never, with their subdomains; goes before ``allowed``.
+    """
+
+    allowed: tuple[str, ...] = ()
+    blocked: tuple[str, ...] = ()
+
+    def check(self, url: URL) -> None:
+        """Refuse an address by its text alone.
+
+        Raises:
+            ValueError: not an http or https address.
+            PermissionError: the domain is blocked, or not allowed.
+        """
+        host = checked_host(url)
+        if within(host, self.blocked):
+            raise PermissionError(f"{host} is blocked (web.blocked_domains)")
+        if not within(host, self.allowed) and ANY_DOMAIN not in self.allowed:
+            listed = ", ".join(self.allowed) or "none"
+            raise PermissionError(
+                f"{host} may not be read; allowed domains: {listed} (pages.allowed_domains)"
+            )
+
+    def is_trusted(self, url: URL) -> bool:
+        """Whether the host is listed by name, so that its address may be a private one."""
+        return within(checked_host(url), self.allowed)
+
+
+def parse_url(text: object) -> URL:
+    """The address ``text``.
+
+    Raises:
+        ValueError: it is not an http or https address.
+    """
+    try:
+        url = URL(str(text).strip())
+    except ValueError as error:
+        raise ValueError(f"{text!r} is not an address: {error}") from None
+    checked_host(url)
+    return url.with_fragment(None)
+
+
+def checked_host(url: URL) -> str:
+    """The host of an http or https address without credentials, in lower case.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if url.scheme not in ("http", "https") or not url.raw_host:
+        raise ValueError(f"expected an address like https://example.org/page, got {str(url)!r}")
+    if url.user is not None or url.password is not None:
+        raise ValueError(f"an address with a user name or password is refused: {url.host}")
+    return url.raw_host.lower().rstrip(".")
+
+
+def within(host: str, domains: Iterable[str]) -> bool:
+    """Whether ``host`` is one of ``domains`` or a subdomain of one."""
+    for domain in domains:
+        name = domain.lower().strip(".")
+        if host == name or host.endswith(f".{name}"):
+            return True
+    return False
+
+
+def is_public(address: str) -> bool:
+    """Whether an IP address belongs to the public internet, also where it wraps an IPv4 one."""
+    parsed = _unwrapped(ipaddress.ip_address(address.partition("%")[0]))
+    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+
+
+def public_socket(address_info: tuple[Any, ...]) -> socket.socket:
+    """A socket for an entry of ``getaddrinfo``; a factory for ``aiohttp.TCPConnector``.
+
+    Every connection goes through it, whatever name, number or redirect led there.
+
+    Raises:
+        NotPublic: the address is not one of the public internet.
+    """
+    family, kind, protocol, _, address = address_info
+    if not is_public(address[0]):
+        raise NotPublic
+    return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address inside an IPv6 one: mapped, 6to4, Teredo or NAT64."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    inner = address.ipv4_mapped or address.sixtofour
+    if inner is None and address.teredo is not None:
+        inner = address.teredo[1]
+    if inner is None and address in _NAT64:
+        inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return inner or address

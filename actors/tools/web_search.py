@@ -1,0 +1,187 @@
+"""The ``search`` tool over a web search service: Serper, Exa or Firecrawl.
+
+The shapes of requests and answers are those of the services' public references:
+serper.dev, docs.exa.ai (search), docs.firecrawl.dev (search, version 2).
+"""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from yarl import URL
+
+from actors.tools.search import NO_RESULTS
+from actors.tools.tool import FunctionTool
+from actors.tools.web_client import WebClient
+from actors.tools.web_rules import within
+from actors.tools.web_service import ServiceAddress, WebService
+from common.config import Search
+
+MAX_QUERY_CHARACTERS = 2000
+"""A longer query is cut; the services refuse it."""
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchResult:
+    """One page that a service found."""
+
+    title: str
+    url: str
+    snippet: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SearchProvider:
+    """How to ask one service.
+
+    Attributes:
+        address: its public address and usual key variable.
+        path: of the request, after the address.
+        request: the body that asks for a query, a number of results and characters of each.
+        results: what is in the answer, best first.
+    """
+
+    address: ServiceAddress
+    path: str
+    request: Callable[[str, int, int], dict[str, Any]]
+    results: Callable[[Mapping[str, Any]], Sequence[SearchResult]]
+
+
+class WebSearch(FunctionTool):
+    """``search`` on the web."""
+
+    def __init__(self, search: Search, blocked: tuple[str, ...], client: WebClient) -> None:
+        """Search with ``search.provider``; pages of ``blocked`` domains are not shown."""
+        super().__init__(self.search)
+        self._search = search
+        self._blocked = blocked
+        self._provider = PROVIDERS[search.provider]
+        usual = self._provider.address
+        self._service = WebService(
+            client,
+            ServiceAddress(
+                name=usual.name,
+                url=search.base_url.rstrip("/") or usual.url,
+                key_variable=search.api_key_env or usual.key_variable,
+                key_header=usual.key_header,
+                key_prefix=usual.key_prefix,
+            ),
+        )
+
+    async def search(self, query: str) -> str:
+        """Search the web; gives title, address and an excerpt of each page, best page first.
+
+        "No results." where nothing is found.
+        """
+        text = " ".join(str(query).split())[:MAX_QUERY_CHARACTERS]
+        if not text:
+            return NO_RESULTS
+        body = self._provider.request(text, self._search.results, self._search.max_characters)
+        answer = await self._service.post(self._provider.path, body)
+        try:
+            found = self._provider.results(answer)
+        except (AttributeError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"{self._provider.address.name} answered in an unknown shape: {error!r}"
+            ) from None
+        return self._text(found)
+
+    async def start(self) -> None:
+        """Read the key."""
+        await self._service.start()
+
+    async def close(self) -> None:
+        """Give the client back."""
+        await self._service.close()
+
+    def _text(self, found: Sequence[SearchResult]) -> str:
+        shown = [result for result in found if not self._is_blocked(result)]
+        limit = self._search.max_characters
+        texts = [
+            f"{result.title}\n{result.url}\n{result.snippet}"[:limit].rstrip()
+            for result in shown[: self._search.results]
+        ]
+        return "\n\n".join(texts) or NO_RESULTS
+
+    def _is_blocked(self, result: SearchResult) -> bool:
+        try:
+            host = URL(result.url).raw_host or ""
+        except ValueError:
+            host = ""
+        if not within(host.lower().rstrip("."), self._blocked):
+            return False
+        _logger.info("search result dropped, its domain is blocked url=%s", result.url)
+        return True
+
+
+def _serper_results(answer: Mapping[str, Any]) -> list[SearchResult]:
+    results = [_result(item, "link", "snippet") for item in answer.get("organic") or ()]
+    box = answer.get("answerBox") or {}
+    if box.get("link") and (box.get("answer") or box.get("snippet")):
+        results.insert(0, _result({**box, "snippet": box.get("answer") or box["snippet"]}, "link"))
+    return results
+
+
+def _exa_results(answer: Mapping[str, Any]) -> list[SearchResult]:
+    return [_result(item, "url", "text") for item in answer["results"]]
+
+
+def _firecrawl_results(answer: Mapping[str, Any]) -> list[SearchResult]:
+    data = answer["data"]
+    found = data if isinstance(data, list) else data.get("web") or ()
+    return [_result(item, "url", "description") for item in found]
+
+
+def _result(item: Mapping[str, Any], url: str, snippet: str = "snippet") -> SearchResult:
+    return SearchResult(
+        title=" ".join(str(item.get("title") or "").split()),
+        url=str(item[url]),
+        snippet=str(item.get(snippet) or "").strip(),
+    )
+
+
+PROVIDERS: Mapping[str, SearchProvider] = {
+    "serper": SearchProvider(
+        address=ServiceAddress(
+            name="Serper",
+            url="https://google.serper.dev",
+            key_variable="SERPER_API_KEY",
+            key_header="X-API-KEY",
+            key_prefix="",
+        ),
+        path="/search",
+        request=lambda query, results, characters: {"q": query, "num": max(results, 10)},
+        results=_serper_results,
+    ),
+    "exa": SearchProvider(
+        address=ServiceAddress(
+            name="Exa",
+            url="https://api.exa.ai",
+            key_variable="EXA_API_KEY",
+            key_header="x-api-key",
+            key_prefix="",
+        ),
+        path="/search",
+        request=lambda query, results, characters: {
+            "query": query,
+            "type": "auto",
+            "numResults": results,
+            "contents": {"text": {"maxCharacters": characters}},
+        },
+        results=_exa_results,
+    ),
+    "firecrawl": SearchProvider(
+        address=ServiceAddress(
+            name="Firecrawl",
+            url="https://api.firecrawl.dev",
+            key_variable="FIRECRAWL_API_KEY",
+        ),
+        path="/v2/search",
+        request=lambda query, results, characters: {"query": query, "limit": results},
+        results=_firecrawl_results,
+    ),
+}
+"""Web search services by their names in ``search.provider``."""
