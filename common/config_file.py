@@ -19,13 +19,22 @@ from common.errors import ConfigError
 T = TypeVar("T")
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path, overrides: Sequence[str] = (), *, defaults: Config | None = None
+) -> Config:
     """The configuration in a TOML or JSON file, with ``section.key=value`` overrides applied.
+
+    Args:
+        path: the file.
+        overrides: applied after it.
+        defaults: what keys have that the file does not name; the usual defaults unless given.
 
     Raises:
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
     tables = _read(path)
+    if defaults is not None:
+        tables = _merged(dataclasses.asdict(defaults), tables)
     for override in overrides:
         _apply(tables, override)
     return _build(Config, tables, where=str(path), prefix="")
@@ -51,10 +60,21 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} cannot be parsed: {error}") from error
 
 
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """``above`` over ``below``, table by table."""
+    tables = dict(below)
+    for key, value in above.items():
+        under = tables.get(key)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            value = _merged(under, value)
+        tables[key] = value
+    return tables
+
+
 def _apply(tables: dict[str, Any], override: str) -> None:
-    key, separator, text = override.partition("=")
-    *sections, name = key.strip().split(".")
-    if not separator or not sections or not all((*sections, name)):
+    key, _, text = override.partition("=")
+    *sections, name = _key_parts(key) or ("",)
+    if "=" not in override or not sections:
         raise ConfigError(f"override {override!r} must look like section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
@@ -66,6 +86,19 @@ def _apply(tables: dict[str, Any], override: str) -> None:
         if not isinstance(table, dict):
             raise ConfigError(f"override {override!r}: {section!r} is not a table")
     table[name] = value
+
+
+def _key_parts(key: str) -> list[str]:
+    """The parts of a dotted TOML key, some of which may be quoted; empty if it is none."""
+    try:
+        table: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    parts: list[str] = []
+    while isinstance(table, dict) and len(table) == 1:
+        ((part, table),) = table.items()
+        parts.append(part)
+    return parts if table == 0 else []
 
 
 def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) -> T:

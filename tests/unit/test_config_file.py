@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from actors.agent.prompt import load_template
+from actors.rewards.scorer import Scorer
 from common.config import Config
 from common.config_file import load_config, save_config
 from common.errors import ConfigError
+
+PRESETS = Path(__file__).resolve().parents[2] / "launch" / "presets"
 
 
 def write(folder: Path, text: str) -> Path:
@@ -51,6 +55,10 @@ def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
         ("[learner]\nbetas = [0.9]", r"learner.betas must be a list of 2 values"),
         ("learner = 3", r"learner must be a table, got 3"),
         ("[model]\nmax_context = 9999", r"learner.pack_tokens \(4096\) must be at least"),
+        ("[rewards.terms]\nf1 = 'much'", r"rewards.terms.f1 must be a number, got 'much'"),
+        ("[rewards]\nterms = 3", r"rewards.terms must be a table, got 3"),
+        ("[rewards]\npreset = 'l0'", r"rewards.preset must be one of 'default', 'l0_v1', 'none'"),
+        ("[rewards]\nlength_tokens = 0", r"rewards.length_tokens must be at least 1, got 0"),
         ("[run\n", r"cannot be parsed"),
     ],
 )
@@ -66,7 +74,26 @@ def test_a_mistake_names_the_key_and_what_was_expected(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("override", ["groups=4", "learner.groups", "learner=4"])
+def test_an_override_may_name_a_key_of_a_table_in_quotes(tmp_path: Path) -> None:
+    path = write(tmp_path, "[rewards.terms]\nf1 = 0.1\n")
+
+    config = load_config(path, ['rewards.terms."my_agents.rewards:brevity"=-0.5'])
+
+    assert config.rewards.terms == {"f1": 0.1, "my_agents.rewards:brevity": -0.5}
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+def test_a_shipped_preset_names_only_what_exists(preset: Path) -> None:
+    config = load_config(preset)
+
+    Scorer(config.rewards)
+    load_template(config.agent.system_prompt)
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["groups=4", "learner.groups", "learner=4", ".groups=4", "learner..groups=4", "a b.c=4", "=4"],
+)
 def test_an_override_without_section_key_and_value_is_refused(
     tmp_path: Path, override: str
 ) -> None:
