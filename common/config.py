@@ -242,6 +242,9 @@ class Kernel:
     """Files and folders in each of them."""
     processes: int = 64
     """RLIMIT_NPROC of the sandbox."""
+    cgroup: str = ""
+    """Folder of a cgroup v2 below which each kernel gets a group; empty for the actor's own, if
+    that may be divided."""
     output_bytes: int = 65536
     """Output kept per cell; the rest is counted and dropped."""
     preload_numpy: bool = True

@@ -12,6 +12,7 @@ import msgpack
 
 _HEADER = struct.Struct(">I")
 _MAX_NAME = 200
+_MAX_CODE = 255
 
 
 class FrameViolation(Exception):
@@ -43,6 +44,13 @@ class Filed:
 
 
 @dataclass(frozen=True, slots=True)
+class Exited:
+    """The kernel's process ended: its exit code, or minus the signal that killed it."""
+
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
 class Call:
     """A cell calls a tool."""
 
@@ -52,7 +60,7 @@ class Call:
     keywords: dict[str, Any]
 
 
-Message = Ready | Done | Filed | Call
+Message = Ready | Done | Filed | Exited | Call
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,6 +148,8 @@ def _decode(body: bytes) -> Message:
             return Done(cell, status == "error", output, dropped, name, outputs)
         case ["filed", problem] if _is_name(problem):
             return Filed(problem)
+        case ["exited", int(code)] if -_MAX_CODE <= code <= _MAX_CODE:
+            return Exited(code)
         case ["call", int(number), str(name), list(arguments), dict(keywords)] if len(
             name
         ) <= _MAX_NAME and all(isinstance(key, str) for key in keywords):

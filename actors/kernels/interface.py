@@ -16,6 +16,8 @@ class DeathCause(StrEnum):
     """The sandbox held more than ``kernel.sandbox_memory_mib``."""
     CPU = "cpu"
     """It used more than ``kernel.cpu_s``."""
+    INODES = "inodes"
+    """It held more files than ``kernel.inodes``."""
     IGNORED_INTERRUPT = "ignored_interrupt"
     """A cell went on after its deadline and the grace time."""
     PROTOCOL = "protocol"

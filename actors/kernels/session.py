@@ -9,6 +9,7 @@ from typing import Any, cast
 from actors.kernels.frames import (
     Call,
     Done,
+    Exited,
     Filed,
     FrameBudget,
     FrameReader,
@@ -28,6 +29,8 @@ from actors.kernels.toolbox import Toolbox
 _MOST_UNSENT_BYTES = 16 << 20
 _FILE_PIECE_BYTES = 256 << 10
 _FILE_PIECE_TIMEOUT_S = 10.0
+_WORDLESS_WAIT_S = 0.1
+"""How long the reason of a death without a last word may take to show elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,8 +54,9 @@ class _Cell:
 class KernelSession(asyncio.Protocol):
     """Speaks the frames of ``sandboxed/serve.py`` with one kernel.
 
-    The owner gives two functions: ``interrupt`` asks the running cell to stop, ``kill`` ends the
-    sandbox. Whatever goes wrong, the session kills the sandbox and fails the running cell with
+    The owner gives three functions: ``interrupt`` asks the running cell to stop, ``kill`` ends the
+    sandbox, and ``explain`` names the cause of an exit code, or of None when there is none.
+    Whatever goes wrong, the session kills the sandbox and fails the running cell with
     ``KernelDied``; later calls fail with the same reason.
     """
 
@@ -63,11 +67,12 @@ class KernelSession(asyncio.Protocol):
         *,
         interrupt: Callable[[], None],
         kill: Callable[[], None],
+        explain: Callable[[int | None], tuple[str, DeathCause]],
     ) -> None:
         """Make a session for a kernel that is not connected yet."""
         self._kernel_id = kernel_id
         self._limits = limits
-        self._interrupt, self._kill = interrupt, kill
+        self._interrupt, self._kill, self._explain = interrupt, kill, explain
         frame_bytes = max(FrameBudget().frame_bytes, 8 * limits.output_bytes)
         self._reader = FrameReader(FrameBudget(frame_bytes=frame_bytes))
         self._toolbox = Toolbox(self._send)
@@ -76,12 +81,13 @@ class KernelSession(asyncio.Protocol):
         self._cells = 0
         self._filing: asyncio.Future[str | None] | None = None
         self._died: KernelDied | None = None
+        self._lost = False
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     @property
     def alive(self) -> bool:
         """False once something went wrong."""
-        return self._died is None
+        return self._died is None and not self._lost
 
     async def execute(
         self, code: str, timeout_s: float, output_bytes: int | None = None
@@ -155,8 +161,11 @@ class KernelSession(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Called by the loop: the kernel is gone."""
-        self.fail("its process exited", DeathCause.EXITED)
+        """Called by the loop, or when the sandbox is gone: say why, once that can be known."""
+        if not self._lost and self._died is None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(_WORDLESS_WAIT_S, lambda: self.fail(*self._explain(None)))
+        self._lost = True
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes that untrusted code may have written."""
@@ -195,6 +204,8 @@ class KernelSession(asyncio.Protocol):
             if self._filing is None or self._filing.done():
                 raise FrameViolation("a file was written, which nobody sent")
             self._filing.set_result(message.problem)
+        elif isinstance(message, Exited):
+            self.fail(*self._explain(message.code))
         elif self.ready.done():
             raise FrameViolation("ready twice")
         else:

@@ -8,13 +8,14 @@ import os
 import socket
 import subprocess
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import IO
 
 import msgpack
 
 from actors.kernels import bubblewrap
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.piped import Handles
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.sandboxed.isolation import Limits
 from common.errors import EnvironmentFault
@@ -22,22 +23,6 @@ from common.errors import EnvironmentFault
 _LOGGER = logging.getLogger(__name__)
 _CONTROL_BYTES = 8192
 _MODULE = "actors.kernels.sandboxed.zygote"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fork:
-    """A fresh sandbox; the receiver owns the descriptors.
-
-    Attributes:
-        connection: the host's end of the kernel's socket, non-blocking.
-        init: pidfd of the sandbox's pid 1; killing it ends the sandbox, and it becomes readable
-            when the whole sandbox is gone.
-        kernel: pidfd of the kernel, for interrupts.
-    """
-
-    connection: socket.socket
-    init: int
-    kernel: int
 
 
 class ZygoteProcess:
@@ -95,14 +80,14 @@ class ZygoteProcess:
                 f"{bubblewrap.advice(words)}"
             ) from None
 
-    async def fork(self) -> Fork:
+    async def fork(self) -> Handles:
         """Ask for a fresh sandbox.
 
         Raises:
             KernelDied: the fork failed, or the zygote died or hung.
         """
         if not self.alive:
-            raise KernelDied("the zygote is not running")
+            raise KernelDied("the zygote is not running", DeathCause.LAUNCHER_DIED)
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -116,12 +101,15 @@ class ZygoteProcess:
             answer.add_done_callback(_close_late_fork)
             if isinstance(error, TimeoutError | OSError):
                 await self._notice_death(error)
-                raise KernelDied(f"the zygote did not fork: {str(error) or 'time-out'}") from None
+                raise KernelDied(
+                    f"the zygote did not fork: {str(error) or 'time-out'}",
+                    DeathCause.FAILED_TO_START,
+                ) from None
             raise
         finally:
             self._waiting.pop(number, None)
         ours.setblocking(False)
-        return Fork(connection=ours, init=init, kernel=kernel)
+        return Handles(connection=ours, init=init, kernel=kernel)
 
     async def _notice_death(self, error: OSError) -> None:
         """A broken pipe is its death, which the loop may not have seen yet."""
@@ -170,13 +158,17 @@ class ZygoteProcess:
         elif message[0] == "forked":
             answer.set_result((descriptors[0], descriptors[1]))
         else:
-            answer.set_exception(KernelDied(f"a sandbox could not be set up: {message[2]}"))
+            answer.set_exception(
+                KernelDied(
+                    f"a sandbox could not be set up: {message[2]}", DeathCause.FAILED_TO_START
+                )
+            )
 
     def _on_death(self) -> None:
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
         self._gone.set()
-        died = KernelDied("the zygote died")
+        died = KernelDied("the zygote died", DeathCause.LAUNCHER_DIED)
         if not self._ready.done():
             self._ready.set_exception(died)
         for answer in self._waiting.values():

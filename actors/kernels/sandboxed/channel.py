@@ -19,7 +19,8 @@ from typing import Any
 
 import msgpack
 
-_HEADER = struct.Struct(">I")
+HEADER = struct.Struct(">I")
+"""Length of a frame's body."""
 _READ_BYTES = 1 << 16
 
 
@@ -148,7 +149,7 @@ class Channel:
         """Send one message whole."""
         body = msgpack.packb(message, use_bin_type=True)
         with self._interrupts.shielded(), self._sending:
-            self._socket.sendall(_HEADER.pack(len(body)) + body)
+            self._socket.sendall(HEADER.pack(len(body)) + body)
 
     def next_request(self) -> list[Any]:
         """Wait for the host's next message that is no answer to a tool call."""
@@ -208,12 +209,12 @@ class Channel:
             os._exit(0)
         self._unpacked += data
         messages = []
-        while len(self._unpacked) >= _HEADER.size:
-            (length,) = _HEADER.unpack_from(self._unpacked)
-            end = _HEADER.size + length
+        while len(self._unpacked) >= HEADER.size:
+            (length,) = HEADER.unpack_from(self._unpacked)
+            end = HEADER.size + length
             if len(self._unpacked) < end:
                 break
-            messages.append(msgpack.unpackb(self._unpacked[_HEADER.size : end]))
+            messages.append(msgpack.unpackb(self._unpacked[HEADER.size : end]))
             del self._unpacked[:end]
         return messages
 

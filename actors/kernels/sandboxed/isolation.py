@@ -12,6 +12,7 @@ import resource
 import signal
 import socket
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -36,7 +37,6 @@ _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
-_INODES = 16384
 _SHARED_MEMORY_MIB = 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,11 +45,18 @@ _libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limits:
-    """Resource limits of one sandbox; sizes in MiB."""
+    """Resource limits of one sandbox; sizes in MiB.
+
+    Attributes:
+        inodes: files and folders in each of /tmp, /workspace and /dev/shm.
+        cpu_s: CPU time of each process; 0 for no limit.
+    """
 
     memory_mib: int
     workspace_mib: int
     processes: int
+    inodes: int = 16384
+    cpu_s: int = 0
     file_mib: int = 64
     open_files: int = 256
 
@@ -95,7 +102,7 @@ def mount_private(limits: Limits) -> None:
         ("/workspace", size, "0700"),
         ("/dev/shm", _SHARED_MEMORY_MIB, "1777"),  # noqa: S108
     ):
-        options = f"size={mib}m,mode={mode},nr_inodes={_INODES}"
+        options = f"size={mib}m,mode={mode},nr_inodes={limits.inodes}"
         _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
 
@@ -136,6 +143,8 @@ def limit_resources(limits: Limits) -> None:
     mappings that RLIMIT_DATA does not count. RLIMIT_NPROC counts per user namespace (Linux 5.14).
     """
     mib = 1 << 20
+    if limits.cpu_s:
+        resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 2))
     for which, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_NPROC, limits.processes),
@@ -160,12 +169,21 @@ def isolate(limits: Limits, program: bytes) -> None:
     seccomp.load(program)
 
 
-def reap_until(kernel: int) -> NoReturn:
-    """As pid 1, collect orphans until ``kernel`` ends; the whole sandbox ends with pid 1."""
-    close_from(0)
+def reap_until(kernel: int, last_word: Callable[[int], None] | None = None) -> NoReturn:
+    """As pid 1, collect orphans until ``kernel`` ends; the whole sandbox ends with pid 1.
+
+    Args:
+        kernel: pid of a child.
+        last_word: called with the kernel's exit code, or minus the signal that killed it. Without
+            it all descriptors are closed.
+    """
+    if last_word is None:
+        close_from(0)
     while True:
-        pid, _ = os.wait()
+        pid, status = os.wait()
         if pid == kernel:
+            if last_word is not None:
+                last_word(os.waitstatus_to_exitcode(status))
             os._exit(0)
 
 

@@ -7,7 +7,6 @@ host to zygote ``["fork", number]`` with the kernel's end of a socket pair; zygo
 ``["failed", number, text]``.
 """
 
-import fcntl
 import gc
 import importlib
 import json
@@ -16,18 +15,17 @@ import signal
 import socket
 import sys
 import warnings
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgpack
 
 from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed.birth import become_init, open_output
 from actors.kernels.sandboxed.channel import Interrupts
-from actors.kernels.sandboxed.serve import capture_streams, run_cell, serve
+from actors.kernels.sandboxed.serve import capture_streams, run_cell
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell, make_shell
 
 _CONTROL_FD = 0
-_KERNEL_FD = 3
-_OUTPUT_FD = 4
 _PRELOADED = (
     *("asyncio", "base64", "collections", "csv", "datetime", "decimal", "fractions", "functools"),
     *("glob", "hashlib", "html", "itertools", "json", "math", "random", "re", "shutil"),
@@ -119,12 +117,7 @@ def _become_sandbox(
     """Pid 1 of the new sandbox: isolate, fork the kernel as pid 2, then reap until it ends."""
     try:
         output = _isolate(limits, program)
-        pid = os.fork()
-        if pid:
-            socket.send_fds(notify, [b"kernel"], [os.pidfd_open(pid)])
-            isolation.reap_until(pid)
-        _become_kernel(connection, output)
-        serve(socket.socket(fileno=_KERNEL_FD), shell)
+        become_init(notify, connection, output, shell, "/workspace")
     except BaseException as error:
         if os.getpid() == 1:
             notify.send(f"{type(error).__name__}: {error}".encode()[:4000])
@@ -138,28 +131,9 @@ def _isolate(limits: isolation.Limits, program: bytes) -> int:
     isolation.map_user()
     isolation.mount_private(limits)
     os.setsid()
-    output = os.memfd_create("output")
-    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
+    output = open_output()
     isolation.isolate(limits, program)
     return output
-
-
-def _become_kernel(connection: int, output: int) -> None:
-    """Arrange descriptors (0 null, 1 and 2 output, 3 host), folder and random state."""
-    connection = os.dup2(connection, _OUTPUT_FD + 1 + connection, inheritable=False)
-    for target in (1, 2, _OUTPUT_FD):
-        os.dup2(output, target)
-    null = os.open("/dev/null", os.O_RDONLY)
-    os.dup2(null, 0)
-    os.dup2(connection, _KERNEL_FD, inheritable=False)
-    os.set_inheritable(_OUTPUT_FD, False)
-    isolation.close_from(_OUTPUT_FD + 1)
-    CAPTURE.descriptor = _OUTPUT_FD
-    os.chdir("/workspace")
-    numpy_random: Any = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        numpy_random.seed()
-    gc.enable()
 
 
 if __name__ == "__main__":

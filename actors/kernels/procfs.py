@@ -1,0 +1,129 @@
+"""What the processes of a sandbox use, as /proc of the host tells it. Field numbers: proc(5)."""
+
+import os
+from dataclasses import dataclass
+
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_READ_BYTES = 1 << 16
+_FOLDERS = ("/workspace", "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
+_SHARED_ANONYMOUS = b"/dev/zero (deleted)"
+_MOST_PROCESSES = 4096
+
+
+@dataclass(slots=True)
+class TreeUse:
+    """What a process and its descendants use, cheaply read.
+
+    Attributes:
+        pids: all of them.
+        cpu_s: CPU seconds, also of descendants that ended and were waited for.
+        resident_bytes: sum over processes; pages that they share count for each.
+        grown_bytes: address space beyond that of the first process, summed.
+    """
+
+    pids: list[int]
+    cpu_s: float = 0.0
+    resident_bytes: int = 0
+    grown_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FilesUse:
+    """What lies in the sandbox's private folders: bytes of all, files of the fullest."""
+
+    size_bytes: int
+    most_files: int
+
+
+def host_pid(pidfd: int) -> int:
+    """Pid of the process behind ``pidfd`` as this process sees it; -1 when it is gone."""
+    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
+        if line.startswith(b"Pid:"):
+            return int(line[4:])
+    return -1
+
+
+def tree_use(root: int) -> TreeUse:
+    """Add up the processes below ``root``; those that end meanwhile are skipped."""
+    use, base, waiting = TreeUse([]), 0, [root]
+    while waiting and len(use.pids) < _MOST_PROCESSES:
+        pid = waiting.pop()
+        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        if not fields:
+            continue
+        size = int(fields[20])
+        base = base or size
+        use.pids.append(pid)
+        use.cpu_s += sum(map(int, fields[11:15])) / _TICKS_PER_S
+        use.resident_bytes += int(fields[21]) * _PAGE_BYTES
+        use.grown_bytes += max(0, size - base)
+        waiting += _children(pid, threads=int(fields[17]))
+    return use
+
+
+def files_use(root: int) -> FilesUse:
+    """What the private folders of the sandbox of ``root`` hold; zero where we may not look."""
+    size = most = 0
+    for folder in _FOLDERS:
+        try:
+            found = os.statvfs(f"/proc/{root}/root{folder}")
+        except OSError:
+            continue
+        size += (found.f_blocks - found.f_bfree) * found.f_frsize
+        most = max(most, found.f_files - found.f_ffree)
+    return FilesUse(size, most)
+
+
+def exact_memory_bytes(pids: list[int]) -> int:
+    """Memory of processes, each shared page counted once; slow: about 1 ms per process.
+
+    Shared anonymous mappings count in full, touched or not: their pages may be held without being
+    mapped in. Files are not counted, see ``files_use``.
+    """
+    total, shared = 0, dict[bytes, int]()
+    for pid in pids:
+        rollup = {
+            name: int(rest.split()[0])
+            for line in _read(f"/proc/{pid}/smaps_rollup").splitlines()[1:]
+            for name, _, rest in [line.partition(b":")]
+            if name in (b"Pss", b"Pss_Shmem")
+        }
+        total += (rollup.get(b"Pss", 0) - rollup.get(b"Pss_Shmem", 0)) * 1024
+        for line in _read(f"/proc/{pid}/maps").splitlines():
+            if line.endswith(_SHARED_ANONYMOUS):
+                span, _, _, _, inode, _ = line.split(None, 5)
+                start, _, end = span.partition(b"-")
+                shared[inode] = max(shared.get(inode, 0), int(end, 16) - int(start, 16))
+    return total + sum(shared.values())
+
+
+def _children(pid: int, *, threads: int) -> list[int]:
+    tasks = [str(pid)] if threads == 1 else _names(f"/proc/{pid}/task")
+    return [
+        int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split()
+    ]
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _read(path: str) -> bytes:
+    """The whole file; empty when it is gone or denied."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        pieces = []
+        while piece := os.read(handle, _READ_BYTES):
+            pieces.append(piece)
+        return b"".join(pieces)
+    except OSError:
+        return b""
+    finally:
+        os.close(handle)
