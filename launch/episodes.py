@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from common.evaluation import family_of
 from common.messages import Step, Task
+
+_STEP_FIELDS = frozenset(field.name for field in fields(Step))
+_TASK_FIELDS = frozenset(field.name for field in fields(Task))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,16 +42,24 @@ def read_episodes(path: Path) -> list[Episode]:
 
 
 def parse_episode(record: Mapping[str, Any]) -> Episode:
-    """One line of the file."""
-    task = {**record["task"], "answers": tuple(record["task"]["answers"])}
+    """One line of the file; keys that this version does not know are skipped."""
     return Episode(
-        task=Task(**task),
+        task=_parse_task(record["task"]),
         outcome=str(record["outcome"]),
         answer=record["answer"],
         scores=record["scores"],
-        steps=tuple(
-            Step(**{**step, "tool_calls": tuple(step.get("tool_calls", ()))})
-            for step in record["steps"]
-        ),
+        steps=tuple(parse_step(step) for step in record["steps"]),
         weight_version=int(record["weight_version"]),
     )
+
+
+def parse_step(record: Mapping[str, Any]) -> Step:
+    """A step as evaluations and the trajectory store write it, also an older version's."""
+    known = {name: value for name, value in record.items() if name in _STEP_FIELDS}
+    return Step(**{**known, "tool_calls": tuple(record.get("tool_calls", ()))})
+
+
+def _parse_task(record: Mapping[str, Any]) -> Task:
+    known = {name: value for name, value in record.items() if name in _TASK_FIELDS}
+    lists = {name: tuple(record.get(name, ())) for name in ("answers", "files")}
+    return Task(**{**known, **lists})

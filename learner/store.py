@@ -4,6 +4,7 @@
 docs/trajectories.md for the fields. When the limit is reached the oldest part is removed.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any, TextIO
@@ -16,6 +17,7 @@ def describe(trajectory: Trajectory) -> dict[str, Any]:
     return {
         "trajectory_id": trajectory.trajectory_id,
         "task_id": trajectory.task_id,
+        "question": trajectory.question,
         "group_id": trajectory.group_id,
         "sample_index": trajectory.sample_index,
         "purpose": trajectory.purpose.value,
@@ -27,17 +29,13 @@ def describe(trajectory: Trajectory) -> dict[str, Any]:
         "step_rewards": [round(float(reward), 6) for reward in trajectory.step_rewards],
         "oldest_version": trajectory.oldest_version,
         "tokens": [len(segment.token_ids) for segment in trajectory.segments],
+        "tokens_generated": trajectory.tokens_generated,
+        "cells_executed": trajectory.cells_executed,
         "kernel_level": trajectory.kernel_level,
         "started_at": trajectory.started_at,
         "finished_at": trajectory.finished_at,
         "steps": [
-            {
-                "action": step.action,
-                "code": step.code,
-                "observation": step.observation,
-                "tool_calls": list(step.tool_calls),
-                "finish_reason": step.finish_reason,
-            }
+            dataclasses.asdict(step) | {"seconds": round(step.seconds, 4)}
             for step in trajectory.steps
         ],
     }

@@ -1,0 +1,249 @@
+"""Asks any OpenAI-compatible server for chat completions, streamed where somebody listens.
+
+consumes   chat messages
+produces   the text of one answer, with its token counts where the server tells them
+waits for  the server; each attempt has a deadline, and what failed names server, model and remedy
+"""
+
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+import openai
+
+from actors.agent.chat_answer import AnswerStream, ChatAnswer, ChatMessage, as_json
+from actors.agent.chat_errors import (
+    DEFAULT_URL,
+    KEY_VARIABLE,
+    RENAMES,
+    URL_VARIABLE,
+    cause,
+    listed,
+    refused_parameter,
+    url_hint,
+)
+from common.chat import ACTION_END
+from common.errors import PolicyServerError
+
+log = logging.getLogger(__name__)
+
+_NO_KEY = "none"
+"""Sent where there is no key; servers on one's own machine do not look at it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServedModel:
+    """A model as its server describes it.
+
+    Attributes:
+        name: what requests call it.
+        max_context: the longest context in tokens; None where the server does not tell.
+        keeps_tags: False where tags that are special tokens must be asked for (vLLM).
+    """
+
+    name: str
+    max_context: int | None = None
+    keeps_tags: bool = True
+
+
+class ChatClient:
+    """One model of one server. Safe to use for many conversations at once, on one event loop."""
+
+    def __init__(
+        self,
+        base_url: str = "",
+        *,
+        model: str = "",
+        api_key: str = "",
+        timeout_s: float = 120.0,
+        attempts: int = 4,
+    ) -> None:
+        """Talk to one server; connects at the first request.
+
+        Args:
+            base_url: its address, which usually ends with ``/v1``; empty takes OPENAI_BASE_URL,
+                else OpenAI's own.
+            model: a name that the server knows; empty takes the only one it has.
+            api_key: empty takes OPENAI_API_KEY, but only where ``base_url`` is empty, too: no key
+                goes to a server that it was not meant for.
+            timeout_s: longest silence within one attempt, seconds.
+            attempts: tries per request, with exponential backoff, on time-outs, 429 and 5xx.
+        """
+        self.url = (base_url or os.environ.get(URL_VARIABLE) or DEFAULT_URL).rstrip("/")
+        key = api_key or ("" if base_url else os.environ.get(KEY_VARIABLE, ""))
+        self._client = openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=key or _NO_KEY,
+            timeout=timeout_s,
+            max_retries=max(0, attempts - 1),
+        )
+        self._model = model
+        self._timeout_s = timeout_s
+        self._attempts = attempts
+        self._served: ServedModel | None = None
+        self._refused: set[str] = set()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._client.close()
+
+    async def describe(self) -> ServedModel:
+        """Name and limits of the model; asks the server once.
+
+        Raises:
+            PolicyServerError: the server does not answer, or it is not clear which model is meant.
+        """
+        if self._served is None:
+            self._served = await self._look_up()
+        return self._served
+
+    async def complete(
+        self,
+        messages: Sequence[ChatMessage],
+        *,
+        max_tokens: int,
+        temperature: float,
+        end: str = ACTION_END,
+        on_delta: Callable[[str], None] | None = None,
+    ) -> ChatAnswer:
+        """Ask for one answer.
+
+        Args:
+            messages: the chat so far.
+            max_tokens: longest answer, thoughts included.
+            temperature: of the sampling.
+            end: string that ends the answer and is part of it; empty for none.
+            on_delta: takes the pieces of the answer as they come; the answer is then streamed.
+
+        Raises:
+            PolicyServerError: all attempts failed, or the server will not take the request.
+        """
+        served = await self.describe()
+        request: dict[str, Any] = {
+            "model": served.name,
+            "messages": as_json(messages),
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+        }
+        if end:
+            request["stop"] = [end]
+        if not served.keeps_tags:
+            request["extra_body"] = {"skip_special_tokens": False}
+        if on_delta is not None:
+            try:
+                return await self._streamed(request, end, on_delta)
+            except _BrokenStream as error:
+                log.warning("stream broke, asking for the whole answer error=%s", error)
+        return await self._whole(request, end)
+
+    async def _whole(self, request: dict[str, Any], end: str) -> ChatAnswer:
+        completion = await self._ask(request)
+        if not getattr(completion, "choices", None):
+            shown = repr(completion)[:300]
+            raise PolicyServerError(f"{self._who} answered without any choice: {shown}")
+        stream = AnswerStream(end)
+        stream.take(completion.choices[0].message)
+        return stream.answer(completion.choices[0].finish_reason or "stop", completion.usage)
+
+    async def _streamed(
+        self, request: dict[str, Any], end: str, on_delta: Callable[[str], None]
+    ) -> ChatAnswer:
+        options = {"stream": True, "stream_options": {"include_usage": True}}
+        chunks = await self._ask(request | options)
+        stream, finish, usage = AnswerStream(end), "", None
+        async with chunks:
+            async for chunk in _unbroken(chunks):
+                usage = chunk.usage or usage
+                for choice in chunk.choices[:1]:
+                    finish = choice.finish_reason or finish
+                    if piece := stream.take(choice.delta):
+                        on_delta(piece)
+                if stream.is_complete and not finish:
+                    finish = "stop"  # the server does not know stop strings
+                    break
+        if not finish:
+            raise _BrokenStream("it ended before the answer did")
+        return stream.answer(finish, usage)
+
+    async def _ask(self, request: dict[str, Any]) -> Any:
+        """Send a request, without what this server was found to refuse."""
+        while True:
+            accepted = _without(request, self._refused)
+            try:
+                return await self._client.chat.completions.create(**accepted)
+            except openai.BadRequestError as error:
+                refused = refused_parameter(error, accepted)
+                if refused is None:
+                    raise await self._explain(error) from error
+                log.warning("server refuses a parameter, goes on without it name=%s", refused)
+                self._refused.add(refused)
+            except openai.OpenAIError as error:
+                raise await self._explain(error) from error
+
+    async def _look_up(self) -> ServedModel:
+        try:
+            models = [model async for model in self._client.models.list()]
+        except openai.APIStatusError as error:
+            if self._model and error.status_code not in (401, 403):
+                return ServedModel(name=self._model)  # a server need not list its models
+            raise await self._explain(error) from error
+        except (openai.OpenAIError, ValueError) as error:
+            raise await self._explain(error) from error
+        return _choose(self._model, models, self.url)
+
+    async def _explain(self, error: Exception) -> PolicyServerError:
+        if not isinstance(error, openai.OpenAIError):
+            return PolicyServerError(f"{self._who} sent nonsense: {error}; {url_hint(self.url)}")
+        text = f"{self._who} {cause(error, attempts=self._attempts, timeout_s=self._timeout_s)}"
+        if isinstance(error, openai.NotFoundError):
+            names = await self._names()
+            text += f"; it has {listed(names)}" if names else f"; {url_hint(self.url)}"
+        return PolicyServerError(text)
+
+    async def _names(self) -> list[str]:
+        with contextlib.suppress(openai.OpenAIError, ValueError):
+            return [model.id async for model in self._client.models.list()]
+        return []
+
+    @property
+    def _who(self) -> str:
+        return f"server {self.url}" + (f", model {self._model!r}," if self._model else "")
+
+
+class _BrokenStream(Exception):
+    """A stream ended early; the answer can be asked for again."""
+
+
+async def _unbroken(chunks: openai.AsyncStream[Any]) -> AsyncIterator[Any]:
+    try:
+        async for chunk in chunks:
+            yield chunk
+    except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
+        raise _BrokenStream(f"{type(error).__name__}: {error}") from error
+
+
+def _choose(model: str, models: Sequence[Any], url: str) -> ServedModel:
+    if not model and len(models) != 1:
+        names = listed([entry.id for entry in models])
+        raise PolicyServerError(f"server {url} has {names}; say which model to use")
+    for entry in models:
+        if not model or entry.id == model:
+            length = getattr(entry, "max_model_len", None)
+            return ServedModel(
+                name=entry.id,
+                max_context=length if isinstance(length, int) else None,
+                keeps_tags=getattr(entry, "owned_by", "") != "vllm",
+            )
+    return ServedModel(name=model)  # an alias, maybe; if not, the first request says so
+
+
+def _without(request: dict[str, Any], refused: set[str]) -> dict[str, Any]:
+    kept = {key: value for key, value in request.items() if key not in refused}
+    for old, new in RENAMES.items():
+        if old in refused and old in request and new not in refused:
+            kept[new] = request[old]
+    return kept

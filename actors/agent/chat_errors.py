@@ -1,0 +1,70 @@
+"""Says what went wrong with a chat server, and what to do about it. Pure."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import openai
+
+DEFAULT_URL = "https://api.openai.com/v1"
+KEY_VARIABLE = "OPENAI_API_KEY"
+URL_VARIABLE = "OPENAI_BASE_URL"
+
+RENAMES = {"max_tokens": "max_completion_tokens"}
+"""What a server that refuses the first wants instead."""
+_OPTIONAL = ("stop", "temperature", "stream_options", *RENAMES, *RENAMES.values())
+"""Parameters that a request can do without."""
+_SHOWN_MODELS = 20
+
+
+def cause(error: openai.OpenAIError, *, attempts: int, timeout_s: float) -> str:
+    """Why a server gave no answer, to be read after its name."""
+    match error:
+        case openai.APITimeoutError():
+            return (
+                f"did not answer within {timeout_s:g} s ({attempts} attempts); "
+                "is it overloaded, or the time-out too short?"
+            )
+        case openai.APIConnectionError():
+            return (
+                f"cannot be reached ({attempts} attempts, {error.__cause__ or error}); "
+                "start it, or give the address of another one"
+            )
+        case openai.AuthenticationError() | openai.PermissionDeniedError():
+            return (
+                f"refuses the API key (status {error.status_code}: {detail(error)}); give the "
+                f"right one ({KEY_VARIABLE} is used only where no address is given)"
+            )
+        case openai.RateLimitError() | openai.InternalServerError():
+            return f"answered {error.status_code} to {attempts} attempts: {detail(error)}"
+        case openai.APIStatusError():
+            return f"answered {error.status_code}: {detail(error)}"
+    return f"gave no usable answer: {type(error).__name__}: {error}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The names of a server's models."""
+    shown = ", ".join(repr(name) for name in names[:_SHOWN_MODELS])
+    more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
+    return f"these models: {shown}{more}" if names else "no models"
+
+
+def url_hint(url: str) -> str:
+    """What may be wrong with an address where nothing is found."""
+    if url.endswith("/v1"):
+        return "is this the address of an OpenAI-compatible server?"
+    return f"addresses of OpenAI-compatible servers usually end with /v1: {url}/v1"
+
+
+def refused_parameter(error: openai.BadRequestError, sent: Mapping[str, Any]) -> str | None:
+    """The parameter that a server complains of, if the request can do without it."""
+    text = detail(error).lower()
+    complains = any(word in text for word in ("unsupported", "not support", "unrecognized"))
+    for name in _OPTIONAL:
+        if name in sent and (error.param == name or (complains and f"'{name}'" in text)):
+            return name
+    return None
+
+
+def detail(error: openai.APIStatusError) -> str:
+    """The server's own words, shortened."""
+    return str(error.message)[:400]

@@ -1,0 +1,139 @@
+"""The settings of an agent that works for a person, not for training."""
+
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.agent.chat_client import ServedModel
+from actors.tools.tool import FunctionTool, Tool
+from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
+from common.errors import ConfigError, InputError
+from common.messages import Task
+
+TOOLS = ("submit_final_answer", "notepad", "planning", "context")
+"""Tools that need nothing from outside."""
+
+GivenTool = str | Callable[..., Any] | Tool
+"""A tool by its name in the configuration, a plain function, or an object of one's own."""
+
+_ANSWER, _SEARCH = "submit_final_answer", "search"
+_MAX_CONTEXT = 32768
+_KIND = "stand_alone"
+"""Task kind of questions that nobody scores."""
+
+
+def stand_alone_config() -> Config:
+    """Defaults for a capable model: long actions and outputs, much patience, a trimmed context."""
+    return Config(
+        model=Model(max_context=_MAX_CONTEXT),
+        learner=Learner(pack_tokens=1 << 30),  # nothing is trained: any context will do
+        policy_server=PolicyServer(request_timeout_s=300.0, request_attempts=4),
+        kernel=Kernel(idle=1, cell_timeout_s=60.0, cpu_s=600.0),
+        agent=Agent(
+            tools=TOOLS,
+            system_prompt="notebook",
+            max_steps=20,
+            max_action_tokens=2000,
+            max_observation_characters=8000,
+            max_tool_calls=256,
+            tool_timeout_s=60.0,
+            temperature=0.6,
+            episode_timeout_s=1800.0,
+            trim="soft",
+            max_segments=64,
+            format_reminders=3,
+        ),
+    )
+
+
+def with_options(config: Config, **options: Any) -> Config:
+    """``config`` with keys of its section ``agent`` replaced; None leaves a key as it is.
+
+    Raises:
+        ConfigError: a value is out of range.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    try:
+        return replace(config, agent=replace(config.agent, **given))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def with_corpus(config: Config, corpus: str | Path) -> Config:
+    """``config`` with ``search`` over the index ``corpus``; empty leaves it as it is."""
+    if not corpus:
+        return config
+    return replace(config, tasks=replace(config.tasks, train_corpus=str(corpus)))
+
+
+def with_limits_of(config: Config, served: ServedModel) -> Config:
+    """``config`` with a context, and actions, no longer than the server's model takes."""
+    room = config.model.max_context
+    if served.max_context is not None:
+        room = min(room, served.max_context)
+    longest = min(config.agent.max_action_tokens, max(1, room // 2))
+    return replace(
+        config,
+        model=replace(config.model, max_context=room),
+        agent=replace(config.agent, max_action_tokens=longest),
+    )
+
+
+def make_task(question: str, files: Sequence[str | Path] = ()) -> Task:
+    """A task that nobody scores.
+
+    Raises:
+        InputError: the question is empty, or a file is missing or has the name of another.
+    """
+    paths = [Path(file).expanduser().resolve() for file in files]
+    for number, path in enumerate(paths):
+        if not path.is_file():
+            raise InputError(f"file {path} does not exist; it was to be attached to the task")
+        if path.name in (earlier.name for earlier in paths[:number]):
+            raise InputError(f"two attached files are called {path.name!r}; rename one")
+    if not question.strip():
+        raise InputError("the task is empty; say what the agent should do")
+    return Task(
+        task_id=f"stand-alone-{uuid.uuid4().hex[:12]}",
+        question=question,
+        kind=_KIND,
+        files=tuple(map(str, paths)),
+    )
+
+
+def sort_tools(
+    given: Sequence[GivenTool] | None, default: Sequence[str], *, corpus: bool
+) -> tuple[tuple[str, ...], dict[str, Tool]]:
+    """All names for ``agent.tools``, and the tools among them that only this agent knows.
+
+    Args:
+        given: tools as the user names them; None for the default.
+        default: names.
+        corpus: whether there is one to search.
+
+    Raises:
+        ConfigError: a function cannot be a tool.
+    """
+    names: list[str] = []
+    own: dict[str, Tool] = {}
+    for tool in default if given is None else given:
+        if isinstance(tool, str):
+            names.append(tool)
+            continue
+        made = _as_tool(tool)
+        names.append(made.specs[0].name if made.specs else type(tool).__name__)
+        own[names[-1]] = made
+    names += [_SEARCH] if corpus else []
+    return tuple(dict.fromkeys([*names, _ANSWER])), own
+
+
+def _as_tool(given: Any) -> Tool:
+    if all(hasattr(given, member) for member in ("specs", "start", "call", "close")):
+        tool: Tool = given
+        return tool
+    try:
+        return FunctionTool(given)
+    except (TypeError, ValueError, NameError) as error:
+        raise ConfigError(f"{given!r} cannot be a tool: {error}") from error

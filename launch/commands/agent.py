@@ -1,0 +1,176 @@
+"""``lzero agent``."""
+
+import argparse
+import dataclasses
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from launch.commands import EXIT_INTERRUPTED
+
+if TYPE_CHECKING:
+    from actors.agent.events import Episode
+    from actors.agent.notebook_agent import NotebookAgent
+    from common.messages import Step
+    from launch.agent_view import AgentView
+    from launch.transcripts import Transcript
+
+EXIT_ANSWERED, EXIT_NO_ANSWER = 0, 1
+
+
+def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Describe ``lzero agent``."""
+    parser = commands.add_parser(
+        "agent", help="let a model answer a question by working in a sandboxed notebook"
+    )
+    parser.add_argument("question", help="what to do; - reads it from standard input")
+    server = parser.add_argument_group("server")
+    server.add_argument("--model", default="", help="name of the model; default: the only one")
+    server.add_argument(
+        "--url", default="", help="OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1"
+    )
+    server.add_argument("--key-env", default="", help="environment variable with the API key")
+    agent = parser.add_argument_group("agent")
+    agent.add_argument("--mode", choices=("agent", "direct"), help="direct: one answer, no cells")
+    agent.add_argument("--tools", help="names of the notebook's tools, separated by commas")
+    agent.add_argument("--file", action="append", default=[], type=Path, help="attach this file")
+    agent.add_argument("--corpus", default="", help="index for search, made by lzero index")
+    agent.add_argument("--system-prompt", help="path of a template; docs/agent.md")
+    agent.add_argument("--max-steps", type=int, help="cells at most (default 20)")
+    agent.add_argument("--max-action-tokens", type=int, help="tokens per action (default 2000)")
+    agent.add_argument("--temperature", type=float, help="of the sampling (default 0.6)")
+    agent.add_argument("--config", type=Path, help="TOML or JSON file with everything else")
+    output = parser.add_argument_group("output")
+    output.add_argument("--out", help="notebook to write; default: agent-DATE-TIME.ipynb here")
+    output.add_argument(
+        "--json", action="store_true", help="print the episode as JSON; show the work on stderr"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Run it; 0 with an answer, 1 without, 130 where Ctrl-C ended it."""
+    from rich.console import Console
+
+    from launch.agent_view import make_view
+
+    question = sys.stdin.read() if arguments.question == "-" else arguments.question
+    notebook = Path(arguments.out or time.strftime("agent-%Y%m%d-%H%M%S.ipynb"))
+    view = _Recorder(make_view(Console(stderr=arguments.json)))
+    started = time.monotonic()
+    try:
+        episode = _agent(arguments).run(question, arguments.file, listener=view)
+    except KeyboardInterrupt:
+        if view.steps:
+            _save(_transcript(question, view.steps, "interrupted", None, ""), notebook)
+        return EXIT_INTERRUPTED
+    finally:
+        view.close()
+    transcript = _transcript(
+        question, episode.steps, episode.outcome.value, episode.answer, episode.failure
+    )
+    _save(transcript, notebook)
+    view.finish(episode, time.monotonic() - started, notebook)
+    if arguments.json:
+        print(json.dumps(_as_json(episode, notebook), indent=1, ensure_ascii=False))
+    return EXIT_ANSWERED if episode.answer is not None else EXIT_NO_ANSWER
+
+
+def _agent(arguments: argparse.Namespace) -> "NotebookAgent":
+    from actors.agent.notebook_agent import NotebookAgent
+    from actors.agent.stand_alone import stand_alone_config
+    from common.config_file import load_config
+    from common.errors import ConfigError
+
+    config = stand_alone_config()
+    if arguments.config is not None:
+        config = load_config(arguments.config, defaults=config)
+    if arguments.key_env and arguments.key_env not in os.environ:
+        raise ConfigError(f"--key-env: the environment has no variable {arguments.key_env}")
+    return NotebookAgent(
+        arguments.model,
+        base_url=arguments.url,
+        api_key=os.environ.get(arguments.key_env, ""),
+        tools=_names(arguments.tools),
+        corpus=arguments.corpus,
+        mode=arguments.mode,
+        system_prompt=arguments.system_prompt,
+        max_steps=arguments.max_steps,
+        max_action_tokens=arguments.max_action_tokens,
+        temperature=arguments.temperature,
+        config=config,
+    )
+
+
+class _Recorder:
+    """Passes an episode on to a view, and keeps its steps in case it is interrupted."""
+
+    def __init__(self, view: "AgentView") -> None:
+        self._view = view
+        self.steps: list[Step] = []
+
+    def on_delta(self, step: int, text: str) -> None:
+        self._view.on_delta(step, text)
+
+    def on_action(self, step: int, text: str, code: str | None) -> None:
+        self._view.on_action(step, text, code)
+
+    def on_step(self, number: int, step: "Step") -> None:
+        self.steps.append(step)
+        self._view.on_step(number, step)
+
+    def close(self) -> None:
+        self._view.close()
+
+    def finish(self, episode: "Episode", seconds: float, notebook: Path) -> None:
+        from launch.agent_view import Ending
+
+        facts = (
+            f"{len(episode.steps)} steps, {episode.tokens_generated} tokens, {seconds:.1f} s, "
+            f"written to {notebook}"
+        )
+        outcome = episode.outcome.value.replace("_", " ")
+        self._view.finish(
+            Ending(answer=episode.answer, outcome=outcome, failure=episode.failure, facts=facts)
+        )
+
+
+def _names(tools: str | None) -> tuple[str, ...] | None:
+    if tools is None:
+        return None
+    return tuple(name.strip() for name in tools.split(",") if name.strip())
+
+
+def _transcript(
+    question: str,
+    steps: "list[Step] | tuple[Step, ...]",
+    outcome: str,
+    answer: str | None,
+    failure: str,
+) -> "Transcript":
+    from launch.transcripts import Transcript
+
+    return Transcript(
+        names=(),
+        question=question,
+        steps=tuple(steps),
+        outcome=outcome,
+        answer=answer,
+        failure=failure,
+    )
+
+
+def _save(transcript: "Transcript", path: Path) -> None:
+    from launch.notebooks import save_notebook
+
+    save_notebook(transcript, path)
+
+
+def _as_json(episode: "Episode", notebook: Path) -> dict[str, Any]:
+    return dataclasses.asdict(episode) | {
+        "outcome": episode.outcome.value,
+        "notebook": str(notebook),
+    }
