@@ -1,0 +1,172 @@
+"""Runs probes in real kernels, next to a sibling that must not notice."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from actors.kernels.interface import CellResult, CellStatus, Kernel, KernelDied, Launcher
+from actors.kernels.probes.bait import Bait
+from actors.kernels.probes.catalogue import STAND_BY
+from actors.kernels.probes.inside import Target
+from actors.kernels.probes.probe import Outcome, Probe, opening_cell, verdict_of
+from common.config import Kernel as KernelConfig
+
+_SETUP_TIMEOUT_S = 30.0
+_MARK = 271828
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeResult:
+    """How one attack ended.
+
+    Attributes:
+        level: of the kernel it ran in.
+        reason: why it was blocked, or what it got hold of.
+        seconds: wall time.
+    """
+
+    probe: Probe
+    level: str
+    outcome: Outcome
+    reason: str
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether it ended as it must at this level."""
+        return self.outcome in self.probe.acceptable(self.level)
+
+
+def probe_limits(config: KernelConfig) -> KernelConfig:
+    """``config`` with limits so small that no attack can hurt the machine, nor take long."""
+    return dataclasses.replace(
+        config,
+        grace_s=0.3,
+        memory_mib=384,
+        sandbox_memory_mib=768,
+        workspace_mib=16,
+        inodes=2048,
+        processes=48,
+        cpu_s=20.0,
+        output_bytes=1 << 16,
+    )
+
+
+async def run_probes(
+    launcher: Launcher,
+    probes: Sequence[Probe],
+    bait: Bait,
+    *,
+    report: Callable[[ProbeResult], None] | None = None,
+) -> list[ProbeResult]:
+    """Run ``probes`` one after the other; a kernel that dies is replaced for the next.
+
+    After each attack a sibling kernel is asked for a variable, and the host's servers whether
+    somebody connected; an attack that harmed one or reached the other has escaped.
+
+    Args:
+        launcher: started.
+        probes: in this order.
+        bait: what is laid out on the host.
+        report: called with each result as soon as it is there.
+
+    Raises:
+        KernelDied: a kernel does not even start.
+    """
+    sibling = _Sibling(await launcher.launch())
+    attacker: Kernel | None = None
+    results = []
+    try:
+        target = await sibling.stand_by(bait.target)
+        for probe in probes:
+            if attacker is None or not attacker.alive:
+                attacker = await _open_kernel(launcher, target)
+            result = await _run(attacker, probe, sibling, bait)
+            results.append(result)
+            if report is not None:
+                report(result)
+    finally:
+        for kernel in filter(None, (attacker, sibling.kernel)):
+            await kernel.close()
+    return results
+
+
+async def _run(kernel: Kernel, probe: Probe, sibling: "_Sibling", bait: Bait) -> ProbeResult:
+    started = time.monotonic()
+    outcome, reason = await _attack(kernel, probe)
+    harm = await sibling.harm()
+    if taken := bait.taken():
+        harm = f"it reached {', '.join(taken)}"
+    return ProbeResult(
+        probe=probe,
+        level=kernel.level,
+        outcome=Outcome.ESCAPED if harm else outcome,
+        reason=harm or reason,
+        seconds=time.monotonic() - started,
+    )
+
+
+async def _attack(kernel: Kernel, probe: Probe) -> tuple[Outcome, str]:
+    try:
+        result = await kernel.execute(probe.cell, timeout_s=probe.timeout_s)
+        if probe.lethal:
+            await kernel.execute("1", timeout_s=_SETUP_TIMEOUT_S)
+    except KernelDied as error:
+        await kernel.close()
+        return Outcome.KILLED, str(error)
+    return _outcome_of(result)
+
+
+def _outcome_of(result: CellResult) -> tuple[Outcome, str]:
+    if result.status is CellStatus.TIMED_OUT:
+        return Outcome.TIMED_OUT, f"interrupted after {result.seconds:.1f} s"
+    if result.dropped_bytes:
+        return Outcome.CAPPED, f"{result.dropped_bytes} bytes of output dropped"
+    if result.error_name == MemoryError.__name__:
+        return Outcome.BLOCKED, "MemoryError"
+    return verdict_of(result.output)
+
+
+async def _open_kernel(launcher: Launcher, target: Target) -> Kernel:
+    kernel = await launcher.launch()
+    result = await kernel.execute(opening_cell(target), timeout_s=_SETUP_TIMEOUT_S)
+    if result.status is not CellStatus.OK:
+        raise KernelDied(f"the kernel could not be prepared for attacks: {result.output[-500:]}")
+    return kernel
+
+
+class _Sibling:
+    """A kernel that is not attacked from; it must keep its variables."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+
+    async def stand_by(self, target: Target) -> Target:
+        """Let it listen and leave files; ``target`` with its process id on the host."""
+        cells = (opening_cell(target), STAND_BY.cell, f"kept = {_MARK}")
+        for cell in cells:
+            result = await self.kernel.execute(cell, timeout_s=_SETUP_TIMEOUT_S)
+        if result.status is not CellStatus.OK:
+            raise KernelDied(f"the sibling kernel could not be prepared: {result.output[-500:]}")
+        return dataclasses.replace(target, victim_pid=_find_process(f"v-{target.token}"))
+
+    async def harm(self) -> str:
+        """What is wrong with it, or nothing."""
+        try:
+            result = await self.kernel.execute("kept", timeout_s=_SETUP_TIMEOUT_S)
+        except KernelDied as error:
+            return f"the sibling kernel died: {error}"
+        return "" if result.output.strip() == str(_MARK) else "the sibling lost its variables"
+
+
+def _find_process(name: str) -> int:
+    """The process that calls itself ``name``; 0 if there is none."""
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and (folder / "comm").read_text().strip() == name:
+                return int(folder.name)
+        except OSError:
+            continue
+    return 0

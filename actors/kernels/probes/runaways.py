@@ -1,0 +1,110 @@
+"""Attacks by code that does not stop: floods of output, endless loops, crashes, daemons."""
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from actors.kernels.probes.inside import Target
+from actors.kernels.probes.probe import Family, Outcome, attack
+
+
+@attack(Family.RESOURCES, Outcome.CAPPED, Outcome.BLOCKED)
+def print_a_giant_line(target: Target) -> str:
+    """Prints 16 MiB at once."""
+    print("x" * (16 << 20))
+    return ""
+
+
+@attack(
+    Family.RESOURCES,
+    *(Outcome.TIMED_OUT, Outcome.CAPPED, Outcome.BLOCKED, Outcome.KILLED),
+    timeout_s=0.5,
+)
+def print_without_end(target: Target) -> str:
+    """Prints without end."""
+    while True:
+        print("x" * 100_000)
+
+
+@attack(
+    Family.RESOURCES,
+    *(Outcome.CAPPED, Outcome.BLOCKED, Outcome.TIMED_OUT),
+    at={"B-jupyter": (Outcome.CAPPED, Outcome.BLOCKED, Outcome.TIMED_OUT, Outcome.KILLED)},
+    timeout_s=3,
+)
+def flood_by_a_subprocess(target: Target) -> str:
+    """Lets a subprocess write 40 MB to the descriptor of the cell's output."""
+    subprocess.run("yes | head -c 40M", shell=True, check=False)
+    return ""
+
+
+@attack(Family.RESOURCES, Outcome.CAPPED, Outcome.BLOCKED)
+def raise_a_giant_error(target: Target) -> str:
+    """Ends with an exception whose text has 32 MiB."""
+    with contextlib.suppress(ValueError):
+        raise ValueError("x" * (32 << 20))
+    sys.stderr.write("y" * (32 << 20))
+    return ""
+
+
+@attack(Family.RESOURCES, Outcome.KILLED, timeout_s=0.2)
+def stay_in_one_call_of_c(target: Target) -> str:
+    """Computes for hours where Python looks at no signal."""
+    return str(sum(range(10**13)))
+
+
+@attack(Family.RESOURCES, Outcome.KILLED, timeout_s=0.2)
+def swallow_interrupts(target: Target) -> str:
+    """Catches every interrupt and goes on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(1)
+
+
+@attack(Family.RESOURCES, Outcome.KILLED, timeout_s=60, slow=True)
+def burn_cpu_in_many_processes(target: Target) -> str:
+    """Computes in eight processes, while its cell sleeps."""
+    children: list[int] = []
+    for _ in range(8):
+        pid = os.fork()
+        while pid == 0:
+            sum(range(10**6))
+        children.append(pid)
+    time.sleep(50)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    return "50 s of CPU"
+
+
+@attack(Family.RESOURCES, Outcome.KILLED)
+def crash_the_interpreter(target: Target) -> str:
+    """Reads from address 0."""
+    return str(ctypes.string_at(0))
+
+
+@attack(Family.RESOURCES, Outcome.KILLED)
+def overflow_the_stack(target: Target) -> str:
+    """Recurses in C until the stack is gone."""
+    sys.setrecursionlimit(10**9)
+    nested: object = None
+    for _ in range(2_000_000):
+        nested = [nested]
+    return repr(nested)[:10]
+
+
+@attack(Family.RESOURCES)
+def leave_a_daemon(target: Target) -> str:
+    """Leaves a process of its own session behind, to outlive the kernel."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            with open("/proc/self/comm", "w") as name:
+                name.write(f"d-{target.token}")
+            time.sleep(600)
+        os._exit(0)
+    return ""
