@@ -32,26 +32,29 @@ _MODULE = "actors.kernels.sandboxed.jupyter_start"
 _START_TIMEOUT_S = 30.0
 _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 _DEFAULTS = KernelConfig()
+LIMITS = ("memory_mib", "workspace_mib", "inodes", "processes", "cpu_s")
+"""What a kernelspec can set in its provisioner's config; see ``sandboxed/isolation.py``."""
 
 
 class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     """Starts one kernel per sandbox; ``kill`` ends the sandbox.
 
     Attributes:
-        memory_mib: and the other limits are those of ``common.config.Kernel``.
+        memory_mib: and the other limits are those of ``sandboxed.isolation.Limits``.
         capture: the kernel's descriptors 1 and 2 are a memory file instead of /dev/null.
-        tools: the host's end of the kernel's tool socket, until somebody takes it.
     """
 
     memory_mib = Integer(_DEFAULTS.memory_mib, config=True)
     workspace_mib = Integer(_DEFAULTS.workspace_mib, config=True)
+    inodes = Integer(_DEFAULTS.inodes, config=True)
     processes = Integer(_DEFAULTS.processes, config=True)
+    cpu_s = Integer(0, config=True)
     capture = Bool(False, config=True)
 
     def __init__(self, **keywords: Any) -> None:
         """Called by Jupyter."""
         super().__init__(**keywords)
-        self.tools: socket.socket | None = None
+        self._tools: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._pidfds: list[int] = []
         self._folder = self._connection_file = -1
@@ -62,9 +65,25 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         return self._process is not None
 
     @property
+    def pidfds(self) -> tuple[int, ...]:
+        """Of the sandbox's pid 1 and of the kernel, while there is a sandbox."""
+        return tuple(self._pidfds)
+
+    @property
     def gone(self) -> bool:
         """Whether every process of the sandbox is gone."""
         return not self._pidfds or _is_readable(self._pidfds[0])
+
+    def take_tools(self) -> socket.socket:
+        """The host's end of the kernel's tool socket, for the caller to keep.
+
+        Raises:
+            KernelDied: there is no kernel, or it was taken before.
+        """
+        tools, self._tools = self._tools, None
+        if tools is None:
+            raise KernelDied("it has no tool socket")
+        return tools
 
     async def poll(self) -> int | None:
         """None while the sandbox lives."""
@@ -74,8 +93,9 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Wait until the sandbox is gone."""
         await self.wait_gone()
         if self._process is not None:
-            with contextlib.closing(_Descriptor(os.pidfd_open(self._process.pid))) as outer:
-                await _readable(outer.number)
+            if self._process.poll() is None:
+                with contextlib.closing(_Descriptor(os.pidfd_open(self._process.pid))) as outer:
+                    await _readable(outer.number)
             self._process.wait()
             self._process = None
         return 0
@@ -127,7 +147,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """
         key = self.parent.session.key
         inside = self._connection(f"{FOLDER}/kernel", key.decode())
-        self.tools, theirs = socket.socketpair()
+        self._tools, theirs = socket.socketpair()
         with theirs:
             environment = keywords.get("env", {})
             message = ["start", cmd, environment, json.dumps(inside), self._limits(), self.capture]
@@ -142,9 +162,9 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         for descriptor in self._pidfds:
             os.close(descriptor)
         self._pidfds = []
-        if self.tools is not None:
-            self.tools.close()
-            self.tools = None
+        if self._tools is not None:
+            self._tools.close()
+            self._tools = None
         if not restart:
             for descriptor in {self._folder, self._connection_file} - {-1}:
                 os.close(descriptor)
@@ -179,8 +199,8 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         return folder
 
     def _limits(self) -> dict[str, int]:
-        names = ("memory_mib", "workspace_mib", "processes")
-        return {name: getattr(self, name) for name in names}
+        limits = {name: getattr(self, name) for name in LIMITS}
+        return {**limits, "file_mib": self.workspace_mib}
 
     def _connection(self, place: str, key: str) -> dict[str, Any]:
         scheme = {"transport": "ipc", "ip": place, "signature_scheme": "hmac-sha256", "key": key}

@@ -1,6 +1,8 @@
 """An IPython shell whose results and tracebacks go to a ``Capture``."""
 
 import asyncio
+import sys
+import warnings
 from collections.abc import Coroutine
 from typing import Any
 
@@ -8,6 +10,7 @@ from IPython.core.displayhook import DisplayHook
 from IPython.core.displaypub import DisplayPublisher
 from IPython.core.error import UsageError
 from IPython.core.interactiveshell import InteractiveShell
+from traitlets import Type
 from traitlets.config import Config
 
 from actors.kernels.sandboxed.capture import Capture
@@ -49,6 +52,9 @@ class _TextPublisher(DisplayPublisher):  # type: ignore[misc]
 
 class NotebookShell(InteractiveShell):  # type: ignore[misc]
     """The shell of one kernel."""
+
+    displayhook_class = Type(_ResultHook)
+    display_pub_class = Type(_TextPublisher)
 
     def showtraceback(self, exc_tuple: Any = None, *arguments: Any, **keywords: Any) -> None:
         """Write a short traceback: the standard form, without the frames of the kernel."""
@@ -96,15 +102,26 @@ class CellLoop:
 
 def make_shell() -> NotebookShell:
     """Build the shell: no history file, no threads, no colours, short tracebacks."""
+    shell: NotebookShell = NotebookShell.instance(config=shell_config())
+    prepare(shell)
+    return shell
+
+
+def shell_config() -> Config:
+    """IPython's configuration of every shell of ours."""
     config = Config()
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     config.InteractiveShell.xmode = "Plain"
     config.InteractiveShell.autocall = 0
     config.Completer.use_jedi = False
-    shell: NotebookShell = NotebookShell.instance(
-        config=config, displayhook_class=_ResultHook, display_pub_class=_TextPublisher
-    )
+    return config
+
+
+def prepare(shell: NotebookShell) -> None:
+    """Finish a new shell; its process is the same for cells whatever launcher started it."""
     shell.loop_runner = CellLoop()
     shell.system = shell.system_raw
-    return shell
+    sys.argv[:] = [""]
+    sys.path[:] = ["", *(folder for folder in sys.path if folder)]
+    warnings.filterwarnings("ignore", message="To exit: use")

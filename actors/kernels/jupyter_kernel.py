@@ -1,0 +1,331 @@
+"""One kernel behind the Jupyter protocol, whose messages are as untrusted as all it sends."""
+
+import asyncio
+import base64
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+from jupyter_client.asynchronous import AsyncKernelClient
+from jupyter_client.manager import AsyncKernelManager
+
+from actors.kernels.cgroup import Cage
+from actors.kernels.interface import (
+    CellResult,
+    CellStatus,
+    DeathCause,
+    KernelDied,
+    ToolHandler,
+    ToolSpec,
+)
+from actors.kernels.procfs import host_pid
+from actors.kernels.provisioner import BwrapProvisioner
+from actors.kernels.toolpipe import ToolPipe
+from actors.kernels.transcript import Transcript, cut_text
+from actors.kernels.wardens import Wardens
+from actors.kernels.watchdog import Watched, memory_reason
+from common.config import Kernel as KernelConfig
+
+LEVEL = "B-jupyter"
+OBSERVED_KERNEL = "actors.kernels.sandboxed.observed.ObservedKernel"
+"""The kernel class that ipykernel runs for us, see there."""
+_IDLE_WAIT_S = 1.0
+_MOST_OUTPUT_BYTES = 64 << 20
+_MOST_MESSAGES = 1 << 16
+_MOST_STRAY_REPLIES = 64
+_FILE_PIECE_BYTES = 256 << 10
+
+
+class JupyterKernel:
+    """One kernel with its manager and client; see ``interface.Kernel``."""
+
+    level = LEVEL
+
+    def __init__(
+        self,
+        kernel_id: str,
+        manager: AsyncKernelManager,
+        config: KernelConfig,
+        wardens: Wardens,
+        *,
+        observed: bool,
+    ) -> None:
+        """Take over a manager that was not started; ``observed`` if it runs ``OBSERVED_KERNEL``."""
+        self.kernel_id = kernel_id
+        self._manager, self._config, self._observed = manager, config, observed
+        self._wardens, self._warded = wardens, False
+        self._cage: Cage | None = None
+        self._client: AsyncKernelClient | None = None
+        self._pipe = ToolPipe(self._on_violation)
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._unbound: tuple[ToolSpec, ...] = ()
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """False once it died or was closed."""
+        return not self._broken.done()
+
+    async def start(self) -> None:
+        """Start the sandbox and wait until the kernel answers.
+
+        Raises:
+            KernelDied: it did not come up.
+        """
+        timeout_s = self._config.start_timeout_s
+        arguments = ["--no-stdout", "--no-stderr", "--IPKernelApp.capture_fd_output=False"]
+        arguments.append(f"--IPKernelApp.kernel_class={OBSERVED_KERNEL}")
+        try:
+            await self._manager.start_kernel(extra_arguments=arguments if self._observed else [])
+            await self._connect_tools()
+            self._client = self._manager.client()
+            listens = not self._observed
+            self._client.start_channels(iopub=listens, stdin=False, hb=False, control=False)
+            if listens:
+                await self._client.wait_for_ready(timeout=timeout_s)
+            elif await self._reply(self._client.kernel_info(), timeout_s) is None:
+                raise RuntimeError(f"it did not answer within {timeout_s:g} s")
+        except (RuntimeError, OSError, KernelDied) as error:
+            reason = f"kernel {self.kernel_id} did not start: {error}"
+            raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
+
+    async def execute(
+        self, code: str, *, timeout_s: float, output_bytes: int | None = None
+    ) -> CellResult:
+        """Run one cell; see ``interface.Kernel``."""
+        self._check_alive()
+        self._ward()
+        self._pipe.renew()
+        await self._bind()
+        most = self._config.output_bytes
+        limit = most if output_bytes is None else max(0, min(most, output_bytes))
+        started = time.monotonic()
+        text = code.encode("utf-8", "replace").decode()
+        run = self._run_observed if self._observed else self._run_watched
+        try:
+            return await run(text, timeout_s, limit, started)
+        except asyncio.CancelledError:
+            self.fail("its cell was cancelled", DeathCause.CANCELLED)
+            raise
+
+    def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
+        """Make ``tools`` functions of the notebook (Python kernels only)."""
+        self._pipe.bind([tool.name for tool in tools], handler)
+        self._unbound = tuple(tools)
+
+    async def put_file(self, name: str, data: bytes) -> None:
+        """Write a file into /workspace (Python kernels only); see ``interface.Kernel``."""
+        if name != name.strip() or name in ("", ".", "..") or set(name) & {"/", "\0"}:
+            raise ValueError(f"a file for a kernel needs a plain name, got {name!r}")
+        self._check_alive()
+        for start in range(0, max(len(data), 1), _FILE_PIECE_BYTES):
+            piece = base64.b64encode(data[start : start + _FILE_PIECE_BYTES])
+            problem = await self._run_silent(f"put_piece({name!r}, {piece!r}, {start > 0})")
+            if problem:
+                self.fail(
+                    f"the file {name!r} of {len(data)} bytes could not be written into its "
+                    f"/workspace ({problem}; its size is kernel.workspace_mib)",
+                    DeathCause.FILE,
+                )
+                self._check_alive()
+
+    async def close(self) -> None:
+        """Kill the sandbox; returns when it is gone."""
+        self.fail("it was closed", DeathCause.CLOSED)
+        if self._watch is not None:
+            await self._watch
+        if self._client is not None:
+            self._client.stop_channels()
+            self._client = None
+        self._pipe.close()
+        if self._manager.provisioner is not None:
+            await self._manager.provisioner.wait()
+            await self._manager.cleanup_resources()
+
+    def fail(self, reason: str, cause: DeathCause) -> None:
+        """Kill the sandbox and fail whoever waits; the first reason is kept."""
+        if self._broken.done():
+            return
+        died = KernelDied(f"kernel {self.kernel_id} ended: {reason}", cause)
+        self._broken.set_exception(died)
+        self._broken.exception()
+        if self._manager.provisioner is not None:
+            self._provisioner.kill_now()
+
+    @property
+    def _provisioner(self) -> BwrapProvisioner:
+        return cast(BwrapProvisioner, self._manager.provisioner)
+
+    def _check_alive(self) -> None:
+        if self._broken.done():
+            error = cast(KernelDied, self._broken.exception())
+            raise KernelDied(str(error), error.cause)
+
+    async def _connect_tools(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._cage = self._wardens.cage(self.kernel_id, self._provisioner.pidfds)
+        self._watch = loop.create_task(self._watch_death(self._provisioner))
+        await loop.create_connection(lambda: self._pipe, sock=self._provisioner.take_tools())
+
+    async def _watch_death(self, provisioner: BwrapProvisioner) -> None:
+        await provisioner.wait_gone()
+        self._wardens.watchdog.forget(self.kernel_id)
+        if self._cage is not None and self._cage.out_of_memory():
+            limit = self._config.sandbox_memory_mib
+            self.fail(memory_reason(limit * 2**20, limit), DeathCause.MEMORY)
+        self.fail("its process exited", DeathCause.EXITED)
+        if self._cage is not None:
+            self._cage.remove()
+
+    def _ward(self) -> None:
+        """From its first cell on, a kernel can use up things."""
+        if not self._warded:
+            self._warded = True
+            pid = host_pid(self._provisioner.pidfds[0])
+            self._wardens.watchdog.watch(
+                Watched(name=self.kernel_id, pid=pid, end=self.fail, cage=self._cage)
+            )
+
+    def _on_violation(self, reason: str) -> None:
+        self.fail(f"it broke its protocol: {reason}", DeathCause.PROTOCOL)
+
+    async def _bind(self) -> None:
+        """Make the tools' functions, in the kernel that is idle now."""
+        if self._unbound:
+            tools, self._unbound = self._unbound, ()
+            await self._run_silent(f"connect({[tool.wire() for tool in tools]!r}, globals())")
+
+    async def _run_silent(self, call: str) -> str | None:
+        """Call a function of ``sandboxed/guest.py``; what went wrong, or None."""
+        code = f"__import__('actors.kernels.sandboxed.guest', fromlist=['_']).{call}"
+        reply = await self._reply(self._request(code, 0, silent=True), self._config.start_timeout_s)
+        if reply is None:
+            return f"no answer within {self._config.start_timeout_s:g} s"
+        return None if reply.get("status") == "ok" else str(reply.get("evalue", "error"))[:200]
+
+    async def _run_observed(
+        self, code: str, timeout_s: float, limit: int, started: float
+    ) -> CellResult:
+        """Run a cell in a kernel that tells in its reply what the cell showed."""
+        reply, interrupted = await self._reply_or_stop(self._request(code, limit), timeout_s)
+        match reply.get("observation"):
+            case [str(text), int(dropped), int(outputs)] if dropped >= 0 and outputs >= 0:
+                text = cut_text(text[:limit], dropped)
+                return _result(reply, interrupted, started, (text, dropped, outputs))
+        self._on_violation("a reply without an observation")
+        self._check_alive()
+        raise AssertionError
+
+    async def _run_watched(
+        self, code: str, timeout_s: float, limit: int, started: float
+    ) -> CellResult:
+        """Run a cell in a kernel that shows what it does by messages."""
+        request = self._request(code, limit)
+        transcript = Transcript(limit)
+        listening = asyncio.create_task(self._listen(request, transcript))
+        try:
+            reply, interrupted = await self._reply_or_stop(request, timeout_s)
+            await asyncio.wait({listening}, timeout=_IDLE_WAIT_S)
+        finally:
+            listening.cancel()
+        shown = (transcript.text(), transcript.dropped, transcript.outputs)
+        return _result(reply, interrupted, started, shown)
+
+    def _request(self, code: str, limit: int, *, silent: bool = False) -> str:
+        """Send a cell; the id of the message."""
+        if self._client is None:
+            raise KernelDied(f"kernel {self.kernel_id} is not running", DeathCause.CLOSED)
+        content = {
+            **{"code": code, "silent": silent, "store_history": not silent},
+            **{"user_expressions": {}, "allow_stdin": False, "stop_on_error": False},
+        }
+        metadata = {"output_bytes": limit}
+        message = self._client.session.msg("execute_request", content, metadata=metadata)
+        self._client.shell_channel.send(message)
+        return str(message["header"]["msg_id"])
+
+    async def _reply_or_stop(self, request: str, timeout_s: float) -> tuple[dict[str, Any], bool]:
+        """The reply to a cell, and whether the cell was interrupted at its deadline."""
+        waiting = asyncio.create_task(self._reply_to(request))
+        try:
+            if await self._finished(waiting, timeout_s):
+                return waiting.result(), False
+            await self._manager.interrupt_kernel()
+            grace_s = self._config.grace_s
+            if not await self._finished(waiting, grace_s):
+                reason = f"its cell ran {timeout_s:g} s and ignored the interrupt for {grace_s:g} s"
+                self.fail(reason, DeathCause.IGNORED_INTERRUPT)
+                self._check_alive()
+            return waiting.result(), True
+        finally:
+            waiting.cancel()
+
+    async def _reply(self, request: str, timeout_s: float) -> dict[str, Any] | None:
+        """The reply to a request of ours, or None if there was none in time."""
+        waiting = asyncio.create_task(self._reply_to(request))
+        try:
+            return waiting.result() if await self._finished(waiting, timeout_s) else None
+        finally:
+            waiting.cancel()
+
+    async def _finished(self, waiting: "asyncio.Task[dict[str, Any]]", timeout_s: float) -> bool:
+        both: set[asyncio.Future[Any]] = {waiting, self._broken}
+        await asyncio.wait(both, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        self._check_alive()
+        return waiting.done()
+
+    async def _reply_to(self, request: str) -> dict[str, Any]:
+        """The content of the shell reply to one request."""
+        for _ in range(_MOST_STRAY_REPLIES):
+            message = await self._next_message("get_shell_msg")
+            if message["parent_header"].get("msg_id") == request:
+                return cast(dict[str, Any], message["content"])
+        self._on_violation("replies that nobody asked for")
+        return await asyncio.get_running_loop().create_future()
+
+    async def _listen(self, request: str, transcript: Transcript) -> None:
+        """Collect what the cell shows, until the kernel says that it is idle again."""
+        for _ in range(_MOST_MESSAGES):
+            message = await self._next_message("get_iopub_msg")
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "status" and content.get("execution_state") == "idle":
+                return
+            transcript.add(kind, content)
+            if transcript.dropped > _MOST_OUTPUT_BYTES:
+                break
+        reason = f"its cell sent more than {_MOST_OUTPUT_BYTES} bytes or {_MOST_MESSAGES} messages"
+        self.fail(reason, DeathCause.PROTOCOL)
+
+    async def _next_message(self, getter: str) -> dict[str, Any]:
+        """The next well-formed message of a channel."""
+        get = cast(Callable[[], Awaitable[dict[str, Any]]], getattr(self._client, getter))
+        for _ in range(_MOST_STRAY_REPLIES):
+            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+                message = await get()
+                if isinstance(message["content"], dict) and isinstance(
+                    message["parent_header"], dict
+                ):
+                    return message
+        self._on_violation("malformed messages")
+        return await asyncio.get_running_loop().create_future()
+
+
+def _result(
+    reply: dict[str, Any], interrupted: bool, started: float, shown: tuple[str, int, int]
+) -> CellResult:
+    failed = reply.get("status") != "ok"
+    status = CellStatus.ERROR if failed else CellStatus.OK
+    if failed and interrupted:
+        status = CellStatus.TIMED_OUT
+    output, dropped, outputs = shown
+    return CellResult(
+        status=status,
+        output=output,
+        dropped_bytes=dropped,
+        error_name=str(reply.get("ename", "Error"))[:200] if failed else None,
+        seconds=time.monotonic() - started,
+        outputs=outputs,
+    )
