@@ -27,12 +27,14 @@ class Sandbox:
 
     Attributes:
         nested: processes inside make further user namespaces (the zygote).
+        as_init: the command itself is pid 1.
         folders: further empty folders, mount points for what the sandbox mounts itself.
     """
 
     runtime: RuntimePaths
     workspace_mib: int
     nested: bool = False
+    as_init: bool = False
     folders: tuple[str, ...] = ()
 
 
@@ -50,10 +52,12 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
     for folder in sandbox.folders:
         options += ["--dir", folder]
-    for name, value in _environment(sandbox.runtime).items():
+    for name, value in environment(sandbox.runtime).items():
         options += ["--setenv", name, value]
     if not sandbox.nested:
         options.append("--disable-userns")
+    if sandbox.as_init:
+        options.append("--as-pid-1")
     return [*options, "--chdir", "/workspace", "--remount-ro", "/"]
 
 
@@ -74,7 +78,7 @@ def start(
         options.write("\0".join([*arguments(sandbox), ""]).encode())
         options.seek(0)
         return subprocess.Popen(
-            [*_drop_privileges(), "bwrap", "--args", str(options.fileno()), "--", *command],
+            [*drop_privileges(), "bwrap", "--args", str(options.fileno()), "--", *command],
             pass_fds=[*pass_fds, options.fileno()],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
@@ -157,14 +161,15 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-def _drop_privileges() -> list[str]:
+def drop_privileges() -> list[str]:
+    """Words before a command that make it run as ``HOST_UID``, if we are root."""
     if os.geteuid() != 0:
         return []
     who = [f"--reuid={HOST_UID}", f"--regid={HOST_UID}", "--clear-groups"]
     return ["setpriv", *who, "--"]
 
 
-def _environment(runtime: RuntimePaths) -> dict[str, str]:
+def environment(runtime: RuntimePaths) -> dict[str, str]:
     """The whole environment inside; one fixed hash seed, so that set order is reproducible."""
     return {
         "HOME": "/workspace",

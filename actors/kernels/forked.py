@@ -7,7 +7,7 @@ import os
 
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.interface import DeathCause, KernelDied
-from actors.kernels.piped import PipedKernel
+from actors.kernels.piped import Ground, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.wardens import Wardens, sandbox_limits
 from actors.kernels.zygote_process import ZygoteProcess
@@ -59,8 +59,7 @@ class ForkedLauncher:
             handles,
             self._config,
             self._wardens,
-            level=self.level,
-            launcher_lives=lambda: zygote.alive,
+            Ground(level=self.level, launcher_lives=lambda: zygote.alive),
         )
         try:
             await kernel.connect()

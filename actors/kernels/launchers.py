@@ -1,11 +1,113 @@
-"""Makes the launcher that a configuration names."""
+"""Makes the launcher that a configuration names, or the best one that the machine allows."""
 
+import logging
+from collections.abc import Callable
+
+from actors.kernels.cold import ColdLauncher
 from actors.kernels.forked import ForkedLauncher
-from actors.kernels.interface import Launcher
-from actors.kernels.jupyter import JupyterLauncher
-from common.config import Kernel
+from actors.kernels.interface import Kernel, KernelDied, Launcher
+from actors.kernels.unsandboxed import UnsandboxedLauncher
+from common.config import Kernel as KernelConfig
+from common.config import Sandbox
+from common.errors import EnvironmentFault
+
+_LOGGER = logging.getLogger(__name__)
 
 
-def make_launcher(config: Kernel) -> Launcher:
-    """The launcher ``config.launcher``, not started yet."""
-    return JupyterLauncher(config) if config.launcher == "jupyter" else ForkedLauncher(config)
+def make_launcher(config: KernelConfig, sandbox: Sandbox | None = None) -> "ChosenLauncher":
+    """The launcher that ``config.launcher`` names, not started yet."""
+    names = ("forked", "cold") if config.launcher == "auto" else (config.launcher,)
+    return ChosenLauncher({name: _MAKERS[name](config) for name in names}, config, sandbox)
+
+
+def _make_jupyter(config: KernelConfig) -> Launcher:
+    from actors.kernels.jupyter import JupyterLauncher
+
+    return JupyterLauncher(config)
+
+
+_MAKERS: dict[str, Callable[[KernelConfig], Launcher]] = {
+    "forked": ForkedLauncher,
+    "cold": ColdLauncher,
+    "jupyter": _make_jupyter,
+}
+
+
+class ChosenLauncher:
+    """The first of several launchers that starts; see ``interface.Launcher``."""
+
+    def __init__(
+        self, candidates: dict[str, Launcher], config: KernelConfig, sandbox: Sandbox | None
+    ) -> None:
+        """Choose among ``candidates``, best first, when started."""
+        self._candidates = candidates
+        self._config = config
+        self._sandbox = sandbox or Sandbox()
+        self._name, self._chosen = next(iter(candidates.items()))
+
+    @property
+    def name(self) -> str:
+        """``forked``, ``cold``, ``jupyter`` or ``unsandboxed``."""
+        return self._name
+
+    @property
+    def level(self) -> str:
+        """Isolation level of its kernels."""
+        return self._chosen.level
+
+    async def start(self) -> None:
+        """Start the first candidate that can be started.
+
+        Where there are several, one is only taken if it can launch a kernel.
+
+        Raises:
+            EnvironmentFault: none can, or those that can are below ``sandbox.minimum_level``.
+        """
+        problems = []
+        for name, launcher in self._candidates.items():
+            problem = self._too_low(name, launcher.level) or await self._try(launcher)
+            if problem is None:
+                self._choose(name, launcher)
+                return
+            problems.append(problem)
+            _LOGGER.warning("launcher=%s cannot be used: %s", name, problem)
+        if not self._sandbox.unsafe_no_sandbox:
+            raise EnvironmentFault("; ".join(problems))
+        launcher = UnsandboxedLauncher(self._config)
+        await launcher.start()
+        self._choose("unsandboxed", launcher)
+
+    async def launch(self) -> Kernel:
+        """Start a fresh kernel; see ``interface.Launcher``."""
+        return await self._chosen.launch()
+
+    async def close(self) -> None:
+        """End everything that was started; see ``interface.Launcher``."""
+        await self._chosen.close()
+
+    def _choose(self, name: str, launcher: Launcher) -> None:
+        self._name, self._chosen = name, launcher
+        _LOGGER.info("kernels launcher=%s level=%s", name, launcher.level)
+
+    def _too_low(self, name: str, level: str) -> str | None:
+        minimum = self._sandbox.minimum_level
+        if level[0] <= minimum:
+            return None
+        return (
+            f"launcher {name!r} isolates at level {level[0]}, sandbox.minimum_level is "
+            f'{minimum}; set kernel.launcher = "forked" or sandbox.minimum_level = "{level[0]}"'
+        )
+
+    async def _try(self, launcher: Launcher) -> str | None:
+        """Start it; what went wrong, or None."""
+        try:
+            await launcher.start()
+            if len(self._candidates) > 1:
+                await (await launcher.launch()).close()
+        except (EnvironmentFault, KernelDied) as error:
+            await launcher.close()
+            return str(error)
+        except BaseException:
+            await launcher.close()
+            raise
+        return None

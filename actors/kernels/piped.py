@@ -32,6 +32,25 @@ class Handles:
     kernel: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ground:
+    """What a kernel stands on.
+
+    Attributes:
+        level: isolation level.
+        launcher_lives: whether the process that its sandbox hangs on still runs.
+        kill_signal: what makes pid 1 end everything.
+        private_files: whether /tmp and /workspace are its own.
+        clean_up: called in a thread once everything of the kernel is gone.
+    """
+
+    level: str
+    launcher_lives: Callable[[], bool] = lambda: True
+    kill_signal: signal.Signals = signal.SIGKILL
+    private_files: bool = True
+    clean_up: Callable[[], None] | None = None
+
+
 class PipedKernel:
     """One kernel; see ``interface.Kernel``."""
 
@@ -41,26 +60,14 @@ class PipedKernel:
         handles: Handles,
         config: KernelConfig,
         wardens: Wardens,
-        *,
-        level: str,
-        launcher_lives: Callable[[], bool] = lambda: True,
-        kill_signal: signal.Signals = signal.SIGKILL,
+        ground: Ground,
     ) -> None:
-        """Take over the handles.
-
-        Args:
-            kernel_id: names it.
-            handles: of its sandbox.
-            config: limits.
-            wardens: enforce the limits of the whole sandbox.
-            level: isolation level.
-            launcher_lives: whether the process that its sandbox hangs on still runs.
-            kill_signal: what makes pid 1 end everything.
-        """
-        self.kernel_id, self.level = kernel_id, level
+        """Take over the handles; ``wardens`` enforce the limits of the whole sandbox."""
+        self.kernel_id, self.level = kernel_id, ground.level
         self._handles, self._config, self._wardens = handles, config, wardens
-        self._launcher_lives, self._kill_signal = launcher_lives, kill_signal
+        self._ground = ground
         self._gone = asyncio.Event()
+        self._clean_up = ground.clean_up
         self._watched = False
         self._cage = wardens.cage(kernel_id, (handles.init, handles.kernel))
         limits = SessionLimits(grace_s=config.grace_s, output_bytes=config.output_bytes)
@@ -109,6 +116,9 @@ class PipedKernel:
         self.session.fail("it was closed", DeathCause.CLOSED)
         self._kill()
         await self._gone.wait()
+        clean_up, self._clean_up = self._clean_up, None
+        if clean_up is not None:
+            await asyncio.to_thread(clean_up)
 
     def _watch(self) -> None:
         """From its first cell on, a kernel can use up things."""
@@ -117,14 +127,20 @@ class PipedKernel:
         self._watched = True
         pid = host_pid(self._handles.init)
         self._wardens.watchdog.watch(
-            Watched(name=self.kernel_id, pid=pid, end=self.session.fail, cage=self._cage)
+            Watched(
+                name=self.kernel_id,
+                pid=pid,
+                end=self.session.fail,
+                cage=self._cage,
+                private_files=self._ground.private_files,
+            )
         )
 
     def _interrupt(self) -> None:
         self._signal(self._handles.kernel, signal.SIGINT)
 
     def _kill(self) -> None:
-        self._signal(self._handles.init, self._kill_signal)
+        self._signal(self._handles.init, self._ground.kill_signal)
 
     def _signal(self, pidfd: int, number: signal.Signals) -> None:
         if not self._gone.is_set():
@@ -152,7 +168,7 @@ class PipedKernel:
 
     def _explain(self, code: int | None) -> tuple[str, DeathCause]:
         """Why the kernel ended by itself; without a code its pid 1 was killed from outside."""
-        if code is None and not self._launcher_lives():
+        if code is None and not self._ground.launcher_lives():
             return "the process that its sandbox hangs on died", DeathCause.LAUNCHER_DIED
         if code is None:
             return "its sandbox was killed from outside", DeathCause.EXITED

@@ -32,8 +32,8 @@ class TreeUse:
 class FilesUse:
     """What lies in the sandbox's private folders: bytes of all, files of the fullest."""
 
-    size_bytes: int
-    most_files: int
+    size_bytes: int = 0
+    most_files: int = 0
 
 
 def host_pid(pidfd: int) -> int:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from actors.kernels.cgroup import Cage
 from actors.kernels.interface import DeathCause
-from actors.kernels.procfs import exact_memory_bytes, files_use, tree_use
+from actors.kernels.procfs import FilesUse, exact_memory_bytes, files_use, tree_use
 
 _LOGGER = logging.getLogger(__name__)
 _PERIOD_S = 0.25
@@ -42,12 +42,14 @@ class Watched:
         pid: of the sandbox's pid 1, as the host sees it.
         end: ends the kernel; takes the reason and the cause.
         cage: its control group, if it has one.
+        private_files: whether /tmp, /workspace and /dev/shm are its own.
     """
 
     name: str
     pid: int
     end: Callable[[str, DeathCause], None]
     cage: Cage | None = None
+    private_files: bool = True
 
 
 class Watchdog:
@@ -101,7 +103,8 @@ class Watchdog:
 
     def _look(self, kernel: Watched) -> list[int] | None:
         """End it for CPU time or files; its processes if its memory needs a closer look."""
-        use, files = tree_use(kernel.pid), files_use(kernel.pid)
+        use = tree_use(kernel.pid)
+        files = files_use(kernel.pid) if kernel.private_files else FilesUse()
         self._judge_cpu(kernel, use.cpu_s)
         if files.most_files > self._limits.files:
             kernel.end(
@@ -124,7 +127,7 @@ class Watchdog:
         started = time.monotonic()
         for kernel, pids in suspects:
             used = await asyncio.to_thread(exact_memory_bytes, pids)
-            used += files_use(kernel.pid).size_bytes
+            used += files_use(kernel.pid).size_bytes if kernel.private_files else 0
             if used > self._limits.memory_mib * _MEBIBYTE and kernel.name in self._watched:
                 kernel.end(memory_reason(used, self._limits.memory_mib), DeathCause.MEMORY)
         now = time.monotonic()

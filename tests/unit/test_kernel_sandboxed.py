@@ -13,6 +13,7 @@ from actors.kernels.sandboxed.tracebacks import format_traceback
 
 SOURCES = Path(seccomp.__file__).parent
 ALLOWED, REFUSED, NO_FAMILY, MISSING = 0x7FFF0000, 0x50001, 0x50061, 0x50026
+RUNTIME = {"IPython", "ipykernel", "msgpack", "traitlets"}
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
 
@@ -31,8 +32,7 @@ def test_sandboxed_code_imports_nothing_of_the_rest(file):
         name
         for name in imported_modules(file.read_text())
         if not name.startswith(own)
-        and name.partition(".")[0] not in {*sys.stdlib_module_names, "IPython", "traitlets"}
-        and name != "msgpack"
+        and name.partition(".")[0] not in {*sys.stdlib_module_names, *RUNTIME}
     }
 
     assert foreign == set()

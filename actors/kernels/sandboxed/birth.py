@@ -5,6 +5,7 @@ import gc
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import msgpack
@@ -27,7 +28,12 @@ def open_output() -> int:
 
 
 def become_init(
-    notify: socket.socket, connection: int, output: int, shell: NotebookShell, folder: str
+    notify: socket.socket,
+    connection: int,
+    output: int,
+    shell: NotebookShell,
+    folder: str,
+    finish: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """As the sandbox's pid 1, fork the kernel, send the host's handle of it, then reap.
 
@@ -37,13 +43,19 @@ def become_init(
         output: from ``open_output``.
         shell: what the kernel runs cells in.
         folder: where cells start and files are put.
+        finish: called after the kernel ended.
     """
     pid = os.fork()
     if pid:
         kernel = os.pidfd_open(pid)
         socket.send_fds(notify, [b"kernel"], [kernel])
         _keep_only(connection)
-        isolation.reap_until(pid, _say_exited)
+
+        def on_exit(code: int) -> None:
+            _say_exited(code)
+            finish()
+
+        isolation.reap_until(pid, on_exit)
     _become_kernel(connection, output)
     os.chdir(folder)
     serve(socket.socket(fileno=_KERNEL_FD), shell, folder)

@@ -48,6 +48,7 @@ class Limits:
     """Resource limits of one sandbox; sizes in MiB.
 
     Attributes:
+        processes: with threads, in the user namespace; 0 for no limit.
         inodes: files and folders in each of /tmp, /workspace and /dev/shm.
         cpu_s: CPU time of each process; 0 for no limit.
     """
@@ -145,9 +146,10 @@ def limit_resources(limits: Limits) -> None:
     mib = 1 << 20
     if limits.cpu_s:
         resource.setrlimit(resource.RLIMIT_CPU, (limits.cpu_s, limits.cpu_s + 2))
+    if limits.processes:
+        resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))
     for which, value in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, limits.processes),
         (resource.RLIMIT_NOFILE, limits.open_files),
         (resource.RLIMIT_FSIZE, limits.file_mib * mib),
         (resource.RLIMIT_DATA, limits.memory_mib * mib),

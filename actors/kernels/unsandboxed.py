@@ -1,0 +1,76 @@
+"""Kernels without any sandbox, for machines that can start none (level D). Unsafe.
+
+Cells run as this user, or as an unprivileged one if this user is root. They see its files, its
+network and its other processes.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from actors.kernels.bubblewrap import HOST_UID, drop_privileges, environment
+from actors.kernels.forked import preloaded
+from actors.kernels.runtime import RuntimePaths
+from actors.kernels.single_process import Plan, SingleLauncher, single_command
+from actors.kernels.wardens import sandbox_limits
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class UnsandboxedLauncher(SingleLauncher):
+    """Starts kernels as plain child processes."""
+
+    level = "D-unsandboxed"
+    _kill_signal = signal.SIGTERM
+    _private_files = False
+
+    async def start(self) -> None:
+        """Warn; see ``interface.Launcher``."""
+        await super().start()
+        _LOGGER.warning(
+            "NO SANDBOX: cells that a model writes run as plain processes of user id %d on this "
+            "machine (sandbox.unsafe_no_sandbox = true)",
+            HOST_UID if drop_privileges() else os.geteuid(),
+        )
+
+    def _plan(self, runtime: RuntimePaths) -> Plan:
+        folder = Path(tempfile.mkdtemp(prefix="lzero-kernel-"))
+        if drop_privileges():
+            os.chown(folder, HOST_UID, HOST_UID)
+        limits = replace(sandbox_limits(self._config), processes=0)
+        python = str(runtime.prefix / "bin" / "python3")
+        command = single_command(python, limits, "bare", str(folder), preloaded(self._config))
+        variables = _environment(runtime, folder)
+
+        def start(control: int, errors: int) -> "subprocess.Popen[bytes]":
+            return subprocess.Popen(
+                [*drop_privileges(), *command],
+                stdin=control,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                env=variables,
+                cwd=folder,
+                start_new_session=True,
+            )
+
+        return Plan(start=start, clean_up=lambda: shutil.rmtree(folder, ignore_errors=True))
+
+
+def _environment(runtime: RuntimePaths, folder: Path) -> dict[str, str]:
+    """The sandbox's environment with the host's paths."""
+    inside = environment(runtime)
+    library_path = inside["LD_LIBRARY_PATH"].replace("/opt/rt", str(runtime.prefix))
+    return {
+        **inside,
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "IPYTHONDIR": str(folder / ".ipython"),
+        "PATH": f"{runtime.prefix}/bin:/usr/bin:/bin",
+        "LD_LIBRARY_PATH": library_path,
+        "PYTHONPATH": str(runtime.sources),
+    }
