@@ -18,7 +18,8 @@ class StepRecord:
 
     ``family_success`` is the exact-match share of the batch by the task label ``family``;
     ``heldout`` the same of a short evaluation that ended in this step, of the weights before it;
-    empty when there was none.
+    empty when there was none. ``scores`` are the means of what the trajectories of the batch record
+    (docs/rewards.md), each over those that have it.
     ``staleness`` counts actions by how many versions they lagged. ``mismatch_*`` are absolute
     log-probability differences on tokens whose version was the learner's.
     """
@@ -32,6 +33,7 @@ class StepRecord:
     exact_match: float
     family_success: dict[str, float]
     heldout: dict[str, float] = field(default_factory=dict)
+    scores: dict[str, float] = field(default_factory=dict)
     staleness: dict[str, int]
     dropped: dict[str, int]
     loss: float
@@ -47,6 +49,7 @@ class StepRecord:
     action_tokens: int
     packed_tokens: int
     steps_per_trajectory: float
+    segments_per_trajectory: float = 1.0
     wait_s: float
     train_s: float
     publish_s: float

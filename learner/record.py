@@ -49,6 +49,7 @@ def step_record(
         exact_match=fmean(t.scores["exact_match"] for t in batch),
         family_success=success_by(batch, family_of),
         heldout=dict(heldout),
+        scores=mean_scores(batch),
         staleness={str(age): count for age, count in metrics.batch.staleness.items()},
         dropped=dict(counters.dropped),
         loss=tally.loss,
@@ -69,6 +70,7 @@ def step_record(
         action_tokens=metrics.batch.action_tokens,
         packed_tokens=int(tally.tokens),
         steps_per_trajectory=fmean(len(t.steps) for t in batch),
+        segments_per_trajectory=fmean(len(t.segments) for t in batch),
         wait_s=timings.wait_s,
         train_s=timings.train_s,
         publish_s=timings.publish_s,
@@ -84,3 +86,12 @@ def success_by(
     for trajectory in trajectories:
         by_family[family_of(trajectory)].append(trajectory.scores["exact_match"])
     return {family: fmean(scores) for family, scores in sorted(by_family.items())}
+
+
+def mean_scores(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Mean of each score over the trajectories that have it."""
+    by_name: dict[str, list[float]] = defaultdict(list)
+    for trajectory in trajectories:
+        for name, score in trajectory.scores.items():
+            by_name[name].append(score)
+    return {name: fmean(scores) for name, scores in sorted(by_name.items())}
