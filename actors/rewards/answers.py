@@ -10,6 +10,7 @@ in scripts that are written without spaces.
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 from actors.rewards.overlap import token_f1
 
@@ -22,6 +23,7 @@ _TOKEN = re.compile(f"[{_UNSPACED}]|[^{_UNSPACED}\\s]+")
 _SPECIAL = frozenset({"yes", "no", "noanswer"})
 
 
+@lru_cache(1024)  # the same gold answers come with every trajectory of a group
 def normalise(answer: str) -> str:
     """The canonical form in which answers are compared."""
     text = unicodedata.normalize("NFKC", answer).casefold()

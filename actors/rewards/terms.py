@@ -73,6 +73,15 @@ def code_term(episode: FinishedEpisode) -> Sequence[float]:
     return episode.per_step(lambda step: float(step.status == "ok"))
 
 
+def terse_term(episode: FinishedEpisode) -> Sequence[float]:
+    """Share of actions whose think or code is too short to mean anything.
+
+    At most 10 characters of thought or 5 of code: filler, or a dummy cell. For the record, or for a
+    negative weight.
+    """
+    return episode.per_step(_is_terse)
+
+
 def length_term(episode: FinishedEpisode) -> Sequence[float]:
     """Share of ``rewards.length_tokens`` that was sampled, at most 1, on the steps that did.
 
@@ -94,12 +103,20 @@ def _is_well_formed(step: Step) -> float:
     return float(action is not None and bool(action.think.strip()))
 
 
+def _is_terse(step: Step) -> float:
+    action = parse_action(step.action)
+    if action is None:
+        return 0.0
+    return float(len(action.think.strip()) <= 10 or len(action.code.strip()) <= 5)
+
+
 TERMS: dict[str, RewardTerm] = {
     "exact_match": exact_match_term,
     "f1": f1_term,
     "has_answer": has_answer_term,
     "format": format_term,
     "code": code_term,
+    "terse": terse_term,
     "length": length_term,
     "unparsable": unparsable_term,
 }

@@ -99,6 +99,22 @@ def test_the_way_is_worth_at_most_a_fifth_however_many_steps(steps: list[Step]) 
         assert -1e-6 <= sum(rewards_of(scorer, None, *steps)) <= 0.2 + 1e-6
 
 
+@pytest.mark.parametrize(
+    ("given_step", "expected"),
+    [
+        (step(think="0123456789"), 1.0),
+        (step(code="12345"), 1.0),
+        (step(think="01234567890", code="123456"), 0.0),
+        (GARBLED, 0.0),
+    ],
+    ids=["short think", "short code", "just enough", "does not parse"],
+)
+def test_terse_actions_are_counted(given_step: Step, expected: float) -> None:
+    scored = DEFAULT.score(TASK, None, (GOOD, given_step), Outcome.OUT_OF_STEPS)
+
+    assert scored.scores["terse"] == expected / 2
+
+
 def test_without_submission_the_way_earns_nothing_if_so_configured() -> None:
     scorer = Scorer(Rewards(process_requires_submission=True))
 
@@ -142,6 +158,7 @@ def test_every_part_is_recorded_apart() -> None:
             "has_answer": 1.0,
             "format": 1.0,
             "code": 0.5,
+            "terse": 0.0,
             "length": 0.5,
             "unparsable": 0.0,
             "submitted": 1.0,
