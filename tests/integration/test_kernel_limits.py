@@ -1,0 +1,339 @@
+"""Hostile cells against every limit of a kernel: it dies of a named cause, its siblings live on."""
+
+import asyncio
+import os
+import re
+import textwrap
+
+import pytest
+import uvloop
+
+from actors.kernels.interface import CellStatus, DeathCause, KernelDied
+from actors.kernels.launchers import make_launcher
+from common.config import Kernel
+
+pytestmark = pytest.mark.sandbox
+TIGHT = {
+    "memory_mib": 400,
+    "sandbox_memory_mib": 300,
+    "workspace_mib": 350,
+    "cpu_s": 30.0,
+    "inodes": 500,
+    "processes": 24,
+    "grace_s": 0.3,
+    "preload_numpy": False,
+}
+
+
+@pytest.fixture(scope="module")
+def loop_runner():
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module", params=["forked", "cold"])
+def launcher(request, loop_runner):
+    made = make_launcher(Kernel(launcher=request.param, **TIGHT))
+    loop_runner.run(made.start())
+    yield made
+    loop_runner.run(made.close())
+
+
+@pytest.fixture(scope="module")
+def bystander(launcher, loop_runner):
+    """A kernel that must survive everything that happens to its siblings."""
+    kernel = loop_runner.run(launcher.launch())
+    loop_runner.run(kernel.execute("kept = 42", timeout_s=5))
+    yield kernel
+    result = loop_runner.run(kernel.execute("kept", timeout_s=5))
+    loop_runner.run(kernel.close())
+    assert result.output == "42\n"
+
+
+@pytest.fixture
+def kernel(launcher, loop_runner, bystander):
+    made = loop_runner.run(launcher.launch())
+    yield made
+    loop_runner.run(made.close())
+
+
+@pytest.fixture
+def run(loop_runner, kernel):
+    def run(code, timeout_s=20.0):
+        return loop_runner.run(kernel.execute(textwrap.dedent(code), timeout_s=timeout_s))
+
+    return run
+
+
+def death(run, code, timeout_s=20.0):
+    with pytest.raises(KernelDied) as caught:
+        run(code, timeout_s)
+    return caught.value.cause, str(caught.value)
+
+
+def megabytes(message):
+    return int(re.search(r"used ([\d,]+) MiB", message)[1].replace(",", ""))
+
+
+def test_many_processes_cannot_take_more_memory_than_the_sandbox_has(run):
+    cause, message = death(
+        run,
+        """
+        import os, time
+        for _ in range(8):
+            if os.fork() == 0:
+                hog = bytearray(os.urandom(1 << 20)) * 60
+                time.sleep(60)
+        time.sleep(60)
+        """,
+    )
+
+    assert cause is DeathCause.MEMORY
+    assert "limit 300 (kernel.sandbox_memory_mib)" in message
+    assert re.match(r"kernel \d+-\d+ ended: it used", message)
+    assert 300 < megabytes(message) < 700
+
+
+def test_shared_memory_counts(run):
+    cause, message = death(
+        run,
+        """
+        import mmap, time
+        hog = mmap.mmap(-1, 500 << 20)
+        for page in range(0, len(hog), 4096):
+            hog[page] = 1
+        time.sleep(60)
+        """,
+    )
+
+    assert (cause, megabytes(message) > 300) == (DeathCause.MEMORY, True)
+
+
+def test_shared_memory_counts_when_its_pages_are_hidden(run):
+    cause, _ = death(
+        run,
+        """
+        import mmap, time
+        hog = mmap.mmap(-1, 500 << 20)
+        for start in range(0, len(hog), 1 << 20):
+            hog[start : start + (1 << 20)] = bytes([1]) * (1 << 20)
+            hog.madvise(mmap.MADV_DONTNEED, start, 1 << 20)
+        time.sleep(60)
+        """,
+    )
+
+    assert cause is DeathCause.MEMORY
+
+
+def test_files_count_as_memory(run):
+    cause, message = death(
+        run,
+        """
+        import time
+        with open("/workspace/a", "wb") as first, open("/tmp/b", "wb") as second:
+            for _ in range(200):
+                first.write(bytes([1]) * (1 << 20))
+                second.write(bytes([1]) * (1 << 20))
+        time.sleep(60)
+        """,
+    )
+
+    assert (cause, megabytes(message) > 300) == (DeathCause.MEMORY, True)
+
+
+def test_processes_that_share_their_memory_are_not_charged_for_it_twice(
+    run, launcher, loop_runner, kernel
+):
+    run(
+        """
+        import os, time
+        data = bytearray(os.urandom(1 << 20)) * 80
+        children = []
+        for _ in range(10):
+            pid = os.fork()
+            if pid == 0:
+                time.sleep(60)
+                os._exit(0)
+            children.append(pid)
+        """
+    )
+    watchdog = launcher._chosen._wardens.watchdog
+
+    async def scans():
+        for _ in range(3):
+            watchdog._exact_from = 0
+            await watchdog.scan()
+
+    loop_runner.run(scans())
+    assert run("len(data) >> 20").output == "80\n"
+
+
+def test_memory_of_one_process_ends_in_a_memory_error(run):
+    assert run("bytearray(450 << 20)").error_name == "MemoryError"
+    assert run("1 + 1").output == "2\n"
+
+
+def test_memory_files_are_refused(run):
+    assert run("import os\nos.memfd_create('x')").error_name == "PermissionError"
+
+
+@pytest.mark.parametrize("launcher", ["forked", "cold"], indirect=True)
+def test_cpu_time_counts_over_all_processes(launcher, loop_runner):
+    async def scenario():
+        made = make_launcher(Kernel(launcher=launcher.name, **{**TIGHT, "cpu_s": 0.8}))
+        await made.start()
+        try:
+            kernel = await made.launch()
+            spin = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
+            with pytest.raises(
+                KernelDied, match=r"used [\d.]+ s of CPU, limit 0.8 .kernel.cpu_s"
+            ) as it:
+                await kernel.execute(spin, timeout_s=20)
+            await kernel.close()
+            return it.value.cause
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) is DeathCause.CPU
+
+
+def test_cpu_time_of_one_process_is_bounded_without_the_watchdog(launcher, loop_runner):
+    async def scenario():
+        made = make_launcher(Kernel(launcher=launcher.name, **{**TIGHT, "cpu_s": 1.0}))
+        await made.start()
+        try:
+            kernel = await made.launch()
+            kernel._watched = True
+            with pytest.raises(KernelDied, match="one process used 1 s of CPU") as it:
+                await kernel.execute("while True: pass", timeout_s=20)
+            await kernel.close()
+            return it.value.cause
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) is DeathCause.CPU
+
+
+def test_processes_and_threads_are_bounded(run):
+    code = """
+        import os, threading, time
+        started = 0
+        try:
+            for _ in range(100):
+                threading.Thread(target=time.sleep, args=(0.5,), daemon=True).start()
+                started += 1
+        except RuntimeError:
+            pass
+        print(started < 24)
+    """
+    assert run(code).output == "True\n"
+
+
+def test_inodes_are_bounded(run, launcher):
+    code = """
+        import errno, time
+        for number in range(100_000):
+            try:
+                open(f"/tmp/{number}", "w").close()
+            except OSError as error:
+                print(errno.errorcode[error.errno], number)
+                break
+        time.sleep(SECONDS)
+    """
+    if launcher.name == "forked":
+        assert run(code.replace("SECONDS", "0")).output == "ENOSPC 499\n"
+        return
+    cause, message = death(run, code.replace("SECONDS", "60"))
+    assert cause is DeathCause.INODES
+    assert "files, limit 500 (kernel.inodes)" in message
+
+
+def test_a_cell_that_ignores_its_deadline_dies_of_that(run):
+    cause, message = death(run, "sum(range(10**13))", timeout_s=0.1)
+
+    assert cause is DeathCause.IGNORED_INTERRUPT
+    assert "ran 0.1 s and ignored the interrupt for 0.3 s" in message
+
+
+def test_a_cell_that_swallows_interrupts_dies_of_that(run):
+    code = """
+        import time
+        while True:
+            try:
+                time.sleep(60)
+            except KeyboardInterrupt:
+                pass
+    """
+    assert death(run, code, timeout_s=0.1)[0] is DeathCause.IGNORED_INTERRUPT
+
+
+def test_output_is_bounded(run):
+    result = run("import os\nfor _ in range(500): os.write(1, b'x' * 65536)\nprint('y' * 10**7)")
+
+    assert result.status is CellStatus.OK
+    assert len(result.output) < 66_000
+    assert result.dropped_bytes > 10**7
+
+
+@pytest.mark.parametrize(
+    ("code", "ending"),
+    [
+        ("import os; os._exit(3)", "its process exited with code 3"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was killed by SIGSEGV"),
+        ("import ctypes; ctypes.string_at(0)", "was killed by SIGSEGV"),
+        ("import os; os.kill(2, 9)", "was killed by SIGKILL"),
+    ],
+)
+def test_a_kernel_that_ends_by_itself_is_named_with_how(run, code, ending):
+    cause, message = death(run, code)
+
+    assert (cause, ending in message) == (DeathCause.EXITED, True), message
+
+
+def test_a_kernel_that_forges_its_last_word_only_ends_itself(run):
+    code = """
+        import msgpack, os, time
+        body = msgpack.packb(["exited", -24])
+        os.write(3, len(body).to_bytes(4, "big") + body)
+        time.sleep(60)
+    """
+    assert death(run, code)[0] is DeathCause.CPU
+
+
+def test_a_closed_kernel_says_that_it_was_closed(run, kernel, loop_runner):
+    loop_runner.run(kernel.close())
+
+    assert death(run, "1")[0] is DeathCause.CLOSED
+
+
+def test_the_deaths_of_one_zygote_are_named_after_it(loop_runner):
+    async def scenario():
+        made = make_launcher(Kernel(launcher="forked", **TIGHT))
+        await made.start()
+        try:
+            kernels = [await made.launch() for _ in range(2)]
+            cells = [
+                asyncio.create_task(k.execute("import time; time.sleep(60)", timeout_s=70))
+                for k in kernels
+            ]
+            await asyncio.sleep(0)
+            made._chosen._zygote._process.kill()
+            ends = await asyncio.gather(*cells, return_exceptions=True)
+            await asyncio.gather(*(kernel.close() for kernel in kernels))
+            return [end.cause for end in ends]
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) == [DeathCause.LAUNCHER_DIED] * 2
+
+
+def test_nothing_of_a_dead_kernel_is_left(loop_runner, launcher):
+    async def scenario():
+        before = set(os.listdir("/proc/self/fd"))
+        kernel = await launcher.launch()
+        with pytest.raises(KernelDied):
+            await kernel.execute("import os; os.fork(); os._exit(1)", timeout_s=5)
+        await kernel.close()
+        return len(set(os.listdir("/proc/self/fd")) - before)
+
+    assert loop_runner.run(scenario()) <= 1
