@@ -59,9 +59,10 @@ def split_growing(text: str) -> tuple[str, str]:
 class LiveView:
     """Shows an episode on a terminal."""
 
-    def __init__(self, console: Console) -> None:
-        """Draw on ``console``."""
+    def __init__(self, console: Console, *, direct: bool = False) -> None:
+        """Draw on ``console``; ``direct``: the action is the answer, there are no cells."""
         self._console = console
+        self._direct = direct
         self._live: Live | None = None
         self._text = ""
 
@@ -77,6 +78,8 @@ class LiveView:
         if self._live is None:
             self._begin(step)
         self._end()
+        if self._direct:
+            return
         if code is None:
             self._console.print(Text(visible(text), style="yellow"))
             return
@@ -141,15 +144,18 @@ class LiveView:
 class PlainView:
     """Writes an episode as lines, step by step."""
 
-    def __init__(self, console: Console) -> None:
-        """Write to ``console``."""
+    def __init__(self, console: Console, *, direct: bool = False) -> None:
+        """Write to ``console``; ``direct``: the action is the answer, there are no cells."""
         self._console = console
+        self._direct = direct
 
     def on_delta(self, step: int, text: str) -> None:
         """Wait for the whole action."""
 
     def on_action(self, step: int, text: str, code: str | None) -> None:
         """Write the action."""
+        if self._direct:
+            return
         action = parse_action(text)
         if code is None or action is None:
             self._write(f"[{step + 1}] no cell", text)
@@ -186,9 +192,10 @@ AgentView = LiveView | PlainView
 """What a command shows an episode with."""
 
 
-def make_view(console: Console) -> AgentView:
-    """The view that fits the console."""
-    return LiveView(console) if console.is_terminal else PlainView(console)
+def make_view(console: Console, *, direct: bool = False) -> AgentView:
+    """The view that fits the console; ``direct``: there will be no cells."""
+    kind = LiveView if console.is_terminal else PlainView
+    return kind(console, direct=direct)
 
 
 def _thoughts(text: str) -> Text:
@@ -202,7 +209,7 @@ def _code(code: str) -> Syntax:
 def _output(step: Step) -> Panel:
     failed = step.status in _FAILED
     title = {"timed_out": "output (timed out)", "died": "output (the kernel died)"}.get(
-        step.status, "output"
+        step.status, "output" if step.code is not None else "reply"
     )
     took = f"{step.seconds:.2f} s" if step.seconds >= 0.01 else ""
     body = Text(visible(step.observation).rstrip()) if step.observation else Text("(none)", "dim")

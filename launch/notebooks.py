@@ -35,11 +35,19 @@ def make_notebook(transcript: Transcript) -> NotebookNode:
     executed = 0
     for number, step in enumerate(transcript.steps):
         executed += step.code is not None
+        if _is_answer(step, transcript):
+            continue  # it stands at the end
         cells += _step_cells(number, step, executed)
     cells.append(_markdown("result", _result(transcript)))
     notebook = v4.new_notebook(cells=cells, metadata=_metadata(transcript))
     nbformat.validate(notebook)
     return notebook
+
+
+def _is_answer(step: Step, transcript: Transcript) -> bool:
+    """Whether the action is the answer itself, as in direct mode."""
+    answer = transcript.answer
+    return step.code is None and answer is not None and step.action.strip().endswith(answer)
 
 
 def _step_cells(number: int, step: Step, executed: int) -> Iterator[NotebookNode]:

@@ -55,10 +55,10 @@ class ChatServer:
         tells_usage: bool = True,
         refuses: Sequence[str] = (),
         reasoning_field: str = "reasoning_content",
-        faults: Sequence[int | str] = (),
+        faults: Sequence[int | str | None] = (),
         api_key: str = "",
     ) -> None:
-        """``faults`` befall the first requests: a status, ``drop`` mid-answer, or ``hang``."""
+        """``faults`` of the first requests: a status, ``drop`` mid-answer, ``hang``, None."""
         self._script, self._models, self._max_model_len = script, list(models), max_model_len
         self._owned_by, self._knows_stop, self._tells_usage = owned_by, knows_stop, tells_usage
         self._refuses, self._reasoning_field = tuple(refuses), reasoning_field

@@ -14,6 +14,7 @@ RENAMES = {"max_tokens": "max_completion_tokens"}
 _OPTIONAL = ("stop", "temperature", "stream_options", *RENAMES, *RENAMES.values())
 """Parameters that a request can do without."""
 _SHOWN_MODELS = 20
+_LONGEST_DETAIL = 400
 
 
 def cause(error: openai.OpenAIError, *, attempts: int, timeout_s: float) -> str:
@@ -67,4 +68,6 @@ def refused_parameter(error: openai.BadRequestError, sent: Mapping[str, Any]) ->
 
 def detail(error: openai.APIStatusError) -> str:
     """The server's own words, shortened."""
-    return str(error.message)[:400]
+    body = error.body
+    words = body.get("message") if isinstance(body, dict) else None
+    return str(words or error.message)[:_LONGEST_DETAIL]

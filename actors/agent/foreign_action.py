@@ -61,6 +61,7 @@ def _tagged(text: str, *, stopped: bool) -> ParsedAction | None:
 
 
 def _fenced(text: str) -> ParsedAction | None:
+    text = _THINK_TAGS.sub("\n", text)  # a fence begins a line
     fence = _FENCE.search(text)
     return _action(text[: fence.start()], fence.group(1)) if fence else None
 

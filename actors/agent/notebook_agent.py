@@ -22,7 +22,7 @@ from actors.agent.chat_client import ChatClient
 from actors.agent.chat_conversation import ChatConversation
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.loop import AgentLoop
-from actors.agent.prompt import load_template
+from actors.agent.prompt import SHIPPED, load_template
 from actors.agent.stand_alone import (
     GivenTool,
     make_task,
@@ -96,8 +96,8 @@ class NotebookAgent:
             ConfigError: an option, or the signature of a function, cannot be used.
         """
         base = config if config is not None else stand_alone_config()
-        if mode == "direct" and system_prompt is None:
-            system_prompt = ""  # the shipped one is about notebooks
+        if (mode or base.agent.mode) == "direct" and base.agent.system_prompt == SHIPPED:
+            system_prompt = system_prompt or ""  # the shipped one is about notebooks
         names, self._own_tools = sort_tools(tools, base.agent.tools, corpus=bool(corpus))
         self._config = with_options(
             with_corpus(base, corpus),
@@ -137,10 +137,11 @@ class NotebookAgent:
             EnvironmentFault: this is not the main thread, or no sandbox can be started.
         """
         _require_no_event_loop()
-        if self._runner is None:
-            with self:
-                return self.run(task, files, listener=listener)
-        return self._runner.run(self.run_async(task, files, listener=listener))
+        asked = make_task(task, files)
+        if self._runner is not None:
+            return self._runner.run(self._once(asked, listener))
+        with asyncio.Runner() as runner:
+            return runner.run(self._once(asked, listener))
 
     async def run_async(
         self,
@@ -150,9 +151,7 @@ class NotebookAgent:
         listener: EpisodeListener | None = None,
     ) -> Episode:
         """As ``run``, from a coroutine. Several may run at once."""
-        asked = make_task(task, files)
-        async with self:
-            return await self._episode(asked, listener)
+        return await self._once(make_task(task, files), listener)
 
     async def stream(self, task: str, files: Sequence[str | Path] = ()) -> AsyncIterator[Event]:
         """Work on ``task`` and yield what happens; the last event is ``Finished``.
@@ -235,6 +234,10 @@ class NotebookAgent:
                 output_bytes=config.kernel.output_bytes,
             )
             return _Running(client=client, loop=loop, config=config, stack=stack.pop_all())
+
+    async def _once(self, task: Task, listener: EpisodeListener | None) -> Episode:
+        async with self:
+            return await self._episode(task, listener)
 
     async def _episode(self, task: Task, listener: EpisodeListener | None) -> Episode:
         running = self._running

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import logging
 import os
 import sys
 import time
@@ -14,6 +15,7 @@ from launch.commands import EXIT_INTERRUPTED
 if TYPE_CHECKING:
     from actors.agent.events import Episode
     from actors.agent.notebook_agent import NotebookAgent
+    from common.config import Config
     from common.messages import Step
     from launch.agent_view import AgentView
     from launch.transcripts import Transcript
@@ -59,10 +61,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
     notebook = Path(arguments.out or time.strftime("agent-%Y%m%d-%H%M%S.ipynb"))
-    view = _Recorder(make_view(Console(stderr=arguments.json)))
+    config = _config(arguments)
+    direct = (arguments.mode or config.agent.mode) == "direct"
+    view = _Recorder(make_view(Console(stderr=arguments.json), direct=direct))
+    logging.getLogger("actors.agent.loop").setLevel(logging.ERROR)  # the view says what failed
     started = time.monotonic()
     try:
-        episode = _agent(arguments).run(question, arguments.file, listener=view)
+        episode = _agent(arguments, config).run(question, arguments.file, listener=view)
     except KeyboardInterrupt:
         if view.steps:
             _save(_transcript(question, view.steps, "interrupted", None, ""), notebook)
@@ -79,15 +84,20 @@ def run(arguments: argparse.Namespace) -> int:
     return EXIT_ANSWERED if episode.answer is not None else EXIT_NO_ANSWER
 
 
-def _agent(arguments: argparse.Namespace) -> "NotebookAgent":
-    from actors.agent.notebook_agent import NotebookAgent
+def _config(arguments: argparse.Namespace) -> "Config":
     from actors.agent.stand_alone import stand_alone_config
     from common.config_file import load_config
-    from common.errors import ConfigError
 
     config = stand_alone_config()
-    if arguments.config is not None:
-        config = load_config(arguments.config, defaults=config)
+    if arguments.config is None:
+        return config
+    return load_config(arguments.config, defaults=config)
+
+
+def _agent(arguments: argparse.Namespace, config: "Config") -> "NotebookAgent":
+    from actors.agent.notebook_agent import NotebookAgent
+    from common.errors import ConfigError
+
     if arguments.key_env and arguments.key_env not in os.environ:
         raise ConfigError(f"--key-env: the environment has no variable {arguments.key_env}")
     return NotebookAgent(

@@ -114,6 +114,7 @@ def test_reasoning_that_comes_apart_becomes_the_think_block(field: str) -> None:
         ("<think>a</think><code>\n```python\nx = 1\ny\n```\n</code>", "a", "x = 1\ny"),
         ("First:\n```python\nx = 1\n```\nwhich gives 1", "First:", "x = 1"),
         ("<think>a</think>\n```\nx\n```", "a", "x"),
+        ("<think>a</think>```py\nx\n```", "a", "x"),
     ],
 )
 def test_what_plainly_means_an_action_is_read_as_one(written: str, think: str, code: str) -> None:
