@@ -21,6 +21,11 @@ _OPEN_FILES = 256
 _IPC_CREATE, _IPC_REMOVE = 0o1000, 0
 _SEGMENT_BYTES = 4096
 _SHARED_MEMORY = Path("/dev/shm")
+_SETTINGS = (
+    *("/proc/sys/kernel/pid_max", "/proc/sys/kernel/msgmax", "/proc/sys/kernel/shmmni"),
+    *("/proc/sys/fs/mqueue/msg_max", "/proc/sys/net/ipv4/ip_default_ttl"),
+    *("/proc/sys/net/core/somaxconn", "/proc/sys/user/max_user_namespaces"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,10 +35,11 @@ class Bait:
     target: Target
     secret: str
     _listeners: list[socket.socket] = field(repr=False)
+    _settings: dict[str, str] = field(repr=False)
 
     def taken(self) -> list[str]:
-        """Servers of the host that were reached, by name; empty is good."""
-        found = []
+        """Servers of the host that were reached and settings that changed; empty is good."""
+        found = [path for path, text in _read_settings().items() if text != self._settings[path]]
         for listener in self._listeners:
             with contextlib.suppress(BlockingIOError):
                 if listener.type == socket.SOCK_DGRAM:
@@ -73,6 +79,7 @@ def laid_out(limits: Kernel, *, victim_pid: int = 0) -> Iterator[Bait]:
             tcp6_port=_port_of(listeners, socket.AF_INET6),
             udp_port=listeners[1].getsockname()[1],
             shared_memory=_make_segment(stack),
+            settings=list(_SETTINGS),
             posix_memory=_make_shared_file(stack, token),
             pid=_start_process(stack),
             victim_pid=victim_pid,
@@ -83,7 +90,16 @@ def laid_out(limits: Kernel, *, victim_pid: int = 0) -> Iterator[Bait]:
             inodes=limits.inodes,
             open_files=_OPEN_FILES,
         )
-        yield Bait(target, secret, listeners)
+        yield Bait(target, secret, listeners, _read_settings())
+
+
+def _read_settings() -> dict[str, str]:
+    """The host's values; settings that this Linux lacks are empty."""
+    texts = {}
+    for path in _SETTINGS:
+        with contextlib.suppress(OSError):
+            texts[path] = Path(path).read_text()
+    return {path: texts.get(path, "") for path in _SETTINGS}
 
 
 def _set_variable(stack: contextlib.ExitStack, secret: str) -> None:

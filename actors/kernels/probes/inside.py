@@ -47,6 +47,7 @@ class Target:
         pid: a harmless process of the host.
         victim_pid: the sibling kernel, as the host sees it.
         shared_memory: key of a System V segment of the host.
+        settings: files below /proc/sys that hold a number.
         processes, memory_mib, sandbox_memory_mib, workspace_mib, inodes, open_files: its limits.
     """
 
@@ -61,6 +62,7 @@ class Target:
     udp_port: int
     shared_memory: int
     posix_memory: str
+    settings: list[str]
     pid: int
     victim_pid: int
     processes: int

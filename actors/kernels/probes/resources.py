@@ -102,7 +102,7 @@ def hoard_memory_in_many_processes(target: Target) -> str:
             finally:
                 os._exit(0)
         children.append(pid)
-    time.sleep(4)
+    time.sleep(1.5)
     os.set_blocking(ours, False)
     with contextlib.suppress(BlockingIOError):
         held = len(os.read(ours, 4 * count)) // 4
@@ -124,11 +124,11 @@ def hoard_shared_mappings(target: Target) -> str:
             pieces.append(piece)
             for offset in range(0, size, 4096):
                 piece[offset] = 1
-        time.sleep(3)
+        time.sleep(1.5)
     finally:
         for piece in pieces:
             piece.close()
-    return f"{len(pieces) * 64} MiB for 3 s"
+    return f"{len(pieces) * 64} MiB"
 
 
 @attack(Family.RESOURCES)
@@ -153,9 +153,9 @@ def fill_the_disk(target: Target) -> str:
     return ", ".join(filled)
 
 
-@attack(Family.RESOURCES)
+@attack(Family.RESOURCES, at={"B-cold": (Outcome.BLOCKED, Outcome.KILLED)})
 def use_up_inodes(target: Target) -> str:
-    """Makes empty files without end."""
+    """Makes empty files without end, and keeps them for a while."""
     made = []
     for folder in ("/workspace", "/tmp"):
         here, count = f"{folder}/inodes-{target.token}", 0
@@ -164,11 +164,12 @@ def use_up_inodes(target: Target) -> str:
             while count <= 2 * target.inodes:
                 os.close(os.open(f"{here}/{count}", os.O_WRONLY | os.O_CREAT))
                 count += 1
+        if count > target.inodes:
+            time.sleep(1.5)
+            made.append(f"{count} files in {folder}")
         for name in range(count):
             os.remove(f"{here}/{name}")
         os.rmdir(here)
-        if count > target.inodes:
-            made.append(f"{count} files in {folder}")
     return ", ".join(made)
 
 

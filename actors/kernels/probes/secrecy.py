@@ -69,11 +69,18 @@ def press_the_magic_key(target: Target) -> str:
 
 
 @attack(Family.SECRETS)
-def change_settings_of_the_kernel(target: Target) -> str:
-    """Writes to everything below /proc/sys what it holds already."""
+def change_settings_of_the_machine(target: Target) -> str:
+    """Writes to everything below /proc/sys, but for its own namespaces', what it holds already."""
+    own = (
+        *("/proc/sys/net/", "/proc/sys/user/", "/proc/sys/fs/mqueue/", "/proc/sys/kernel/msg"),
+        *("/proc/sys/kernel/shm", "/proc/sys/kernel/sem", "/proc/sys/kernel/auto_msgmni"),
+        *("/proc/sys/kernel/pid_max", "/proc/sys/kernel/ns_last_pid"),
+    )
     written = []
     for folder, _, names in os.walk("/proc/sys"):
         for path in [f"{folder}/{name}" for name in names]:
+            if path.startswith(own):
+                continue
             with contextlib.suppress(OSError), open(path, "r+") as file:
                 text = file.read()
                 file.seek(0)
@@ -81,6 +88,17 @@ def change_settings_of_the_kernel(target: Target) -> str:
                 file.flush()
                 written.append(path)
     return ", ".join(written[:5])
+
+
+@attack(Family.SECRETS)
+def change_settings_of_its_namespaces(target: Target) -> str:
+    """Changes settings that may be its own; the host looks whether they are also its."""
+    for path in target.settings:
+        with contextlib.suppress(OSError, ValueError), open(path, "r+") as file:
+            number = int(file.read()) - 1
+            file.seek(0)
+            file.write(str(number))
+    return ""
 
 
 @attack(Family.SECRETS, control=True)
