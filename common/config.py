@@ -160,10 +160,16 @@ class McpServer:
     command: tuple[str, ...] = ()
     """Program and arguments; speaks over its standard streams."""
     environment: tuple[str, ...] = ()
-    """Names of variables passed on to the program; it sees nothing else of the actor's."""
+    """Names of variables passed on to the program; of the actor's others it sees only HOME,
+    LOGNAME, PATH, SHELL, TERM and USER."""
     url: str = ""
     """Address of a server that speaks streamable HTTP."""
+    api_key_env: str = ""
+    """``url``: environment variable of the actor with a bearer token; empty for none."""
+    start_timeout_s: float = 60.0
+    """How long it may take to start and to list its tools."""
     timeout_s: float = 30.0
+    """How long one call may take."""
 
     def __post_init__(self) -> None:
         """Check that there is exactly one way to reach it."""

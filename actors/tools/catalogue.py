@@ -1,6 +1,7 @@
 """Makes the tools that all episodes of a process share, by their names in the configuration."""
 
 import difflib
+import functools
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ from actors.tools.visual_qa import VisualQa
 from actors.tools.web_client import WebClient
 from actors.tools.web_rules import PageRules
 from actors.tools.web_search import WebSearch
-from common.config import Config
+from common.config import Config, McpServer
 from common.errors import ConfigError
 from common.plugins import is_plugin, load_plugin
 
@@ -46,6 +47,10 @@ def make_tools(
         "inspect_file": lambda: InspectFile(config.files, reader),
         "visual_qa": lambda: VisualQa(config.vision, rules, client),
     }
+    makers.update(
+        (f"mcp.{name}", functools.partial(_mcp, name, server))
+        for name, server in config.mcp.servers.items()
+    )
     names = [name for name in config.agent.tools if name not in EPISODE_TOOLS]
     return {name: _make(name, makers) for name in dict.fromkeys(names)}
 
@@ -79,6 +84,12 @@ def _read_page(config: Config, rules: PageRules, client: WebClient, reader: Docu
     return ReadPage(config.pages, LocalPages(rules, client, reader))
 
 
+def _mcp(name: str, server: McpServer) -> Tool:
+    from actors.tools.mcp_tool import McpTool  # the SDK takes a while to import
+
+    return McpTool(name, server)
+
+
 def _plugin(name: str) -> Tool:
     """A user's tool: a class, an object with the interface, or a function."""
     found: Any = load_plugin(name, key=_KEY)
@@ -86,9 +97,10 @@ def _plugin(name: str) -> Tool:
         if inspect.isclass(found):
             found = found()
         return found if _is_tool(found) else FunctionTool(found)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # a user's class may raise anything
         raise ConfigError(
-            f"{_KEY}: {name!r} is neither a tool nor a function that can be one: {error}"
+            f"{_KEY}: {name!r} is neither a tool nor a function that can be one: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
