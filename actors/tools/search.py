@@ -4,15 +4,15 @@ The index is one read-only file. Ties in rank are broken by the order of the cor
 same query always finds the same page.
 """
 
-import json
 import os
 import sqlite3
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
+from actors.tools.corpus import PASSAGE_CHARACTERS, read_pages
 from common.errors import InputError
 
 NO_RESULTS = "No results."
@@ -28,16 +28,23 @@ _SCHEMA = """
 CREATE VIRTUAL TABLE pages USING fts5(text, title UNINDEXED,
                                       tokenize = "unicode61 remove_diacritics 2");
 """
+_EXPECTED = "JSON lines with title and text, or text files, or a folder of these"
 _QUERY = "SELECT text FROM pages WHERE pages MATCH ? ORDER BY rank, rowid LIMIT ?"
 
 
-def build_index(corpus: Path, database: Path) -> int:
+def build_index(
+    corpus: Path | Sequence[Path],
+    database: Path,
+    *,
+    passage_characters: int = PASSAGE_CHARACTERS,
+) -> int:
     """Index a corpus; an existing index is replaced in one step.
 
     Args:
-        corpus: JSON lines with ``title`` and ``text``. A text that does not begin with its title
-            gets the title as its first line.
+        corpus: files or folders: JSON lines with ``title`` and ``text``, text, Markdown. A text
+            that does not begin with its title gets the title as its first line.
         database: where to write the index.
+        passage_characters: longer text and Markdown files are split into passages.
 
     Returns:
         How many pages were indexed.
@@ -45,6 +52,8 @@ def build_index(corpus: Path, database: Path) -> int:
     Raises:
         InputError: the corpus is missing, empty or malformed; names file and line.
     """
+    paths = [corpus] if isinstance(corpus, Path) else list(corpus)
+    pages = read_pages(paths, passage_characters=passage_characters)
     partial = database.with_name(f".{database.name}.{os.getpid()}")
     database.parent.mkdir(parents=True, exist_ok=True)
     partial.unlink(missing_ok=True)
@@ -53,13 +62,14 @@ def build_index(corpus: Path, database: Path) -> int:
             connection.executescript(_SCHEMA)
             connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
             statement = "INSERT INTO pages (title, text) VALUES (?, ?)"
-            pages = connection.executemany(statement, _read_pages(corpus)).rowcount
-        if pages <= 0:
-            raise InputError(f"corpus '{corpus}' holds no pages; expected one JSON object per line")
+            count = connection.executemany(statement, pages).rowcount
+        if count <= 0:
+            named = ", ".join(map(str, paths))
+            raise InputError(f"corpus '{named}' holds no pages; expected {_EXPECTED}")
         os.replace(partial, database)
     finally:
         partial.unlink(missing_ok=True)
-    return pages
+    return count
 
 
 class SearchIndex:
@@ -84,7 +94,7 @@ class SearchIndex:
     ) -> None:
         """Open the index read-only and check its format."""
         if not path.is_file():
-            raise InputError(f"search index '{path}' does not exist; make it with build_index")
+            raise InputError(f"search index '{path}' does not exist; make it with lzero index")
         self._joiner = " AND " if match == "all" else " OR "
         self._results = results
         self._max_characters = max_characters
@@ -131,33 +141,3 @@ def _words(query: str) -> list[str]:
 def _format_version(connection: sqlite3.Connection) -> int:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     return int(version)
-
-
-def _read_pages(corpus: Path) -> Iterator[tuple[str, str]]:
-    """The pages of a corpus as (title, text), checked line by line."""
-    try:
-        with corpus.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _read_page(line, f"corpus '{corpus}' line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"corpus '{corpus}' cannot be read: {error}") from error
-
-
-def _read_page(line: str, where: str) -> tuple[str, str]:
-    try:
-        page = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: expected a JSON object, got {error}") from error
-    if not isinstance(page, dict):
-        raise InputError(f"{where}: expected a JSON object, got {type(page).__name__}")
-    for key in ("title", "text"):
-        if not isinstance(page.get(key), str) or not page[key].strip():
-            raise InputError(f"{where}: '{key}' must be a non-empty string, got {page.get(key)!r}")
-    title, text = _storable(page["title"]), _storable(page["text"])
-    return title, text if text.startswith(title) else f"{title}\n{text}"
-
-
-def _storable(text: str) -> str:
-    """NFC text that UTF-8 can hold (lone surrogates become question marks)."""
-    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))

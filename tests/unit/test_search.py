@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from actors.tools.corpus import passages
 from actors.tools.search import NO_RESULTS, SearchIndex, build_index
 from common.errors import InputError
+from launch.cli import main
 
 PAGES = [
     ("Ada Lovelace", "Ada Lovelace, mathematician, born in London in 1815."),
@@ -112,3 +114,99 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
         SearchIndex(tmp_path / "text.sqlite")
     with pytest.raises(InputError, match="format version 0, expected 1"):
         SearchIndex(tmp_path / "foreign.sqlite")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A folder with every kind of file, and files that are none."""
+    folder = tmp_path / "library"
+    (folder / "deep" / ".git").mkdir(parents=True)
+    (folder / "deep" / "garden.md").write_text("Intro words.\n\n## The Garden\n\nRoses grow here.")
+    (folder / "harbour.txt").write_text("Ships of Wren, moored.")
+    (folder / "pages.jsonl").write_text('{"title": "Zed", "text": "Zed is a letter."}\n')
+    (folder / "deep" / ".git" / "hidden.txt").write_text("hidden words")
+    (folder / "photo.jpg").write_bytes(b"\xff\xd8\xff")
+    return folder
+
+
+def test_a_folder_of_texts_is_indexed_under_headings_and_file_names(
+    library: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    database = tmp_path / "library.sqlite"
+
+    assert main(["index", str(library), "--out", str(database)]) == 0
+
+    index = SearchIndex(database)
+    assert "indexed 3 pages" in capsys.readouterr().out
+    assert index.search("roses") == (
+        "The Garden\nIntro words.\n\n## The Garden\n\nRoses grow here."
+    )
+    assert index.search("moored") == "harbour\nShips of Wren, moored."
+    assert index.search("letter") == "Zed is a letter."
+    assert index.search("hidden") == NO_RESULTS
+
+
+def test_a_first_heading_is_the_title_and_not_repeated_in_the_text(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("\ufeff# Silent Harbor #\n\nA novel.\n")
+    build_index([tmp_path / "a.md"], tmp_path / "a.sqlite")
+    assert SearchIndex(tmp_path / "a.sqlite").search("harbor novel") == "Silent Harbor\nA novel."
+
+
+def test_long_texts_become_passages_that_repeat_the_title(tmp_path: Path) -> None:
+    paragraphs = [f"Paragraph {n} speaks of topic{n}. " + "More words. " * 10 for n in range(30)]
+    (tmp_path / "book.txt").write_text("\n\n".join(paragraphs))
+    database = tmp_path / "book.sqlite"
+
+    pages = build_index([tmp_path / "book.txt"], database, passage_characters=400)
+
+    found = SearchIndex(database).search("book topic17")
+    assert 10 <= pages <= 30
+    assert found.startswith("book\n")
+    assert "topic17." in found
+    assert len(found) <= 400
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 500,
+        "Sentence one two. " * 100,
+        "x" * 300_000,
+        "a\n\n" * 900,
+        " \n",
+        "ab " + "y" * 99,
+    ],
+    ids=["words", "sentences", "one word", "short paragraphs", "empty", "late space"],
+)
+@pytest.mark.parametrize("limit", [60, 1000])
+def test_passages_fit_and_lose_nothing_but_space(text: str, limit: int) -> None:
+    made = list(passages("Title", text, limit))
+
+    assert all(len(passage) <= limit and passage.startswith("Title\n") for passage in made)
+    joined = "".join(passage.removeprefix("Title\n") for passage in made)
+    assert "".join(joined.split()) == "".join(text.split())
+
+
+def test_what_cannot_be_indexed_is_one_line_and_exit_status_two(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "latin.txt").write_bytes("größe".encode("latin-1"))
+    (tmp_path / "empty").mkdir()
+    out = str(tmp_path / "x.sqlite")
+    for path, message in (
+        ("latin.txt", "expected UTF-8"),
+        ("empty", "holds no pages"),
+        ("none", "does not exist"),
+    ):
+        assert main(["index", str(tmp_path / path), "--out", out]) == 2
+        assert message in capsys.readouterr().err
+    assert main(["index", str(tmp_path), "--out", out, "--passage-characters", "9"]) == 2
+    assert not (tmp_path / "x.sqlite").exists()
+
+
+def test_tasks_index_still_takes_a_corpus_and_a_database(tmp_path: Path) -> None:
+    (tmp_path / "corpus").write_text('{"title": "Zed", "text": "Zed is a letter."}\n')
+    database = tmp_path / "x.sqlite"
+
+    assert main(["tasks", "index", str(tmp_path / "corpus"), str(database)]) == 0
+    assert SearchIndex(database).search("zed") == "Zed is a letter."

@@ -1,0 +1,144 @@
+"""Reads the pages of a corpus from JSON lines, text and Markdown files, and folders of them."""
+
+import json
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from common.errors import InputError
+
+TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst")
+"""Files of free text; any other file that is named is JSON lines."""
+
+LINES_SUFFIXES = (".jsonl", ".ndjson")
+"""JSON lines that are looked for in folders."""
+
+PASSAGE_CHARACTERS = 1000
+"""Longest passage of a free text with its title, so that ``search.max_characters`` cuts none."""
+
+_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_SPACE = re.compile(r"\s+")
+
+Page = tuple[str, str]
+"""Title, and a text that begins with the title."""
+
+
+def read_pages(
+    paths: Sequence[Path], *, passage_characters: int = PASSAGE_CHARACTERS
+) -> Iterator[Page]:
+    """The pages of files and folders, in a fixed order.
+
+    Args:
+        paths: JSON lines with ``title`` and ``text``; text or Markdown files, whose title is their
+            first heading, else their name; folders, in which hidden and other files are left out.
+        passage_characters: a longer free text is split into passages that repeat its title.
+
+    Raises:
+        InputError: a file is missing, malformed or not UTF-8; names file and line.
+    """
+    for path in paths:
+        for file in _files(path):
+            if file.suffix.lower() in TEXT_SUFFIXES:
+                yield from _read_text(file, passage_characters)
+            else:
+                yield from _read_lines(file)
+
+
+def passages(title: str, text: str, limit: int) -> Iterator[str]:
+    """Parts of ``text`` of at most ``limit`` characters, each with the title as its first line.
+
+    Paragraphs are kept together where they fit, else sentences, else words.
+    """
+    room = max(1, limit - len(title) - 1)
+    kept: list[str] = []
+    for piece in _pieces(text, room):
+        if kept and len("\n\n".join([*kept, piece])) > room:
+            yield "\n".join([title, "\n\n".join(kept)])
+            kept = []
+        kept.append(piece)
+    if kept:
+        yield "\n".join([title, "\n\n".join(kept)])
+
+
+def _files(path: Path) -> Iterable[Path]:
+    if not path.is_dir():
+        return [path]
+    wanted = (*TEXT_SUFFIXES, *LINES_SUFFIXES)
+    return sorted(
+        file
+        for file in path.rglob("*")
+        if file.suffix.lower() in wanted
+        and file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+    )
+
+
+def _read_text(path: Path, limit: int) -> Iterator[Page]:
+    try:
+        text = _storable(path.read_text(encoding="utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise InputError(f"corpus '{path}' cannot be read: expected UTF-8, {error}") from error
+    except OSError as error:
+        raise InputError(f"corpus '{path}' cannot be read: {error}") from error
+    heading = _HEADING.search(text)
+    title = heading.group(1) if heading else _storable(path.stem)
+    if heading and not text[: heading.start()].strip():
+        text = text[heading.end() :]
+    for passage in passages(title, text, limit):
+        yield title, passage
+
+
+def _pieces(text: str, room: int) -> Iterator[str]:
+    for paragraph in re.split(r"\n\s*\n", text):
+        if paragraph.strip():
+            yield from _cut(paragraph.strip(), room)
+
+
+def _cut(paragraph: str, room: int) -> Iterator[str]:
+    while len(paragraph) > room:
+        end = _last_break(paragraph, room)
+        yield paragraph[:end]
+        paragraph = paragraph[end:].lstrip()
+    if paragraph:
+        yield paragraph
+
+
+def _last_break(paragraph: str, room: int) -> int:
+    """Where the last sentence, else the last word, that fits into ``room`` characters ends."""
+    for pattern in (_SENTENCE_END, _SPACE):
+        starts = [match.start() for match in pattern.finditer(paragraph, 0, room + 1)]
+        if starts and starts[-1]:
+            return starts[-1]
+    return room
+
+
+def _read_lines(corpus: Path) -> Iterator[Page]:
+    """The pages of a file of JSON lines, checked line by line."""
+    try:
+        with corpus.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield _read_page(line, f"corpus '{corpus}' line {number}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"corpus '{corpus}' cannot be read: {error}") from error
+
+
+def _read_page(line: str, where: str) -> Page:
+    try:
+        page = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: expected a JSON object, got {error}") from error
+    if not isinstance(page, dict):
+        raise InputError(f"{where}: expected a JSON object, got {type(page).__name__}")
+    for key in ("title", "text"):
+        if not isinstance(page.get(key), str) or not page[key].strip():
+            raise InputError(f"{where}: '{key}' must be a non-empty string, got {page.get(key)!r}")
+    title, text = _storable(page["title"]), _storable(page["text"])
+    return title, text if text.startswith(title) else f"{title}\n{text}"
+
+
+def _storable(text: str) -> str:
+    """NFC text that UTF-8 can hold (lone surrogates become question marks)."""
+    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
