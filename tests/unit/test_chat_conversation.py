@@ -3,15 +3,17 @@
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from transformers.utils.chat_template_utils import render_jinja_template
 
 from actors.agent.chat_client import ChatClient
 from actors.agent.chat_conversation import ChatConversation
 from actors.agent.conversation import KeptStep, Opening
 from actors.agent.foreign_action import cut_after_end, rewrite
-from common.chat import parse_action
+from common.chat import escape_tags, observation_text, parse_action, prompt_text
 from common.errors import PolicyServerError
 from tests.chat_server import ChatServer, Reply, replies, tokens_of
 
@@ -346,3 +348,22 @@ def test_a_conversation_in_chat_messages_has_no_segments_to_train_on() -> None:
 
     with ChatServer(replies(ACTION)) as server:
         talk(server, work)
+
+
+def test_the_shipped_chat_template_renders_the_contexts_of_training() -> None:
+    system, question, output = "Work in a notebook.", "How many <code>?", "2\n"
+    messages = [
+        {"role": "system", "content": system},
+        {"role": "user", "content": escape_tags(question)},
+        {"role": "assistant", "content": ACTION},
+        {"role": "user", "content": observation_text(output)},
+    ]
+    template = Path("launch/presets/chat_template.jinja").read_text()
+    trained_on = prompt_text(question, system) + ACTION + observation_text(output)
+
+    for chat, expected in (
+        (messages, trained_on),
+        (messages[1:], trained_on[trained_on.index("<|im_start|>user") :]),
+    ):
+        rendered, _ = render_jinja_template([chat], chat_template=template)
+        assert rendered == [expected]
