@@ -26,6 +26,7 @@ _OWN_NAME = "lzero-sandbox"
 _LARGEST_MESSAGE_BYTES = 4 << 20
 _MESSAGES_HELD = 8
 _WORST_JSON_ESCAPE = 6
+_KERNEL_CLASS = "IPKernelApp.kernel_class"
 
 
 class JupyterLauncher:
@@ -93,6 +94,7 @@ class JupyterLauncher:
         }
         if observed:
             specification.interrupt_mode = "signal"
+            specification.argv = [part for part in specification.argv if _KERNEL_CLASS not in part]
         manager = AsyncKernelManager(kernel_name=self._config.kernelspec, context=self._zmq())
         manager._kernel_spec = specification
         return manager
