@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import wandb
 
 from common.config import Run
 from common.telemetry import StepRecord, metric_writers
@@ -46,6 +47,7 @@ def test_an_offline_wandb_run_is_written_beside_the_json_lines(tmp_path: Path) -
     for writer in writers:
         writer.write(RECORD)
         writer.close()
+    wandb.teardown()  # its service writes the file after the run has finished
 
     (logged,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     assert b"family_success/one_hop" in logged.read_bytes()
