@@ -223,6 +223,14 @@ def test_lzero_checks_the_tasks_of_the_page(package: Path) -> None:
             r"agent.tools: 'my_agents.tools:csv' is neither a tool nor a function",
         ),
         (
+            'agent.tools=["my_agents.tools:csv.Error", "submit_final_answer"]',
+            r"agent.tools: 'my_agents.tools:csv.Error' must be written package.module:name",
+        ),
+        (
+            'agent.tools=["my_agents.closed:Closed", "submit_final_answer"]',
+            r"agent.tools: 'my_agents.closed:Closed' is neither .*: OSError: no table",
+        ),
+        (
             'rewards.terms."my_agents.rewards:calls"=1',
             r"rewards.terms: module 'my_agents.rewards' has no 'calls'; did you mean 'tool_calls'",
         ),
@@ -235,6 +243,9 @@ def test_lzero_checks_the_tasks_of_the_page(package: Path) -> None:
 def test_a_wrong_name_is_found_before_anything_starts(
     package: Path, override: str, message: str
 ) -> None:
+    (package / "my_agents" / "closed.py").write_text(
+        "class Closed:\n    def __init__(self):\n        raise OSError('no table')\n"
+    )
     config = load(package, override)
 
     with pytest.raises(ConfigError, match=message):
