@@ -19,6 +19,9 @@ WORKERS = 2
 TIMEOUT_S = 30.0
 """Wall time for one document."""
 
+MEMORY_MIB = 2048
+"""Address space of a child."""
+
 KEPT_CHARACTERS = 32 << 20
 """Texts of documents read last that are kept, in total."""
 
@@ -28,8 +31,15 @@ _IN_PROCESS_BYTES = 1 << 16
 class DocumentReader:
     """Shared by the tools that read documents; each starts and closes it."""
 
-    def __init__(self, *, workers: int = WORKERS, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        *,
+        workers: int = WORKERS,
+        timeout_s: float = TIMEOUT_S,
+        memory_mib: int = MEMORY_MIB,
+    ) -> None:
         """Describe it; children are started when they are needed."""
+        self._memory_mib = memory_mib
         self._free = asyncio.Semaphore(workers)
         self._timeout_s = timeout_s
         self._idle: list[Process] = []
@@ -64,19 +74,27 @@ class DocumentReader:
             self._known.put(key, text)
         return text
 
+    async def _worker(self) -> Process:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.returncode is None:
+                return worker
+            await _end(worker)
+        return await _begin(self._memory_mib)
+
     async def _ask(self, frame: bytes) -> str:
-        worker = self._idle.pop() if self._idle else await _begin()
+        worker = await self._worker()
         is_well = False
         try:
             async with asyncio.timeout(self._timeout_s):
                 text, error = msgpack.unpackb(await _exchange(worker, frame))
             is_well = True
-        except (EOFError, OSError):
-            raise ValueError("damaged: the parser died of it") from None
-        except TimeoutError:
+        except TimeoutError:  # which is an OSError, too
             raise TimeoutError(
                 f"the document could not be read within {self._timeout_s:g} s"
             ) from None
+        except (EOFError, OSError):
+            raise ValueError("damaged: the parser died of it") from None
         finally:
             if is_well and self._users > 0:
                 self._idle.append(worker)
@@ -87,13 +105,14 @@ class DocumentReader:
         return str(text)
 
 
-async def _begin() -> Process:
+async def _begin(memory_mib: int) -> Process:
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-I",
         "-m",
         "actors.tools.document_worker",
+        str(memory_mib),
         stdin=PIPE,
         stdout=PIPE,
         stderr=DEVNULL,

@@ -1,8 +1,9 @@
-"""Child process that turns documents into text: ``python -m actors.tools.document_worker``.
+"""Child process that turns documents into text: ``python -m actors.tools.document_worker MIB``.
 
 Reads frames from standard input and answers each on standard output; a frame is its length as four
 bytes, big-endian, and MessagePack: ``[kind, charset, data]`` in, ``[text, error]`` out. It has
-none of the actor's variables, and ends with the actor, at a time limit, or at a memory limit.
+none of the actor's variables, and ends with the actor or at a time limit. Its address space is
+limited to as many MiB as its argument says.
 """
 
 import contextlib
@@ -17,9 +18,6 @@ import msgpack
 from actors.tools.document_kinds import DocumentKind
 from actors.tools.documents import document_text
 
-MEMORY_BYTES = 2 << 30
-"""Address space."""
-
 LIMIT_S = 60
 """Seconds for one document before the kernel ends this process, should nobody else."""
 
@@ -30,7 +28,8 @@ _PR_SET_PDEATHSIG = 1
 def main() -> None:
     """Answer until the input ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    limit = int(sys.argv[1]) << 20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     with contextlib.redirect_stdout(sys.stderr):
@@ -54,7 +53,7 @@ def _answer(frame: bytes) -> list[str]:
     except ValueError as error:
         return ["", str(error)[:500]]
     except MemoryError:
-        return ["", f"damaged {kind}: it needs more than {MEMORY_BYTES >> 20} MiB"]
+        return ["", f"damaged {kind}: it needs too much memory"]
 
 
 if __name__ == "__main__":

@@ -41,7 +41,10 @@ def document_text(data: bytes, kind: DocumentKind, charset: str = "") -> str:
 
 
 def decoded(data: bytes, charset: str = "") -> str:
-    """Text of unknown encoding: the declared one, UTF-8, UTF-16 with a mark, else the likeliest."""
+    """Text in the encoding declared, else UTF-16 with a mark, UTF-8, or what old Windows wrote.
+
+    Guessing more cleverly goes wrong for short texts.
+    """
     marked = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
     for encoding in (charset, marked, "utf-8-sig"):
         try:
@@ -49,10 +52,7 @@ def decoded(data: bytes, charset: str = "") -> str:
                 return data.decode(encoding)
         except (LookupError, UnicodeDecodeError):
             continue
-    from charset_normalizer import from_bytes
-
-    best = from_bytes(data).best()
-    return str(best) if best is not None else data.decode("utf-8", "replace")
+    return data.decode("cp1252", "replace")
 
 
 def _html(data: bytes, charset: str) -> str:
