@@ -19,6 +19,7 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from common.config import Kernel
 from common.errors import EnvironmentFault
+from tests.process_tree import descendants, wait_until_dead
 
 pytestmark = pytest.mark.sandbox
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -535,43 +536,6 @@ def test_the_zygote_is_restarted_when_it_dies(loop_runner):
             await launcher.close()
 
     loop_runner.run(scenario())
-
-
-def descendants(root):
-    """Pids of all live descendants of ``root``."""
-    parents = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if fields[0] != "Z":
-                parents[int(entry.name)] = int(fields[1])
-    found, grew = {root}, True
-    while grew:
-        fresh = {pid for pid, parent in parents.items() if parent in found} - found
-        found |= fresh
-        grew = bool(fresh)
-    return found - {root}
-
-
-def alive(pids):
-    return {pid for pid in pids if _state(pid) not in (None, "Z")}
-
-
-def _state(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return None
-
-
-def wait_until_dead(pids, within_s):
-    deadline = time.monotonic() + within_s
-    while alive(pids) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    return alive(pids)
 
 
 def test_a_pool_serves_fresh_kernels_and_leaves_nothing(loop_runner):
