@@ -75,7 +75,7 @@ class Tasks:
     train: str = ""
     """Training tasks; see docs/tasks.md for the format."""
     train_corpus: str = ""
-    """Corpus of tasks whose ``corpus`` is ``train``, made by ``lzero tasks index``."""
+    """Corpus of tasks whose ``corpus`` is ``train``, made by ``lzero index``."""
     heldout: str = ""
     """Held-out tasks; empty to run without evaluation."""
     heldout_corpus: str = ""
