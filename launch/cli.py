@@ -6,11 +6,20 @@ import sys
 from collections.abc import Sequence
 
 from common.errors import LZeroError, RunFailed
-from launch.commands import EXIT_INTERRUPTED, agent, evaluate, export_notebook, index, tasks, train
+from launch.commands import (
+    EXIT_INTERRUPTED,
+    agent,
+    doctor,
+    evaluate,
+    export_notebook,
+    index,
+    tasks,
+    train,
+)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-_COMMANDS = (train, evaluate, tasks, index, agent, export_notebook)
+_COMMANDS = (train, evaluate, tasks, index, agent, export_notebook, doctor)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

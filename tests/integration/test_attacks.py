@@ -21,7 +21,7 @@ from common.errors import EnvironmentFault
 
 pytestmark = pytest.mark.sandbox
 LEVELS = {"forked": "A-forked", "cold": "B-cold", "jupyter": "B-jupyter"}
-POOLED = ("asyncio_", "ThreadPoolExecutor")
+POOLED = ("asyncio_", "uvloop_")
 """Threads of the event loop's own pool, which come as they are needed."""
 MOST_GROWTH_BYTES = 48 << 20
 QUICK = [probe for probe in PROBES if not probe.slow]
