@@ -5,7 +5,7 @@ Pure: JSON Schema in, signatures out; content blocks in, Python values out.
 
 import base64
 import keyword
-import re
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import Parameter, Signature
@@ -84,8 +84,9 @@ def mcp_functions(owner: str, tools: Sequence[types.Tool]) -> list[McpFunction]:
 
 def identifier(text: str, taken: Collection[str] = ()) -> str:
     """A Python name as close to ``text`` as can be, and none of ``taken``."""
-    name = re.sub(r"\W", "_", text) or "_"
-    if name[0].isdigit():
+    text = unicodedata.normalize("NFKC", text)
+    name = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in text)
+    if not name.isidentifier():
         name = f"_{name}"
     if keyword.iskeyword(name):
         name = f"{name}_"

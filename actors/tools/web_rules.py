@@ -58,7 +58,7 @@ class PageRules:
 
     def is_trusted(self, url: URL) -> bool:
         """Whether the host is listed by name, so that its address may be a private one."""
-        return within(checked_host(url), self.allowed)
+        return checked_host(url) in {domain.lower().strip(".") for domain in self.allowed}
 
 
 def parse_url(text: object) -> URL:

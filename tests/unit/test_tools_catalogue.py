@@ -12,7 +12,7 @@ import pytest
 from actors.tools.catalogue import make_tools
 from actors.tools.search import NO_RESULTS, build_index
 from actors.tools.tool import Tool, ToolCall
-from common.config import Agent, Config, Search
+from common.config import Agent, Config, Pages, Search, Vision, Web
 from common.errors import ConfigError, InputError
 from common.messages import Task
 
@@ -116,6 +116,43 @@ def test_a_missing_index_is_named_when_the_tool_starts() -> None:
     tool = make_tools(config_with("search"), {"train": "/nowhere/x.sqlite"})["search"]
     with pytest.raises(InputError, match=r"'/nowhere/x\.sqlite' does not exist"):
         call(tool, "search", "ada")
+
+
+@pytest.mark.parametrize(
+    ("name", "sections", "message"),
+    [
+        ("read_page", {}, r"'read_page', so pages\.allowed_domains must list"),
+        ("visual_qa", {}, r"'visual_qa', so vision\.base_url must be set"),
+        ("search", {"web": Web(cache_mode="replay")}, r"'replay' needs a folder in web\.cache"),
+        ("mcp.weather", {}, "unknown tool 'mcp.weather'"),
+    ],
+)
+def test_a_tool_whose_section_cannot_work_is_a_config_error(
+    name: str, sections: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_tools(config_with(name, **sections), {})
+
+
+def test_every_tool_of_the_host_has_a_signature_and_a_docstring() -> None:
+    config = config_with(
+        "search",
+        "read_page",
+        "inspect_file",
+        "visual_qa",
+        search=Search(provider="exa"),
+        pages=Pages(allowed_domains=("*",)),
+        vision=Vision(base_url="http://127.0.0.1:1/v1", model="eyes"),
+    )
+    specs = [spec for tool in make_tools(config, {}).values() for spec in tool.specs]
+
+    assert [spec.signature for spec in specs] == [
+        "search(query: str) -> str",
+        "read_page(url: str, start: int = 0, max_characters: int | None = None) -> str",
+        "inspect_file(name: str, start: int = 0, max_characters: int | None = None) -> str",
+        "visual_qa(image: str | bytes, question: str) -> str",
+    ]
+    assert all(40 < len(spec.doc) < 400 and "Task" not in spec.doc for spec in specs)
 
 
 def test_tools_of_the_episode_are_left_to_the_agent() -> None:

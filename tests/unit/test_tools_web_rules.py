@@ -99,6 +99,7 @@ def test_only_a_domain_listed_by_name_may_be_private() -> None:
     rules = PageRules(allowed=("wiki.local", "*"))
     assert rules.is_trusted(URL("http://wiki.local/"))
     assert not rules.is_trusted(URL("http://other.local/"))
+    assert not rules.is_trusted(URL("http://sub.wiki.local/"))
 
 
 def test_pauses_double_with_jitter_up_to_a_limit() -> None:
