@@ -33,7 +33,7 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
 
 _KNOWN = TERMS | L0_TERMS
 _PROCESS = frozenset({"format", "code", "l0_format", "l0_code"})
-_ANSWER_VOID = frozenset({Outcome.TIMED_OUT, Outcome.KERNEL_DIED, Outcome.INFRASTRUCTURE})
+_ANSWER_VOID = frozenset({Outcome.TIMED_OUT, Outcome.KERNEL_DIED})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,18 +73,14 @@ class Scorer:
             PluginError: a user's term or task type failed, or returned something unusable.
             ConfigError: the task's kind does not exist.
         """
+        nothing = dict.fromkeys((*self._terms, "contains", "submitted"), 0.0)
         if outcome is Outcome.INFRASTRUCTURE:
-            return self._nothing(len(steps))
-        counted = None if outcome in _ANSWER_VOID or answer is None else answer
-        counted = counted if counted is None else counted[:MAX_ANSWER_CHARACTERS]
+            return Scored(step_rewards=np.zeros(len(steps), dtype=np.float32), scores=nothing)
+        counted = _counted_answer(answer, outcome)
         measures = measure_answer(task, counted)
-        facts = {
-            "submitted": float(answer is not None),
-            "unparsable": float(outcome is Outcome.UNPARSABLE),
-        }
+        facts = measures | {"submitted": float(answer is not None)}
         if not steps:
-            scores = self._nothing(0).scores | measures | facts
-            return Scored(step_rewards=np.zeros(0, dtype=np.float32), scores=scores)
+            return Scored(step_rewards=np.zeros(0, dtype=np.float32), scores=nothing | facts)
         episode = FinishedEpisode(
             task=task,
             answer=counted,
@@ -95,26 +91,23 @@ class Scorer:
         )
         values = {name: _values(name, term, episode) for name, term in self._terms.items()}
         sums = {name: float(value.sum()) for name, value in values.items()}
-        return Scored(
-            step_rewards=self._weigh(values, episode).astype(np.float32),
-            scores=sums | measures | facts,
-        )
+        return Scored(step_rewards=self._weigh(values, episode), scores=nothing | sums | facts)
 
     def _weigh(
         self, values: Mapping[str, NDArray[np.float64]], episode: FinishedEpisode
-    ) -> NDArray[np.float64]:
+    ) -> Float32:
         withheld = self._settings.process_requires_submission and episode.answer is None
         rewards = np.zeros(len(episode.steps), dtype=np.float64)
         for name, weight in self._weights.items():
             if not (withheld and name in _PROCESS):
                 rewards += weight * values[name]
-        return rewards
+        return rewards.astype(np.float32)
 
-    def _nothing(self, steps: int) -> Scored:
-        names = (*self._terms, "contains", "submitted")
-        return Scored(
-            step_rewards=np.zeros(steps, dtype=np.float32), scores=dict.fromkeys(names, 0.0)
-        )
+
+def _counted_answer(answer: str | None, outcome: Outcome) -> str | None:
+    if answer is None or outcome in _ANSWER_VOID:
+        return None
+    return answer[:MAX_ANSWER_CHARACTERS]
 
 
 def find_term(name: str) -> RewardTerm:
