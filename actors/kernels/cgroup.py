@@ -71,7 +71,7 @@ class Cages:
         self._folder = parent / f"lzero-{os.getpid()}"
         try:
             _divide(parent)
-            self._folder.mkdir()
+            self._folder.mkdir(exist_ok=True)
             try:
                 _divide(self._folder)
             except BaseException:
@@ -87,7 +87,7 @@ class Cages:
             OSError: the system refused.
         """
         folder = self._folder / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         _write(folder / "memory.max", str(self._limits.memory_mib * _MEBIBYTE))
         _write(folder / "memory.oom.group", "1")
         _write(folder / "pids.max", str(self._limits.processes + _INIT_PROCESSES))

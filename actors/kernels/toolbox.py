@@ -58,4 +58,5 @@ def _failure(number: int, error: Exception) -> bytes:
     own_text = isinstance(error, (*_USUAL, ToolError))
     text: Any = error.args[0] if isinstance(error, KeyError) and error.args else error
     shown = str(text) if own_text else f"{type(error).__name__}: {error}"
+    shown = shown.encode("utf-8", "replace").decode()
     return encode(["err", number, name, shown[:_LONGEST_TEXT]])
