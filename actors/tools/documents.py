@@ -66,7 +66,8 @@ def _html(data: bytes, charset: str) -> str:
     title = " ".join((tree.findtext(".//title") or "").split())
     body = trafilatura.extract(page, output_format="markdown", include_tables=True) or ""
     body = body or trafilatura.html2txt(page)
-    return body if not title or body.startswith((title, f"# {title}")) else f"{title}\n\n{body}"
+    is_told = not title or body.partition("\n")[0] in (title, f"# {title}")
+    return body if is_told else f"{title}\n\n{body}"
 
 
 def _pdf(data: bytes, _charset: str) -> str:

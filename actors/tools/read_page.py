@@ -32,7 +32,7 @@ class PageSource(Protocol):
         ...
 
     async def text(self, url: str) -> str:
-        """Title, address and text of a page."""
+        """Address, title and text of a page."""
         ...
 
     async def close(self) -> None:
@@ -51,7 +51,7 @@ class ReadPage(FunctionTool):
         self._known = TextMemory(KEPT_CHARACTERS)
 
     async def read_page(self, url: str, start: int = 0, max_characters: int | None = None) -> str:
-        """Read a web page or PDF as text: title, address, then the text from character ``start``.
+        """Read a web page or PDF as text from character ``start``: address, title, then the text.
 
         A long page is shown in parts; the note at the end says where to go on.
         """
@@ -93,15 +93,14 @@ class LocalPages:
         await self._client.close()
 
     async def text(self, url: str) -> str:
-        """Title, address and text of a page."""
+        """Address, title and text of a page."""
         response = await self._client.get_page(url, self.rules)
         if not response.ok:
             raise ValueError(f"{response.url} answered HTTP {response.status}")
         text = await self._document(response)
         if not text:
             raise ValueError(f"{response.url} holds no text; it may need a browser")
-        title, _, rest = text.partition("\n")
-        return f"{title}\n{response.url}\n{rest}"
+        return f"{response.url}\n\n{text}"
 
     async def _document(self, response: WebResponse) -> str:
         kind = document_kind(
@@ -135,7 +134,7 @@ class JinaPages:
         await self._service.close()
 
     async def text(self, url: str) -> str:
-        """Title, address and text of a page."""
+        """Address, title and text of a page."""
         answer = await self._service.post("/", {"url": url})
         try:
             data = answer["data"]
@@ -143,7 +142,7 @@ class JinaPages:
         except (KeyError, TypeError) as error:
             raise ValueError(f"Jina Reader answered in an unknown shape: {error!r}") from None
         self.rules.check(parse_url(found))
-        return f"{title}\n{found}\n\n{content}".strip()
+        return f"{found}\n\n{title}\n\n{content}".strip()
 
 
 def _charset(content_type: str) -> str:

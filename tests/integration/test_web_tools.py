@@ -20,7 +20,7 @@ from actors.tools.web_rules import PageRules
 from actors.tools.web_search import WebSearch
 from common.config import Pages, Search, Vision, Web
 from common.errors import ConfigError, EnvironmentFault
-from tests.integration.web_fakes import (
+from tests.web_fakes import (
     FakeWeb,
     as_json,
     call,
@@ -367,7 +367,7 @@ def test_a_page_is_read_as_text_in_parts_and_fetched_once() -> None:
             return shown + part, fake
 
     page, fake = run(whole())
-    assert page.startswith(f"# Ada Lovelace\n{fake.url}/ada\n")
+    assert page.startswith(f"{fake.url}/ada\n\n# Ada Lovelace\n")
     assert "Sentence number 0 tells" in page
     assert "Sentence number 39 tells" in page
     assert "Menu" not in page
@@ -377,10 +377,10 @@ def test_a_page_is_read_as_text_in_parts_and_fetched_once() -> None:
 @pytest.mark.parametrize(
     ("body", "content_type", "expected"),
     [
-        (b"plain words\nhere", "text/plain", "plain words\n{url}/x\nhere"),
-        ("größe".encode("latin-1"), "text/plain; charset=latin-1", "größe\n{url}/x"),
+        (b"plain words\nhere", "text/plain", "{url}/x\n\nplain words\nhere"),
+        ("größe".encode("latin-1"), "text/plain; charset=latin-1", "{url}/x\n\ngröße"),
         (b'{"b": 1}', "application/json", '"b": 1'),
-        (b"a,b\n1,2\n", "text/csv", "a\tb\n{url}/x\n1\t2"),
+        (b"a,b\n1,2\n", "text/csv", "{url}/x\n\na\tb\n1\t2"),
     ],
     ids=["plain", "latin-1", "json", "csv"],
 )
@@ -533,7 +533,7 @@ def test_jina_reads_a_page_with_its_key() -> None:
     assert fake.asked[0].json == {"url": "https://example.org/ada"}
     assert fake.asked[0].headers["Authorization"] == f"Bearer {KEY}"
     assert fake.asked[0].headers["Accept"] == "application/json"
-    assert shown.startswith("Ada\nhttps://example.org/ada\n\nAda wrote")
+    assert shown.startswith("https://example.org/ada\n\nAda\n\nAda wrote")
     assert "go on at start=60" in shown
 
 
