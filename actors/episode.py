@@ -3,8 +3,6 @@
 import dataclasses
 import time
 
-import numpy as np
-
 from actors.agent.events import Episode
 from actors.agent.loop import AgentLoop
 from actors.agent.token_conversation import TokenConversation
@@ -53,17 +51,20 @@ class EpisodeRunner:
             temperature=lease.temperature,
             whole_turns=self._direct,
         )
+        task, episode = lease.task, _NOT_BEGUN
         try:
-            asked = dataclasses.replace(lease.task, question=asked_question(lease.task))
-            episode = await self._loop.run(asked, conversation)
+            task = dataclasses.replace(task, question=asked_question(task))
+            episode = await self._loop.run(task, conversation)
             scored = self._scorer.score(lease.task, episode.answer, episode.steps, episode.outcome)
         except LZeroError as error:  # a task type or a reward term of the user's failed
-            episode, scored = _failed(error), _NOTHING
-        return self._trajectory(lease, episode, scored, conversation, started_at)
+            episode = _failed(episode, error)
+            scored = self._scorer.score(lease.task, None, episode.steps, episode.outcome)
+        return self._trajectory(lease, task.question, episode, scored, conversation, started_at)
 
     def _trajectory(
         self,
         lease: TaskLease,
+        question: str,
         episode: Episode,
         scored: Scored,
         conversation: TokenConversation,
@@ -86,15 +87,16 @@ class EpisodeRunner:
             kernel_level=episode.kernel_level,
             cells_executed=episode.cells_executed,
             tokens_generated=episode.tokens_generated,
-            question=lease.task.question,
+            question=question,
             started_at=started_at,
             finished_at=time.time(),
         )
 
 
-_NOTHING = Scored(step_rewards=np.zeros(0, dtype=np.float32), scores={})
+_NOT_BEGUN = Episode(outcome=Outcome.INFRASTRUCTURE, answer=None, steps=())
 
 
-def _failed(error: LZeroError) -> Episode:
+def _failed(episode: Episode, error: LZeroError) -> Episode:
+    """The episode as one that failed through us, with its steps for whoever looks for the fault."""
     failure = f"{type(error).__name__}: {error}"
-    return Episode(outcome=Outcome.INFRASTRUCTURE, answer=None, steps=(), failure=failure)
+    return dataclasses.replace(episode, outcome=Outcome.INFRASTRUCTURE, failure=failure)

@@ -15,6 +15,7 @@ from actors.tools.catalogue import make_tools
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
+from common.errors import LZeroError, PluginError
 
 LOOPBACK = "127.0.0.1"
 
@@ -51,10 +52,21 @@ async def started_tools(
     """
     tools = make_tools(config, corpora or run_corpora(config), search_disabled=search_disabled)
     async with AsyncExitStack() as stack:
-        for tool in tools.values():
+        for name, tool in tools.items():
             stack.push_async_callback(tool.close)
-            await tool.start()
+            await _start(name, tool)
         yield tools
+
+
+async def _start(name: str, tool: Tool) -> None:
+    try:
+        await tool.start()
+    except LZeroError:
+        raise
+    except Exception as error:  # a user's tool may raise anything
+        raise PluginError(
+            f"agent.tools: {name!r} could not start: {type(error).__name__}: {error}"
+        ) from error
 
 
 def run_corpora(config: Config) -> dict[str, str]:

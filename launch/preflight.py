@@ -9,6 +9,7 @@ from actors.agent.prompt import load_template
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.runtime import find_runtime
 from actors.rewards.scorer import Scorer
+from actors.rewards.task_types import check_task
 from actors.tools.catalogue import make_tools
 from actors.tools.search import SearchIndex
 from actors.wiring import run_corpora
@@ -111,7 +112,7 @@ def check_corpus_names(file: Path) -> None:
     Raises:
         InputError: the file cannot be read, or a task names another corpus.
     """
-    for task in read_tasks(file):
+    for task in read_tasks(file, check=check_task):
         if task.corpus not in CORPORA:
             raise InputError(
                 f"{file}: task {task.task_id!r} names the corpus {task.corpus!r}; "
