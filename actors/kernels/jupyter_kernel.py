@@ -282,7 +282,7 @@ class JupyterKernel:
             if message["parent_header"].get("msg_id") == request:
                 return cast(dict[str, Any], message["content"])
         self._on_violation("replies that nobody asked for")
-        return await asyncio.get_running_loop().create_future()
+        raise asyncio.CancelledError
 
     async def _listen(self, request: str, transcript: Transcript) -> None:
         """Collect what the cell shows, until the kernel says that it is idle again."""
@@ -310,7 +310,7 @@ class JupyterKernel:
                 ):
                     return message
         self._on_violation("malformed messages")
-        return await asyncio.get_running_loop().create_future()
+        raise asyncio.CancelledError
 
 
 def _result(

@@ -20,7 +20,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning"),
 ]
 NAME = "lzero-sandbox"
-PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+IMPORT = "from IPython.display import HTML, JSON, Image, Math, display; "
 
 
 class TestKernelProtocol(jupyter_kernel_test.KernelTests):
@@ -48,14 +48,10 @@ class TestKernelProtocol(jupyter_kernel_test.KernelTests):
         },
     )
     code_display_data = (
-        {"code": "from IPython.display import HTML, display; display(HTML('<b>'))", "mime": "text/html"},
-        {"code": "from IPython.display import Math, display; display(Math('x^2'))", "mime": "text/latex"},
-        {"code": "from IPython.display import JSON, display; display(JSON({}))", "mime": "application/json"},
-        {
-            "code": "from IPython.display import Image, display; import base64; "
-            f"display(Image(base64.b64decode('{PNG}')))",
-            "mime": "image/png",
-        },
+        {"code": IMPORT + "display(HTML('<b>'))", "mime": "text/html"},
+        {"code": IMPORT + "display(Math('x^2'))", "mime": "text/latex"},
+        {"code": IMPORT + "display(JSON({}))", "mime": "application/json"},
+        {"code": IMPORT + "display(Image(b'\\x89PNG\\r\\n\\x1a\\n'))", "mime": "image/png"},
     )
     # IPython answers a range with session 0, "the current one", which the suite does not expect.
     supported_history_operations = ("tail", "search")
@@ -219,7 +215,9 @@ def test_the_same_client_goes_on_after_a_restart(notebook, now):
     client.wait_for_ready(timeout=30)
 
     assert manager.is_alive()
-    assert shown(client, "import os\n'x' in globals(), os.path.exists('left')") == "(False, False)\n"
+    assert (
+        shown(client, "import os\n'x' in globals(), os.path.exists('left')") == "(False, False)\n"
+    )
     assert not set(before) & set(sandbox_processes())
 
 

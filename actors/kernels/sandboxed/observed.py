@@ -50,7 +50,9 @@ class ObservedKernel(IPythonKernel):  # type: ignore[misc]
 
     def __init__(self, **keywords: Any) -> None:
         """Called by ipykernel's application."""
-        keywords["parent"].config.merge(shell_config())
+        application = keywords["parent"]
+        application.config.merge(shell_config())
+        application.default_extensions = []
         super().__init__(**keywords)
         self._owner = os.getpid()
         self._interrupts = Interrupts()

@@ -4,6 +4,7 @@ import asyncio
 import sys
 import warnings
 from collections.abc import Coroutine
+from types import TracebackType
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
@@ -61,7 +62,7 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
         _, error, frames = self._get_exc_info(exc_tuple)
         if error is None or isinstance(error, SyntaxError | UsageError):
             super().showtraceback(exc_tuple, *arguments, **keywords)
-        else:
+        elif not (isinstance(error, asyncio.CancelledError) and _is_stopping(self.loop_runner)):
             CAPTURE.write(format_traceback(error, frames, self._label_of))
 
     def _label_of(self, file: str) -> str | None:
@@ -70,6 +71,13 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
 
     def _showtraceback(self, etype: type[BaseException], evalue: Any, stb: list[str]) -> None:
         CAPTURE.write("\n".join(stb).strip("\n") + "\n")
+
+    def reset(self, *arguments: Any, **keywords: Any) -> None:
+        """Forget everything; IPython's reset also defines what needs a terminal."""
+        super().reset(*arguments, **keywords)
+        for name in ("clear", "more", "less", "man"):
+            if self.alias_manager.is_alias(name):
+                self.alias_manager.undefine_alias(name)
 
     def enable_gui(self, gui: str | None = None) -> None:
         """There is no GUI."""
@@ -84,6 +92,7 @@ class CellLoop:
     def __init__(self) -> None:
         """No loop yet: it must not be made before the fork."""
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.stopping = False
 
     def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run ``coroutine`` to its end; an interrupt cancels it."""
@@ -94,10 +103,27 @@ class CellLoop:
         try:
             return self._loop.run_until_complete(task)
         except KeyboardInterrupt:
-            if not task.done():
-                task.cancel()
-                self._loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-            raise
+            if task.done():
+                raise
+            raise KeyboardInterrupt().with_traceback(self._stop(self._loop, task)) from None
+
+    def _stop(
+        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]
+    ) -> TracebackType | None:
+        """Cancel a cell; the frames where it was."""
+        self.stopping = True
+        try:
+            task.cancel()
+            (result,) = loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
+        finally:
+            self.stopping = False
+        error = result if isinstance(result, BaseException) else result.error_in_exec
+        return error.__traceback__ if error is not None else None
+
+
+def _is_stopping(loop_runner: object) -> bool:
+    """Whether the error of a cancelled cell need not be shown: the interrupt will be."""
+    return isinstance(loop_runner, CellLoop) and loop_runner.stopping
 
 
 def make_shell() -> NotebookShell:

@@ -1,5 +1,6 @@
-"""Tracebacks as a notebook shows them: standard form, user frames only, cells by number."""
+"""Tracebacks as a notebook shows them: standard form, user frames only, cells by number, short."""
 
+import textwrap
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -7,10 +8,17 @@ from types import TracebackType
 
 _HIDDEN = str(Path(__file__).resolve().parent)
 _LONGEST_CHAIN = 4
+_FIRST_FRAMES, _LAST_FRAMES = 10, 8
+_MOST_OF_GROUP = 4
+_DEEPEST_GROUP = 3
 
 
 def format_traceback(
-    error: BaseException, frames: TracebackType | None, label_of: Callable[[str], str | None]
+    error: BaseException,
+    frames: TracebackType | None,
+    label_of: Callable[[str], str | None],
+    *,
+    depth: int = 0,
 ) -> str:
     """The traceback of ``error`` and of what caused it.
 
@@ -18,8 +26,9 @@ def format_traceback(
         error: what ended the cell.
         frames: its traceback; ``error.__traceback__`` for the causes.
         label_of: what a code file name is shown as if it is a cell, else None.
+        depth: of the exception groups that ``error`` is in.
     """
-    parts = [_format_one(error, frames, label_of)]
+    parts = [_format_one(error, frames, label_of, depth)]
     for _ in range(_LONGEST_CHAIN):
         cause = error.__cause__
         context = None if error.__suppress_context__ else error.__context__
@@ -27,13 +36,17 @@ def format_traceback(
         if earlier is None:
             break
         link = "caused by the exception above" if cause else "while handling the exception above"
-        parts.append(_format_one(earlier, earlier.__traceback__, label_of) + f"... {link}:\n")
+        text = _format_one(earlier, earlier.__traceback__, label_of, depth)
+        parts.append(text + f"... {link}:\n")
         error = earlier
     return "".join(reversed(parts))
 
 
 def _format_one(
-    error: BaseException, frames: TracebackType | None, label_of: Callable[[str], str | None]
+    error: BaseException,
+    frames: TracebackType | None,
+    label_of: Callable[[str], str | None],
+    depth: int,
 ) -> str:
     cells_only = isinstance(error, KeyboardInterrupt)
     lines = [
@@ -42,12 +55,39 @@ def _format_one(
         if not (label_of(frame.filename) is None if cells_only else _is_internal(frame.filename))
     ]
     if lines:
-        lines.insert(0, "Traceback (most recent call last):\n")
-    return "".join(lines + traceback.format_exception_only(error))
+        lines = ["Traceback (most recent call last):\n", *_fold(lines, error)]
+    lines += traceback.format_exception_only(error)
+    if isinstance(error, BaseExceptionGroup) and depth < _DEEPEST_GROUP:
+        lines += _format_group(error, label_of, depth + 1)
+    return "".join(lines)
 
 
 def _is_internal(file: str) -> bool:
-    return file.startswith(_HIDDEN) or "/IPython/core/" in file
+    return file.startswith(_HIDDEN) or "/site-packages/IPython/" in file
+
+
+def _fold(lines: list[str], error: BaseException) -> list[str]:
+    """Leave out the middle of many frames; of an endless recursion, all but the beginning."""
+    rest = len(lines) - _FIRST_FRAMES - _LAST_FRAMES
+    if rest <= 1:
+        return lines
+    if isinstance(error, RecursionError):
+        return [*lines[:_FIRST_FRAMES], "  ... and so on, until the recursion was too deep\n"]
+    return [*lines[:_FIRST_FRAMES], f"  ... {rest} more frames ...\n", *lines[-_LAST_FRAMES:]]
+
+
+def _format_group(
+    group: BaseExceptionGroup[BaseException], label_of: Callable[[str], str | None], depth: int
+) -> list[str]:
+    """What is in an exception group, indented."""
+    count = len(group.exceptions)
+    parts = []
+    for number, error in enumerate(group.exceptions[:_MOST_OF_GROUP], 1):
+        text = format_traceback(error, error.__traceback__, label_of, depth=depth)
+        parts.append(f"  sub-exception {number} of {count}:\n{textwrap.indent(text, '    ')}")
+    if count > _MOST_OF_GROUP:
+        parts.append(f"  ... {count - _MOST_OF_GROUP} more sub-exceptions ...\n")
+    return parts
 
 
 def _format_frame(frame: traceback.FrameSummary, label_of: Callable[[str], str | None]) -> str:

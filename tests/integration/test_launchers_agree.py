@@ -1,0 +1,146 @@
+"""Whatever launcher runs a cell, the agent observes the same."""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from actors.kernels.interface import KernelDied
+from actors.kernels.launchers import make_launcher
+from common.config import Kernel
+
+pytestmark = pytest.mark.sandbox
+LAUNCHERS = ("forked", "jupyter")
+CELLS_FILE = Path(__file__).resolve().parents[1] / "data" / "launcher_cells.txt"
+ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
+UNSTABLE_COUNT = re.compile(r"\[\d+ bytes of output dropped\]")
+DEADLY_CELLS = {
+    "os._exit": "import os\nprint('bye', flush=True)\nos._exit(0)",
+    "os._exit with a code": "import os\nos._exit(3)",
+    "a signal": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+    "a crash": "import ctypes\nctypes.string_at(0)",
+    "abort": "import os\nos.abort()",
+}
+
+
+@dataclass(frozen=True)
+class Cell:
+    name: str
+    code: str
+    timeout_s: float
+
+
+def read_cells():
+    """The groups of the file, each a list of cells."""
+    groups = {}
+    header = re.compile(r"(===|---) (.*?)(?: \[([\d.]+)\])?$", re.MULTILINE)
+    text = CELLS_FILE.read_text()
+    marks = list(header.finditer(text))
+    for mark, following in zip(marks, [*marks[1:], None], strict=True):
+        kind, name, seconds = mark.groups()
+        if kind == "===":
+            cells = groups.setdefault(name, [])
+        else:
+            code = text[mark.end() + 1 : following.start() if following else None]
+            cells.append(Cell(name, code.removesuffix("\n"), float(seconds or 10)))
+    return groups
+
+
+GROUPS = read_cells()
+EVERY_CELL = [(group, number) for group, cells in GROUPS.items() for number in range(len(cells))]
+NAMES = [f"{group}: {GROUPS[group][number].name}" for group, number in EVERY_CELL]
+
+
+def observation(result, cell):
+    """What the agent gets to see, without memory addresses."""
+    output = ADDRESS.sub("0x", result.output)
+    if cell.timeout_s < 1:  # how far a flood came depends on the machine
+        output = UNSTABLE_COUNT.sub("[bytes of output dropped]", output)
+    return {
+        "status": str(result.status),
+        "error": result.error_name,
+        "outputs": result.outputs,
+        "dropped": result.dropped_bytes if cell.timeout_s >= 1 else result.dropped_bytes > 0,
+        "output": output,
+    }
+
+
+class Launched:
+    """One running launcher of each kind; a group of cells is run once, in all of them at once."""
+
+    def __init__(self, runner):
+        self.runner = runner
+        self.launchers = {name: make_launcher(Kernel(launcher=name)) for name in LAUNCHERS}
+        self.seen = {}
+
+    def start(self):
+        for launcher in self.launchers.values():
+            self.runner.run(launcher.start())
+
+    def close(self):
+        for launcher in self.launchers.values():
+            self.runner.run(launcher.close())
+
+    def group(self, name):
+        """The observations of a group's cells, per launcher."""
+        if name not in self.seen:
+            self.seen[name] = self.runner.run(self._run_in_all(GROUPS[name]))
+        return self.seen[name]
+
+    async def _run_in_all(self, cells):
+        seen = await asyncio.gather(*(self._run(made, cells) for made in self.launchers.values()))
+        return dict(zip(self.launchers, seen, strict=True))
+
+    async def _run(self, launcher, cells):
+        kernel = await launcher.launch()
+        seen = []
+        try:
+            for cell in cells:
+                result = await kernel.execute(cell.code, timeout_s=cell.timeout_s)
+                seen.append(observation(result, cell))
+        except KernelDied as error:
+            seen.append({"died": str(error)})
+        finally:
+            await kernel.close()
+        return seen + [{"never": "run"}] * (len(cells) - len(seen))
+
+
+@pytest.fixture(scope="module")
+def launched():
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        both = Launched(runner)
+        both.start()
+        yield both
+        both.close()
+
+
+def test_there_are_at_least_200_cells():
+    assert len(EVERY_CELL) >= 200
+    assert len(set(NAMES)) == len(NAMES)
+
+
+@pytest.mark.parametrize(("group", "number"), EVERY_CELL, ids=NAMES)
+def test_a_cell_is_observed_alike(launched, group, number):
+    seen = launched.group(group)
+
+    assert seen["jupyter"][number] == seen["forked"][number]
+    assert "output" in seen["forked"][number]
+
+
+@pytest.mark.parametrize("code", DEADLY_CELLS.values(), ids=DEADLY_CELLS)
+def test_a_kernel_that_kills_itself_is_reported_alike(launched, code):
+    async def run(launcher):
+        kernel = await launcher.launch()
+        try:
+            with pytest.raises(KernelDied) as caught:
+                await kernel.execute(code, timeout_s=10)
+            return caught.value.cause, kernel.alive
+        finally:
+            await kernel.close()
+
+    causes = {kind: launched.runner.run(run(made)) for kind, made in launched.launchers.items()}
+
+    assert causes["jupyter"] == causes["forked"]
