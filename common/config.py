@@ -101,6 +101,12 @@ class Search:
     """Web providers: environment variable of the actor with the key; empty for the provider's
     usual one, e.g. SERPER_API_KEY."""
 
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("results", "max_characters"):
+            value = getattr(self, name)
+            _require(value >= 1, f"search.{name} must be at least 1, got {value}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Web:
@@ -121,6 +127,17 @@ class Web:
     blocked_domains: tuple[str, ...] = ()
     """Never fetched and never shown in results, with their subdomains (data set mirrors)."""
 
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ("attempts", "max_response_mib"):
+            value = getattr(self, name)
+            _require(value >= 1, f"web.{name} must be at least 1, got {value}")
+        _require(self.timeout_s > 0, f"web.timeout_s must be above 0, got {self.timeout_s}")
+        _require(
+            self.requests_per_s >= 0,
+            f"web.requests_per_s must be at least 0, got {self.requests_per_s}",
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Pages:
@@ -132,8 +149,11 @@ class Pages:
     """``local``: only these domains and their subdomains may be read; "*" allows any public
     address."""
     max_characters: int = 20000
+    """Longest part of a page that one call returns."""
     base_url: str = ""
+    """``jina``: another address of the service; empty for its public one."""
     api_key_env: str = ""
+    """``jina``: environment variable of the actor with the key; empty for JINA_API_KEY."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,9 +161,13 @@ class Vision:
     """The ``visual_qa`` tool: an OpenAI-compatible vision language model."""
 
     base_url: str = ""
+    """Address of the server with its version, e.g. ``http://127.0.0.1:8000/v1``."""
     model: str = ""
+    """Name of the model there."""
     api_key_env: str = "VISION_API_KEY"
+    """Environment variable of the actor with the key; empty for a server that needs none."""
     max_tokens: int = 512
+    """Longest answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -151,6 +175,7 @@ class Files:
     """The ``inspect_file`` tool, for the files attached to a task."""
 
     max_characters: int = 20000
+    """Longest part of a file that one call returns."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
