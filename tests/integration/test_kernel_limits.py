@@ -65,6 +65,11 @@ def run(loop_runner, kernel):
     return run
 
 
+everywhere = pytest.mark.parametrize(
+    "launcher", ["forked", "cold", "jupyter"], indirect=True, scope="module"
+)
+
+
 def death(run, code, timeout_s=20.0):
     with pytest.raises(KernelDied) as caught:
         run(code, timeout_s)
@@ -75,6 +80,7 @@ def megabytes(message):
     return int(re.search(r"used ([\d,]+) MiB", message)[1].replace(",", ""))
 
 
+@everywhere
 def test_many_processes_cannot_take_more_memory_than_the_sandbox_has(run):
     cause, message = death(
         run,
@@ -94,6 +100,7 @@ def test_many_processes_cannot_take_more_memory_than_the_sandbox_has(run):
     assert 300 < megabytes(message) < 700
 
 
+@everywhere
 def test_shared_memory_counts(run):
     cause, message = death(
         run,
@@ -177,7 +184,7 @@ def test_memory_files_are_refused(run):
     assert run("import os\nos.memfd_create('x')").error_name == "PermissionError"
 
 
-@pytest.mark.parametrize("launcher", ["forked", "cold"], indirect=True)
+@everywhere
 def test_cpu_time_counts_over_all_processes(launcher, loop_runner):
     async def scenario():
         made = make_launcher(Kernel(launcher=launcher.name, **{**TIGHT, "cpu_s": 0.8}))
