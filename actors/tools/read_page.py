@@ -9,7 +9,7 @@ from actors.tools.tool import FunctionTool
 from actors.tools.web_client import WebClient
 from actors.tools.web_messages import WebResponse
 from actors.tools.web_rules import ANY_DOMAIN, PageRules, parse_url
-from actors.tools.web_service import ServiceAddress, WebService
+from actors.tools.web_service import ServiceAddress, WebService, encoded
 from common.config import Pages
 
 JINA_URL = "https://r.jina.ai"
@@ -135,7 +135,7 @@ class JinaPages:
 
     async def text(self, url: str) -> str:
         """Address, title and text of a page."""
-        answer = await self._service.post("/", {"url": url})
+        answer = await self._service.post("/", encoded({"url": url}))
         try:
             data = answer["data"]
             title, found, content = data["title"], data["url"], data["content"]

@@ -109,7 +109,8 @@ class WebClient:
             return await fetch()
         if self._mode == "record":
             return await self._kept(self._cache, request, fetch, keep)
-        lock = self._locks.setdefault(self._cache.path(request), asyncio.Lock())
+        path = await asyncio.to_thread(self._cache.path, request)
+        lock = self._locks.setdefault(path, asyncio.Lock())
         async with lock:  # the same request of several episodes is fetched once
             found = await self._load(self._cache, request)
             if found is not None:
@@ -134,11 +135,15 @@ class WebClient:
         self, cache: ResponseCache, request: WebRequest, fetch: Fetch, keep: Keep
     ) -> WebResponse:
         response = await fetch()
-        if keep(response):
-            try:
-                await asyncio.to_thread(cache.store, request, response)
-            except OSError as error:
-                _logger.warning("cache entry of %s not written: %s", request.url, error)
+
+        def store() -> None:
+            if keep(response):
+                cache.store(request, response)
+
+        try:
+            await asyncio.to_thread(store)
+        except OSError as error:
+            _logger.warning("cache entry of %s not written: %s", request.url, error)
         return response
 
 

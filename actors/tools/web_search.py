@@ -15,7 +15,7 @@ from actors.tools.search import NO_RESULTS
 from actors.tools.tool import FunctionTool
 from actors.tools.web_client import WebClient
 from actors.tools.web_rules import within
-from actors.tools.web_service import ServiceAddress, WebService
+from actors.tools.web_service import ServiceAddress, WebService, encoded
 from common.config import Search
 
 MAX_QUERY_CHARACTERS = 2000
@@ -80,7 +80,7 @@ class WebSearch(FunctionTool):
         if not text:
             return NO_RESULTS
         body = self._provider.request(text, self._search.results, self._search.max_characters)
-        answer = await self._service.post(self._provider.path, body)
+        answer = await self._service.post(self._provider.path, encoded(body))
         try:
             found = self._provider.results(answer)
         except (AttributeError, KeyError, TypeError) as error:

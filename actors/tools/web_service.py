@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,8 +62,8 @@ class WebService:
         """Give the client back."""
         await self._client.close()
 
-    async def post(self, path: str, body: dict[str, Any]) -> Any:
-        """The JSON answer to a JSON body.
+    async def post(self, path: str, body: bytes) -> Any:
+        """The JSON answer to a JSON body, see ``encoded``.
 
         Raises:
             PermissionError: the service refused the key.
@@ -72,7 +73,7 @@ class WebService:
         request = WebRequest(
             method="POST",
             url=self._address.url + path,
-            body=json.dumps(body, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace"),
+            body=body,
             headers={"Content-Type": "application/json", "Accept": "application/json"},
             secret_headers=self._secret_headers,
         )
@@ -94,6 +95,11 @@ class WebService:
             return json.loads(response.body)
         except ValueError:
             raise ValueError(f"{name} answered with something that is not JSON: {shown}") from None
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """JSON that is the same for the same content, so that its cache entry is found again."""
+    return json.dumps(body, ensure_ascii=False, sort_keys=True).encode("utf-8", "replace")
 
 
 def _is_answer(response: WebResponse) -> bool:

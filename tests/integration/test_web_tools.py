@@ -574,7 +574,7 @@ def test_a_question_about_an_image_reaches_the_vision_model(source: str, tmp_pat
 
     answer, fake = run(one())
     body = fake.asked[0].json
-    picture, question = body["messages"][0]["content"]
+    question, picture = body["messages"][0]["content"]
     assert answer == "A red dot."
     assert fake.asked[0].path == "/v1/chat/completions"
     assert fake.asked[0].headers["Authorization"] == f"Bearer {KEY}"
