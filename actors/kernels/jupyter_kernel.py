@@ -11,6 +11,7 @@ from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from actors.kernels.cgroup import Cage
+from actors.kernels.exits import explain_exit
 from actors.kernels.interface import (
     CellResult,
     CellStatus,
@@ -174,7 +175,11 @@ class JupyterKernel:
         if self._cage is not None and self._cage.out_of_memory():
             limit = self._config.sandbox_memory_mib
             self.fail(memory_reason(limit * 2**20, limit), DeathCause.MEMORY)
-        self.fail("its process exited", DeathCause.EXITED)
+        code = provisioner.exit_code()
+        if code is None:
+            self.fail("its sandbox was killed from outside", DeathCause.EXITED)
+        else:
+            self.fail(*explain_exit(code, self._config.cpu_s))
         if self._cage is not None:
             self._cage.remove()
 
@@ -227,6 +232,8 @@ class JupyterKernel:
         try:
             reply, interrupted = await self._reply_or_stop(request, timeout_s)
             await asyncio.wait({listening}, timeout=_IDLE_WAIT_S)
+            if not listening.done():
+                transcript.end_early()
         finally:
             listening.cancel()
         shown = (transcript.text(), transcript.dropped, transcript.outputs)

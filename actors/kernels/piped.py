@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from actors.kernels.exits import explain_exit
 from actors.kernels.interface import CellResult, DeathCause, ToolHandler, ToolSpec
 from actors.kernels.procfs import host_pid
 from actors.kernels.session import KernelSession, SessionLimits
@@ -172,17 +173,6 @@ class PipedKernel:
             return "the process that its sandbox hangs on died", DeathCause.LAUNCHER_DIED
         if code is None:
             return "its sandbox was killed from outside", DeathCause.EXITED
-        if code == -signal.SIGXCPU:
-            limit = self._config.cpu_s
-            return f"one process used {limit:g} s of CPU (kernel.cpu_s)", DeathCause.CPU
         if self._cage is not None and self._cage.out_of_memory():
             return self._memory_death()
-        how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
-        return f"its process {how}", DeathCause.EXITED
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        return explain_exit(code, self._config.cpu_s)

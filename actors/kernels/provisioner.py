@@ -30,6 +30,7 @@ from common.config import Kernel as KernelConfig
 
 _MODULE = "actors.kernels.sandboxed.jupyter_start"
 _START_TIMEOUT_S = 30.0
+_ANSWER_BYTES = 8192
 _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, "hb_port": 5}
 _DEFAULTS = KernelConfig()
 LIMITS = ("memory_mib", "workspace_mib", "inodes", "processes", "cpu_s")
@@ -56,6 +57,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         super().__init__(**keywords)
         self._tools: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._control: socket.socket | None = None
         self._pidfds: list[int] = []
         self._folder = self._connection_file = -1
 
@@ -104,6 +106,16 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Wait until every process of the sandbox is gone."""
         if self._pidfds:
             await _readable(self._pidfds[0])
+
+    def exit_code(self) -> int | None:
+        """How the kernel ended, or minus the signal that did it; None if nobody knows."""
+        if self._control is None:
+            return None
+        with contextlib.suppress(OSError, ValueError, msgpack.UnpackException):
+            match msgpack.unpackb(self._control.recv(_ANSWER_BYTES)):
+                case ["exited", int(code)]:
+                    return code
+        return None
 
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel."""
@@ -162,6 +174,9 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         for descriptor in self._pidfds:
             os.close(descriptor)
         self._pidfds = []
+        if self._control is not None:
+            self._control.close()
+            self._control = None
         if self._tools is not None:
             self._tools.close()
             self._tools = None
@@ -173,29 +188,26 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     async def _start(self, message: list[Any], tools: socket.socket) -> int:
         """Start the sandbox; a descriptor of the folder with its sockets."""
         runtime = find_runtime()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        ours.setblocking(False)
-        with ours, theirs:
-            sandbox = bubblewrap.Sandbox(
-                runtime=runtime,
-                workspace_mib=self.workspace_mib,
-                nested=True,
-                folders=(FOLDER,),
-            )
+        sandbox = bubblewrap.Sandbox(
+            runtime=runtime, workspace_mib=self.workspace_mib, nested=True, folders=(FOLDER,)
+        )
+        self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._control.setblocking(False)
+        with theirs:
             command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
             self._process = bubblewrap.start(sandbox, command, stdin=theirs.fileno())
-            theirs.close()
-            socket.send_fds(ours, [msgpack.packb(message)], [tools.fileno()])
-            try:
-                *self._pidfds, folder = await asyncio.wait_for(_answer(ours), _START_TIMEOUT_S)
-            except (KernelDied, TimeoutError) as error:
-                self._process.kill()
-                self._process.wait()
-                self._process = None
-                bubblewrap.check_sandbox(runtime)
-                text = str(error) or f"no answer for {_START_TIMEOUT_S:g} s"
-                reason = f"the sandbox did not start: {text}"
-                raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
+        try:
+            socket.send_fds(self._control, [msgpack.packb(message)], [tools.fileno()])
+            answer = await asyncio.wait_for(_answer(self._control), _START_TIMEOUT_S)
+        except (KernelDied, OSError, TimeoutError) as error:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            bubblewrap.check_sandbox(runtime)
+            text = str(error) or f"no answer for {_START_TIMEOUT_S:g} s"
+            reason = f"the sandbox did not start: {text}"
+            raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
+        *self._pidfds, folder = answer
         return folder
 
     def _limits(self) -> dict[str, int]:
@@ -232,7 +244,7 @@ async def _answer(control: socket.socket) -> list[int]:
         KernelDied: the sandbox died or said why it cannot start.
     """
     await _readable(control.fileno())
-    data, descriptors, _, _ = socket.recv_fds(control, 8192, 3, socket.MSG_CMSG_CLOEXEC)
+    data, descriptors, _, _ = socket.recv_fds(control, _ANSWER_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise KernelDied("it died before the kernel ran")
     answer = msgpack.unpackb(data)

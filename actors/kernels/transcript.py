@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+_LOST = "[output was lost: too much of it, or too much at once]\n"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -34,6 +35,11 @@ class Transcript:
             lines = content.get("traceback")
             text = "\n".join(map(str, lines)) if isinstance(lines, list) else ""
             self._append(_COLOURS.sub("", text) + "\n")
+
+    def end_early(self) -> None:
+        """The rest of the messages did not come: they were too large, or too many."""
+        self._room = max(self._room, len(_LOST))
+        self._append(_LOST)
 
     def text(self) -> str:
         """What was kept, and a last line about what was dropped."""

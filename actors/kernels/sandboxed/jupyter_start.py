@@ -3,10 +3,12 @@
 The host sends one message over the SEQPACKET socket on descriptor 0: ``["start", command,
 environment, connection file, limits, capture]`` with the kernel's end of the tool socket. The
 answer is ``["started"]`` with pidfds of the sandbox's pid 1 and of the kernel and a descriptor of
-the folder with the kernel's sockets, or ``["failed", text]``. With ``capture``, descriptors 1 and 2
-of the kernel are one memory file instead of /dev/null.
+the folder with the kernel's sockets, or ``["failed", text]``; when the kernel ends,
+``["exited", code]`` follows. With ``capture``, descriptors 1 and 2 of the kernel are one memory
+file instead of /dev/null.
 """
 
+import contextlib
 import fcntl
 import os
 import signal
@@ -56,7 +58,8 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
         if pid:
             kernel = os.pidfd_open(pid)
             socket.send_fds(control, [msgpack.packb(["started"])], [init, kernel, folder])
-            isolation.reap_until(pid)
+            isolation.close_from(_CONTROL_FD + 1)
+            isolation.reap_until(pid, _say_exited)
         _execute(command, {**os.environ, **environment}, tools, output)
     except BaseException as error:
         if os.getpid() == 1:
@@ -74,6 +77,11 @@ def _isolate(limits: isolation.Limits, connection: str) -> int:
     os.setsid()
     isolation.isolate(limits, seccomp.deny_list(netlink=True))
     return folder
+
+
+def _say_exited(code: int) -> None:
+    with contextlib.suppress(OSError):
+        socket.socket(fileno=_CONTROL_FD).send(msgpack.packb(["exited", code]))
 
 
 def _memory_file() -> int:
