@@ -3,6 +3,7 @@
 import difflib
 import functools
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -53,6 +54,16 @@ def make_tools(
     )
     names = [name for name in config.agent.tools if name not in EPISODE_TOOLS]
     return {name: _make(name, makers) for name in dict.fromkeys(names)}
+
+
+def missing_variables(tools: Mapping[str, Tool]) -> dict[str, tuple[str, ...]]:
+    """Environment variables that tools need and this process lacks, by the name of the tool."""
+    wanted = {name: getattr(tool, "variables", ()) for name, tool in tools.items()}
+    missing = {
+        name: tuple(variable for variable in variables if not os.environ.get(variable, "").strip())
+        for name, variables in wanted.items()
+    }
+    return {name: variables for name, variables in missing.items() if variables}
 
 
 def _make(name: str, makers: Mapping[str, Callable[[], Tool]]) -> Tool:

@@ -32,14 +32,19 @@ class McpTool:
         """The functions; known after ``start``."""
         return tuple(function.spec for function in self._functions.values())
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        named = (*self._server.environment, self._server.api_key_env)
+        return tuple(variable for variable in named if variable)
+
     async def start(self) -> None:
         """Start or reach the server.
 
         Raises:
             EnvironmentFault: a variable it needs is not set, it does not work, or has no tools.
         """
-        wanted = (*self._server.environment, self._server.api_key_env)
-        for variable in filter(None, wanted):
+        for variable in self.variables:
             if variable not in os.environ:
                 raise EnvironmentFault(
                     f"MCP server '{self._name}' needs the environment variable {variable}; set it "

@@ -27,6 +27,11 @@ class PageSource(Protocol):
         """Which pages may be asked for."""
         ...
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        ...
+
     async def start(self) -> None:
         """Open what it needs."""
         ...
@@ -49,6 +54,11 @@ class ReadPage(FunctionTool):
         self._limit = pages.max_characters
         self._source = source
         self._known = TextMemory(KEPT_CHARACTERS)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        return self._source.variables
 
     async def read_page(self, url: str, start: int = 0, max_characters: int | None = None) -> str:
         """Read a web page or PDF as text from character ``start``: address, title, then the text.
@@ -75,6 +85,8 @@ class ReadPage(FunctionTool):
 
 class LocalPages:
     """Pages that are fetched and extracted here."""
+
+    variables: tuple[str, ...] = ()
 
     def __init__(self, rules: PageRules, client: WebClient, reader: DocumentReader) -> None:
         """Read pages that ``rules`` allow."""
@@ -124,6 +136,11 @@ class JinaPages:
             key_variable=pages.api_key_env or JINA_KEY,
         )
         self._service = WebService(client, address)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        return self._service.variables
 
     async def start(self) -> None:
         """Read the key."""

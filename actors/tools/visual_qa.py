@@ -43,6 +43,11 @@ class VisualQa(FunctionTool):
         )
         self._service = WebService(client, address)
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        return self._service.variables
+
     async def visual_qa(self, image: str | bytes, question: str, *, task: Task) -> str:
         """Ask a question about an image; gives the answer of a vision model.
 

@@ -71,6 +71,11 @@ class WebSearch(FunctionTool):
             ),
         )
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        return self._service.variables
+
     async def search(self, query: str) -> str:
         """Search the web; gives title, address and an excerpt of each page, best page first.
 

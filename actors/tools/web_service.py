@@ -41,6 +41,12 @@ class WebService:
         self._address = address
         self._secret_headers: dict[str, str] = {}
 
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs; none for a replay."""
+        variable = self._address.key_variable
+        return (variable,) if variable and not self._client.replays else ()
+
     async def start(self) -> None:
         """Read the key from the environment of this process, and open the client.
 
@@ -48,12 +54,12 @@ class WebService:
             EnvironmentFault: the variable is not set (no key is needed for a replay).
         """
         address = self._address
-        if address.key_variable and not self._client.replays:
-            key = os.environ.get(address.key_variable, "").strip()
+        for variable in self.variables:
+            key = os.environ.get(variable, "").strip()
             if not key:
                 raise EnvironmentFault(
-                    f"{address.name} needs a key: set the environment variable "
-                    f"{address.key_variable} where the actor runs"
+                    f"{address.name} needs a key: set the environment variable {variable} where "
+                    "the actor runs"
                 )
             self._secret_headers = {address.key_header: address.key_prefix + key}
         await self._client.start()

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from actors.tools.catalogue import make_tools
+from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import NO_RESULTS, build_index
 from actors.tools.tool import Tool, ToolCall
-from common.config import Agent, Config, Pages, Search, Vision, Web
+from common.config import Agent, Config, Mcp, McpServer, Pages, Search, Vision, Web
 from common.errors import ConfigError, InputError
 from common.messages import Task
 
@@ -153,6 +153,33 @@ def test_every_tool_of_the_host_has_a_signature_and_a_docstring() -> None:
         "visual_qa(image: str | bytes, question: str) -> str",
     ]
     assert all(40 < len(spec.doc) < 400 and "Task" not in spec.doc for spec in specs)
+
+
+def test_variables_that_the_tools_lack_are_named_before_anything_is_started(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server = McpServer(command=("x",), environment=("TOKEN_A", "TOKEN_B"))
+    sections = {
+        "search": Search(provider="exa"),
+        "pages": Pages(provider="jina"),
+        "vision": Vision(base_url="http://x/v1", model="eyes", api_key_env=""),
+        "mcp": Mcp(servers={"x": server}),
+    }
+    names = ("search", "read_page", "inspect_file", "visual_qa", "mcp.x")
+    for variable in ("EXA_API_KEY", "JINA_API_KEY", "TOKEN_B"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("TOKEN_A", "set")
+    replay = Web(cache=str(tmp_path), cache_mode="replay")
+
+    live = make_tools(config_with(*names, **sections), {})
+    replayed = make_tools(config_with(*names, **sections, web=replay), {})
+
+    assert missing_variables(live) == {
+        "search": ("EXA_API_KEY",),
+        "read_page": ("JINA_API_KEY",),
+        "mcp.x": ("TOKEN_B",),
+    }
+    assert missing_variables(replayed) == {"mcp.x": ("TOKEN_B",)}
 
 
 def test_tools_of_the_episode_are_left_to_the_agent() -> None:
