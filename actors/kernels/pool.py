@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from actors.kernels.interface import Kernel, KernelDied, Launcher
+from actors.kernels.interface import DeathCause, Kernel, KernelDied, Launcher
 
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -82,7 +82,9 @@ class KernelPool:
         """Kill everything, also kernels in use, and close the launcher; leaves no process."""
         self._closed = True
         while self._waiting:
-            _fail(self._waiting.popleft(), KernelDied("the kernel pool was closed"))
+            _fail(
+                self._waiting.popleft(), KernelDied("the kernel pool was closed", DeathCause.CLOSED)
+            )
         kernels = [*self._ready, *self._taken]
         self._ready.clear()
         await asyncio.gather(*(self._retire(kernel) for kernel in kernels))
@@ -92,7 +94,7 @@ class KernelPool:
 
     async def _take(self) -> Kernel:
         if self._closed:
-            raise KernelDied("the kernel pool is closed")
+            raise KernelDied("the kernel pool is closed", DeathCause.CLOSED)
         while self._ready:
             kernel = self._ready.popleft()
             if kernel.alive:
@@ -124,7 +126,8 @@ class KernelPool:
             _LOGGER.warning("could not launch a kernel error=%r", error)
             self._launching -= 1
             if place := self._next_waiting():
-                _fail(place, KernelDied(f"no kernel could be launched: {error}"))
+                reason = f"no kernel could be launched: {error}"
+                _fail(place, KernelDied(reason, DeathCause.FAILED_TO_START))
             return
         self._launching -= 1
         self._started += 1
@@ -136,6 +139,7 @@ class KernelPool:
             self._ready.append(kernel)
 
     async def _attempt(self) -> Kernel:
+        last = ""
         for attempt in range(_ATTEMPTS):
             if self._closed:
                 break
@@ -143,9 +147,12 @@ class KernelPool:
                 return await self._launcher.launch()
             except KernelDied as error:
                 self._died += 1
+                last = str(error)
                 _LOGGER.warning("a launch failed attempt=%d error=%s", attempt + 1, error)
                 await asyncio.sleep(_RETRY_PAUSE_S * attempt)
-        raise KernelDied(f"{_ATTEMPTS} launches failed, or the pool was closed")
+        if self._closed:
+            raise KernelDied("the kernel pool was closed", DeathCause.CLOSED)
+        raise KernelDied(f"{_ATTEMPTS} launches failed; {last}", DeathCause.FAILED_TO_START)
 
     def _next_waiting(self) -> asyncio.Future[Kernel] | None:
         while self._waiting:

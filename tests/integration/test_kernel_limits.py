@@ -297,6 +297,16 @@ def test_a_kernel_that_ends_by_itself_is_named_with_how(run, code, ending):
     assert (cause, ending in message) == (DeathCause.EXITED, True), message
 
 
+def test_signals_to_the_first_process_are_without_effect(run):
+    code = """
+        import os, signal
+        for number in {*signal.Signals} - {signal.SIGSTOP}:
+            os.kill(1, number)
+        print("alive")
+    """
+    assert run(code).output == "alive\n"
+
+
 def test_a_kernel_that_forges_its_last_word_only_ends_itself(run):
     code = """
         import msgpack, os, time

@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -47,6 +48,7 @@ def become_init(
     """
     pid = os.fork()
     if pid:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         kernel = os.pidfd_open(pid)
         socket.send_fds(notify, [b"kernel"], [kernel])
         _keep_only(connection)
