@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 from aiohttp import web
 
 from actors.tools.document_reader import DocumentReader
@@ -66,7 +67,8 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         async with asyncio.timeout(20):
             return await coroutine
 
-    return asyncio.run(limited())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(limited())
 
 
 def web_client(web_config: Web = WEB) -> WebClient:

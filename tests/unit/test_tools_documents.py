@@ -12,6 +12,7 @@ import openpyxl
 import psutil
 import pypdf
 import pytest
+import uvloop
 
 from actors.tools.document_kinds import DocumentKind, document_kind, image_type
 from actors.tools.document_reader import DocumentReader
@@ -32,7 +33,8 @@ def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
         async with asyncio.timeout(40):
             return await coroutine
 
-    return asyncio.run(limited())
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(limited())
 
 
 def pdf(*pages: str) -> bytes:
