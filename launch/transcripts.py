@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from actors.agent.events import Episode as AgentEpisode
 from common.errors import InputError
 from common.messages import Step
 from launch.episodes import parse_step
@@ -54,6 +55,19 @@ class Choice:
     name: str = ""
     index: int | None = None
     extreme: Literal["best", "worst", ""] = ""
+
+
+def transcript_of(episode: AgentEpisode, question: str) -> Transcript:
+    """The transcript of an episode that an agent just finished (``NotebookAgent.run``)."""
+    return Transcript(
+        names=(),
+        question=question,
+        steps=episode.steps,
+        outcome=episode.outcome.value,
+        answer=episode.answer,
+        failure=episode.failure,
+        details=_details({"kernel_level": episode.kernel_level}, ("kernel_level",)),
+    )
 
 
 def find_transcript(path: Path, choice: Choice) -> Transcript:

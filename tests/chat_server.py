@@ -36,9 +36,16 @@ def replies(*texts: Reply | str) -> Script:
     return lambda messages: texts[sum(m["role"] == "assistant" for m in messages)]
 
 
+def in_turn(*texts: Reply | str) -> Script:
+    """Answer with ``texts`` in turn, whatever is asked."""
+    left = deque(texts)
+    return lambda messages: left.popleft()
+
+
 def tokens_of(text: str) -> int:
-    """How this server counts: a token per four characters."""
-    return -(-len(text) // 4)
+    """How this server counts: a token per digit, else per four characters."""
+    digits = sum(letter.isdigit() for letter in text)
+    return digits - (digits - len(text)) // 4
 
 
 class ChatServer:
@@ -65,7 +72,6 @@ class ChatServer:
         self._faults, self._api_key = deque(faults), api_key
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
-        self.asked = threading.Event()
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -116,7 +122,6 @@ class ChatServer:
         body = await request.json()
         self.requests.append(body)
         self.headers.append(dict(request.headers))
-        self.asked.set()
         fault = self._faults.popleft() if self._faults else None
         if isinstance(fault, int):
             return _error(fault, "something went wrong")
@@ -127,6 +132,10 @@ class ChatServer:
         for name in self._refuses:
             if name in body:
                 return _error(400, f"Unsupported parameter: '{name}' is not supported.", name)
+        prompt = sum(tokens_of(message["content"]) for message in body["messages"])
+        limit = self._max_model_len
+        if limit is not None and prompt + body.get("max_tokens", 0) > limit:
+            return _error(400, f"maximum context length is {limit}, not {prompt}")
         reply = self._script(body["messages"])
         reply = Reply(text=reply) if isinstance(reply, str) else reply
         text = self._cut(reply.text, body)

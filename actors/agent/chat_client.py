@@ -21,7 +21,9 @@ from actors.agent.chat_errors import (
     KEY_VARIABLE,
     RENAMES,
     URL_VARIABLE,
+    ContextTooLong,
     cause,
+    is_too_long,
     listed,
     refused_parameter,
     url_hint,
@@ -120,6 +122,7 @@ class ChatClient:
             on_delta: takes the pieces of the answer as they come; the answer is then streamed.
 
         Raises:
+            ContextTooLong: the chat, or the answer to come, is too long for the model.
             PolicyServerError: all attempts failed, or the server will not take the request.
         """
         served = await self.describe()
@@ -202,7 +205,7 @@ class ChatClient:
         if isinstance(error, openai.NotFoundError):
             names = await self._names()
             text += f"; it has {listed(names)}" if names else f"; {url_hint(self.url)}"
-        return PolicyServerError(text)
+        return ContextTooLong(text) if is_too_long(error) else PolicyServerError(text)
 
     async def _names(self) -> list[str]:
         with contextlib.suppress(openai.OpenAIError, ValueError):

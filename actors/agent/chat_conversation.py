@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from actors.agent.chat_answer import ChatAnswer, ChatMessage
 from actors.agent.chat_client import ChatClient
+from actors.agent.chat_errors import ContextTooLong
 from actors.agent.conversation import DeltaListener, KeptStep, Opening, Sample
 from actors.agent.foreign_action import rewrite
 from actors.agent.token_estimate import TokenEstimate
@@ -22,6 +23,10 @@ from common.messages import Segment
 
 _NOTHING = "(no answer)"
 """Stands for an empty action in later prompts; servers refuse empty messages."""
+_OUTPUT = "<output>"
+_CUT = "… [cut: the context is full]"
+_SHORTEST = 200
+"""Characters of an observation that are never cut further."""
 
 
 @dataclass(slots=True)
@@ -105,13 +110,7 @@ class ChatConversation:
         Raises:
             PolicyServerError: no answer after all retries; says what to do.
         """
-        answer = await self._client.complete(
-            self._messages,
-            max_tokens=max_tokens,
-            temperature=self._temperature,
-            end="" if self._direct else ACTION_END,
-            on_delta=on_delta,
-        )
+        answer = await self._ask(max_tokens, on_delta)
         text = answer.text
         if not self._direct:
             text = rewrite(text, stopped=answer.finish_reason == "stop")
@@ -122,6 +121,25 @@ class ChatConversation:
     def segments(self) -> tuple[Segment, ...]:
         """None: the model's tokens are not known."""
         return ()
+
+    async def _ask(self, max_tokens: int, on_delta: DeltaListener | None) -> ChatAnswer:
+        """Ask; where our count was too low for the server, show less of the last observation."""
+        while True:
+            try:
+                return await self._client.complete(
+                    self._messages,
+                    max_tokens=max_tokens,
+                    temperature=self._temperature,
+                    end="" if self._direct else ACTION_END,
+                    on_delta=on_delta,
+                )
+            except ContextTooLong:
+                last = self._messages[-1].content
+                self._estimate.was_too_low()
+                if len(last) < _SHORTEST or not last.startswith(_OUTPUT):
+                    raise
+                shorter = observation_text(last[len(_OUTPUT) : len(last) // 2] + _CUT)
+                self._messages[-1] = ChatMessage(role="user", content=shorter)
 
     def _count(self, answer: ChatAnswer, text: str) -> int:
         """Append the action, with the server's token counts where it gives them."""

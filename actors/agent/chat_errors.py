@@ -1,9 +1,12 @@
 """Says what went wrong with a chat server, and what to do about it. Pure."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import openai
+
+from common.errors import PolicyServerError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -15,6 +18,20 @@ _OPTIONAL = ("stop", "temperature", "stream_options", *RENAMES, *RENAMES.values(
 """Parameters that a request can do without."""
 _SHOWN_MODELS = 20
 _LONGEST_DETAIL = 400
+
+
+_TOO_LONG = re.compile(r"context.?(length|window|size)|too long|too many tokens", re.IGNORECASE)
+
+
+class ContextTooLong(PolicyServerError):
+    """The server's model takes no prompt of this length, or none with an answer of this length."""
+
+
+def is_too_long(error: openai.OpenAIError) -> bool:
+    """Whether a server complains of the length of the context."""
+    if not isinstance(error, openai.BadRequestError):
+        return False
+    return error.code == "context_length_exceeded" or bool(_TOO_LONG.search(detail(error)))
 
 
 def cause(error: openai.OpenAIError, *, attempts: int, timeout_s: float) -> str:

@@ -222,7 +222,8 @@ class NotebookAgent:
             kernels = None
             if config.agent.mode == "agent":
                 _require_main_thread()
-                kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
+                launcher = make_launcher(config.kernel, config.sandbox)
+                kernels = KernelPool(launcher, idle=config.kernel.idle)
                 stack.push_async_callback(kernels.close)
                 await kernels.start()
             loop = AgentLoop(

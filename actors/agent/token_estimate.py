@@ -8,6 +8,7 @@ from actors.agent.chat_answer import ChatMessage
 _BYTES_PER_TOKEN = 3.5
 """To begin with: a little below what English and Python have, so that guesses are high."""
 _BOUNDS = (1.0, 6.0)
+_CAUTION = 0.8
 _MESSAGE_TOKENS = 4
 """What a chat template puts around a message."""
 _MINIMUM_SAMPLE = 200
@@ -36,6 +37,10 @@ class TokenEstimate:
         if size >= _MINIMUM_SAMPLE and without_frame > 0:
             lowest, highest = _BOUNDS
             self._rate = min(max(size / without_frame, lowest), highest)
+
+    def was_too_low(self) -> None:
+        """The server says that there are more tokens than was thought."""
+        self._rate = max(_BOUNDS[0], self._rate * _CAUTION)
 
 
 def _size(text: str) -> int:

@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from launch.agent_view import make_view
+    from launch.transcripts import transcript_of
 
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
     notebook = Path(arguments.out or time.strftime("agent-%Y%m%d-%H%M%S.ipynb"))
@@ -70,14 +72,11 @@ def run(arguments: argparse.Namespace) -> int:
         episode = _agent(arguments, config).run(question, arguments.file, listener=view)
     except KeyboardInterrupt:
         if view.steps:
-            _save(_transcript(question, view.steps, "interrupted", None, ""), notebook)
+            _save(_interrupted(question, view.steps), notebook)
         return EXIT_INTERRUPTED
     finally:
         view.close()
-    transcript = _transcript(
-        question, episode.steps, episode.outcome.value, episode.answer, episode.failure
-    )
-    _save(transcript, notebook)
+    _save(transcript_of(episode, question), notebook)
     view.finish(episode, time.monotonic() - started, notebook)
     if arguments.json:
         print(json.dumps(_as_json(episode, notebook), indent=1, ensure_ascii=False))
@@ -154,22 +153,11 @@ def _names(tools: str | None) -> tuple[str, ...] | None:
     return tuple(name.strip() for name in tools.split(",") if name.strip())
 
 
-def _transcript(
-    question: str,
-    steps: "list[Step] | tuple[Step, ...]",
-    outcome: str,
-    answer: str | None,
-    failure: str,
-) -> "Transcript":
+def _interrupted(question: str, steps: "Sequence[Step]") -> "Transcript":
     from launch.transcripts import Transcript
 
     return Transcript(
-        names=(),
-        question=question,
-        steps=tuple(steps),
-        outcome=outcome,
-        answer=answer,
-        failure=failure,
+        names=(), question=question, steps=tuple(steps), outcome="interrupted", answer=None
     )
 
 

@@ -27,11 +27,11 @@ from common.config import Kernel
 from common.errors import ConfigError, EnvironmentFault, InputError
 from common.messages import Outcome
 from launch.notebooks import make_notebook
-from launch.transcripts import Transcript
-from tests.chat_server import ChatServer, Messages, Reply, replies, tokens_of
+from launch.transcripts import transcript_of
+from tests.chat_server import ChatServer, Messages, Reply, in_turn, replies, tokens_of
 
 pytestmark = pytest.mark.sandbox
-LIMIT_S = 60
+LIMIT_S = 30
 
 
 def act(code: str, think: str = "so") -> str:
@@ -90,15 +90,7 @@ def test_the_notebook_of_an_episode_gives_the_same_outputs_when_it_is_run_again(
     )
     with ChatServer(replies(*actions)) as server:
         episode = agent_of(server).run("Do it.")
-    notebook = make_notebook(
-        Transcript(
-            names=(),
-            question="Do it.",
-            steps=episode.steps,
-            outcome=episode.outcome.value,
-            answer=episode.answer,
-        )
-    )
+    notebook = make_notebook(transcript_of(episode, "Do it."))
 
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in cells] == [1, 2, 3, 4, 5]
@@ -194,6 +186,16 @@ def test_a_full_context_is_trimmed_and_the_notepad_stays() -> None:
     assert episode.answer == "8"
     assert max(sizes) + 200 <= 2400
     assert any(later < earlier for earlier, later in itertools.pairwise(sizes))
+
+
+def test_an_output_of_more_tokens_than_was_thought_is_cut() -> None:
+    flood, submit = act("print('7' * 4000)"), act("submit_final_answer(1)")
+    with ChatServer(in_turn(flood, flood, submit), max_model_len=3000) as server:
+        episode = agent_of(server, tools=[], max_action_tokens=300).run("Print.")
+
+    assert episode.answer == "1"
+    assert "[cut: the context is full]" in observations(server)[-1]
+    assert len(server.requests) > 3
 
 
 def test_a_direct_answer_needs_no_kernel() -> None:
@@ -395,9 +397,13 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        assert second.wait(LIMIT_S)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=LIMIT_S)
+        try:
+            assert second.wait(LIMIT_S)
+            running.send_signal(signal.SIGINT)
+            _, errors = running.communicate(timeout=LIMIT_S)
+        finally:
+            running.kill()
+            running.communicate()
 
     assert (running.returncode, errors) == (130, b"")
     notebook = nbformat.read(tmp_path / "a.ipynb", as_version=4)
