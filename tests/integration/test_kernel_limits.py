@@ -3,7 +3,9 @@
 import asyncio
 import os
 import re
+import signal
 import textwrap
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -354,3 +356,76 @@ def test_nothing_of_a_dead_kernel_is_left(loop_runner, launcher):
         return len(set(os.listdir("/proc/self/fd")) - before)
 
     assert loop_runner.run(scenario()) <= 1
+
+
+@pytest.fixture
+def grouped(loop_runner, tmp_path):
+    """A launcher whose control groups are plain folders, so that we play the system's part."""
+    for folder in (tmp_path, tmp_path / f"lzero-{os.getpid()}"):
+        folder.mkdir(exist_ok=True)
+        (folder / "cgroup.controllers").write_text("memory pids")
+        (folder / "cgroup.subtree_control").write_text("memory pids")
+    made = make_launcher(Kernel(launcher="forked", **TIGHT, cgroup=str(tmp_path)))
+    loop_runner.run(made.start())
+    yield made, tmp_path / f"lzero-{os.getpid()}"
+    loop_runner.run(made.close())
+
+
+def test_a_kernel_lives_in_its_control_group_from_the_start(grouped, loop_runner):
+    launcher, groups = grouped
+
+    kernel = loop_runner.run(launcher.launch())
+    group = groups / kernel.kernel_id
+    pid = int((group / "cgroup.procs").read_text())
+    status = Path(f"/proc/{pid}/status").read_text()
+    loop_runner.run(kernel.close())
+
+    assert re.search(r"NSpid:.*\t2\n", status)
+    assert (group / "memory.max").read_text() == str(300 << 20)
+    assert (group / "pids.max").read_text() == "25"
+
+
+def test_a_kernel_that_the_system_kills_for_its_memory_is_named_so(grouped, loop_runner):
+    launcher, groups = grouped
+
+    async def scenario():
+        kernel = await launcher.launch()
+        group = groups / kernel.kernel_id
+        cell = asyncio.create_task(kernel.execute("import time; time.sleep(60)", timeout_s=70))
+        await asyncio.sleep(0)
+        (group / "memory.events").write_text("oom 1\noom_kill 2\n")
+        os.kill(int((group / "cgroup.procs").read_text()), signal.SIGKILL)
+        end = (await asyncio.gather(cell, return_exceptions=True))[0]
+        await kernel.close()
+        return end
+
+    end = loop_runner.run(scenario())
+    assert end.cause is DeathCause.MEMORY
+    assert "limit 300 (kernel.sandbox_memory_mib)" in str(end)
+
+
+def test_cpu_time_is_read_from_the_control_group(grouped, loop_runner):
+    launcher, groups = grouped
+
+    async def scenario():
+        kernel = await launcher.launch()
+        (groups / kernel.kernel_id / "cpu.stat").write_text("usage_usec 31000000\n")
+        with pytest.raises(KernelDied, match=r"used 31.0 s of CPU, limit 30") as it:
+            await kernel.execute("import time; time.sleep(60)", timeout_s=70)
+        await kernel.close()
+        return it.value.cause
+
+    assert loop_runner.run(scenario()) is DeathCause.CPU
+
+
+def test_a_folder_that_is_no_control_group_leaves_the_watchdog(loop_runner, tmp_path, caplog):
+    async def scenario():
+        made = make_launcher(Kernel(launcher="forked", **TIGHT, cgroup=str(tmp_path)))
+        await made.start()
+        try:
+            return (await (await made.launch()).execute("6 * 7", timeout_s=5)).output
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) == "42\n"
+    assert "the watchdog alone" in caplog.text

@@ -5,10 +5,11 @@ import math
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from actors.kernels.cgroup import CageLimits, Cages, NoCgroup
+from actors.kernels.cgroup import Cage, CageLimits, Cages, NoCgroup
 from actors.kernels.interface import DeathCause
 from actors.kernels.procfs import exact_memory_bytes, files_use, host_pid, tree_use
 from actors.kernels.watchdog import UseLimits, Watchdog, Watched
@@ -193,3 +194,42 @@ def test_a_missing_controller_is_named(tmp_path):
 
     with pytest.raises(NoCgroup, match="offers no controller memory"):
         Cages(folder, CageLimits(memory_mib=1, processes=1))
+
+
+@pytest.fixture
+def real_group():
+    """A control group of this machine, though without controllers."""
+    mounts = [
+        Path(line.split()[1])
+        for line in Path("/proc/self/mounts").read_text().splitlines()
+        if line.split()[2] == "cgroup2"
+    ]
+    folder = next((m for m in mounts if os.access(m, os.W_OK)), None)
+    if folder is None:
+        pytest.skip("no writable cgroup v2")
+    folder = folder / f"lzero-test-{os.getpid()}"
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made: {error}")
+    yield folder
+    if folder.exists():
+        folder.rmdir()
+
+
+def test_a_real_group_holds_a_process_and_goes_with_it(real_group):
+    cage = Cage(real_group)
+    spin = "import time\nwhile time.process_time() < 0.1: pass\nprint(flush=True)\ninput()"
+    command = [sys.executable, "-c", f"input()\n{spin}"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        cage.add([process.pid])
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        process.stdout.readline()
+
+        assert (real_group / "cgroup.procs").read_text() == f"{process.pid}\n"
+        assert cage.cpu_s() >= 0.09
+        process.kill()
+    cage.remove()
+
+    assert not real_group.exists()
