@@ -5,8 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from common.errors import LZeroError, RunFailed
-from launch.commands import (
+from launch.package_names import refuse_clashes
+
+refuse_clashes()  # before anything is imported that another package might hide
+
+from common.errors import LZeroError, RunFailed  # noqa: E402
+from launch.commands import (  # noqa: E402
     EXIT_INTERRUPTED,
     agent,
     doctor,

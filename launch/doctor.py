@@ -5,6 +5,7 @@ If another package hides one of ours, ``lzero`` itself may not start; then run
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -170,6 +171,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
 def doctor(config_file: Path | None, *, as_json: bool) -> int:
     """Examine this machine, print the report, and return the exit status: 0 if it can train."""
     console = Console(stderr=as_json, highlight=False)
+    logging.getLogger("actors.kernels").setLevel(logging.ERROR)  # the report says it better
     with Report(console) as report:
         diagnosis = examine(config_file, report)
     report.close(diagnosis)

@@ -141,7 +141,7 @@ def check_names(_config: Config) -> Iterator[Finding]:
     """Our package names mean this checkout, here and in another folder, and nobody shares one."""
     clashes = {clash.name: clash for clash in [*_clashes_in(Path.cwd()), *_clashes_in(Path("/"))]}
     for clash in clashes.values():
-        yield failure("package names", str(clash), "remove or rename it")
+        yield failure("package names", str(clash), clash.fix)
     if not clashes:
         yield fine("package names", f"actors, common, launch, learner are {HOME}")
     doubles = {

@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
@@ -26,7 +26,6 @@ _ALL: tuple[_Name, ...] = (*_CANDIDATES, "jupyter")
 _LEVELS = {"forked": "A-forked", "cold": "B-cold", "jupyter": "B-jupyter"}
 _CELL_TIMEOUT_S = 20.0
 _QUICK = tuple(probe for probe in PROBES if not probe.slow)
-_SURVIVED = tuple(probe for probe in _QUICK if not probe.lethal)
 _SHOWN = 3
 _SHOWN_PACKAGES = ("ipython", "numpy")
 
@@ -55,11 +54,17 @@ class Trial:
 
 @dataclass(slots=True)
 class SandboxChecks:
-    """Tries the launchers one after the other and judges them together."""
+    """Tries the launchers one after the other.
+
+    Attributes:
+        config: of the run.
+        say: told what is being tried.
+        probes: the attacks; where no run would take a launcher, only those its kernels survive.
+    """
 
     config: Config
     say: Callable[[str], None]
-    trials: list[Trial] = field(default_factory=list)
+    probes: Sequence[Probe] = _QUICK
 
     def check_runtime(self) -> Iterator[Finding]:
         """The kernels' own Python."""
@@ -79,7 +84,7 @@ class SandboxChecks:
         chosen = None
         for name in self._in_order():
             self.say(f"starting a sandbox at level {_LEVELS[name]}")
-            trial = self._try(name, _QUICK if chosen is None else _SURVIVED)
+            trial = self._try(name, whole_list=chosen is None)
             if chosen is None and not trial.problem and self._may_choose(name):
                 chosen = name
             yield from judge(trial, chosen=chosen == name)
@@ -103,7 +108,8 @@ class SandboxChecks:
             return warning("kernels", found, "cells will run without a sandbox (unsafe_no_sandbox)")
         return failure("kernels", found, "follow the fixes of the sandbox lines above")
 
-    def _try(self, name: _Name, probes: Sequence[Probe]) -> Trial:
+    def _try(self, name: _Name, *, whole_list: bool) -> Trial:
+        probes = [probe for probe in self.probes if whole_list or not probe.lethal]
         limits = dataclasses.replace(probe_limits(self.config.kernel), launcher=name)
         launcher = make_launcher(limits, Sandbox())
         with laid_out(limits) as bait:
@@ -158,8 +164,8 @@ def judge(trial: Trial, *, chosen: bool) -> Iterator[Finding]:
 
 
 _ADVICE = {
-    "forked": "runs take B-cold instead, which starts kernels ten times slower",
-    "cold": "needed only where A-forked cannot start",
+    "forked": "do what it says; without it runs take B-cold, which starts kernels more slowly",
+    "cold": "needed only where A-forked cannot be used",
     "jupyter": "needed only for kernel.launcher = 'jupyter'",
 }
 

@@ -14,19 +14,18 @@ HOME = Path(__file__).resolve().parents[1]
 """The folder that our packages lie in."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Clash:
     """A name of ours that means something else."""
 
     name: str
     place: str
 
+    fix = "remove or rename it, or use another environment"
+
     def __str__(self) -> str:
-        """What is wrong and what to do."""
-        return (
-            f"package '{self.name}' is {self.place}, not {HOME / self.name}; remove or rename it, "
-            "or use another environment"
-        )
+        """What is wrong."""
+        return f"package '{self.name}' is {self.place}, not {HOME / self.name}"
 
 
 def find_clashes(path: list[str] | None = None) -> list[Clash]:
@@ -42,6 +41,16 @@ def find_clashes(path: list[str] | None = None) -> list[Clash]:
         if place is None or Path(place).resolve() != HOME / name:
             clashes.append(Clash(name, place or "nowhere to be found"))
     return clashes
+
+
+def refuse_clashes() -> None:
+    """End the program, with one line, if one of our names means something else.
+
+    Call it before anything of ``common``, ``actors`` or ``learner`` is imported.
+    """
+    if clashes := find_clashes():
+        lines = [f"lzero: {clash}; {clash.fix}" for clash in clashes]
+        sys.exit("\n".join(lines))
 
 
 def _place_of(found: ModuleSpec | None) -> str | None:
