@@ -27,6 +27,7 @@ from actors.kernels.transcript import Transcript, cut_text
 from actors.kernels.wardens import Wardens
 from actors.kernels.watchdog import Watched, memory_reason
 from common.config import Kernel as KernelConfig
+from common.errors import KernelError
 
 LEVEL = "B-jupyter"
 OBSERVED_KERNEL = "actors.kernels.sandboxed.observed.ObservedKernel"
@@ -120,6 +121,11 @@ class JupyterKernel:
         if name != name.strip() or name in ("", ".", "..") or set(name) & {"/", "\0"}:
             raise ValueError(f"a file for a kernel needs a plain name, got {name!r}")
         self._check_alive()
+        language = getattr(self._manager.kernel_spec, "language", "")
+        if language != "python":
+            raise KernelError(
+                f"kernel {self.kernel_id} takes no files: its language is {language}, not Python"
+            )
         for start in range(0, max(len(data), 1), _FILE_PIECE_BYTES):
             piece = base64.b64encode(data[start : start + _FILE_PIECE_BYTES])
             problem = await self._run_silent(f"put_piece({name!r}, {piece!r}, {start > 0})")
