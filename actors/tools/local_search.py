@@ -1,6 +1,7 @@
 """The ``search`` tool over local corpora, and its control that finds nothing."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from common.messages import Task
 SMALL_INDEX_BYTES = 16 << 20
 """An index up to this size answers in well under a millisecond: not worth a thread."""
 
+READERS = min(4, os.cpu_count() or 1)
+"""Connections to each larger index: queries that run at once."""
+
 
 class LocalSearch(FunctionTool):
     """``search`` in the corpus that the task names, an index of ``lzero index``."""
@@ -22,8 +26,8 @@ class LocalSearch(FunctionTool):
         self._search = search
         self._paths = {name: Path(path) for name, path in corpora.items() if path}
         self._names = tuple(corpora)
-        self._indexes: dict[str, SearchIndex] = {}
-        self._is_small: dict[str, bool] = {}
+        self._small: dict[str, SearchIndex] = {}
+        self._large: dict[str, asyncio.Queue[SearchIndex]] = {}
 
     async def search(self, query: str, task: Task) -> str:
         """Search for pages that hold the words of the query; gives their text, best page first.
@@ -35,12 +39,11 @@ class LocalSearch(FunctionTool):
                 f"task '{task.task_id}' names the corpus '{task.corpus}'; "
                 f"there are: {', '.join(self._names)}"
             )
-        if task.corpus not in self._indexes:
-            return NO_RESULTS
-        index = self._indexes[task.corpus]
-        if self._is_small[task.corpus]:
-            return index.search(str(query))
-        return await asyncio.to_thread(index.search, str(query))
+        if task.corpus in self._small:
+            return self._small[task.corpus].search(str(query))
+        if task.corpus in self._large:
+            return await self._in_thread(self._large[task.corpus], str(query))
+        return NO_RESULTS
 
     async def start(self) -> None:
         """Open the indexes.
@@ -49,19 +52,38 @@ class LocalSearch(FunctionTool):
             InputError: one is missing or not an index.
         """
         for name, path in self._paths.items():
-            self._indexes[name] = SearchIndex(
-                path,
-                match=self._search.match,
-                results=self._search.results,
-                max_characters=self._search.max_characters,
-            )
-            self._is_small[name] = path.stat().st_size <= SMALL_INDEX_BYTES
+            first = self._open(path)
+            if path.stat().st_size <= SMALL_INDEX_BYTES:
+                self._small[name] = first
+                continue
+            self._large[name] = asyncio.Queue()
+            for reader in (first, *(self._open(path) for _ in range(READERS - 1))):
+                self._large[name].put_nowait(reader)
 
     async def close(self) -> None:
         """Close the indexes."""
-        for index in self._indexes.values():
+        for index in self._small.values():
             index.close()
-        self._indexes.clear()
+        for readers in self._large.values():
+            while not readers.empty():
+                readers.get_nowait().close()
+        self._small.clear()
+        self._large.clear()
+
+    async def _in_thread(self, readers: "asyncio.Queue[SearchIndex]", query: str) -> str:
+        index = await readers.get()
+        try:
+            return await asyncio.to_thread(index.search, query)
+        finally:
+            readers.put_nowait(index)
+
+    def _open(self, path: Path) -> SearchIndex:
+        return SearchIndex(
+            path,
+            match=self._search.match,
+            results=self._search.results,
+            max_characters=self._search.max_characters,
+        )
 
 
 class DisabledSearch(FunctionTool):

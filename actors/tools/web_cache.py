@@ -43,11 +43,11 @@ class ResponseCache:
         """
         path = self.path(request)
         try:
-            text = path.read_text(encoding="utf-8")
+            data = path.read_bytes()
         except FileNotFoundError:
             return None
         try:
-            return _response(json.loads(text)["response"])
+            return _response(json.loads(data.decode("utf-8"))["response"])
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"cache entry '{path}' is damaged ({error}); delete it") from error
 
