@@ -242,6 +242,7 @@ def test_a_flood_of_output_costs_the_host_no_memory(notebook):
     assert memory.highest < 8
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("notebook", "flood"),
     [

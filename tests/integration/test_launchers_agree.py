@@ -50,8 +50,12 @@ def read_cells():
 
 
 GROUPS = read_cells()
-EVERY_CELL = [(group, number) for group, cells in GROUPS.items() for number in range(len(cells))]
-NAMES = [f"{group}: {GROUPS[group][number].name}" for group, number in EVERY_CELL]
+LONG_GROUPS = {"interrupts": pytest.mark.nightly}
+EVERY_CELL = [
+    pytest.param(name, number, id=f"{name}: {cell.name}", marks=LONG_GROUPS.get(name, ()))
+    for name, cells in GROUPS.items()
+    for number, cell in enumerate(cells)
+]
 
 
 def observation(result, cell):
@@ -119,10 +123,10 @@ def launched():
 
 def test_there_are_at_least_200_cells():
     assert len(EVERY_CELL) >= 200
-    assert len(set(NAMES)) == len(NAMES)
+    assert len({cell.id for cell in EVERY_CELL}) == len(EVERY_CELL)
 
 
-@pytest.mark.parametrize(("group", "number"), EVERY_CELL, ids=NAMES)
+@pytest.mark.parametrize(("group", "number"), EVERY_CELL)
 def test_a_cell_is_observed_alike(launched, group, number):
     seen = launched.group(group)
 
