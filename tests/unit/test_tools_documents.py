@@ -222,7 +222,7 @@ def test_a_document_that_takes_too_long_ends_its_child_and_nothing_else() -> Non
 
     text, seconds = run(both())
     assert text == "next"
-    assert seconds < 6
+    assert seconds < 15
     assert not psutil.Process().children()
 
 
