@@ -22,8 +22,9 @@ _KERNEL_NAME = "Python (L-Zero sandbox)"
 _DIED = CellError(name="KernelDied", value="the kernel died in this cell", traceback="")
 
 
-def save_notebook(transcript: Transcript, path: Path) -> None:
+def save_notebook(transcript: Transcript, path: Path | str) -> None:
     """Write ``transcript`` as a notebook of format 4; it is checked against the format's schema."""
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     text: str = nbformat.writes(make_notebook(transcript))
     path.write_bytes(text.encode("utf-8", "replace") + b"\n")
