@@ -102,6 +102,7 @@ class PipedKernel:
     ) -> CellResult:
         """Run one cell; see ``interface.Kernel``."""
         self._watch()
+        self._wardens.watchdog.rouse(self.kernel_id)
         return await self.session.execute(code, timeout_s, output_bytes)
 
     async def put_file(self, name: str, data: bytes) -> None:

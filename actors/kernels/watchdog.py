@@ -20,6 +20,8 @@ from actors.kernels.procfs import FilesUse, exact_memory_bytes, files_use, tree_
 _LOGGER = logging.getLogger(__name__)
 _PERIOD_S = 0.25
 _SLICE = 8
+_REST = 3
+"""Scans that leave a kernel out which used no CPU time since the last one."""
 _EXACT_DUTY = 0.1
 """Share of the time that exact measurements may take."""
 _MEBIBYTE = 1 << 20
@@ -59,6 +61,8 @@ class Watchdog:
         """Start watching with the first kernel."""
         self._limits = limits
         self._watched: dict[str, Watched] = {}
+        self._cpu_s: dict[str, float] = {}
+        self._resting: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
         self._exact_from = -math.inf
 
@@ -68,13 +72,19 @@ class Watchdog:
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def rouse(self, name: str) -> None:
+        """A cell of this kernel starts: look at it with the next scan."""
+        self._resting.pop(name, None)
+
     def forget(self, name: str) -> None:
         """Watch it no longer."""
-        self._watched.pop(name, None)
+        for known in (self._watched, self._cpu_s, self._resting):
+            known.pop(name, None)
 
     async def close(self) -> None:
         """Forget all; returns when nothing runs any more."""
-        self._watched.clear()
+        for name in list(self._watched):
+            self.forget(name)
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -86,12 +96,20 @@ class Watchdog:
         for number, kernel in enumerate(list(self._watched.values())):
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
+            if self._rests(kernel.name):
+                continue
             if kernel.cage is not None:
                 self._judge_cpu(kernel, kernel.cage.cpu_s())
             elif (pids := self._look(kernel)) is not None:
                 suspects.append((kernel, pids))
         if suspects and time.monotonic() >= self._exact_from:
             await self._confirm(suspects)
+
+    def _rests(self, name: str) -> bool:
+        left = self._resting.get(name, 0)
+        if left:
+            self._resting[name] = left - 1
+        return left > 0
 
     async def _run(self) -> None:
         while self._watched:
@@ -116,6 +134,9 @@ class Watchdog:
         return use.pids if max(use.resident_bytes, use.grown_bytes) > most else None
 
     def _judge_cpu(self, kernel: Watched, used_s: float) -> None:
+        if used_s == self._cpu_s.get(kernel.name):
+            self._resting[kernel.name] = _REST
+        self._cpu_s[kernel.name] = used_s
         if used_s > self._limits.cpu_s:
             kernel.end(
                 f"it used {used_s:.1f} s of CPU, limit {self._limits.cpu_s:g} (kernel.cpu_s)",

@@ -124,6 +124,29 @@ def test_cpu_time_ends_a_kernel(holder):
     assert "s of CPU, limit 0.1 (kernel.cpu_s)" in reason
 
 
+def test_a_kernel_that_idles_is_looked_at_less_often_until_it_runs_a_cell():
+    class CountingCage:
+        looks = 0
+
+        def cpu_s(self):
+            self.looks += 1
+            return 1.0
+
+    async def scenario():
+        cage, seen = CountingCage(), []
+        watchdog = Watchdog(UseLimits(memory_mib=math.inf, cpu_s=math.inf, files=math.inf))
+        watchdog.watch(Watched(name="idle", pid=-1, end=lambda *_: None, cage=cage))
+        for number in range(11):
+            if number == 7:
+                watchdog.rouse("idle")
+            await watchdog.scan()
+            seen.append(cage.looks)
+        await watchdog.close()
+        return seen
+
+    assert asyncio.run(scenario()) == [1, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4]
+
+
 def test_the_watchdog_rests_when_there_is_nobody_left():
     async def scenario():
         watchdog = Watchdog(UseLimits(memory_mib=1, cpu_s=1, files=1))
