@@ -13,7 +13,7 @@ from actors.kernels.launchers import make_launcher
 from common.config import Kernel
 
 pytestmark = pytest.mark.sandbox
-LAUNCHERS = ("forked", "jupyter")
+LAUNCHERS = ("forked", "cold", "jupyter")
 CELLS_FILE = Path(__file__).resolve().parents[1] / "data" / "launcher_cells.txt"
 ADDRESS = re.compile(r"0x[0-9a-f]{6,}")
 UNSTABLE_COUNT = re.compile(r"\[\d+ bytes of output dropped\]")
@@ -130,7 +130,8 @@ def test_there_are_at_least_200_cells():
 def test_a_cell_is_observed_alike(launched, group, number):
     seen = launched.group(group)
 
-    assert seen["jupyter"][number] == seen["forked"][number]
+    for launcher in LAUNCHERS[1:]:
+        assert seen[launcher][number] == seen["forked"][number], launcher
     assert "output" in seen["forked"][number]
 
 
@@ -147,5 +148,5 @@ def test_a_kernel_that_kills_itself_is_reported_alike(launched, code):
 
     ends = {kind: launched.runner.run(run(made)) for kind, made in launched.launchers.items()}
 
-    assert ends["jupyter"] == ends["forked"]
+    assert ends["cold"] == ends["jupyter"] == ends["forked"]
     assert ends["forked"][1].startswith("its process ")

@@ -8,7 +8,6 @@ host nothing, and the observation does not depend on which launcher ran the cell
 
 import asyncio
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -28,7 +27,6 @@ OBSERVATION = "observation"
 _DEFAULT_LIMIT = 1 << 16
 _OUTPUT_FD = 200
 _VARIABLES_ADDED = ("MPLBACKEND", "PYDEVD_USE_FRAME_EVAL")
-_PROFILE = os.path.expanduser("~/.ipython")
 
 
 class ObservedShell(NotebookShell):
@@ -67,7 +65,6 @@ class ObservedKernel(IPythonKernel):  # type: ignore[misc]
         os.register_at_fork(after_in_child=use_plain_streams)
         for name in _VARIABLES_ADDED:
             os.environ.pop(name, None)
-        shutil.rmtree(_PROFILE, ignore_errors=True)
         self._interrupts.install()
         self.io_loop.add_callback(asyncio.set_event_loop_policy, None)
 

@@ -1,6 +1,7 @@
 """An IPython shell whose results and tracebacks go to a ``Capture``."""
 
 import asyncio
+import shutil
 import sys
 import warnings
 from collections.abc import Coroutine
@@ -17,6 +18,7 @@ from traitlets.config import Config
 from actors.kernels.sandboxed.capture import Capture
 from actors.kernels.sandboxed.tracebacks import format_traceback
 
+_OWN_IPYTHON_FOLDER = "/workspace/.ipython"
 CAPTURE = Capture()
 """Output of the running cell; one per process, like ``sys.stdout``."""
 
@@ -148,6 +150,8 @@ def prepare(shell: NotebookShell) -> None:
     """Finish a new shell; its process is the same for cells whatever launcher started it."""
     shell.loop_runner = CellLoop()
     shell.system = shell.system_raw
+    if shell.ipython_dir == _OWN_IPYTHON_FOLDER:
+        shutil.rmtree(_OWN_IPYTHON_FOLDER, ignore_errors=True)
     sys.argv[:] = [""]
     sys.path[:] = ["", *(folder for folder in sys.path if folder)]
     warnings.filterwarnings("ignore", message="To exit: use")
