@@ -80,7 +80,12 @@ class DocumentReader:
             if worker.returncode is None:
                 return worker
             await _end(worker)
-        return await _begin(self._memory_mib)
+        starting = asyncio.ensure_future(_begin(self._memory_mib))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:  # asyncio loses a child that is given up while it starts
+            await _end(await starting)
+            raise
 
     async def _ask(self, frame: bytes) -> str:
         worker = await self._worker()
