@@ -127,6 +127,10 @@ def advice(text: str) -> str:
 
 _FIXES = (
     (
+        "clone into new namespaces",
+        'User namespaces cannot be nested here; kernel.launcher = "cold" (level B) does without',
+    ),
+    (
         "max_*_namespaces",
         "User namespaces are switched off; allow them: sysctl user.max_user_namespaces=15000",
     ),

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 
+from actors.kernels.bubblewrap import advice
 from actors.kernels.cold import ColdLauncher
 from actors.kernels.forked import ForkedLauncher
 from actors.kernels.interface import Kernel, KernelDied, Launcher
@@ -56,16 +57,14 @@ class ChosenLauncher:
         return self._chosen.level
 
     async def start(self) -> None:
-        """Start the first candidate that can be started.
-
-        Where there are several, one is only taken if it can launch a kernel.
+        """Start the first candidate that can be started, and can launch a kernel.
 
         Raises:
             EnvironmentFault: none can, or those that can are below ``sandbox.minimum_level``.
         """
         problems = []
         for name, launcher in self._candidates.items():
-            problem = self._too_low(name, launcher.level) or await self._try(launcher)
+            problem = self._too_low(name, launcher.level) or await _try(name, launcher)
             if problem is None:
                 self._choose(name, launcher)
                 return
@@ -98,16 +97,20 @@ class ChosenLauncher:
             f'{minimum}; set kernel.launcher = "forked" or sandbox.minimum_level = "{level[0]}"'
         )
 
-    async def _try(self, launcher: Launcher) -> str | None:
-        """Start it; what went wrong, or None."""
-        try:
-            await launcher.start()
-            if len(self._candidates) > 1:
-                await (await launcher.launch()).close()
-        except (EnvironmentFault, KernelDied) as error:
-            await launcher.close()
-            return str(error)
-        except BaseException:
-            await launcher.close()
-            raise
-        return None
+
+async def _try(name: str, launcher: Launcher) -> str | None:
+    """Start it and, where that is quick, a kernel; what went wrong, or None."""
+    try:
+        await launcher.start()
+        if name != "jupyter":
+            await (await launcher.launch()).close()
+    except EnvironmentFault as fault:
+        await launcher.close()
+        return str(fault)
+    except KernelDied as death:
+        await launcher.close()
+        return f"{death}. {advice(str(death))}"
+    except BaseException:
+        await launcher.close()
+        raise
+    return None

@@ -10,6 +10,7 @@ from actors.kernels.interface import ToolError, ToolHandler
 _USUAL = (ValueError, TypeError, KeyError, TimeoutError, PermissionError)
 _MOST_AT_ONCE = 64
 _LONGEST_TEXT = 4000
+_LARGEST_RESULT_BYTES = 4 << 20
 
 
 class Toolbox:
@@ -47,6 +48,11 @@ class Toolbox:
         try:
             value = await handler(call.name, call.arguments, call.keywords)
             frame = encode(["ret", call.number, value])
+            if len(frame) > _LARGEST_RESULT_BYTES:
+                raise ToolError(
+                    f"the result of {call.name}() has {len(frame):,} bytes, "
+                    f"more than {_LARGEST_RESULT_BYTES:,}"
+                )
         except Exception as error:
             frame = _failure(call.number, error)
         self._send(frame)

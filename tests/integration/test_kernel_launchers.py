@@ -163,6 +163,12 @@ def test_the_unsafe_switch_changes_nothing_where_a_sandbox_starts():
     assert asyncio.run(scenario()) == "A-forked"
 
 
+def test_forked_kernels_are_refused_at_the_start_where_they_cannot_run():
+    found, _ = outcome(NESTED_NAMESPACE, {"launcher": "forked"})
+
+    assert 'kernel.launcher = "cold" (level B) does without' in found["fault"]
+
+
 @pytest.mark.parametrize("name", ["cold", "jupyter"])
 def test_launchers_below_the_minimum_level_are_refused(name):
     launcher = make_launcher(Kernel(launcher=name), Sandbox(minimum_level="A"))

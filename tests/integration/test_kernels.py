@@ -411,6 +411,22 @@ def test_wrong_arguments_are_refused_before_anything_leaves_the_sandbox(notebook
     assert called == ["search"]
 
 
+def test_results_that_are_too_large_or_cannot_be_sent_are_errors_in_the_cell(notebook):
+    async def handler(name, arguments, keywords):
+        if arguments[0] == "text":
+            raise ValueError("lone surrogate: \ud800")
+        return {"large": b"x" * (5 << 20), "odd": object(), "fine": b"x" * (3 << 20)}[arguments[0]]
+
+    notebook.bind(["get"], handler)
+
+    large = notebook.run("get('large')")
+    assert large.error_name == "ToolError"
+    assert "has 5,242,8" in large.output
+    assert notebook.run("get('odd')").error_name == "TypeError"
+    assert "lone surrogate: ?" in notebook.run("get('text')").output
+    assert notebook.value("len(get('fine'))") == str(3 << 20)
+
+
 def test_threads_can_call_tools_at_once(notebook):
     notebook.bind(["slow"], echo)
     code = """
