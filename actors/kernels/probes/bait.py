@@ -89,6 +89,7 @@ def laid_out(limits: Kernel, *, victim_pid: int = 0) -> Iterator[Bait]:
             workspace_mib=limits.workspace_mib,
             inodes=limits.inodes,
             open_files=_OPEN_FILES,
+            cpu_s=limits.cpu_s,
         )
         yield Bait(target, secret, listeners, _read_settings())
 

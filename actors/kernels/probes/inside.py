@@ -48,7 +48,8 @@ class Target:
         victim_pid: the sibling kernel, as the host sees it.
         shared_memory: key of a System V segment of the host.
         settings: files below /proc/sys that hold a number.
-        processes, memory_mib, sandbox_memory_mib, workspace_mib, inodes, open_files: its limits.
+        processes, memory_mib, sandbox_memory_mib, workspace_mib, inodes, open_files,
+            cpu_s: its limits.
     """
 
     token: str
@@ -71,6 +72,7 @@ class Target:
     workspace_mib: int
     inodes: int
     open_files: int
+    cpu_s: float
 
 
 def system_call(name: str, *arguments: int | bytes | ctypes.Array[ctypes.c_char] | None) -> int:

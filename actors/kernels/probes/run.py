@@ -49,7 +49,7 @@ def probe_limits(config: KernelConfig) -> KernelConfig:
         workspace_mib=16,
         inodes=2048,
         processes=48,
-        cpu_s=20.0,
+        cpu_s=12.0,
         output_bytes=1 << 16,
     )
 
