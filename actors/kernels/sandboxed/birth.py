@@ -3,7 +3,6 @@
 import fcntl
 import gc
 import os
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -48,7 +47,6 @@ def become_init(
     """
     pid = os.fork()
     if pid:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
         kernel = os.pidfd_open(pid)
         socket.send_fds(notify, [b"kernel"], [kernel])
         _keep_only(connection)

@@ -179,6 +179,7 @@ def reap_until(kernel: int, last_word: Callable[[int], None] | None = None) -> N
         last_word: called with the kernel's exit code, or minus the signal that killed it. Without
             it all descriptors are closed.
     """
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that it is without effect from inside
     if last_word is None:
         close_from(0)
     while True:
