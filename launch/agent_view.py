@@ -79,6 +79,8 @@ class LiveView:
             self._begin(step)
         self._end()
         if self._direct:
+            if thoughts := _apart(text):
+                self._console.print(_thoughts(thoughts))
             return
         if code is None:
             self._console.print(Text(visible(text), style="yellow"))
@@ -155,6 +157,8 @@ class PlainView:
     def on_action(self, step: int, text: str, code: str | None) -> None:
         """Write the action."""
         if self._direct:
+            if thoughts := _apart(text):
+                self._write(f"[{step + 1}] think", thoughts)
             return
         action = parse_action(text)
         if code is None or action is None:
@@ -196,6 +200,12 @@ def make_view(console: Console, *, direct: bool = False) -> AgentView:
     """The view that fits the console; ``direct``: there will be no cells."""
     kind = LiveView if console.is_terminal else PlainView
     return kind(console, direct=direct)
+
+
+def _apart(text: str) -> str:
+    """The thoughts before a direct answer; empty for none."""
+    thoughts, tag, _ = text.partition("</think>")
+    return thoughts.replace("<think>", "").strip() if tag else ""
 
 
 def _thoughts(text: str) -> Text:

@@ -11,44 +11,25 @@ kernels die with the thread that started them, so this works in the main thread 
 """
 
 import asyncio
-import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
-from actors.agent.chat_client import ChatClient
-from actors.agent.chat_conversation import ChatConversation
 from actors.agent.events import Episode, EpisodeListener
-from actors.agent.loop import AgentLoop
-from actors.agent.prompt import SHIPPED, load_template
+from actors.agent.prompt import SHIPPED
+from actors.agent.running import RunningAgent, ServerAddress, running_agent
 from actors.agent.stand_alone import (
     GivenTool,
     make_task,
     sort_tools,
     stand_alone_config,
     with_corpus,
-    with_limits_of,
     with_options,
 )
 from actors.agent.stream import Event, stream_events
-from actors.kernels.launchers import make_launcher
-from actors.kernels.pool import KernelPool
-from actors.wiring import started_tools
 from common.config import Config
-from common.errors import EnvironmentFault
 from common.messages import Task
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Running:
-    """What an open agent holds."""
-
-    client: ChatClient
-    loop: AgentLoop
-    config: Config
-    stack: AsyncExitStack
 
 
 class NotebookAgent:
@@ -66,7 +47,7 @@ class NotebookAgent:
         api_key: str = "",
         tools: Sequence[GivenTool] | None = None,
         corpus: str | Path = "",
-        mode: str | None = None,
+        mode: Literal["agent", "direct"] | None = None,
         system_prompt: str | None = None,
         max_steps: int | None = None,
         max_action_tokens: int | None = None,
@@ -108,8 +89,9 @@ class NotebookAgent:
             max_action_tokens=max_action_tokens,
             temperature=temperature,
         )
-        self._server = {"base_url": base_url, "model": model, "api_key": api_key}
-        self._running: _Running | None = None
+        self._address = ServerAddress(base_url=base_url, model=model, api_key=api_key)
+        self._stack = AsyncExitStack()
+        self._running: RunningAgent | None = None
         self._users = 0
         self._gate = asyncio.Lock()
         self._runner: asyncio.Runner | None = None
@@ -167,7 +149,9 @@ class NotebookAgent:
         """Start what tasks need, unless it is started already."""
         async with self._gate:
             if self._running is None:
-                self._running = await self._start()
+                self._running = await self._stack.enter_async_context(
+                    running_agent(self._config, self._address, self._own_tools)
+                )
             self._users += 1
         return self
 
@@ -175,9 +159,9 @@ class NotebookAgent:
         """End everything that was started, when nobody uses it any more."""
         async with self._gate:
             self._users -= 1
-            if self._users == 0 and self._running is not None:
-                running, self._running = self._running, None
-                await running.stack.aclose()
+            if self._users == 0:
+                self._running = None
+                await self._stack.aclose()
 
     def __enter__(self) -> Self:
         """As ``async with``, on an event loop of its own."""
@@ -205,65 +189,14 @@ class NotebookAgent:
             self._runner.close()
             self._runner = None
 
-    async def _start(self) -> _Running:
-        """Connect to the server first: it is what most often is not there."""
-        server = self._config.policy_server
-        client = ChatClient(
-            **self._server, timeout_s=server.request_timeout_s, attempts=server.request_attempts
-        )
-        async with AsyncExitStack() as stack:
-            stack.push_async_callback(client.close)
-            config = with_limits_of(self._config, await client.describe())
-            tools = await stack.enter_async_context(started_tools(self._without_own(config)))
-            for name, tool in self._own_tools.items():
-                stack.push_async_callback(tool.close)
-                await tool.start()
-                tools[name] = tool
-            kernels = None
-            if config.agent.mode == "agent":
-                _require_main_thread()
-                launcher = make_launcher(config.kernel, config.sandbox)
-                kernels = KernelPool(launcher, idle=config.kernel.idle)
-                stack.push_async_callback(kernels.close)
-                await kernels.start()
-            loop = AgentLoop(
-                agent=config.agent,
-                kernels=kernels,
-                tools=tools,
-                prompt=load_template(config.agent.system_prompt),
-                cell_timeout_s=config.kernel.cell_timeout_s,
-                output_bytes=config.kernel.output_bytes,
-            )
-            return _Running(client=client, loop=loop, config=config, stack=stack.pop_all())
-
     async def _once(self, task: Task, listener: EpisodeListener | None) -> Episode:
         async with self:
             return await self._episode(task, listener)
 
     async def _episode(self, task: Task, listener: EpisodeListener | None) -> Episode:
-        running = self._running
-        if running is None:
+        if self._running is None:
             raise RuntimeError("this agent was closed")
-        conversation = ChatConversation(
-            running.client,
-            limit=running.config.model.max_context,
-            temperature=running.config.agent.temperature,
-            direct=running.config.agent.mode == "direct",
-        )
-        return await running.loop.run(task, conversation, listener)
-
-    def _without_own(self, config: Config) -> Config:
-        names = tuple(name for name in config.agent.tools if name not in self._own_tools)
-        return with_options(config, tools=names)
-
-
-def _require_main_thread() -> None:
-    if threading.current_thread() is not threading.main_thread():
-        raise EnvironmentFault(
-            "the notebook's kernels must be started from the main thread, got thread "
-            f"{threading.current_thread().name!r}: the system kills them when the thread that "
-            "started them ends; run the agent in the main thread or in a process of its own"
-        )
+        return await self._running.run(task, listener)
 
 
 def _require_no_event_loop() -> None:

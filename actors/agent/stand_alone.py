@@ -2,13 +2,14 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from actors.agent.chat_client import ServedModel
 from actors.tools.tool import FunctionTool, Tool
 from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
+from common.config_file import config_from_tables
 from common.errors import ConfigError, InputError
 from common.messages import Task
 
@@ -52,13 +53,11 @@ def with_options(config: Config, **options: Any) -> Config:
     """``config`` with keys of its section ``agent`` replaced; None leaves a key as it is.
 
     Raises:
-        ConfigError: a value is out of range.
+        ConfigError: a value is of the wrong kind or out of range.
     """
-    given = {name: value for name, value in options.items() if value is not None}
-    try:
-        return replace(config, agent=replace(config.agent, **given))
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    tables = asdict(config)
+    tables["agent"] |= {name: value for name, value in options.items() if value is not None}
+    return config_from_tables(tables, where="NotebookAgent")
 
 
 def with_corpus(config: Config, corpus: str | Path) -> Config:

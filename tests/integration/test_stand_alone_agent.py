@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -22,6 +23,7 @@ from actors.agent.notebook_agent import NotebookAgent
 from actors.agent.stand_alone import stand_alone_config
 from actors.agent.stream import ActionPiece, ActionTaken, Event, Finished, StepDone
 from actors.tools.search import build_index
+from common.config import Mcp, McpServer
 from common.errors import ConfigError, EnvironmentFault, InputError
 from common.messages import Outcome
 from launch.notebooks import make_notebook
@@ -134,6 +136,20 @@ def test_plain_functions_are_tools() -> None:
     prompt = server.requests[0]["messages"][0]["content"]
     assert "double(number: int, *, times: int = 1) -> int\n    Double a number." in prompt
     assert "notepad" not in prompt
+
+
+def test_tools_of_an_mcp_server_serve_task_after_task() -> None:
+    config = stand_alone_config()
+    fake = McpServer(command=(sys.executable, str(Path(__file__).with_name("mcp_fake_server.py"))))
+    config = replace(config, mcp=Mcp(servers={"fake": fake}))
+    with (
+        ChatServer(replies(act("submit_final_answer(fake.add(40))"))) as server,
+        agent_of(server, config=config, tools=["mcp.fake"]) as agent,
+    ):
+        answers = [agent.run("What is 40 and 2?").answer for _ in range(2)]
+
+    assert answers == ["42", "42"]
+    assert "fake.add(" in server.requests[0]["messages"][0]["content"]
 
 
 def test_files_and_a_corpus_are_there_in_the_notebook(tmp_path: Path) -> None:
@@ -304,6 +320,7 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
         (lambda s: agent_of(s).run("x", files=["/nope"]), InputError, "/nope does not exist"),
         (lambda s: agent_of(s, tools=["seek"]).run("x"), ConfigError, "unknown tool 'seek'"),
         (lambda s: agent_of(s, tools=[lambda *a: a]), ConfigError, r"cannot be a tool: .*\*a"),
+        (lambda s: agent_of(s, mode="x"), ConfigError, "mode must be one of 'agent', 'direct'"),
         (lambda s: agent_of(s, max_steps=0), ConfigError, "max_steps must be at least 1"),
         (lambda s: agent_of(s, system_prompt="/no").run("x"), ConfigError, "no template '/no'"),
     ],
