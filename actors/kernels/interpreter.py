@@ -44,7 +44,8 @@ def _copy_interpreter(prefix: Path) -> Path:
     (prefix / "bin").mkdir()
     python = prefix / "bin" / _VERSION
     shutil.copy(Path(sys._base_executable).resolve(), python)  # type: ignore[attr-defined]
-    (prefix / "bin" / "python3").symlink_to(_VERSION)
+    for name in ("python3", "python"):
+        (prefix / "bin" / name).symlink_to(_VERSION)
     library = Path(sysconfig.get_path("stdlib"))
     shutil.copytree(library, prefix / "lib" / _VERSION, symlinks=True, ignore=_LEFT_OUT)
     for shared in (base / "lib").glob("lib*.so*"):

@@ -26,7 +26,7 @@ _REPOSITORY = Path(__file__).resolve().parents[2]
 _LOCK = _REPOSITORY / "requirements" / "kernel.lock"
 _SOURCES = Path(__file__).resolve().parent / "sandboxed"
 _READY = "ready"
-_LAYOUT = "2"
+_LAYOUT = "3"
 """Raise when the way the runtime is put together changes."""
 
 
