@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import os
+import weakref
 
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.interface import DeathCause, KernelDied
@@ -30,6 +31,7 @@ class ForkedLauncher:
         self._zygote: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
         self._numbers = itertools.count(1)
+        self._kernels = weakref.WeakSet[PipedKernel]()
         self._closed = False
 
     async def start(self) -> None:
@@ -61,6 +63,7 @@ class ForkedLauncher:
             self._wardens,
             Ground(level=self.level, launcher_lives=lambda: zygote.alive),
         )
+        self._kernels.add(kernel)
         try:
             await kernel.connect()
         except BaseException:
@@ -75,6 +78,7 @@ class ForkedLauncher:
             zygote, self._zygote = self._zygote, None
         if zygote is not None:
             await zygote.close()
+        await asyncio.gather(*(kernel.close() for kernel in list(self._kernels)))
         await self._wardens.close()
 
     async def _running_zygote(self) -> ZygoteProcess:

@@ -16,6 +16,8 @@ from actors.kernels.wardens import Wardens
 from actors.kernels.watchdog import Watched, memory_reason
 from common.config import Kernel as KernelConfig
 
+_INSIST_AFTER_S = 1.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Handles:
@@ -117,6 +119,8 @@ class PipedKernel:
         """Kill the sandbox; returns when it is gone."""
         self.session.fail("it was closed", DeathCause.CLOSED)
         self._kill()
+        if self._ground.kill_signal is not signal.SIGKILL:
+            await self._insist()
         await self._gone.wait()
         clean_up, self._clean_up = self._clean_up, None
         if clean_up is not None:
@@ -137,6 +141,12 @@ class PipedKernel:
                 private_files=self._ground.private_files,
             )
         )
+
+    async def _insist(self) -> None:
+        """Kill a pid 1 that does not end when it is asked to, as one that a cell stopped."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), _INSIST_AFTER_S)
+        self._signal(self._handles.init, signal.SIGKILL)
 
     def _interrupt(self) -> None:
         self._signal(self._handles.kernel, signal.SIGINT)

@@ -177,6 +177,20 @@ def test_launchers_below_the_minimum_level_are_refused(name):
         asyncio.run(launcher.start())
 
 
+def test_plain_processes_that_stop_their_init_are_killed_all_the_same():
+    async def scenario():
+        launcher = UnsandboxedLauncher(Kernel(preload_numpy=False))
+        await launcher.start()
+        kernel = await launcher.launch()
+        await kernel.execute(
+            "import os, signal; os.kill(os.getppid(), signal.SIGSTOP)", timeout_s=9
+        )
+        await asyncio.wait_for(launcher.close(), 20)
+        return kernel.alive
+
+    assert asyncio.run(scenario()) is False
+
+
 def test_plain_processes_obey_limits_and_leave_nothing(monkeypatch):
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
