@@ -10,7 +10,7 @@ from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.runtime import find_runtime
 from actors.rewards.scorer import Scorer
 from actors.rewards.task_types import check_task
-from actors.tools.catalogue import make_tools
+from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.wiring import run_corpora
 from common.config import Config
@@ -70,10 +70,16 @@ def check_agent(config: Config) -> None:
 
     Raises:
         ConfigError: a name is unknown, or a section of the configuration cannot work.
+        EnvironmentFault: a tool needs a variable that is not set.
     """
     load_template(config.agent.system_prompt)
     Scorer(config.rewards)
-    make_tools(config, run_corpora(config))
+    tools = make_tools(config, run_corpora(config))
+    for name, variables in missing_variables(tools).items():
+        raise EnvironmentFault(
+            f"agent.tools: '{name}' needs the environment variable {' and '.join(variables)}, "
+            "which is not set; set it where the run is started"
+        )
 
 
 def check_task_files(config: Config) -> None:
