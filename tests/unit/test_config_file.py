@@ -6,7 +6,7 @@ import pytest
 
 from actors.agent.prompt import load_template
 from actors.rewards.scorer import Scorer
-from common.config import Config
+from common.config import Agent, Config, Rewards
 from common.config_file import load_config, save_config
 from common.errors import ConfigError
 
@@ -104,3 +104,16 @@ def test_an_override_without_section_key_and_value_is_refused(
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"nowhere.toml does not exist"):
         load_config(tmp_path / "nowhere.toml")
+
+
+def test_a_file_is_laid_over_given_defaults_table_by_table(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[agent]\nmax_steps = 7\n\n[rewards.terms]\nf1 = 1.0\n")
+    defaults = Config(
+        agent=Agent(max_steps=9, max_observation_characters=77),
+        rewards=Rewards(terms={"code": 2.0}),
+    )
+
+    config = load_config(tmp_path / "c.toml", defaults=defaults)
+
+    assert (config.agent.max_steps, config.agent.max_observation_characters) == (7, 77)
+    assert config.rewards.terms == {"code": 2.0, "f1": 1.0}
