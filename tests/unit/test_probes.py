@@ -110,6 +110,27 @@ def test_without_a_sandbox_the_attacks_escape():
     assert set(blocked) <= UNAVAILABLE_ON_SOME_HOSTS, blocked
 
 
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not os.path.exists("/usr/bin/python3"),
+    reason="needs root, to become somebody else, and a Python that everybody can run",
+)
+def test_setuid_programs_give_an_ordinary_user_more_without_a_sandbox():
+    probe = next(probe for probe in PROBES if probe.name == "gain by setuid programs")
+    somebody = ["setpriv", "--reuid=64321", "--regid=64321", "--clear-groups", "--"]
+    with laid_out(LIMITS) as bait:
+        program = opening_cell(bait.target) + probe.cell
+
+        done = subprocess.run(
+            [*somebody, "/usr/bin/python3", "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+
+    assert verdict_of(done.stdout)[0] is Outcome.ESCAPED
+
+
 UNAVAILABLE_ON_SOME_HOSTS = {
     "press the magic key",
     "escape the oom killer",

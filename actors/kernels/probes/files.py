@@ -146,13 +146,14 @@ def open_disks_and_memory_devices(target: Target) -> str:
 @attack(Family.FILES)
 def make_a_disk_device(target: Target) -> str:
     """Makes a block device node for the first disks, and opens it."""
+    made = []
     for major, minor in ((254, 0), (253, 0), (8, 0), (259, 0), (1, 1)):
         path = f"/tmp/disk-{target.token}"
-        try:
+        with contextlib.suppress(OSError):
             os.mknod(path, stat.S_IFBLK | 0o600, os.makedev(major, minor))
+            made.append(f"node {major}:{minor}")
             os.close(os.open(path, os.O_RDONLY))
-            return f"device {major}:{minor}"
-        finally:
-            with contextlib.suppress(OSError):
-                os.remove(path)
-    return ""
+            made.append(f"device {major}:{minor}")
+        with contextlib.suppress(OSError):
+            os.remove(path)
+    return ", ".join(made)

@@ -120,8 +120,12 @@ def open_unusual_socket_families(target: Target) -> str:
 
 @attack(Family.NETWORK, control=True)
 def see_network_interfaces_of_the_host(target: Target) -> str:
-    """Lists interfaces other than one's own loopback."""
-    return ", ".join(name for _, name in socket.if_nameindex() if name != "lo")
+    """Lists interfaces other than one's own loopback, by /proc and by system calls."""
+    with open("/proc/net/dev") as file:
+        names = [line.partition(":")[0].strip() for line in file if ":" in line]
+    with contextlib.suppress(OSError):
+        names += [name for _, name in socket.if_nameindex()]
+    return ", ".join(name for name in names if name != "lo")
 
 
 @attack(Family.NETWORK)

@@ -125,20 +125,23 @@ def become_root(target: Target) -> str:
 @attack(Family.PRIVILEGES)
 def gain_by_setuid_programs(target: Target) -> str:
     """Starts setuid programs; the loader stays silent about their ids if they gained any."""
-    gained = []
+    gained, tried = [], 0
     for path in glob.glob("/usr/bin/*"):
-        if not os.stat(path).st_mode & stat.S_ISUID:
+        if not os.path.isfile(path) or not os.stat(path).st_mode & stat.S_ISUID:
             continue
-        seen = subprocess.run(
+        tried += 1
+        with subprocess.Popen(
             [path, "--version"],
             env={"LD_SHOW_AUXV": "1"},
-            capture_output=True,
             stdin=subprocess.DEVNULL,
-            check=False,
-            timeout=5,
-        )
-        if b"AT_SECURE" not in seen.stdout or b"AT_SECURE:            1" in seen.stdout:
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            words = (process.stdout.read() if process.stdout else b"").split()
+            process.kill()
+        if b"AT_SECURE:" not in words or words[words.index(b"AT_SECURE:") + 1] != b"0":
             gained.append(path)
+    print(f"tried {tried}")
     return ", ".join(gained)
 
 
