@@ -148,7 +148,7 @@ class AgentLoop:
         sample = await state.conversation.sample(number, max_tokens=room, on_delta=on_delta)
         state.observer.add(number)
         state.tokens += sample.tokens
-        action = parse_action(sample.text)
+        action = parse_action(sample.text) if self._agent.mode == "agent" else None
         state.steps.append(
             Step(
                 action=sample.text,

@@ -13,8 +13,8 @@ _MARKS = {"open": "[ ]", "doing": "[~]", "done": "[x]", "dropped": "[-]"}
 class Notepad:
     """To-dos with a status, important facts, and the draft of the answer.
 
-    Every method that changes something returns the notepad's text, so that a cell can show it, and
-    raises ValueError for bad arguments or when it would hold more than ``limit`` characters.
+    Methods raise ValueError for bad arguments, or when it would hold more than ``limit``
+    characters. They return nothing: after a change the policy is shown the notepad anyway.
     """
 
     methods = ("add_todo", "set_status", "add_fact", "write_draft", "read")
@@ -26,32 +26,28 @@ class Notepad:
         self._facts: list[str] = []
         self._draft = ""
 
-    def add_todo(self, text: str) -> str:
-        """Add something to do; returns the notepad."""
+    def add_todo(self, text: str) -> None:
+        """Add something to do."""
         self._fits(text)
         self._todos.append((_line(text), "open"))
-        return self.read()
 
-    def set_status(self, number: int, status: Status) -> str:
+    def set_status(self, number: int, status: Status) -> None:
         """Mark to-do NUMBER (from 1) as 'open', 'doing', 'done' or 'dropped'."""
         if not _is_between(number, 1, len(self._todos)):
             raise ValueError(f"there is no to-do {number!r}; there are {len(self._todos)}")
         if status not in _MARKS:
             raise ValueError(f"status must be one of {', '.join(_MARKS)}, got {status!r}")
         self._todos[number - 1] = (self._todos[number - 1][0], status)
-        return self.read()
 
-    def add_fact(self, text: str) -> str:
+    def add_fact(self, text: str) -> None:
         """Write down something found out; it survives when old steps leave the context."""
         self._fits(text)
         self._facts.append(_line(text))
-        return self.read()
 
-    def write_draft(self, text: str) -> str:
+    def write_draft(self, text: str) -> None:
         """Replace the draft of the answer."""
         self._fits(text, freed=len(self._draft))
         self._draft = str(text).strip()
-        return self.read()
 
     def read(self) -> str:
         """The whole notepad as text; empty when nothing was written."""
@@ -65,7 +61,7 @@ class Notepad:
             parts.append(f"Draft:\n{self._draft}")
         return "\n".join(parts)
 
-    def plan(self, steps: list[str]) -> str:
+    def plan(self, steps: list[str]) -> None:
         """Replace all that is still to do by STEPS, in order; done and dropped ones stay."""
         if not _is_filled_list(steps):
             raise ValueError(f"a plan is a list of steps as text, got {steps!r}")
@@ -74,7 +70,6 @@ class Notepad:
         freed = sum(len(text) for text, _ in self._todos) - sum(len(text) for text, _ in closed)
         self._fits("".join(text for text, _ in planned), freed=freed)
         self._todos = closed + planned
-        return self.read()
 
     def _fits(self, text: str, freed: int = 0) -> None:
         used = len(self.read()) - freed

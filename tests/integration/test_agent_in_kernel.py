@@ -72,7 +72,7 @@ def test_agent_works_with_files_notepad_and_its_own_context(tmp_path: Path) -> N
     episode, conversation = play(
         [
             "planning(['read the file', 'answer'])\nrows = open('towns.csv').read()\nprint(rows)",
-            "notepad.set_status(1, 'done')\nprint(notepad.add_fact('Port Alden'))",
+            "notepad.set_status(1, 'done')\nnotepad.add_fact('Port Alden')",
             "first = context.messages[2]\nprint(first['role'], context.tokens < context.limit)\n"
             "print(context.drop(0))",
             "print([m['step'] for m in context.messages if m['role'] == 'action'], 'name' in rows)",
