@@ -131,6 +131,54 @@ def test_setuid_programs_give_an_ordinary_user_more_without_a_sandbox():
     assert verdict_of(done.stdout)[0] is Outcome.ESCAPED
 
 
+NEED_ROOT = [
+    "make a disk device",
+    "change the network configuration",
+    "make ipc objects",
+    "mount things",
+    "use the new mount calls",
+    "unmount what covers the host",
+    "become root",
+    "raise its own limits",
+    "type into a terminal",
+    "administer the machine",
+    "set clock and names",
+]
+DISPOSABLE = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork"]
+DISPOSABLE += ["--mount-proc", "setsid", "-w"]
+    "unshare",
+    "--mount",
+    "--uts",
+    "--ipc",
+    "--net",
+    "--pid",
+    "--fork",
+    "--mount-proc",
+    "setsid",
+    "-w",
+]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize("name", NEED_ROOT)
+def test_attacks_that_need_root_escape_as_root_of_disposable_namespaces(name):
+    probe = next(probe for probe in PROBES if probe.name == name)
+    with laid_out(LIMITS) as bait:
+        program = opening_cell(bait.target) + probe.cell
+
+        done = subprocess.run(
+            [*DISPOSABLE, sys.executable, "-c", program],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+
+    if "unshare failed" in done.stderr:
+        pytest.skip("this machine denies namespaces even to root")
+    assert verdict_of(done.stdout)[0] is Outcome.ESCAPED, done.stderr
+
+
 UNAVAILABLE_ON_SOME_HOSTS = {
     "press the magic key",
     "escape the oom killer",
