@@ -146,17 +146,6 @@ NEED_ROOT = [
 ]
 DISPOSABLE = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork"]
 DISPOSABLE += ["--mount-proc", "setsid", "-w"]
-    "unshare",
-    "--mount",
-    "--uts",
-    "--ipc",
-    "--net",
-    "--pid",
-    "--fork",
-    "--mount-proc",
-    "setsid",
-    "-w",
-]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")

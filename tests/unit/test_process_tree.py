@@ -5,9 +5,12 @@ import sys
 
 from benchmarks.process_tree import Process, descendants, pss_mib
 
-PARENT = (
-    "import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); p.wait()"
-)
+PARENT = """
+import subprocess
+child = subprocess.Popen(["sleep", "60"])
+print(child.pid, flush=True)
+child.wait()
+"""
 
 
 def test_grandchildren_are_found_until_they_are_gone():
