@@ -99,19 +99,19 @@ def finish_episode(state: EpisodeState | None, outcome: Outcome, failure: str) -
     )
 
 
-_DEATHS_BY_THE_POLICY = (
-    DeathCause.MEMORY,
-    DeathCause.CPU,
-    DeathCause.IGNORED_INTERRUPT,
-    DeathCause.PROTOCOL,
-    DeathCause.EXITED,
+_DEATHS_OF_OURS = (
+    DeathCause.FILE,
+    DeathCause.CANCELLED,
+    DeathCause.CLOSED,
+    DeathCause.LAUNCHER_DIED,
+    DeathCause.FAILED_TO_START,
 )
 
 
 def judge_death(state: EpisodeState | None, error: KernelDied) -> tuple[Outcome, str]:
     """A kernel that its own cell ended is the policy's doing; any other death is ours."""
     in_a_cell = state is not None and state.waiting_for is Wait.CELL
-    if in_a_cell and error.cause in _DEATHS_BY_THE_POLICY:
+    if in_a_cell and error.cause not in _DEATHS_OF_OURS:
         return Outcome.KERNEL_DIED, ""
     return Outcome.INFRASTRUCTURE, f"KernelDied ({error.cause}): {error}"
 
