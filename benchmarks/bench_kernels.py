@@ -23,6 +23,7 @@ from actors.kernels.interface import Launcher
 from actors.kernels.launchers import make_launcher
 from benchmarks import kernel_measures as measures
 from benchmarks.cpu_meter import CpuMeter
+from benchmarks.kernel_kills import leftovers
 from benchmarks.kernel_peers import affordable_stock_kernels, launch_stock
 from benchmarks.report import Report, arguments, make_report, ratio
 from common.config import Kernel as KernelConfig
@@ -169,8 +170,7 @@ async def measure_crowds(
 async def measure_kills(settings: Settings) -> Figures:
     """The worst of several kills of an actor."""
     results = [
-        await measures.leftovers(settings.launcher, settings.actor_kernels)
-        for _ in range(settings.kills)
+        await leftovers(settings.launcher, settings.actor_kernels) for _ in range(settings.kills)
     ]
     return {
         "leftovers_after_sigkill": max(left for left, _ in results),

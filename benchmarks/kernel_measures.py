@@ -1,11 +1,9 @@
 """The single measurements of the kernel benchmark; times by the host's clock."""
 
 import asyncio
-import contextlib
 import os
 import resource
 import statistics
-import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -16,15 +14,12 @@ from actors.kernels.pool import KernelPool
 from benchmarks.cpu_meter import CpuMeter
 from benchmarks.kernel_peers import StockKernel, launch_stock, launch_worker
 from benchmarks.process_tree import Process, descendants, pss_mib
-from benchmarks.report import REPOSITORY
 
 Made = TypeVar("Made")
 CELL = "1 + 1"
 _TIMEOUT_S = 60.0
 _POOL = 8
 _INTERRUPT_AFTER_S = 0.05
-_LEFTOVERS_AFTER_S = 0.25
-_GONE_TIMEOUT_S = 10.0
 _TIMED_CALLS = """
 import time
 _times = []
@@ -225,37 +220,3 @@ async def interrupt_ms(launcher: Launcher, count: int) -> float:
     finally:
         await kernel.close()
     return statistics.median(times) * 1000
-
-
-async def leftovers(launcher_name: str, kernels: int) -> tuple[int, float]:
-    """What is left of an actor's processes after SIGKILL, and when all are gone.
-
-    Returns:
-        Processes that still run 250 ms after the kill, and milliseconds until none does.
-    """
-    actor = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.kernel_actor", launcher_name, str(kernels)),
-        stdout=asyncio.subprocess.PIPE,
-        stdin=asyncio.subprocess.PIPE,
-        cwd=REPOSITORY,
-    )
-    assert actor.stdout is not None
-    try:
-        line = await asyncio.wait_for(actor.stdout.readline(), _TIMEOUT_S)
-        if line.strip() != b"ready":
-            raise RuntimeError("the actor to be killed did not come up")
-        below = descendants(actor.pid)
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            actor.kill()
-    killed = time.perf_counter()
-    await actor.wait()
-    left = None
-    while running := sum(process.alive for process in below):
-        waited = time.perf_counter() - killed
-        if left is None and waited > _LEFTOVERS_AFTER_S:
-            left = running
-        if waited > _GONE_TIMEOUT_S:
-            break
-        await asyncio.sleep(0.005)
-    return left or 0, (time.perf_counter() - killed) * 1000
