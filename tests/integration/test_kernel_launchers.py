@@ -142,6 +142,7 @@ for _ in range(2):
         while True:
             time.sleep(1)
 os.read(told, 1), os.read(told, 1)
+os.getcwd()
 """
     with actor(ANY_NAMESPACE, {}, {"unsafe_no_sandbox": True}, cell, "stay") as process:
         shown = process.stdout.readline()
@@ -149,7 +150,9 @@ os.read(told, 1), os.read(told, 1)
         process.kill()
         left = wait_until_dead(pids, 2)
 
-    assert json.loads(shown)["name"] == "unsandboxed"
+    found = json.loads(shown)
+    assert found["name"] == "unsandboxed"
+    assert not Path(found["output"].strip().strip("'")).exists()
     assert (len(pids) >= 4, left) == (True, set())
 
 

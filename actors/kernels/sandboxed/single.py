@@ -15,9 +15,11 @@ import gc
 import importlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
+from functools import partial
 
 from actors.kernels.sandboxed import isolation, seccomp
 from actors.kernels.sandboxed.birth import become_init, open_output
@@ -40,9 +42,9 @@ def main() -> None:
         output = open_output()
         socket.send_fds(control, [b"init"], [os.pidfd_open(os.getpid())])
         if mode == "bare":
-            _adopt_orphans()
+            _adopt_orphans(folder)
         _give_up(isolation.Limits(**json.loads(limits)), bare=mode == "bare")
-        finish = _end_descendants if mode == "bare" else lambda: None
+        finish = partial(_end_descendants, folder) if mode == "bare" else lambda: None
         become_init(control, descriptors[0], output, shell, folder, finish=finish)
     except BaseException as error:
         control.send(f"{type(error).__name__}: {error}".encode()[:4000])
@@ -60,16 +62,16 @@ def _give_up(limits: isolation.Limits, *, bare: bool) -> None:
     seccomp.load(program)
 
 
-def _adopt_orphans() -> None:
+def _adopt_orphans(folder: str) -> None:
     """Play pid 1 without a pid namespace."""
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-    signal.signal(signal.SIGTERM, lambda _number, _frame: _end_descendants())
+    signal.signal(signal.SIGTERM, lambda _number, _frame: _end_descendants(folder))
 
 
-def _end_descendants() -> None:
-    """Kill all processes below this one, which adopts their orphans, and exit."""
+def _end_descendants(folder: str) -> None:
+    """Kill all processes below this one, which adopts their orphans, remove the folder and exit."""
     while True:
         for pid in _children(os.getpid()):
             with contextlib.suppress(ProcessLookupError):
@@ -77,6 +79,8 @@ def _end_descendants() -> None:
         try:
             os.wait()
         except ChildProcessError:
+            os.chdir("/")
+            shutil.rmtree(folder, ignore_errors=True)
             os._exit(0)
 
 
