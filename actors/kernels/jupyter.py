@@ -26,6 +26,7 @@ _OWN_NAME = "lzero-sandbox"
 _LARGEST_MESSAGE_BYTES = 4 << 20
 _MESSAGES_HELD = 8
 _WORST_JSON_ESCAPE = 6
+_REST_OF_MESSAGE_BYTES = 64 << 10
 _KERNEL_CLASS = "IPKernelApp.kernel_class"
 
 
@@ -95,14 +96,17 @@ class JupyterLauncher:
         if observed:
             specification.interrupt_mode = "signal"
             specification.argv = [part for part in specification.argv if _KERNEL_CLASS not in part]
-        manager = AsyncKernelManager(kernel_name=self._config.kernelspec, context=self._zmq())
+        manager = AsyncKernelManager(
+            kernel_name=self._config.kernelspec, context=self._zmq(observed)
+        )
         manager._kernel_spec = specification
         return manager
 
-    def _zmq(self) -> zmq.asyncio.Context:
+    def _zmq(self, observed: bool) -> zmq.asyncio.Context:
         """Sockets that hold few messages and refuse large ones: kernels may flood us."""
         if self._context is None:
-            largest = max(_LARGEST_MESSAGE_BYTES, _WORST_JSON_ESCAPE * self._config.output_bytes)
+            largest = _WORST_JSON_ESCAPE * self._config.output_bytes + _REST_OF_MESSAGE_BYTES
+            largest = largest if observed else max(largest, _LARGEST_MESSAGE_BYTES)
             self._context = zmq.asyncio.Context()
             self._context.setsockopt(zmq.MAXMSGSIZE, largest)
             self._context.setsockopt(zmq.RCVHWM, _MESSAGES_HELD)

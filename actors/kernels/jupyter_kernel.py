@@ -1,13 +1,11 @@
-"""One kernel behind the Jupyter protocol, whose messages are as untrusted as all it sends."""
+"""One kernel of the Jupyter launcher."""
 
 import asyncio
 import base64
-import contextlib
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
-from jupyter_client.asynchronous import AsyncKernelClient
 from jupyter_client.manager import AsyncKernelManager
 
 from actors.kernels.cgroup import Cage
@@ -20,6 +18,7 @@ from actors.kernels.interface import (
     ToolHandler,
     ToolSpec,
 )
+from actors.kernels.jupyter_channel import JupyterChannel
 from actors.kernels.procfs import host_pid
 from actors.kernels.provisioner import BwrapProvisioner
 from actors.kernels.toolpipe import ToolPipe
@@ -33,9 +32,6 @@ LEVEL = "B-jupyter"
 OBSERVED_KERNEL = "actors.kernels.sandboxed.observed.ObservedKernel"
 """The kernel class that ipykernel runs for us, see there."""
 _IDLE_WAIT_S = 1.0
-_MOST_OUTPUT_BYTES = 64 << 20
-_MOST_MESSAGES = 1 << 16
-_MOST_STRAY_REPLIES = 64
 _FILE_PIECE_BYTES = 256 << 10
 
 
@@ -58,7 +54,7 @@ class JupyterKernel:
         self._manager, self._config, self._observed = manager, config, observed
         self._wardens, self._warded = wardens, False
         self._cage: Cage | None = None
-        self._client: AsyncKernelClient | None = None
+        self._channel: JupyterChannel | None = None
         self._pipe = ToolPipe(self._on_violation)
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unbound: tuple[ToolSpec, ...] = ()
@@ -81,12 +77,12 @@ class JupyterKernel:
         try:
             await self._manager.start_kernel(extra_arguments=arguments if self._observed else [])
             await self._connect_tools()
-            self._client = self._manager.client()
-            listens = not self._observed
-            self._client.start_channels(iopub=listens, stdin=False, hb=False, control=False)
-            if listens:
-                await self._client.wait_for_ready(timeout=timeout_s)
-            elif await self._reply(self._client.kernel_info(), timeout_s) is None:
+            self._channel = channel = JupyterChannel(
+                self._manager.client(), self._on_violation, listens=not self._observed
+            )
+            if not self._observed:
+                await channel.wait_for_ready(timeout_s)
+            elif await self._reply(channel.ask_for_info(), timeout_s) is None:
                 raise RuntimeError(f"it did not answer within {timeout_s:g} s")
         except (RuntimeError, OSError, KernelDied) as error:
             reason = f"kernel {self.kernel_id} did not start: {error}"
@@ -142,9 +138,9 @@ class JupyterKernel:
         self.fail("it was closed", DeathCause.CLOSED)
         if self._watch is not None:
             await self._watch
-        if self._client is not None:
-            self._client.stop_channels()
-            self._client = None
+        if self._channel is not None:
+            self._channel.close()
+            self._channel = None
         self._pipe.close()
         if self._manager.provisioner is not None:
             await self._manager.provisioner.wait()
@@ -163,6 +159,12 @@ class JupyterKernel:
     @property
     def _provisioner(self) -> BwrapProvisioner:
         return cast(BwrapProvisioner, self._manager.provisioner)
+
+    @property
+    def _open(self) -> JupyterChannel:
+        if self._channel is None:
+            raise KernelDied(f"kernel {self.kernel_id} is not running", DeathCause.CLOSED)
+        return self._channel
 
     def _check_alive(self) -> None:
         if self._broken.done():
@@ -210,16 +212,21 @@ class JupyterKernel:
     async def _run_silent(self, call: str) -> str | None:
         """Call a function of ``sandboxed/guest.py``; what went wrong, or None."""
         code = f"__import__('actors.kernels.sandboxed.guest', fromlist=['_']).{call}"
-        reply = await self._reply(self._request(code, 0, silent=True), self._config.start_timeout_s)
+        request, timeout_s = (
+            self._open.send_cell(code, 0, silent=True),
+            self._config.start_timeout_s,
+        )
+        reply = await self._reply(request, timeout_s)
         if reply is None:
-            return f"no answer within {self._config.start_timeout_s:g} s"
+            return f"no answer within {timeout_s:g} s"
         return None if reply.get("status") == "ok" else str(reply.get("evalue", "error"))[:200]
 
     async def _run_observed(
         self, code: str, timeout_s: float, limit: int, started: float
     ) -> CellResult:
         """Run a cell in a kernel that tells in its reply what the cell showed."""
-        reply, interrupted = await self._reply_or_stop(self._request(code, limit), timeout_s)
+        request = self._open.send_cell(code, limit)
+        reply, interrupted = await self._reply_or_stop(request, timeout_s)
         match reply.get("observation"):
             case [str(text), int(dropped), int(outputs)] if dropped >= 0 and outputs >= 0:
                 text = cut_text(text[:limit], dropped)
@@ -232,9 +239,9 @@ class JupyterKernel:
         self, code: str, timeout_s: float, limit: int, started: float
     ) -> CellResult:
         """Run a cell in a kernel that shows what it does by messages."""
-        request = self._request(code, limit)
+        request = self._open.send_cell(code, limit)
         transcript = Transcript(limit)
-        listening = asyncio.create_task(self._listen(request, transcript))
+        listening = asyncio.create_task(self._open.listen(request, transcript))
         try:
             reply, interrupted = await self._reply_or_stop(request, timeout_s)
             await asyncio.wait({listening}, timeout=_IDLE_WAIT_S)
@@ -245,22 +252,9 @@ class JupyterKernel:
         shown = (transcript.text(), transcript.dropped, transcript.outputs)
         return _result(reply, interrupted, started, shown)
 
-    def _request(self, code: str, limit: int, *, silent: bool = False) -> str:
-        """Send a cell; the id of the message."""
-        if self._client is None:
-            raise KernelDied(f"kernel {self.kernel_id} is not running", DeathCause.CLOSED)
-        content = {
-            **{"code": code, "silent": silent, "store_history": not silent},
-            **{"user_expressions": {}, "allow_stdin": False, "stop_on_error": False},
-        }
-        metadata = {"output_bytes": limit}
-        message = self._client.session.msg("execute_request", content, metadata=metadata)
-        self._client.shell_channel.send(message)
-        return str(message["header"]["msg_id"])
-
     async def _reply_or_stop(self, request: str, timeout_s: float) -> tuple[dict[str, Any], bool]:
         """The reply to a cell, and whether the cell was interrupted at its deadline."""
-        waiting = asyncio.create_task(self._reply_to(request))
+        waiting = asyncio.create_task(self._open.reply_to(request))
         try:
             if await self._finished(waiting, timeout_s):
                 return waiting.result(), False
@@ -276,7 +270,7 @@ class JupyterKernel:
 
     async def _reply(self, request: str, timeout_s: float) -> dict[str, Any] | None:
         """The reply to a request of ours, or None if there was none in time."""
-        waiting = asyncio.create_task(self._reply_to(request))
+        waiting = asyncio.create_task(self._open.reply_to(request))
         try:
             return waiting.result() if await self._finished(waiting, timeout_s) else None
         finally:
@@ -287,43 +281,6 @@ class JupyterKernel:
         await asyncio.wait(both, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         self._check_alive()
         return waiting.done()
-
-    async def _reply_to(self, request: str) -> dict[str, Any]:
-        """The content of the shell reply to one request."""
-        for _ in range(_MOST_STRAY_REPLIES):
-            message = await self._next_message("get_shell_msg")
-            if message["parent_header"].get("msg_id") == request:
-                return cast(dict[str, Any], message["content"])
-        self._on_violation("replies that nobody asked for")
-        raise asyncio.CancelledError
-
-    async def _listen(self, request: str, transcript: Transcript) -> None:
-        """Collect what the cell shows, until the kernel says that it is idle again."""
-        for _ in range(_MOST_MESSAGES):
-            message = await self._next_message("get_iopub_msg")
-            if message["parent_header"].get("msg_id") != request:
-                continue
-            kind, content = message["msg_type"], message["content"]
-            if kind == "status" and content.get("execution_state") == "idle":
-                return
-            transcript.add(kind, content)
-            if transcript.dropped > _MOST_OUTPUT_BYTES:
-                break
-        reason = f"its cell sent more than {_MOST_OUTPUT_BYTES} bytes or {_MOST_MESSAGES} messages"
-        self.fail(reason, DeathCause.PROTOCOL)
-
-    async def _next_message(self, getter: str) -> dict[str, Any]:
-        """The next well-formed message of a channel."""
-        get = cast(Callable[[], Awaitable[dict[str, Any]]], getattr(self._client, getter))
-        for _ in range(_MOST_STRAY_REPLIES):
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
-                message = await get()
-                if isinstance(message["content"], dict) and isinstance(
-                    message["parent_header"], dict
-                ):
-                    return message
-        self._on_violation("malformed messages")
-        raise asyncio.CancelledError
 
 
 def _result(

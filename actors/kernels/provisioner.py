@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import json
 import os
-import select
 import signal
 import socket
 import subprocess
@@ -23,8 +22,9 @@ from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets import Bool, Integer
 
 from actors.kernels import bubblewrap
+from actors.kernels.descriptors import is_readable, moved, readable
 from actors.kernels.interface import DeathCause, KernelDied
-from actors.kernels.runtime import find_runtime
+from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.sandboxed.jupyter_start import CONNECTION_FILE, FOLDER
 from common.config import Kernel as KernelConfig
 
@@ -74,7 +74,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     @property
     def gone(self) -> bool:
         """Whether every process of the sandbox is gone."""
-        return not self._pidfds or _is_readable(self._pidfds[0])
+        return not self._pidfds or is_readable(self._pidfds[0])
 
     def take_tools(self) -> socket.socket:
         """The host's end of the kernel's tool socket, for the caller to keep.
@@ -96,8 +96,11 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         await self.wait_gone()
         if self._process is not None:
             if self._process.poll() is None:
-                with contextlib.closing(_Descriptor(os.pidfd_open(self._process.pid))) as outer:
-                    await _readable(outer.number)
+                outer = os.pidfd_open(self._process.pid)
+                try:
+                    await readable(outer)
+                finally:
+                    os.close(outer)
             self._process.wait()
             self._process = None
         return 0
@@ -105,7 +108,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     async def wait_gone(self) -> None:
         """Wait until every process of the sandbox is gone."""
         if self._pidfds:
-            await _readable(self._pidfds[0])
+            await readable(self._pidfds[0])
 
     def exit_code(self) -> int | None:
         """How the kernel ended, or minus the signal that did it; None if nobody knows."""
@@ -157,14 +160,14 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             KernelDied: it did not start.
             EnvironmentFault: this machine cannot run the sandbox; the message says what to do.
         """
-        key = self.parent.session.key
+        runtime, key = find_runtime(), self.parent.session.key
         inside = self._connection(f"{FOLDER}/kernel", key.decode())
         self._tools, theirs = socket.socketpair()
         with theirs:
             environment = keywords.get("env", {})
             message = ["start", cmd, environment, json.dumps(inside), self._limits(), self.capture]
-            folder = await self._start(message, theirs)
-        self._folder = _renew(self._folder, folder)
+            folder = await self._start(runtime, message, theirs)
+        self._folder = moved(folder, self._folder)
         outside = self._connection(f"/proc/{os.getpid()}/fd/{self._folder}/kernel", key.decode())
         self._tell_manager(outside)
         return {**outside, "key": key}
@@ -185,30 +188,35 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
                 os.close(descriptor)
             self._folder = self._connection_file = -1
 
-    async def _start(self, message: list[Any], tools: socket.socket) -> int:
+    async def _start(self, runtime: RuntimePaths, message: list[Any], tools: socket.socket) -> int:
         """Start the sandbox; a descriptor of the folder with its sockets."""
-        runtime = find_runtime()
         sandbox = bubblewrap.Sandbox(
             runtime=runtime, workspace_mib=self.workspace_mib, nested=True, folders=(FOLDER,)
         )
+        command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._control.setblocking(False)
-        with theirs:
-            command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
-            self._process = bubblewrap.start(sandbox, command, stdin=theirs.fileno())
         try:
+            with theirs:
+                self._process = bubblewrap.start(sandbox, command, stdin=theirs.fileno())
             socket.send_fds(self._control, [msgpack.packb(message)], [tools.fileno()])
             answer = await asyncio.wait_for(_answer(self._control), _START_TIMEOUT_S)
         except (KernelDied, OSError, TimeoutError) as error:
-            self._process.kill()
-            self._process.wait()
-            self._process = None
+            await self._give_up()
             bubblewrap.check_sandbox(runtime)
             text = str(error) or f"no answer for {_START_TIMEOUT_S:g} s"
             reason = f"the sandbox did not start: {text}"
             raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
         *self._pidfds, folder = answer
         return folder
+
+    async def _give_up(self) -> None:
+        """End a sandbox that did not come up; the manager will not clean up."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        await self.cleanup()
 
     def _limits(self) -> dict[str, int]:
         limits = {name: getattr(self, name) for name in LIMITS}
@@ -222,19 +230,9 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Load the connection, and let the manager find it in a memory file instead of on disk."""
         memory = os.memfd_create("connection")
         os.write(memory, json.dumps(connection).encode())
-        self._connection_file = _renew(self._connection_file, memory)
+        self._connection_file = moved(memory, self._connection_file)
         self.parent.load_connection_info(connection)
         self.parent.connection_file = f"/proc/{os.getpid()}/fd/{self._connection_file}"
-
-
-class _Descriptor:
-    """A file descriptor that ``contextlib.closing`` can close."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-    def close(self) -> None:
-        os.close(self.number)
 
 
 async def _answer(control: socket.socket) -> list[int]:
@@ -243,7 +241,7 @@ async def _answer(control: socket.socket) -> list[int]:
     Raises:
         KernelDied: the sandbox died or said why it cannot start.
     """
-    await _readable(control.fileno())
+    await readable(control.fileno())
     data, descriptors, _, _ = socket.recv_fds(control, _ANSWER_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
     if not data:
         raise KernelDied("it died before the kernel ran")
@@ -251,35 +249,3 @@ async def _answer(control: socket.socket) -> list[int]:
     if answer[0] != "started":
         raise KernelDied(answer[1])
     return descriptors
-
-
-async def _readable(descriptor: int) -> None:
-    """Wait until ``descriptor`` can be read; any number of tasks may wait for the same one."""
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-    with contextlib.closing(_Descriptor(os.dup(descriptor))) as own:
-        loop.add_reader(own.number, _resolve, readable)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(own.number)
-
-
-def _resolve(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
-
-
-def _is_readable(descriptor: int) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _renew(number: int, descriptor: int) -> int:
-    """Move ``descriptor`` to ``number``, or leave it where it is if that is -1."""
-    if number < 0:
-        return descriptor
-    os.dup2(descriptor, number, inheritable=False)
-    os.close(descriptor)
-    return number

@@ -14,6 +14,9 @@ from jupyter_client.kernelspec import KernelSpecManager
 from jupyter_client.manager import KernelManager, start_new_async_kernel, start_new_kernel
 from jupyter_client.multikernelmanager import AsyncMultiKernelManager
 
+from actors.kernels import runtime
+from common.errors import EnvironmentFault
+
 pytestmark = pytest.mark.sandbox
 NAME = "lzero-sandbox"
 IMPORT = "from IPython.display import HTML, JSON, Image, Math, display; "
@@ -241,24 +244,56 @@ def test_another_process_of_the_user_can_connect(notebook):
     assert result.stdout == "between processes\n", result.stderr
 
 
-def test_a_shutdown_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
-    processes, descriptors = sandbox_processes(), len(os.listdir("/proc/self/fd"))
+def live_once(now):
+    """A kernel from its start to its shutdown."""
     manager = KernelManager(kernel_name=NAME)
     manager.start_kernel()
     client = manager.client()
     client.start_channels()
     client.wait_for_ready(timeout=30)
     assert manager.is_alive()
-
     client.stop_channels()
-    manager.shutdown_kernel()
-
+    manager.shutdown_kernel(now=now)
     assert not manager.is_alive()
     assert not manager.has_kernel
+
+
+def test_a_shutdown_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    processes = sandbox_processes()
+    live_once(now=True)
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    live_once(now=False)
+
     assert sandbox_processes() == processes
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
-    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors + 1)
+    wait_until(lambda: len(os.listdir("/proc/self/fd")) <= descriptors)
+
+
+def test_a_missing_runtime_is_named_with_its_fix(monkeypatch, tmp_path):
+    lock = tmp_path / "kernel.lock"
+    lock.write_text("# another environment\n")
+    monkeypatch.setattr(runtime, "_LOCK", lock)
+    manager = KernelManager(kernel_name=NAME)
+    descriptors = len(os.listdir("/proc/self/fd"))
+
+    with pytest.raises(EnvironmentFault, match="make setup"):
+        manager.start_kernel()
+
+    assert not manager.has_kernel
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_command_that_is_not_there_is_named():
+    manager = KernelManager(kernel_name=NAME)
+    manager.kernel_spec.argv = ["no-such-kernel", "{connection_file}"]
+
+    manager.start_kernel()
+
+    wait_until(lambda: not manager.is_alive())
+    assert manager.provisioner.exit_code() == 1
+    manager.shutdown_kernel(now=True)
 
 
 def test_the_asynchronous_manager_starts_and_restarts_it():

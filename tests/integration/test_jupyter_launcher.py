@@ -247,10 +247,8 @@ def test_a_flood_of_output_costs_the_host_no_memory(notebook):
     ("notebook", "flood"),
     [
         ("python3", "send(kernel.iopub_socket, 'stream', dict(name='stdout', text='x' * 10**6))"),
-        (
-            "python3",
-            "send(kernel.shell_stream, 'execute_reply', dict(text='x' * 10**6), ident=who)",
-        ),
+        ("python3", "send(kernel.shell_stream, 'execute_reply', dict(t='x' * 10**6), ident=who)"),
+        ("python3", "send(kernel.shell_stream, 'execute_reply', dict(t='x' * 10**5), ident=who)"),
         ("stock", "send(kernel.iopub_socket, 'stream', dict(text='x' * 10**6), parent=parent)"),
         ("stock", "send(kernel.shell_stream, 'execute_reply', dict(t='x' * 10**6), ident=who)"),
         ("stock", "send(kernel.iopub_socket, 'stream', dict(text='x'), parent=parent)"),
