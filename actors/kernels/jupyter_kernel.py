@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
+import zmq
 from jupyter_client.manager import AsyncKernelManager
 
 from actors.kernels.cgroup import Cage
@@ -26,7 +27,7 @@ from actors.kernels.transcript import Transcript, cut_text
 from actors.kernels.wardens import Wardens
 from actors.kernels.watchdog import Watched, memory_reason
 from common.config import Kernel as KernelConfig
-from common.errors import KernelError
+from common.errors import EnvironmentFault, KernelError
 
 LEVEL = "B-jupyter"
 OBSERVED_KERNEL = "actors.kernels.sandboxed.observed.ObservedKernel"
@@ -84,7 +85,7 @@ class JupyterKernel:
                 await channel.wait_for_ready(timeout_s)
             elif await self._reply(channel.ask_for_info(), timeout_s) is None:
                 raise RuntimeError(f"it did not answer within {timeout_s:g} s")
-        except (RuntimeError, OSError, KernelDied) as error:
+        except (RuntimeError, OSError, zmq.ZMQError, KernelDied, EnvironmentFault) as error:
             reason = f"kernel {self.kernel_id} did not start: {error}"
             raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
 

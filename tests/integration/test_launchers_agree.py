@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import KernelDied, ToolError, ToolParameter, ToolSpec
 from actors.kernels.launchers import make_launcher
 from common.config import Kernel
 
@@ -24,6 +24,51 @@ DEADLY_CELLS = {
     "a crash": "import ctypes\nctypes.string_at(0)",
     "abort": "import os\nos.abort()",
 }
+
+
+TOOLS = (
+    ToolSpec(
+        name="search",
+        doc="Finds things.",
+        parameters=(
+            ToolParameter(name="query", annotation="str"),
+            ToolParameter(name="k", annotation="int", required=False, default=3, keyword_only=True),
+        ),
+        returns="list[str]",
+    ),
+    ToolSpec(name="fail", doc="Fails.", parameters=(ToolParameter(name="how"),)),
+    ToolSpec(name="notes.size", doc="How many.", returns="int", is_property=True),
+    ToolSpec(name="notes.add", doc="Adds one.", parameters=(ToolParameter(name="text"),)),
+)
+TOOL_CELLS = (
+    "search('ä', k=2)",
+    "print(search('x'))",
+    "search",
+    "search?",
+    "help(search)",
+    "help(notes.add)",
+    "notes.size, notes.add('one')",
+    "fail('value')",
+    "fail('key')",
+    "fail('time')",
+    "fail('tool')",
+    "fail('other')",
+    "def inside():\n    return fail('value')\ninside()",
+    "try:\n    fail('tool')\nexcept ToolError as error:\n    raise RuntimeError('no') from error",
+    "search()",
+    "search('a', 'b')",
+    "search('a', depth=3)",
+    "search(object())",
+    "missing_tool('a')",
+    "[search(str(n))[0] for n in range(3)]",
+    "import asyncio\nawait asyncio.to_thread(search, 'thread')",
+    "from concurrent.futures import ThreadPoolExecutor\n"
+    "with ThreadPoolExecutor(4) as pool:\n    print(list(pool.map(search, 'abcd')))",
+    "import os\npid = os.fork()\nif pid == 0:\n    try:\n        search('child')\n"
+    "    except RuntimeError as error:\n        print(error)\n    os._exit(0)\n"
+    "os.waitpid(pid, 0)[1]",
+    "%who",
+)
 
 
 @dataclass(frozen=True)
@@ -133,6 +178,34 @@ def test_a_cell_is_observed_alike(launched, group, number):
     for launcher in LAUNCHERS[1:]:
         assert seen[launcher][number] == seen["forked"][number], launcher
     assert "output" in seen["forked"][number]
+
+
+async def serve(name, arguments, keywords):
+    if name == "fail":
+        kinds = {"value": ValueError, "key": KeyError, "time": TimeoutError, "tool": ToolError}
+        raise kinds.get(arguments[0], OSError)("told you")
+    return 7 if name == "notes.size" else [f"{name} {arguments} {keywords}"]
+
+
+def test_tools_are_observed_alike(launched):
+    async def run(launcher):
+        kernel = await launcher.launch()
+        try:
+            kernel.bind_tools(TOOLS, serve)
+            results = [await kernel.execute(code, timeout_s=10) for code in TOOL_CELLS]
+        finally:
+            await kernel.close()
+        return [
+            {"code": code, **observation(result, Cell(code, code, 10))}
+            for result, code in zip(results, TOOL_CELLS, strict=True)
+        ]
+
+    forked, *others = (launched.runner.run(run(made)) for made in launched.launchers.values())
+
+    assert [seen == forked for seen in others] == [True, True]
+    errors = "".join(seen["output"] for seen in forked if seen["error"])
+    assert "told you" in errors
+    assert "/actors/kernels/" not in errors
 
 
 @pytest.mark.parametrize("code", DEADLY_CELLS.values(), ids=DEADLY_CELLS)
