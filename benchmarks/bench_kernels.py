@@ -13,7 +13,6 @@ cell and end, and its CPU time is that of host and sandbox together.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 import uvloop
@@ -184,8 +183,7 @@ def run(settings: Settings, say: Callable[[str], None]) -> Report:
     try:
         return uvloop.run(measure(settings, meter, say))
     finally:
-        with suppress(OSError):  # a process that has not been reaped yet
-            meter.close()
+        meter.close()
 
 
 def main() -> None:

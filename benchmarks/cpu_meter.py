@@ -1,10 +1,13 @@
 """CPU time of this process and everything it starts, by a control group of its own."""
 
+import contextlib
 import os
+import time
 from pathlib import Path
 
 _V1 = Path("/sys/fs/cgroup/cpuacct")
 _V2 = Path("/sys/fs/cgroup")
+_CLOSE_TIMEOUT_S = 5.0
 
 
 class CpuMeter:
@@ -35,8 +38,19 @@ class CpuMeter:
         return int(first.split()[1]) / 1e3
 
     def close(self) -> None:
-        """Remove the control group."""
-        if self._folder is not None:
-            (self._base / "cgroup.procs").write_text(str(os.getpid()))
-            self._folder.rmdir()
-            self._folder = None
+        """Remove the control group; processes that are still in it go back, too."""
+        if self._folder is None:
+            return
+        deadline = time.monotonic() + _CLOSE_TIMEOUT_S
+        while True:
+            for pid in (self._folder / "cgroup.procs").read_text().split():
+                with contextlib.suppress(ProcessLookupError):
+                    (self._base / "cgroup.procs").write_text(pid)
+            try:
+                self._folder.rmdir()
+                break
+            except OSError:  # a process that ends just now
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+        self._folder = None
