@@ -34,7 +34,8 @@ def check_run(config: Config) -> None:
     check_agent(config)
     if not config.world.enabled:
         check_task_files(config)
-    check_sandbox_present()
+    if not config.sandbox.unsafe_no_sandbox:
+        check_sandbox_present()
 
 
 def locate_model(path: str) -> Path:

@@ -154,3 +154,35 @@ def test_missing_attachment_drops_the_episode_and_names_the_file(tmp_path: Path)
 
     assert episode.outcome is Outcome.INFRASTRUCTURE
     assert missing in episode.failure
+
+
+@pytest.mark.parametrize(
+    ("expression", "answer"),
+    [
+        ("2 ** 89", str(2**89)),
+        ("__import__('numpy').int64(7)", "7"),
+        ("__import__('fractions').Fraction(1, 3)", "1/3"),
+        ("[1, 'two']", "[1, 'two']"),
+    ],
+)
+def test_whatever_a_cell_computes_can_be_submitted(expression: str, answer: str) -> None:
+    task = Task(task_id="t", question="?", answers=("x",))
+
+    episode, _ = play([f"submit_final_answer({expression})"], task)
+
+    assert episode.answer == answer, episode.steps
+
+
+def test_arguments_that_cannot_be_sent_are_refused_in_the_cell() -> None:
+    task = Task(task_id="t", question="?", answers=("x",))
+
+    episode, _ = play(
+        ["notepad.add_fact(2 ** 89)", "notepad.add_fact('a' * 2_000_000)", "notepad.add_fact({1})"],
+        task,
+    )
+
+    observations = [step.observation for step in episode.steps]
+    assert "TypeError: notepad.add_fact() takes text, bytes, numbers up to 64" in observations[0]
+    assert "ValueError: notepad.add_fact() takes at most" in observations[1]
+    assert "TypeError: notepad.add_fact() takes text" in observations[2]
+    assert episode.outcome is Outcome.OUT_OF_STEPS

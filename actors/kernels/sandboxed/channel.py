@@ -22,6 +22,8 @@ import msgpack
 HEADER = struct.Struct(">I")
 """Length of a frame's body."""
 _READ_BYTES = 1 << 16
+MOST_CALL_BYTES = (1 << 20) - 1024
+"""Arguments of one call; below the largest frame that the host takes."""
 
 
 class ToolError(Exception):
@@ -147,7 +149,9 @@ class Channel:
 
     def send(self, message: list[Any]) -> None:
         """Send one message whole."""
-        body = msgpack.packb(message, use_bin_type=True)
+        self._send(msgpack.packb(message, use_bin_type=True))
+
+    def _send(self, body: bytes) -> None:
         with self._interrupts.shielded(), self._sending:
             self._socket.sendall(HEADER.pack(len(body)) + body)
 
@@ -162,14 +166,15 @@ class Channel:
         Raises:
             ToolError: or the exception that the tool raised, if it is a usual one.
             RuntimeError: called from a process that a cell forked.
+            TypeError, ValueError: the arguments cannot be sent, or are too large.
         """
         if not self.usable:
             raise RuntimeError(f"{name}() works only in the notebook's own process")
         number = next(self._numbers)
-        message = ["call", number, name, list(arguments), keywords]
+        body = pack_call(number, name, arguments, keywords)
         self._answers[number] = None
         try:
-            self.send(message)
+            self._send(body)
             self._wait_until(lambda: self._answers[number] is not None)
             answer = self._answers[number]
         finally:
@@ -223,6 +228,36 @@ class Channel:
             self._requests.append(message)
         elif message[1] in self._answers:
             self._answers[message[1]] = message
+
+
+def pack_call(
+    number: int, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> bytes:
+    """The body of a call's frame; numpy's numbers and arrays travel as plain ones.
+
+    Raises:
+        TypeError: an argument is nothing that can travel.
+        ValueError: the arguments are larger than the host takes.
+    """
+    message = ["call", number, name, list(arguments), keywords]
+    try:
+        body: bytes = msgpack.packb(message, use_bin_type=True, default=plain)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise TypeError(
+            f"{name}() takes text, bytes, numbers up to 64 bits, lists and dicts: {error}"
+        ) from None
+    if len(body) > MOST_CALL_BYTES:
+        raise ValueError(
+            f"{name}() takes at most {MOST_CALL_BYTES} bytes of arguments, got {len(body)}"
+        )
+    return body
+
+
+def plain(value: Any) -> Any:
+    """What stands for a value of numpy; TypeError for anything else."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise TypeError(f"a {type(value).__name__} cannot be sent")
 
 
 def _unwrap(answer: list[Any]) -> Any:

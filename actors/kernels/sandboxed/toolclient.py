@@ -10,7 +10,9 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from actors.kernels.sandboxed.channel import Channel, MaskedInterrupts, ToolError
+import msgpack
+
+from actors.kernels.sandboxed.channel import Channel, MaskedInterrupts, ToolError, plain
 
 TOOL_FD = 3
 """Descriptor of the tool socket in a kernel that has a loop of its own, such as ipykernel."""
@@ -55,11 +57,18 @@ def bind_tools(channel: Channel, tools: Sequence[Sequence[Any]], namespace: dict
 def _function(
     channel: Channel, name: str, doc: str, signature: inspect.Signature
 ) -> Callable[..., Any]:
+    takes_anything = any(
+        repr(parameter.annotation) == "Any" for parameter in signature.parameters.values()
+    )
+
     def tool(*arguments: Any, **keywords: Any) -> Any:
         try:
             signature.bind(*arguments, **keywords)
         except TypeError as error:
             raise TypeError(f"{name}() {error}") from None
+        if takes_anything:
+            arguments = tuple(map(_sendable, arguments))
+            keywords = {key: _sendable(value) for key, value in keywords.items()}
         return channel.call(name, arguments, keywords)
 
     tool.__name__ = tool.__qualname__ = name.rpartition(".")[2]
@@ -67,6 +76,15 @@ def _function(
     tool.__doc__ = doc
     tool.__signature__ = signature  # type: ignore[attr-defined]
     return tool
+
+
+def _sendable(value: Any) -> Any:
+    """``value``, or its text where it cannot be sent as it is."""
+    try:
+        msgpack.packb(value, default=plain)
+    except (TypeError, ValueError, OverflowError):
+        return str(value)
+    return value
 
 
 def _property(function: Callable[..., Any], doc: str) -> property:
