@@ -202,10 +202,11 @@ def test_tools_are_observed_alike(launched):
 
     forked, *others = (launched.runner.run(run(made)) for made in launched.launchers.values())
 
-    assert [seen == forked for seen in others] == [True, True]
+    for seen in others:
+        assert [pair for pair in zip(seen, forked, strict=True) if pair[0] != pair[1]] == []
     errors = "".join(seen["output"] for seen in forked if seen["error"])
     assert "told you" in errors
-    assert "/actors/kernels/" not in errors
+    assert not [word for word in ("actors", "msgpack") if word in errors]
 
 
 @pytest.mark.parametrize("code", DEADLY_CELLS.values(), ids=DEADLY_CELLS)

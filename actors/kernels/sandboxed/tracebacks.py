@@ -7,6 +7,9 @@ from pathlib import Path
 from types import TracebackType
 
 _HIDDEN = str(Path(__file__).resolve().parent)
+_HIDDEN_PARTS = ("/site-packages/IPython/", "/site-packages/msgpack/", "msgpack/_packer.pyx")
+"""The shell, and what carries the arguments of tools."""
+_PACKAGE = __name__.rpartition(".")[0]
 _LONGEST_CHAIN = 4
 _FIRST_FRAMES, _LAST_FRAMES = 10, 8
 _MOST_OF_GROUP = 4
@@ -56,14 +59,15 @@ def _format_one(
     ]
     if lines:
         lines = ["Traceback (most recent call last):\n", *_fold(lines, error)]
-    lines += traceback.format_exception_only(error)
+    own = f"{type(error).__module__}." if type(error).__module__.startswith(_PACKAGE) else ""
+    lines += [line.removeprefix(own) for line in traceback.format_exception_only(error)]
     if isinstance(error, BaseExceptionGroup) and depth < _DEEPEST_GROUP:
         lines += _format_group(error, label_of, depth + 1)
     return "".join(lines)
 
 
 def _is_internal(file: str) -> bool:
-    return file.startswith(_HIDDEN) or "/site-packages/IPython/" in file
+    return file.startswith(_HIDDEN) or any(part in file for part in _HIDDEN_PARTS)
 
 
 def _fold(lines: list[str], error: BaseException) -> list[str]:
