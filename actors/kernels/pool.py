@@ -13,6 +13,7 @@ from actors.kernels.interface import DeathCause, Kernel, KernelDied, Launcher
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.2
+_REFILL_DELAY_S = 0.01
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,6 +47,7 @@ class KernelPool:
         self._gate = asyncio.Semaphore(launches_at_once)
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._soon: asyncio.TimerHandle | None = None
         self._started = self._hits = self._misses = self._died = 0
 
     async def start(self) -> None:
@@ -81,6 +83,8 @@ class KernelPool:
     async def close(self) -> None:
         """Kill everything, also kernels in use, and close the launcher; leaves no process."""
         self._closed = True
+        if self._soon is not None:
+            self._soon.cancel()
         while self._waiting:
             _fail(
                 self._waiting.popleft(), KernelDied("the kernel pool was closed", DeathCause.CLOSED)
@@ -99,7 +103,7 @@ class KernelPool:
             kernel = self._ready.popleft()
             if kernel.alive:
                 self._hits += 1
-                self._refill()
+                self._refill_soon()
                 return kernel
             self._died += 1
             self._in_background(self._retire(kernel))
@@ -109,8 +113,17 @@ class KernelPool:
         self._refill()
         return await place
 
+    def _refill_soon(self) -> None:
+        """Refill after a moment, so that launches do not slow the first cell of who was served."""
+        if self._soon is None:
+            loop = asyncio.get_running_loop()
+            self._soon = loop.call_later(_REFILL_DELAY_S, self._refill)
+
     def _refill(self) -> None:
         """Launch as many as are missing, for those who wait and for the reserve."""
+        if self._soon is not None:
+            self._soon.cancel()
+            self._soon = None
         while not self._closed and (
             len(self._ready) + self._launching < self._idle + len(self._waiting)
         ):
