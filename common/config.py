@@ -252,7 +252,7 @@ class Kernel:
     """``forked``: IPython shells forked from one zygote (level A); ``cold``: the same shell, one
     bubblewrap each (level B); ``jupyter``: any Jupyter kernel; ``auto``: the fastest of the first
     two that this machine allows."""
-    kernelspec: str = "python3"
+    kernelspec: str = "lzero-sandbox"
     """Kernelspec of the ``jupyter`` launcher."""
     idle: int = 8
     """Kernels kept ready."""
