@@ -118,7 +118,7 @@ def observation(result, cell):
 
 
 class Launched:
-    """One running launcher of each kind; a group of cells is run once, in all of them at once."""
+    """One running launcher of each kind; a group of cells is run once in each."""
 
     def __init__(self, runner):
         self.runner = runner
@@ -133,15 +133,18 @@ class Launched:
         for launcher in self.launchers.values():
             self.runner.run(launcher.close())
 
-    def group(self, name):
+    def group(self, name, launchers=("forked", "jupyter")):
         """The observations of a group's cells, per launcher."""
-        if name not in self.seen:
-            self.seen[name] = self.runner.run(self._run_in_all(GROUPS[name]))
-        return self.seen[name]
+        missing = [launcher for launcher in launchers if (name, launcher) not in self.seen]
+        if missing:
+            self.runner.run(self._run_in(missing, name))
+        return {launcher: self.seen[name, launcher] for launcher in launchers}
 
-    async def _run_in_all(self, cells):
-        seen = await asyncio.gather(*(self._run(made, cells) for made in self.launchers.values()))
-        return dict(zip(self.launchers, seen, strict=True))
+    async def _run_in(self, launchers, name):
+        cells = GROUPS[name]
+        runs = [self._run(self.launchers[launcher], cells) for launcher in launchers]
+        for launcher, seen in zip(launchers, await asyncio.gather(*runs), strict=True):
+            self.seen[name, launcher] = seen
 
     async def _run(self, launcher, cells):
         kernel = await launcher.launch()
@@ -175,9 +178,16 @@ def test_there_are_at_least_200_cells():
 def test_a_cell_is_observed_alike(launched, group, number):
     seen = launched.group(group)
 
-    for launcher in LAUNCHERS[1:]:
-        assert seen[launcher][number] == seen["forked"][number], launcher
+    assert seen["jupyter"][number] == seen["forked"][number]
     assert "output" in seen["forked"][number]
+
+
+@pytest.mark.nightly  # it runs the very same shell
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_cold_kernel_shows_the_same(launched, group):
+    seen = launched.group(group, ("forked", "cold"))
+
+    assert seen["cold"] == seen["forked"]
 
 
 async def serve(name, arguments, keywords):
@@ -209,7 +219,13 @@ def test_tools_are_observed_alike(launched):
     assert not [word for word in ("actors", "msgpack") if word in errors]
 
 
-@pytest.mark.parametrize("code", DEADLY_CELLS.values(), ids=DEADLY_CELLS)
+@pytest.mark.parametrize(
+    "code",
+    [
+        pytest.param(code, id=name, marks=() if name == "a signal" else pytest.mark.nightly)
+        for name, code in DEADLY_CELLS.items()
+    ],
+)
 def test_a_kernel_that_kills_itself_is_reported_alike(launched, code):
     async def run(launcher):
         kernel = await launcher.launch()
