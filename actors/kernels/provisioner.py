@@ -205,6 +205,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
             await self._give_up()
             bubblewrap.check_sandbox(runtime)
             text = str(error) or f"no answer for {_START_TIMEOUT_S:g} s"
+            text = "it died at once" if isinstance(error, ConnectionError) else text
             reason = f"the sandbox did not start: {text}"
             raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
         *self._pidfds, folder = answer
