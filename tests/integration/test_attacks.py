@@ -137,7 +137,7 @@ def test_the_host_process_is_unharmed(campaign: Campaign) -> None:
     before, after = campaign.before, campaign.after
 
     assert (after.name, after.threads) == (before.name, before.threads)
-    assert after.descriptors == before.descriptors
+    assert after.descriptors <= before.descriptors
     assert after.memory_bytes - before.memory_bytes < MOST_GROWTH_BYTES
     assert abs(after.clock_offset_s - before.clock_offset_s) < 1.0
 

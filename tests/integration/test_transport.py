@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from common.codec import decode, encode
+from common.codec import SCHEMA_VERSION, decode, encode
 from common.errors import EnvironmentFault, LZeroError
 from common.messages import Hello, Refused, Task, Welcome
 from learner.coordinator import Coordinator
@@ -99,7 +99,7 @@ def test_actor_with_another_schema_is_refused_and_both_versions_are_named(intake
     context.destroy(linger=0)
 
     assert isinstance(answer, Refused)
-    assert "wire schema 99, the coordinator 1" in answer.reason
+    assert f"wire schema 99, the coordinator {SCHEMA_VERSION}" in answer.reason
 
 
 def test_malformed_message_is_refused_and_the_coordinator_goes_on(intake: Intake) -> None:
@@ -111,7 +111,9 @@ def test_malformed_message_is_refused_and_the_coordinator_goes_on(intake: Intake
     dealer.send_multipart([b"\xff\x00 nonsense", b"more"])
     assert dealer.poll(10_000)
     refused = decode(dealer.recv_multipart())
-    hello = Hello(actor_id="x", run_id="run", schema_version=1, credit=0, kernel_level="")
+    hello = Hello(
+        actor_id="x", run_id="run", schema_version=SCHEMA_VERSION, credit=0, kernel_level=""
+    )
     dealer.send_multipart(encode(hello))
     assert dealer.poll(10_000)
     welcomed = decode(dealer.recv_multipart())

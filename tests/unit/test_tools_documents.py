@@ -28,6 +28,21 @@ SLOW_PAGE = (
 )
 
 
+EARLIER: set[psutil.Process] = set()
+"""Children that other tests left to this process, such as multiprocessing's own."""
+
+
+@pytest.fixture(autouse=True)
+def earlier() -> None:
+    EARLIER.clear()
+    EARLIER.update(psutil.Process().children())
+
+
+def children() -> list[psutil.Process]:
+    """What the test at hand started."""
+    return [child for child in psutil.Process().children() if child not in EARLIER]
+
+
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
     async def limited() -> Any:
         async with asyncio.timeout(40):
@@ -145,7 +160,7 @@ def test_an_attached_file_is_read_in_a_child_process(name: str, tmp_path: Path) 
     (tmp_path / name).write_bytes(data)
 
     assert run(inspected(tmp_path, name)) == expected
-    assert not psutil.Process().children()
+    assert not children()
 
 
 def test_a_long_file_is_shown_in_parts(tmp_path: Path) -> None:
@@ -223,7 +238,7 @@ def test_a_document_that_takes_too_long_ends_its_child_and_nothing_else() -> Non
     text, seconds = run(both())
     assert text == "next"
     assert seconds < 15
-    assert not psutil.Process().children()
+    assert not children()
 
 
 def test_a_document_that_needs_too_much_memory_is_refused() -> None:
@@ -252,7 +267,7 @@ def test_children_see_no_keys_and_are_no_more_than_allowed(
             texts = await asyncio.gather(
                 *(reader.read(f"text {n}".encode(), DocumentKind.TEXT) for n in range(8))
             )
-            return texts, [child.environ() for child in psutil.Process().children()]
+            return texts, [child.environ() for child in children()]
         finally:
             await reader.close()
 
@@ -268,7 +283,7 @@ def test_an_idle_child_that_died_is_replaced() -> None:
         await reader.start()
         try:
             await reader.read(b"first", DocumentKind.TEXT)
-            (child,) = psutil.Process().children()
+            (child,) = children()
             child.kill()
             async with asyncio.timeout(10):
                 while reader._idle[0].returncode is None:
@@ -282,8 +297,6 @@ def test_an_idle_child_that_died_is_replaced() -> None:
 
 @pytest.mark.parametrize("cpu_s", [0.0, 0.2], ids=["starting", "parsing"])
 def test_a_cancelled_read_leaves_no_child(cpu_s: float) -> None:
-    children = psutil.Process().children
-
     async def cancelled() -> None:
         reader = DocumentReader(workers=1)
         await reader.start()
@@ -297,4 +310,4 @@ def test_a_cancelled_read_leaves_no_child(cpu_s: float) -> None:
         await reader.close()
 
     run(cancelled())
-    assert not psutil.Process().children()
+    assert not children()
