@@ -5,6 +5,7 @@ and writes it. Everything is frozen; the resolved configuration is saved with th
 """
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 
@@ -402,21 +403,78 @@ class Learner:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Objective:
-    """``apg``: action-level importance weights, truncated, with a sign-aware trust region."""
+    """What the learner minimises: an objective, how returns become advantages, and penalties.
 
+    The formulas are in ``learner/objectives`` and ``learner/advantages.py``.
+    """
+
+    name: Literal["apg", "topr", "token_tis", "gspo", "decoupled_ppo"] = "apg"
+    """``apg``: action-level importance weights, truncated, with a sign-aware trust region;
+    ``topr``: tapered weights for negative advantages; ``token_tis``: token-level weights;
+    ``gspo``: geometric mean of an action, clipped; ``decoupled_ppo``: PPO around the weights at
+    the start of the batch, for several updates per batch."""
     weight_limits_positive: tuple[float, float] = (0.0, 2.0)
-    """Truncation of the weight where the advantage is not negative."""
+    """``apg``: truncation of the weight where the advantage is not negative."""
     weight_limits_negative: tuple[float, float] = (0.0, 1.0)
-    """Truncation of the weight where the advantage is negative."""
+    """``apg``: truncation of the weight where the advantage is negative."""
     kappa: float = 0.15
-    """Trust region: |sum of log ratios| / sqrt(tokens) beyond which an action is masked."""
+    """``apg``, ``topr``: |sum of log ratios| / sqrt(tokens) beyond which an action is masked."""
     t_ref: float = 512.0
-    """Actions longer than this many tokens have their log ratio tempered by sqrt(t_ref / T)."""
+    """``apg``: actions of more tokens have their log ratio tempered by sqrt(t_ref / T)."""
     token_veto: float = 1e4
-    """An action with a token ratio beyond this (either way) is masked."""
+    """All: an action with a token ratio beyond this (either way) is masked."""
+    token_cap: float = 4.0
+    """``token_tis``: largest weight of a token."""
+    token_band: tuple[float, float] = (0.0, inf)
+    """``token_tis``: tokens with a ratio outside get no gradient."""
+    gspo_clip: tuple[float, float] = (3e-3, 4e-3)
+    """``gspo``: how far below and above 1 the ratio counts."""
+    ppo_clip: float = 0.2
+    """``decoupled_ppo``: how far from 1 the ratio to the proximal weights counts."""
+    behaviour_cap: float = 5.0
+    """``decoupled_ppo``: tokens with a larger ratio of proximal to behaviour are masked."""
+    loss_norm: Literal["tokens", "actions"] = "tokens"
+    """Whether each token or each action counts the same; ``gspo`` is always by actions."""
+    advantage: Literal["group_loo", "reinforce_pp"] = "group_loo"
+    """Returns against the other members of the group, or whitened over the batch."""
     discount: float = 0.95
     """Step discount of returns."""
     advantage_clip: float = 5.0
+    """Largest absolute advantage."""
+    kl_behaviour: float = 0.0
+    """Weight of the squared log ratio to the behaviour policy; needs no further model."""
+
+    def __post_init__(self) -> None:
+        """Check ranges, and that no deviation is corrected twice."""
+        for key, owners in _OBJECTIVE_KEYS.items():
+            default = type(self).__dataclass_fields__[key].default
+            _require(
+                self.name in owners or getattr(self, key) == default,
+                f"objective.{key} belongs to {' and '.join(owners)}; with objective.name = "
+                f"'{self.name}', which bounds the ratio in its own way, it would correct twice or "
+                "do nothing: leave it out",
+            )
+        _require(
+            0 <= self.discount <= 1, f"objective.discount must be in [0, 1], got {self.discount}"
+        )
+        _require(
+            self.kl_behaviour >= 0,
+            f"objective.kl_behaviour must be at least 0, got {self.kl_behaviour}",
+        )
+
+
+_OBJECTIVE_KEYS = {
+    "weight_limits_positive": ("apg",),
+    "weight_limits_negative": ("apg",),
+    "kappa": ("apg", "topr"),
+    "t_ref": ("apg",),
+    "token_cap": ("token_tis",),
+    "token_band": ("token_tis",),
+    "gspo_clip": ("gspo",),
+    "ppo_clip": ("decoupled_ppo",),
+    "behaviour_cap": ("decoupled_ppo",),
+}
+"""Which objectives read a key; any other with it set is refused."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

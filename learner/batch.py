@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import Objective
 from common.messages import NOT_AN_ACTION, Float32, Int32, Outcome, Trajectory
-from learner.advantages import discounted_returns, group_loo
+from learner.advantages import advantages_of
 from learner.packing import PackableSegment, segment_of_actions
 
 
@@ -58,12 +58,14 @@ class Batch:
         advantages: [A] float32, by batch-wide action id.
         num_action_tokens: tokens of the actions with advantage other than 0, the normaliser of
             the loss.
+        num_actions: the number of those actions.
         summary: for reports.
     """
 
     segments: tuple[PackableSegment, ...]
     advantages: Float32
     num_action_tokens: int
+    num_actions: int
     summary: BatchSummary
 
 
@@ -83,9 +85,9 @@ def build_batch(
     """
     for trajectory in trajectories:
         _check(trajectory)
-    returns = [discounted_returns(t.step_rewards, objective.discount) for t in trajectories]
-    groups = [t.group_id for t in trajectories]
-    per_step = group_loo(returns, groups, clip=objective.advantage_clip)
+    per_step = advantages_of(
+        [t.step_rewards for t in trajectories], [t.group_id for t in trajectories], objective
+    )
     advantages = np.concatenate([np.zeros(0), *per_step]).astype(np.float32)
     lengths = np.array([len(steps) for steps in per_step], dtype=np.int64)
     firsts = np.cumsum(lengths) - lengths
@@ -98,9 +100,16 @@ def build_batch(
     return Batch(
         segments=segments,
         advantages=advantages,
+        num_actions=_count_learnt(segments, advantages),
         num_action_tokens=sum(int(np.count_nonzero(advantages[_actions_of(s)])) for s in segments),
         summary=_summarise(trajectories, every, len(segments), advantages, learner_version),
     )
+
+
+def _count_learnt(segments: Sequence[PackableSegment], advantages: Float32) -> int:
+    """Actions of ``segments`` with an advantage other than 0."""
+    ids = np.unique(np.concatenate([np.zeros(0, np.int32), *map(_actions_of, segments)]))
+    return int(np.count_nonzero(advantages[ids]))
 
 
 def _check(trajectory: Trajectory) -> None:

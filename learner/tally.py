@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from common.messages import NOT_AN_ACTION
-from learner.losses import ActionVerdicts
+from learner.objectives.policy_loss import ActionVerdicts
 from learner.packing import Pack
 
 
@@ -34,6 +34,7 @@ class Tally:
     not_finite: float = 0.0
     too_stale: float = 0.0
     masked: float = 0.0
+    clipped_tokens: float = 0.0
     minus_d: float = 0.0
     k3: float = 0.0
     minus_logprob: float = 0.0
@@ -70,9 +71,9 @@ def tally_pack(
     sampled = (pack.versions != NOT_AN_ACTION) & d.isfinite()
     fresh = sampled & (pack.versions == version)
     known, fresh_abs = d[sampled], d[fresh].abs()
-    there = verdicts.present & ~verdicts.not_finite
-    rho = verdicts.log_rho[there].clamp(-20.0, 20.0).double().exp()
-    present = verdicts.present
+    ratios = verdicts.ratios
+    present, there = ratios.present, ratios.present & ~ratios.not_finite
+    rho = ratios.log_rho[there].clamp(-20.0, 20.0).double().exp()
     values = {
         "loss": loss.detach(),
         "actions": present.sum(),
@@ -80,10 +81,11 @@ def tally_pack(
         "rho_squared": rho.square().sum(),
         "weight": verdicts.weight[there].sum(),
         "outside_trust_region": verdicts.outside_trust_region.sum(),
-        "vetoed": verdicts.vetoed.sum(),
-        "not_finite": verdicts.not_finite.sum(),
-        "too_stale": verdicts.too_stale.sum(),
+        "vetoed": ratios.vetoed.sum(),
+        "not_finite": ratios.not_finite.sum(),
+        "too_stale": ratios.too_stale.sum(),
         "masked": verdicts.masked.sum(),
+        "clipped_tokens": verdicts.clipped_tokens.sum(),
         "minus_d": -known.sum(),
         "k3": (known.clamp(-20.0, 20.0).exp() - 1 - known).sum(),
         "minus_logprob": -learner_logprobs.detach()[sampled].sum(),

@@ -11,8 +11,10 @@ from common.config import Learner, Objective
 from common.messages import Trajectory
 from learner.batch import Batch, BatchSummary, build_batch
 from learner.exchange import Work, share_work
-from learner.losses import apg
 from learner.model import token_logprobs
+from learner.objectives.penalties import kl_penalty
+from learner.objectives.policy_loss import policy_loss
+from learner.objectives.sampled import Normalisers, SampledActions
 from learner.optimizer import PolicyOptimizer, UpdateReport
 from learner.packing import Pack, pack_for_ranks
 from learner.sharding import Rank
@@ -83,6 +85,7 @@ class StepMetrics:
             "masked_veto": int(tally.vetoed),
             "masked_not_finite": int(tally.not_finite),
             "masked_stale": int(tally.too_stale),
+            "clipped_share": tally.clipped_tokens / targets,
             "rho_mean": tally.rho / max(1.0, tally.actions - tally.not_finite),
             "weight_mean": tally.weight / max(1.0, tally.actions - tally.not_finite),
             "effective_sample_size": self.effective_sample_size,
@@ -160,7 +163,7 @@ class TrainStep:
         began = time.perf_counter()
         batch, work = self._distribute(trajectories, version)
         tally, update = Tally(), None
-        if work.num_action_tokens:
+        if work.normalisers.tokens:
             tally = reduce_over_ranks(self._accumulate(work))
             update = self._optimizer.step()
         if batch is None:
@@ -189,7 +192,7 @@ class TrainStep:
             packs,
             torch.from_numpy(batch.advantages),
             version=version,
-            num_action_tokens=batch.num_action_tokens,
+            normalisers=Normalisers(tokens=batch.num_action_tokens, actions=batch.num_actions),
         )
 
     def _accumulate(self, work: Work) -> Tally:
@@ -202,17 +205,25 @@ class TrainStep:
 
     def _learn(self, pack: Pack, advantages: Tensor, work: Work) -> Tally:
         logprobs = token_logprobs(self._model, pack, temperature=self._temperature)
-        result = apg(
-            logprobs,
-            pack.behaviour_logprobs,
-            pack.action_ids,
-            pack.versions,
-            advantages,
+        sampled = SampledActions(
+            behaviour_logprobs=pack.behaviour_logprobs,
+            action_ids=pack.action_ids,
+            versions=pack.versions,
+            advantages=advantages,
             learner_version=work.version,
             max_staleness=self._config.max_staleness,
-            num_action_tokens=work.num_action_tokens,
-            objective=self._objective,
         )
+        objective = self._objective
+        result = policy_loss(logprobs, sampled, objective=objective, normalisers=work.normalisers)
+        loss = result.loss
+        if objective.kl_behaviour:
+            loss = loss + 2.0 * objective.kl_behaviour * kl_penalty(
+                logprobs,
+                pack.behaviour_logprobs,
+                (result.token_weights != 0).float(),
+                estimator="k2",
+                num_action_tokens=work.normalisers.tokens,
+            )
         # FSDP averages gradients over ranks, but the loss of the step is the sum of all packs.
-        (result.loss * self._rank.count).backward()  # type: ignore[no-untyped-call]
-        return tally_pack(pack, logprobs, result.loss, result.verdicts, version=work.version)
+        (loss * self._rank.count).backward()  # type: ignore[no-untyped-call]
+        return tally_pack(pack, logprobs, loss, result.verdicts, version=work.version)

@@ -29,9 +29,7 @@ def _convert(arguments: argparse.Namespace) -> int:
     done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
     print(f"wrote {done.tasks} tasks and {done.pages} pages to {arguments.out}")
     if done.unscorable:
-        print(
-            f"left out {done.unscorable} questions: their answers are only punctuation"
-        )
+        print(f"left out {done.unscorable} questions: their answers are only punctuation")
     return 0
 
 

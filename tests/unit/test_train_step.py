@@ -11,8 +11,9 @@ from torch import Tensor
 from common.config import Learner, Objective
 from common.messages import NOT_AN_ACTION, Outcome, Segment, Trajectory
 from learner.batch import build_batch
-from learner.losses import apg
 from learner.model import load_model, token_logprobs
+from learner.objectives.policy_loss import policy_loss
+from learner.objectives.sampled import Normalisers, SampledActions
 from learner.optimizer import PolicyOptimizer
 from learner.packing import pack_segments, segment_of_actions
 from learner.sharding import Rank, full_state_dict, shard, training_processes
@@ -171,10 +172,16 @@ def test_tally_has_the_reference_estimates() -> None:
         versions=np.array([NOT_AN_ACTION, 1, 1, 1, 2, 2], dtype=np.int32),
     )
     (pack,) = pack_segments([segment_of_actions(segment, name="x", first_action_id=0)], budget=6)
-    result = apg(
-        learner, pack.behaviour_logprobs, pack.action_ids, pack.versions, torch.tensor([1.0, 1.0]),
-        learner_version=2, max_staleness=2, num_action_tokens=5, objective=WIDE,
-    )  # fmt: skip
+    sampled = SampledActions(
+        behaviour_logprobs=pack.behaviour_logprobs,
+        action_ids=pack.action_ids,
+        versions=pack.versions,
+        advantages=torch.tensor([1.0, 1.0]),
+        learner_version=2,
+        max_staleness=2,
+    )
+    counts = Normalisers(tokens=5, actions=1)
+    result = policy_loss(learner, sampled, objective=WIDE, normalisers=counts)
 
     tally = tally_pack(pack, learner, result.loss, result.verdicts, version=2)
 
