@@ -25,6 +25,13 @@ def advantages_of(
     return group_loo(returns, group_ids, clip=objective.advantage_clip)
 
 
+def has_signal(step_rewards: Sequence[NDArray[np.floating]], *, discount: float) -> bool:
+    """Whether the members of one group differ in their returns, so that any has an advantage."""
+    returns = [discounted_returns(rewards, discount) for rewards in step_rewards]
+    compared = group_loo(returns, ["group"] * len(returns), clip=float("inf"))
+    return any(bool(own.any()) for own in compared)
+
+
 def discounted_returns(step_rewards: NDArray[np.floating], discount: float) -> Float64:
     """G_k = sum over j >= k of discount^(j - k) r_j.
 

@@ -21,7 +21,7 @@ from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
 from learner.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
+from learner.groups import SignalFilter, TaskOrder
 from learner.intake import Intake
 from learner.ledger import restore_ledger
 from learner.loop import Head, Learner
@@ -177,6 +177,17 @@ def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:
         temperature=config.agent.temperature,
         total_batches=config.run.steps,
         max_buffered_bytes=config.transport.buffer_mib * MIB,
+        signal_filter=_signal_filter(config),
+        group_timeout_s=config.learner.group_timeout_s,
+    )
+
+
+def _signal_filter(config: Config) -> SignalFilter | None:
+    learner = config.learner
+    if learner.filter_groups == "none":
+        return None
+    return SignalFilter(
+        discount=config.objective.discount, patience=learner.filter_patience * learner.groups
     )
 
 
