@@ -24,14 +24,12 @@ from learner.intake import Intake
 from learner.publishing import BackgroundPublisher
 from learner.record import StepTimings, step_record, success_by
 from learner.sharding import Rank, full_state_dict
+from learner.step_metrics import StepMetrics, warnings_of
 from learner.totals import Totals, pack_ledger
-from learner.train_step import StepMetrics, TrainStep
+from learner.train_step import TrainStep
 from learner.verification import ParityVerifier, random_prompts, real_prompts
 
 log = logging.getLogger(__name__)
-
-MAX_SKIPPED_STEPS = 5
-"""Steps in a row with a broken gradient after which the run stops."""
 
 
 class Saver(Protocol):
@@ -123,6 +121,8 @@ class Learner:
                 paused_s=self._head.publisher.last_paused_s,
             )
             self._record(self._head, step, batch, metrics, timings)
+            for warning in warnings_of(metrics, self._config.learner):
+                log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
         if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
             self._saver.save(version, ledger=self._ledger())
@@ -217,9 +217,10 @@ class Learner:
         update = metrics.update
         broken = update is not None and not update.applied
         self._skipped_in_row = self._skipped_in_row + 1 if broken else 0
-        if self._skipped_in_row >= MAX_SKIPPED_STEPS:
+        limit = self._config.learner.skipped_steps
+        if self._skipped_in_row >= limit:
             raise LZeroError(
-                f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps in a row (last norm "
+                f"the gradient was not finite in {limit} steps in a row (last norm "
                 f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "
                 "resume from an earlier checkpoint"
             )

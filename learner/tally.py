@@ -10,6 +10,9 @@ from common.messages import NOT_AN_ACTION
 from learner.objectives.policy_loss import ActionVerdicts
 from learner.packing import Pack
 
+FAR = 0.5
+"""|log pi - log mu| beyond which a token counts as far off."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
@@ -37,9 +40,13 @@ class Tally:
     clipped_tokens: float = 0.0
     minus_d: float = 0.0
     k3: float = 0.0
+    d_squared: float = 0.0
+    far_tokens: float = 0.0
     minus_logprob: float = 0.0
     fresh_tokens: float = 0.0
     fresh_abs_d: float = 0.0
+    fresh_k3: float = 0.0
+    kl_reference: float = 0.0
     peak_abs_d: float = 0.0
     peak_fresh_abs_d: float = 0.0
 
@@ -87,10 +94,13 @@ def tally_pack(
         "masked": verdicts.masked.sum(),
         "clipped_tokens": verdicts.clipped_tokens.sum(),
         "minus_d": -known.sum(),
-        "k3": (known.clamp(-20.0, 20.0).exp() - 1 - known).sum(),
+        "k3": _k3(known).sum(),
+        "d_squared": known.square().sum(),
+        "far_tokens": (known.abs() > FAR).sum(),
         "minus_logprob": -learner_logprobs.detach()[sampled].sum(),
         "fresh_tokens": fresh.sum(),
         "fresh_abs_d": fresh_abs.sum(),
+        "fresh_k3": _k3(d[fresh]).sum(),
         "peak_abs_d": _peak(known.abs()),
         "peak_fresh_abs_d": _peak(fresh_abs),
     }
@@ -101,6 +111,10 @@ def tally_pack(
         targets=float(pack.num_targets),
         **dict(zip(values, numbers, strict=True)),
     )
+
+
+def _k3(d: Tensor) -> Tensor:
+    return d.clamp(-20.0, 20.0).exp() - 1 - d
 
 
 def _peak(values: Tensor) -> Tensor:
@@ -117,6 +131,15 @@ def reduce_over_ranks(tally: Tally) -> Tally:
     total = _all_reduce([getattr(tally, name) for name in sums], dist.ReduceOp.SUM)
     highest = _all_reduce([getattr(tally, name) for name in peaks], dist.ReduceOp.MAX)
     return Tally(**dict(zip([*sums, *peaks], [*total, *highest], strict=True)))
+
+
+def sum_over_ranks(sums: Tensor) -> Tensor:
+    """The sum over ranks of float64 numbers of any shape, on each of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return sums
+    total = sums.clone()
+    dist.all_reduce(total)
+    return total
 
 
 def _all_reduce(values: list[float], operation: dist.ReduceOp.RedOpType) -> list[float]:
