@@ -28,6 +28,7 @@ from learner.loop import Head, Learner
 from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
 from learner.publishing import BackgroundPublisher
+from learner.reference import ReferenceModel, load_reference
 from learner.sharding import Rank, seed_everything, shard, training_processes
 from learner.store import TrajectoryStore
 from learner.totals import Totals, unpack_ledger
@@ -102,6 +103,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
                 config=config.learner,
                 objective=config.objective,
                 temperature=config.agent.temperature,
+                reference=_reference(config, rank),
             ),
             verifier=ParityVerifier(
                 model, rank, server_urls, tolerance=config.learner.mismatch_tolerance
@@ -115,6 +117,18 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         if head is not None:
             _write_totals(config, folder, learner, head)
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
+
+
+def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
+    """The model that the run started from, where a KL term asks for it."""
+    if not config.objective.kl_reference:
+        return None
+    return load_reference(
+        config.model.path,
+        rank,
+        compute_dtype=getattr(torch, config.model.dtype),
+        temperature=config.agent.temperature,
+    )
 
 
 @contextmanager
