@@ -182,6 +182,54 @@ def test_an_action_of_two_versions_is_exact_by_its_recorded_logprobs() -> None:
     assert sequence_error(exact, LATER, TWO_BEHAVIOUR) == pytest.approx(0.7477, abs=1e-3)
 
 
+FIRST = torch.tensor([0.1, -0.3], dtype=torch.float64)
+SECOND = torch.tensor([[0.2, 0.4], [-0.5, 0.1]], dtype=torch.float64)
+FIRST_BEHAVIOUR = torch.tensor([-0.4, 0.2], dtype=torch.float64)
+SECOND_BEHAVIOUR = torch.tensor([[0.6, 0.0], [0.1, -0.2]], dtype=torch.float64)
+FIRST_REWARD = torch.tensor([0.1, 0.0], dtype=torch.float64)
+SECOND_REWARD = torch.tensor([[0.0, 1.0], [0.3, 0.0]], dtype=torch.float64)
+DISCOUNT = 0.95
+
+
+def two_step_gradient(objective: Objective) -> Tensor:
+    """Ascent direction over both steps of all four episodes; an action a step, one token each."""
+    logits = torch.cat([FIRST, SECOND.flatten()]).requires_grad_()
+    learner, behaviour, advantages = [], [], []
+    for a in range(2):
+        for b in range(2):
+            own = logits[:2].log_softmax(0)[a], logits[2 + 2 * a : 4 + 2 * a].log_softmax(0)[b]
+            other = FIRST_BEHAVIOUR.log_softmax(0)[a], SECOND_BEHAVIOUR[a].log_softmax(0)[b]
+            chance = (other[0] + other[1]).exp()
+            later = DISCOUNT * SECOND_REWARD[a, b]
+            learner += own
+            behaviour += other
+            advantages += [chance * (FIRST_REWARD[a] + later), chance * later]
+    result = loss_of(
+        torch.stack(learner), torch.stack(behaviour), torch.stack(advantages), objective
+    )
+    (gradient,) = torch.autograd.grad(-result.loss, logits)
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("objective", "error"),
+    [(Objective(**FREE, **NO_REGION), 0.44347), (UNCORRECTED, 0.83682)],
+    ids=["per action", "uncorrected"],
+)
+def test_over_two_steps_weights_per_action_halve_the_error(
+    objective: Objective, error: float
+) -> None:
+    logits = torch.cat([FIRST, SECOND.flatten()]).requires_grad_()
+    chance = logits[:2].softmax(0)[:, None] * logits[2:].view(2, 2).softmax(1)
+    expected = (chance * (FIRST_REWARD[:, None] + DISCOUNT * SECOND_REWARD)).sum()
+    (exact,) = torch.autograd.grad(expected, logits)
+
+    found = two_step_gradient(objective)
+
+    assert exact[:5:2].tolist() == pytest.approx([0.12526098, -0.14077586, 0.02616697], abs=1e-7)
+    assert (found - exact).norm().item() / exact.norm().item() == pytest.approx(error, abs=1e-4)
+
+
 ACTION = torch.tensor([-0.1, -1.2, -0.05, -2.3, -0.7], dtype=torch.float64)
 RECORDED = torch.tensor([-0.12, -1.0, -0.05, -2.5, -0.9], dtype=torch.float64)
 

@@ -79,7 +79,7 @@ def apg(
         learner_version=learner_version,
         max_staleness=max_staleness,
     )
-    counts = Normalisers(tokens=num_action_tokens, actions=int((advantages != 0).sum()))
+    counts = Normalisers(tokens=num_action_tokens, actions=len(owner.unique()))
     return policy_loss(learner, sampled, objective=objective, normalisers=counts)
 
 
@@ -160,6 +160,12 @@ def test_golden_batch_has_the_reference_loss_and_gradients() -> None:
             assert len(own) == 0
         else:
             torch.testing.assert_close(own, torch.full_like(own, expected), atol=1e-7, rtol=0)
+
+
+def test_golden_batch_normalised_by_actions_has_the_reference_loss() -> None:
+    by_actions = run_apg(GOLDEN, objective=Objective(loss_norm="actions"))[0]
+
+    assert by_actions.loss.item() == pytest.approx(0.18704903, abs=1e-7)
 
 
 def test_verdicts_name_the_reason_of_every_mask() -> None:
