@@ -515,6 +515,11 @@ class Objective:
         _require(
             0 <= self.discount <= 1, f"objective.discount must be in [0, 1], got {self.discount}"
         )
+        _require(
+            self.advantage != "gae" or self.name in ("token_tis", "decoupled_ppo"),
+            "objective.advantage = 'gae' gives every token an advantage of its own, which only "
+            f"objectives by token can use: 'token_tis' or 'decoupled_ppo', got '{self.name}'",
+        )
         for key in ("kl_reference", "kl_behaviour"):
             value = getattr(self, key)
             _require(value >= 0, f"objective.{key} must be at least 0, got {value}")

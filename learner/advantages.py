@@ -18,7 +18,12 @@ _NO_SPREAD = 1e-9
 def advantages_of(
     step_rewards: Sequence[NDArray[np.floating]], group_ids: Sequence[str], objective: Objective
 ) -> list[Float64]:
-    """The advantage of every step, as ``objective.advantage`` says; [K_i] float64 each."""
+    """The advantage of every step, as ``objective.advantage`` says; [K_i] float64 each.
+
+    With ``gae`` the critic estimates advantages by token later; here every step counts the same.
+    """
+    if objective.advantage == "gae":
+        return [np.ones(len(rewards)) for rewards in step_rewards]
     returns = [discounted_returns(rewards, objective.discount) for rewards in step_rewards]
     if objective.advantage == "reinforce_pp":
         return reinforce_pp(returns, clip=objective.advantage_clip)

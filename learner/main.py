@@ -21,6 +21,7 @@ from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
 from learner.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from learner.coordinator import Coordinator
+from learner.critic import Critic, load_critic
 from learner.groups import SignalFilter, TaskOrder
 from learner.intake import Intake
 from learner.ledger import restore_ledger
@@ -104,6 +105,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
                 objective=config.objective,
                 temperature=config.agent.temperature,
                 reference=_reference(config, rank),
+                critic=_critic(config, rank),
             ),
             verifier=ParityVerifier(
                 model, rank, server_urls, tolerance=config.learner.mismatch_tolerance
@@ -128,6 +130,20 @@ def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
         rank,
         compute_dtype=getattr(torch, config.model.dtype),
         temperature=config.agent.temperature,
+    )
+
+
+def _critic(config: Config, rank: Rank) -> Critic | None:
+    """The value model, where advantages come from one."""
+    if config.objective.advantage != "gae":
+        return None
+    return load_critic(
+        config.model.path,
+        rank,
+        config=config.critic,
+        learner=config.learner,
+        gamma=config.objective.discount,
+        compute_dtype=getattr(torch, config.model.dtype),
     )
 
 

@@ -92,6 +92,7 @@ class StepMetrics:
             "abs_d_max": tally.peak_abs_d,
             "mismatch_k3": tally.fresh_k3 / max(1.0, tally.fresh_tokens),
             "kl_reference": tally.kl_reference / targets,
+            "value_loss": tally.value_loss,
             "entropy_estimate": tally.minus_logprob / targets,
             "pack_fill": tally.tokens / max(1.0, tally.packs * self.pack_budget),
             "updates": float(len(self.updates)),

@@ -47,6 +47,7 @@ class Tally:
     fresh_abs_d: float = 0.0
     fresh_k3: float = 0.0
     kl_reference: float = 0.0
+    value_loss: float = 0.0
     peak_abs_d: float = 0.0
     peak_fresh_abs_d: float = 0.0
 

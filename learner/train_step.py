@@ -10,6 +10,7 @@ from common.config import Learner, Objective
 from common.messages import Trajectory
 from learner.batch import Batch, build_batch
 from learner.breakdown import break_down, describe, no_actions
+from learner.critic import Critic, TokenEstimates
 from learner.exchange import Work, share_work
 from learner.model import token_logprobs
 from learner.objectives.penalties import kl_estimate, kl_penalty
@@ -40,6 +41,7 @@ class TrainStep:
         objective: Objective,
         temperature: float,
         reference: ReferenceModel | None = None,
+        critic: Critic | None = None,
     ) -> None:
         """Take what a step needs.
 
@@ -51,13 +53,17 @@ class TrainStep:
             objective: what is minimised.
             temperature: at which training actions are sampled, above 0.
             reference: for ``objective.kl_reference`` above 0.
+            critic: for ``objective.advantage = "gae"``.
         """
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0 in training, got {temperature}")
         if objective.kl_reference and reference is None:
             raise ValueError("objective.kl_reference is above 0, but there is no reference model")
+        if (objective.advantage == "gae") != (critic is not None):
+            raise ValueError("objective.advantage = 'gae' and a critic belong together")
         self._model = model
         self._optimizer = optimizer
+        self._critic = critic
         self._rank = rank
         self._config = config
         self._objective = objective
@@ -82,13 +88,16 @@ class TrainStep:
         began = time.perf_counter()
         batch, works = self._distribute(trajectories, version)
         proximal = [self._proximal(work) for work in works]
+        estimates = self._estimate(works, trajectories)
         tally, kinds = Tally(), no_actions()
         updates: list[UpdateReport] = []
-        for work, logprobs in zip(works, proximal, strict=True):
-            own, own_kinds = self._accumulate(work, logprobs)
+        for work, logprobs, values in zip(works, proximal, estimates, strict=True):
+            own, own_kinds = self._accumulate(work, logprobs, values)
             tally += own
             kinds += own_kinds
             updates.append(self._optimizer.step())
+            if self._critic is not None:
+                self._critic.step()
         if works:
             tally, kinds = reduce_over_ranks(tally), sum_over_ranks(kinds)
         if batch is None:
@@ -138,18 +147,41 @@ class TrainStep:
             return [None for _ in work.packs]
         return [self._logprobs(pack.to(self._rank.device)) for pack in work.packs]
 
-    def _accumulate(self, work: Work, proximal: Sequence[Tensor | None]) -> tuple[Tally, Tensor]:
+    def _estimate(
+        self, works: Sequence[Work], trajectories: Sequence[Trajectory] | None
+    ) -> Sequence[Sequence[TokenEstimates | None]]:
+        """The critic's estimates for every pack of every update; None without a critic."""
+        if self._critic is None:
+            return [[None for _ in work.packs] for work in works]
+        rewards = None if trajectories is None else [t.step_rewards for t in trajectories]
+        return self._critic.estimate(works, rewards)
+
+    def _accumulate(
+        self,
+        work: Work,
+        proximal: Sequence[Tensor | None],
+        estimates: Sequence[TokenEstimates | None],
+    ) -> tuple[Tally, Tensor]:
         """Gradients of all packs of this rank, and their sums."""
         advantages = work.advantages.to(self._rank.device)
         tally, kinds = Tally(), no_actions()
-        for pack, logprobs in zip(work.packs, proximal, strict=True):
-            own, own_kinds = self._learn(pack.to(self._rank.device), advantages, work, logprobs)
+        for pack, logprobs, values in zip(work.packs, proximal, estimates, strict=True):
+            here = pack.to(self._rank.device)
+            own, own_kinds = self._learn(here, advantages, work, logprobs, values)
             tally += own
             kinds += own_kinds
+            if self._critic is not None and values is not None:
+                loss = self._critic.learn(here, values, num_tokens=work.normalisers.tokens)
+                tally += Tally(value_loss=loss)
         return tally, kinds
 
     def _learn(
-        self, pack: Pack, advantages: Tensor, work: Work, proximal: Tensor | None
+        self,
+        pack: Pack,
+        advantages: Tensor,
+        work: Work,
+        proximal: Tensor | None,
+        estimates: TokenEstimates | None,
     ) -> tuple[Tally, Tensor]:
         logprobs = self._logprobs(pack)
         sampled = SampledActions(
@@ -159,6 +191,7 @@ class TrainStep:
             advantages=advantages,
             learner_version=work.version,
             max_staleness=self._config.max_staleness,
+            token_advantages=None if estimates is None else estimates.advantages,
         )
         result = policy_loss(
             logprobs,

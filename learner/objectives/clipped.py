@@ -67,7 +67,7 @@ def decoupled_ppo(
     limit = _LOG_RATIO_LIMIT
     behaviour = (proximal_logprobs - sampled.behaviour_logprobs).clamp(-limit, limit).exp()
     ratio = (learner_logprobs.detach() - proximal_logprobs).clamp(-limit, limit).exp()
-    advantages = sampled.advantages[sampled.action_ids]
+    advantages = sampled.advantage_of_tokens
     clip = objective.ppo_clip, objective.ppo_clip
     values, outside = _surrogate(ratio, advantages, clip)
     usable = behaviour <= objective.behaviour_cap

@@ -22,6 +22,8 @@ class SampledActions:
         advantages: [A] float32, of all actions of the batch.
         learner_version: version of the weights being trained.
         max_staleness: oldest staleness, in versions, that still gives a gradient.
+        token_advantages: [N] float32, where advantages differ inside an action; None for those of
+            the actions.
     """
 
     behaviour_logprobs: Tensor
@@ -30,6 +32,14 @@ class SampledActions:
     advantages: Tensor
     learner_version: int
     max_staleness: int
+    token_advantages: Tensor | None = None
+
+    @property
+    def advantage_of_tokens(self) -> Tensor:
+        """[N] float32."""
+        if self.token_advantages is not None:
+            return self.token_advantages
+        return self.advantages[self.action_ids]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -40,7 +40,7 @@ class Shares:
         """Slope w_t A_i where neither the action is outside nor the token clipped, else 0."""
         owner = sampled.action_ids
         out = clipped | outside_trust_region[owner]
-        slopes = torch.where(out, 0.0, weights * sampled.advantages[owner])
+        slopes = torch.where(out, 0.0, weights * sampled.advantage_of_tokens)
         return cls(
             slopes=slopes,
             values=None,
