@@ -17,6 +17,7 @@ from transformers import (
 
 from common.errors import InputError
 from learner.attention import PACKED_ATTENTION, layout_of, register_packed_attention
+from learner.context_parallel import ContextRanks, gather_scores, layout_of_share, share_of
 from learner.logprobs import OutputLayer, TargetScores
 from learner.packing import Pack
 
@@ -158,6 +159,7 @@ def score_targets(
     *,
     temperature: float = 1.0,
     with_entropy: bool = False,
+    context: ContextRanks | None = None,
 ) -> TargetScores:
     """Log-probabilities of the targets of a pack under the model, and entropies if wanted.
 
@@ -171,19 +173,41 @@ def score_targets(
         temperature: the temperature the targets were sampled at, above 0; logits are divided
             by it, so that the result is comparable with the behaviour log-probabilities.
         with_entropy: whether entropies are wanted, at the same temperature.
+        context: the ranks that share this pack; each must call this with the same pack and
+            compute the same from the result (see ``context_parallel.gather_scores``), which
+            is as in one process. None if the pack is the calling rank's own.
     """
-    logprobs, entropies = model(
-        input_ids=pack.token_ids.unsqueeze(0),
-        position_ids=pack.position_ids.unsqueeze(0),
-        layout=layout_of(pack.segment_lengths),
-        predecessors=pack.targets - 1,
-        wanted=pack.token_ids[pack.targets],
-        temperature=temperature,
-        with_entropy=with_entropy,
+    options = {"temperature": temperature, "with_entropy": with_entropy}
+    if context is None:
+        scores = model(
+            input_ids=pack.token_ids.unsqueeze(0),
+            position_ids=pack.position_ids.unsqueeze(0),
+            layout=layout_of(pack.segment_lengths),
+            predecessors=pack.targets - 1,
+            wanted=pack.token_ids[pack.targets],
+            **options,
+        )
+        return TargetScores(*scores)
+    share = share_of(pack, context.index, context.count)
+    scores = model(
+        input_ids=share.token_ids.unsqueeze(0),
+        position_ids=share.position_ids.unsqueeze(0),
+        layout=layout_of_share(share, context.group),
+        predecessors=share.predecessors,
+        wanted=pack.token_ids[pack.targets[share.targets]],
+        **options,
     )
-    return TargetScores(logprobs, entropies)
+    own = torch.stack([part for part in scores if part is not None], dim=-1)
+    logprobs, *entropies = gather_scores(own, share, context.group).unbind(-1)
+    return TargetScores(logprobs, entropies[0] if entropies else None)
 
 
-def token_logprobs(model: nn.Module, pack: Pack, *, temperature: float = 1.0) -> Tensor:
+def token_logprobs(
+    model: nn.Module,
+    pack: Pack,
+    *,
+    temperature: float = 1.0,
+    context: ContextRanks | None = None,
+) -> Tensor:
     """The log-probabilities of ``score_targets``, [N] float32, differentiable."""
-    return score_targets(model, pack, temperature=temperature).logprobs
+    return score_targets(model, pack, temperature=temperature, context=context).logprobs
