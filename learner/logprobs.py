@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-MOST_LOGITS = 2**26
-"""Numbers in one chunk of logits, 256 MiB in float32."""
+MOST_LOGITS = {"cpu": 2**19, "cuda": 2**26}
+"""Numbers in one chunk of logits: about what a CPU caches; 256 MiB in float32 on a GPU."""
 
 _LEAST_COLUMNS = 128
 
@@ -74,7 +74,7 @@ def linear_logprobs(
     *,
     temperature: float = 1.0,
     with_entropy: bool = False,
-    most_logits: int = MOST_LOGITS,
+    most_logits: int | None = None,
 ) -> TargetScores:
     """Score one word per row: log softmax(hidden @ weight.T / temperature) at ``wanted``.
 
@@ -87,7 +87,8 @@ def linear_logprobs(
         wanted: [N] int64 in [0, V).
         temperature: above 0.
         with_entropy: whether entropies are wanted as well.
-        most_logits: numbers in one chunk of logits; never fewer than 128 columns.
+        most_logits: numbers in one chunk of logits, MOST_LOGITS of the device unless given;
+            never fewer than 128 columns.
 
     Returns:
         For all N rows; both parts can be differentiated once.
@@ -97,6 +98,8 @@ def linear_logprobs(
     """
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
+    if most_logits is None:
+        most_logits = MOST_LOGITS.get(hidden.device.type, MOST_LOGITS["cuda"])
     scores = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
         hidden, weight, wanted, temperature, with_entropy, most_logits
     )
@@ -107,7 +110,7 @@ class _LinearLogprobs(torch.autograd.Function):
     """With z = logits / temperature, p = softmax(z), y the wanted word and H the entropy.
 
     log p_y = z_y - log sum_j exp z_j           d log p_y / d z_j = [j = y] - p_j
-    H = log sum_j exp z_j - sum_j p_j z_j       d H / d z_j = -p_j (log p_j + H)
+    H = -sum_j p_j log p_j                      d H / d z_j = -p_j (log p_j + H)
     """
 
     @staticmethod
@@ -120,21 +123,22 @@ class _LinearLogprobs(torch.autograd.Function):
         with_entropy: bool,
         most_logits: int,
     ) -> tuple[Tensor, Tensor | None]:
-        """Sweep the vocabulary, carrying log sum exp z, z_y and the mean of z under p."""
+        """Sweep the vocabulary, carrying log sum exp z, z_y and H over the words so far."""
         kind = torch.promote_types(hidden.dtype, torch.float32)
-        chosen, mean = (torch.zeros_like(wanted, dtype=kind) for _ in range(2))
-        normaliser = torch.full_like(chosen, -torch.inf)
+        chosen, entropy = (torch.zeros_like(wanted, dtype=kind) for _ in range(2))
+        # As good as log 0, but 0 when multiplied with 0.
+        normaliser = torch.full_like(chosen, torch.finfo(kind).min / 2)
         for columns in _chunks(len(weight), len(hidden), most_logits):
-            z = _product(hidden, weight[columns].T).div_(temperature)
+            z = _scaled_logits(hidden, weight[columns], temperature)
             inside, places = _places(wanted, columns)
             chosen = torch.where(inside, z.gather(-1, places[:, None]).squeeze(-1), chosen)
             part = z.logsumexp(-1)
             joint = torch.logaddexp(normaliser, part)
             if with_entropy:
-                own = (z - joint[:, None]).exp_().mul_(z).sum(-1)
-                mean = mean * (normaliser - joint).exp() + own
+                entropy = (entropy + joint - normaliser) * (normaliser - joint).exp()
+                entropy += _surprise(z, joint)
             normaliser = joint
-        entropies = normaliser - mean if with_entropy else None
+        entropies = entropy if with_entropy else None
         ctx.save_for_backward(hidden, weight, wanted, normaliser, entropies)
         ctx.temperature, ctx.most_logits = temperature, most_logits
         return chosen - normaliser, entropies
@@ -152,7 +156,7 @@ class _LinearLogprobs(torch.autograd.Function):
         to_hidden = torch.zeros_like(hidden, dtype=normaliser.dtype) if need_hidden else None
         to_weight = torch.empty_like(weight) if need_weight else None
         for columns in _chunks(len(weight), len(hidden), ctx.most_logits):
-            logs = _product(hidden, weight[columns].T).div_(ctx.temperature)
+            logs = _scaled_logits(hidden, weight[columns], ctx.temperature)
             logs -= normaliser[:, None]
             inside, places = _places(wanted, columns)
             slope = _slope_of_logits(logs, inside, places, slope_logprob, slope_entropy, entropies)
@@ -164,6 +168,12 @@ class _LinearLogprobs(torch.autograd.Function):
         if to_hidden is not None:
             to_hidden = to_hidden.to(hidden.dtype)
         return to_hidden, to_weight, None, None, None, None
+
+
+def _surprise(z: Tensor, normaliser: Tensor) -> Tensor:
+    """[N], -sum of p log p over the columns; overwrites ``z``."""
+    logs = z.sub_(normaliser[:, None])
+    return -logs.mul_(logs.exp()).sum(-1)
 
 
 def _slope_of_logits(
@@ -192,6 +202,11 @@ def _slope_of_logits(
         result = probabilities.mul_(pull).neg_()
     hit = torch.where(inside, slope_logprob.squeeze(-1), 0)
     return result.scatter_add_(-1, places[:, None], hit[:, None])
+
+
+def _scaled_logits(hidden: Tensor, rows: Tensor, temperature: float) -> Tensor:
+    logits = _product(hidden, rows.T)
+    return logits if temperature == 1.0 else logits.div_(temperature)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
