@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -19,7 +20,8 @@ from common.evaluation import family_of, first_of_each_family
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
-from learner.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from learner.checkpoint import Checkpointer, Progress, load_newest
+from learner.checkpoint_state import Trainee
 from learner.coordinator import Coordinator
 from learner.critic import Critic, load_critic
 from learner.groups import SignalFilter, TaskOrder
@@ -48,27 +50,47 @@ class FolderSaver:
     """Writes checkpoints of a run into its folder."""
 
     def __init__(
-        self, config: Config, folder: Path, model: nn.Module, optimizer: PolicyOptimizer, rank: Rank
+        self,
+        config: Config,
+        folder: Path,
+        model: nn.Module,
+        optimizer: PolicyOptimizer,
+        rank: Rank,
+        *,
+        critic: Critic | None,
     ) -> None:
         """``folder`` holds all checkpoints of the run."""
-        self._config = config
-        self._folder = folder
-        self._model = model
-        self._optimizer = optimizer
-        self._rank = rank
+        self._checkpointer = Checkpointer(
+            folder,
+            model,
+            optimizer,
+            rank,
+            model_source=Path(config.model.path),
+            export_dtype=getattr(torch, config.model.dtype),
+            keep=config.learner.checkpoints_kept,
+            background=config.learner.checkpoint_async,
+            others=_beside(critic),
+        )
+
+    def __enter__(self) -> Self:
+        """Nothing is under way yet."""
+        self._checkpointer.__enter__()
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        """Wait for the save under way."""
+        self._checkpointer.__exit__(*reason)
 
     def save(self, step: int, *, ledger: bytes) -> None:
-        """Write the checkpoint of ``step``; every rank calls it together."""
-        save_checkpoint(
-            self._folder,
-            Progress(step=step, weight_version=step, ledger=ledger),
-            self._model,
-            self._optimizer,
-            self._rank,
-            model_source=Path(self._config.model.path),
-            export_dtype=getattr(torch, self._config.model.dtype),
-            keep=self._config.learner.checkpoints_kept,
-        )
+        """Begin to write the checkpoint of ``step``; every rank calls it together.
+
+        Raises what went wrong with the one before.
+        """
+        self._checkpointer.save(Progress(step=step, weight_version=step, ledger=ledger))
+
+    def finish(self) -> None:
+        """Wait for the save under way, and raise what went wrong with it."""
+        self._checkpointer.finish()
 
 
 def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
@@ -82,12 +104,23 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
     shard(model, rank, compute_dtype=compute)
     model.train()
     optimizer = PolicyOptimizer(model, config.learner)
-    found = latest_checkpoint(folder / "checkpoints") if resume else None
-    progress = load_checkpoint(found, model, optimizer, rank) if found else None
+    critic = _critic(config, rank)
+    progress = None
+    if resume:
+        progress = load_newest(
+            folder / "checkpoints",
+            model,
+            optimizer,
+            rank,
+            model_source=Path(config.model.path),
+            others=_beside(critic),
+        )
     server_urls = (f"http://{LOOPBACK}:{config.policy_server.port}",)
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
     with ExitStack() as stack:
+        saver = FolderSaver(config, folder / "checkpoints", model, optimizer, rank, critic=critic)
+        stack.enter_context(saver)
         head: Head | None = None
         if rank.is_first:
             wiring = _head(config, folder, server_urls, ledger=ledger, version=first_step)
@@ -105,20 +138,26 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
                 objective=config.objective,
                 temperature=config.agent.temperature,
                 reference=_reference(config, rank),
-                critic=_critic(config, rank),
+                critic=critic,
             ),
             verifier=ParityVerifier(
                 model, rank, server_urls, tolerance=config.learner.mismatch_tolerance
             ),
-            saver=FolderSaver(config, folder / "checkpoints", model, optimizer, rank),
+            saver=saver,
             head=head,
             first_step=first_step,
             totals=totals,
         )
         learner.run()
+        saver.finish()
         if head is not None:
             _write_totals(config, folder, learner, head)
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
+
+
+def _beside(critic: Critic | None) -> dict[str, Trainee]:
+    """What a checkpoint holds beside the policy."""
+    return {} if critic is None else {"critic": Trainee(critic.model, critic.optimizer)}
 
 
 def _reference(config: Config, rank: Rank) -> ReferenceModel | None:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.nn.utils import clip_grad_norm_
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from common.config import Learner
 
@@ -54,6 +54,11 @@ class PolicyOptimizer:
         """Steps applied so far."""
         self.skipped = 0
         """Steps skipped so far because the gradient was not finite."""
+
+    @property
+    def parts(self) -> tuple[Optimizer, ...]:
+        """The optimizers of torch whose state a checkpoint keeps."""
+        return (self.adamw,)
 
     @property
     def learning_rate(self) -> float:

@@ -64,6 +64,7 @@ def test_an_unfinished_folder_of_the_same_step_is_replaced(tmp_path: Path) -> No
         "checkpoint.json",
         "hf",
         "ledger.bin",
+        "manifest.json",
         "state",
     ]
 
@@ -82,7 +83,7 @@ def test_the_export_is_a_plain_model_folder(tmp_path: Path) -> None:
 def test_another_format_version_is_refused_with_both_named(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.json").write_text(json.dumps({"format_version": 99}))
 
-    with pytest.raises(InputError, match=r"format version 99, but this program reads version 1"):
+    with pytest.raises(InputError, match=r"format version 99, but this program reads version 2"):
         read_description(tmp_path)
 
 
