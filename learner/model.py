@@ -17,7 +17,8 @@ from transformers import (
 
 from common.errors import InputError
 from learner.attention import PACKED_ATTENTION, layout_of, register_packed_attention
-from learner.context_parallel import ContextRanks, gather_scores, layout_of_share, share_of
+from learner.context_parallel import ContextRanks, gather_scores, layout_of_share
+from learner.context_shares import share_of
 from learner.logprobs import OutputLayer, TargetScores
 from learner.packing import Pack
 

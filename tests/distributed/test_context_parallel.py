@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common.config import Objective
-from learner.context_parallel import context_ranks, gather_scores, share_of
+from learner.context_parallel import context_ranks, gather_scores
+from learner.context_shares import share_of
 from learner.model import load_model, score_targets
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
