@@ -105,14 +105,25 @@ def assign_to_ranks(
     Returns:
         For each rank equally many packs, as indices of segments; some may be empty.
     """
-    bins = _first_fit_decreasing(lengths, budget)
-    rounds = max(1, -(-len(bins) // ranks))
-    bins += [[] for _ in range(rounds * ranks - len(bins))]
-    bins = _level(lengths, costs, budget, len(bins)) or _relieve(bins, lengths, costs, budget)
-    bins.sort(key=lambda members: -sum(costs[i] for i in members))
+    fewest = _first_fit_decreasing(lengths, budget)
+    rounds = max(1, -(-len(fewest) // ranks))
+    fewest += [[] for _ in range(rounds * ranks - len(fewest))]
+    relieved = _relieve([list(each) for each in fewest], lengths, costs, budget)
+    level = _level(lengths, costs, budget, len(fewest))
+    choices = [_deal(bins, costs, ranks) for bins in (level, relieved, fewest) if bins is not None]
+    return min(choices, key=lambda shares: measure_balance(_costs_of(shares, costs)).lockstep)
+
+
+def _deal(bins: Bins, costs: Sequence[float], ranks: int) -> list[Bins]:
+    """Costliest first, a round to each rank, every second round backwards."""
+    bins = sorted(bins, key=lambda members: -sum(costs[i] for i in members))
     deals = [bins[start : start + ranks] for start in range(0, len(bins), ranks)]
     turned = [deal[::-1] if number % 2 else deal for number, deal in enumerate(deals)]
     return [[deal[rank] for deal in turned] for rank in range(ranks)]
+
+
+def _costs_of(shares: list[Bins], costs: Sequence[float]) -> list[list[float]]:
+    return [[sum(costs[i] for i in members) for members in share] for share in shares]
 
 
 def _first_fit_decreasing(lengths: Sequence[int], budget: int) -> Bins:
