@@ -4,17 +4,15 @@ The logits of N tokens over a vocabulary of V words would fill [N, V]; here they
 some columns at a time, in the forward pass as in the backward pass, which computes them again.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-MOST_LOGITS = {"cpu": 2**19, "cuda": 2**26}
-"""Numbers in one chunk of logits: about what a CPU caches; 256 MiB in float32 on a GPU."""
-
-_LEAST_COLUMNS = 128
+from learner.softmax_chunks import MOST_LOGITS, ChunkOptions, chunks, slope_of_logits, sweep
 
 
 class TargetScores(NamedTuple):
@@ -35,7 +33,12 @@ class OutputLayer(nn.Linear):
 
     It does so in its own forward, and hence within that of the model, where FSDP has gathered
     the weight.
+
+    Attributes:
+        compiled: see ``linear_logprobs``.
     """
+
+    compiled: bool = False
 
     @classmethod
     def of(cls, layer: nn.Linear) -> "OutputLayer":
@@ -63,8 +66,9 @@ class OutputLayer(nn.Linear):
         if wanted is None:
             return super().forward(input)
         return linear_logprobs(
-            input, self.weight, wanted, temperature=temperature, with_entropy=with_entropy
-        )
+            input, self.weight, wanted,
+            temperature=temperature, with_entropy=with_entropy, compiled=self.compiled,
+        )  # fmt: skip
 
 
 def linear_logprobs(
@@ -75,6 +79,7 @@ def linear_logprobs(
     temperature: float = 1.0,
     with_entropy: bool = False,
     most_logits: int | None = None,
+    compiled: bool = False,
 ) -> TargetScores:
     """Score one word per row: log softmax(hidden @ weight.T / temperature) at ``wanted``.
 
@@ -89,6 +94,7 @@ def linear_logprobs(
         with_entropy: whether entropies are wanted as well.
         most_logits: numbers in one chunk of logits, MOST_LOGITS of the device unless given;
             never fewer than 128 columns.
+        compiled: fuse what follows each matrix product with torch.compile.
 
     Returns:
         For all N rows; both parts can be differentiated once.
@@ -100,113 +106,67 @@ def linear_logprobs(
         raise ValueError(f"temperature must be above 0, got {temperature}")
     if most_logits is None:
         most_logits = MOST_LOGITS.get(hidden.device.type, MOST_LOGITS["cuda"])
-    scores = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, wanted, temperature, with_entropy, most_logits
-    )
+    options = ChunkOptions(temperature, with_entropy, most_logits, compiled)
+    scores = _LinearLogprobs.apply(hidden, weight, wanted, options)  # type: ignore[no-untyped-call]
     return TargetScores(*scores)
 
 
 class _LinearLogprobs(torch.autograd.Function):
-    """With z = logits / temperature, p = softmax(z), y the wanted word and H the entropy.
-
-    log p_y = z_y - log sum_j exp z_j           d log p_y / d z_j = [j = y] - p_j
-    H = -sum_j p_j log p_j                      d H / d z_j = -p_j (log p_j + H)
-    """
+    """The sums and derivatives are in ``learner.softmax_chunks``."""
 
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        wanted: Tensor,
-        temperature: float,
-        with_entropy: bool,
-        most_logits: int,
+        ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, options: ChunkOptions
     ) -> tuple[Tensor, Tensor | None]:
         """Sweep the vocabulary, carrying log sum exp z, z_y and H over the words so far."""
+        advance = _compiled(sweep) if options.compiled else sweep
         kind = torch.promote_types(hidden.dtype, torch.float32)
-        chosen, entropy = (torch.zeros_like(wanted, dtype=kind) for _ in range(2))
+        chosen, entropies = (torch.zeros_like(wanted, dtype=kind) for _ in range(2))
         # As good as log 0, but 0 when multiplied with 0.
         normaliser = torch.full_like(chosen, torch.finfo(kind).min / 2)
-        for columns in _chunks(len(weight), len(hidden), most_logits):
-            z = _scaled_logits(hidden, weight[columns], temperature)
-            inside, places = _places(wanted, columns)
-            chosen = torch.where(inside, z.gather(-1, places[:, None]).squeeze(-1), chosen)
-            part = z.logsumexp(-1)
-            joint = torch.logaddexp(normaliser, part)
-            if with_entropy:
-                entropy = (entropy + joint - normaliser) * (normaliser - joint).exp()
-                entropy += _surprise(z, joint)
-            normaliser = joint
-        entropies = entropy if with_entropy else None
-        ctx.save_for_backward(hidden, weight, wanted, normaliser, entropies)
-        ctx.temperature, ctx.most_logits = temperature, most_logits
-        return chosen - normaliser, entropies
+        for columns in chunks(len(weight), len(hidden), options.most_logits):
+            logits = _product(hidden, weight[columns].T)
+            chosen, normaliser, entropies = advance(
+                logits, wanted - columns.start, chosen, normaliser, entropies, options
+            )
+        kept = entropies if options.with_entropy else None
+        ctx.save_for_backward(hidden, weight, wanted, normaliser, kept)
+        ctx.options = options
+        return chosen - normaliser, kept
 
     @staticmethod
     @once_differentiable
     def backward(
         ctx: Any, to_logprobs: Tensor, to_entropies: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Sweep the vocabulary again; a chunk completes its rows of the weight's gradient."""
         hidden, weight, wanted, normaliser, entropies = ctx.saved_tensors
-        slope_logprob = to_logprobs[:, None] / ctx.temperature
-        slope_entropy = None if to_entropies is None else to_entropies[:, None] / ctx.temperature
+        # What was returned from forward still knows its function, which compilers stumble over.
+        entropies = None if entropies is None else entropies.detach()
+        options: ChunkOptions = ctx.options
+        slope = _compiled(slope_of_logits) if options.compiled else slope_of_logits
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         to_hidden = torch.zeros_like(hidden, dtype=normaliser.dtype) if need_hidden else None
         to_weight = torch.empty_like(weight) if need_weight else None
-        for columns in _chunks(len(weight), len(hidden), ctx.most_logits):
-            logs = _scaled_logits(hidden, weight[columns], ctx.temperature)
-            logs -= normaliser[:, None]
-            inside, places = _places(wanted, columns)
-            slope = _slope_of_logits(logs, inside, places, slope_logprob, slope_entropy, entropies)
-            slope = slope.to(hidden.dtype)
+        for columns in chunks(len(weight), len(hidden), options.most_logits):
+            logits = _product(hidden, weight[columns].T)
+            to_logits = slope(
+                logits, wanted - columns.start, normaliser, entropies,
+                to_logprobs, to_entropies, options,
+            ).to(hidden.dtype)  # fmt: skip
             if to_hidden is not None:
-                to_hidden += _product(slope, weight[columns])
+                to_hidden += _product(to_logits, weight[columns])
             if to_weight is not None:
-                to_weight[columns] = _product(slope.T, hidden)
+                to_weight[columns] = _product(to_logits.T, hidden)
         if to_hidden is not None:
             to_hidden = to_hidden.to(hidden.dtype)
-        return to_hidden, to_weight, None, None, None, None
+        return to_hidden, to_weight, None, None
 
 
-def _surprise(z: Tensor, normaliser: Tensor) -> Tensor:
-    """[N], -sum of p log p over the columns; overwrites ``z``."""
-    logs = z.sub_(normaliser[:, None])
-    return -logs.mul_(logs.exp()).sum(-1)
-
-
-def _slope_of_logits(
-    logs: Tensor,
-    inside: Tensor,
-    places: Tensor,
-    slope_logprob: Tensor,
-    slope_entropy: Tensor | None,
-    entropies: Tensor | None,
-) -> Tensor:
-    """[N, columns], derivative by the logits; overwrites ``logs``, which holds log p.
-
-    Args:
-        logs: [N, columns], log p.
-        inside: [N] bool, the wanted word is among the columns.
-        places: [N] int64, its column if so.
-        slope_logprob: [N, 1], derivative by log p_y, over the temperature.
-        slope_entropy: [N, 1], derivative by H, over the temperature; None without entropies.
-        entropies: [N].
-    """
-    probabilities = logs.exp()
-    if slope_entropy is None or entropies is None:
-        result = probabilities.mul_(-slope_logprob)
-    else:
-        pull = logs.add_(entropies[:, None]).mul_(slope_entropy).add_(slope_logprob)
-        result = probabilities.mul_(pull).neg_()
-    hit = torch.where(inside, slope_logprob.squeeze(-1), 0)
-    return result.scatter_add_(-1, places[:, None], hit[:, None])
-
-
-def _scaled_logits(hidden: Tensor, rows: Tensor, temperature: float) -> Tensor:
-    logits = _product(hidden, rows.T)
-    return logits if temperature == 1.0 else logits.div_(temperature)
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Fused into one kernel or two; chunks come in many sizes."""
+    return torch.compile(function, dynamic=True)
 
 
 def _product(left: Tensor, right: Tensor) -> Tensor:
@@ -215,16 +175,3 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     if left.is_cuda and left.dtype != kind:
         return torch.mm(left, right, out_dtype=kind)
     return left.to(kind) @ right.to(kind)
-
-
-def _places(wanted: Tensor, columns: slice) -> tuple[Tensor, Tensor]:
-    """Whether each wanted word is among the columns, and at which of them (0 if not)."""
-    inside = (wanted >= columns.start) & (wanted < columns.stop)
-    return inside, torch.where(inside, wanted - columns.start, 0)
-
-
-def _chunks(vocabulary: int, rows: int, most_logits: int) -> Iterator[slice]:
-    """Columns whose logits for ``rows`` rows come to about ``most_logits`` numbers."""
-    width = max(_LEAST_COLUMNS, most_logits // max(1, rows))
-    for start in range(0, vocabulary, width):
-        yield slice(start, min(start + width, vocabulary))

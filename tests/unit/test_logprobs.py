@@ -94,6 +94,29 @@ def test_gradients_equal_finite_differences(with_entropy: bool) -> None:
     assert torch.autograd.gradcheck(scores, (hidden, weight))
 
 
+@pytest.mark.nightly
+@pytest.mark.parametrize("with_entropy", [False, True])
+def test_compiled_scores_equal_the_others(with_entropy: bool) -> None:
+    hidden, weight, wanted = random_inputs(20, 16, 1000)
+
+    found, expected = (
+        linear_logprobs(
+            hidden, weight, wanted, temperature=0.8, most_logits=20 * 300,
+            with_entropy=with_entropy, compiled=compiled,
+        )
+        for compiled in (True, False)
+    )  # fmt: skip
+
+    gradients = []
+    for scores in (found, expected):
+        total = sum(part.square().sum() for part in scores if part is not None)
+        gradients.append(torch.autograd.grad(total, (hidden, weight)))
+    torch.testing.assert_close(found.logprobs, expected.logprobs)
+    torch.testing.assert_close(found.entropies, expected.entropies, rtol=1e-4, atol=1e-5)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
 def test_an_entropy_alone_can_be_differentiated() -> None:
     hidden, weight, wanted = random_inputs(4, 6, 30)
 
