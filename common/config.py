@@ -33,10 +33,17 @@ class Run:
     wandb_project: str = "l-zero"
     trajectories_mib: int = 256
     """Size limit of the trajectory store; the oldest parts go first."""
+    profile_steps: int = 0
+    """Steps of which rank 0 of the learner writes a torch profiler trace into the run's folder
+    ``profiles``, from the third of the process on; ``lzero train --profile`` sets it to 2."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         _require(self.steps >= 1, f"run.steps must be at least 1, got {self.steps}")
+        _require(
+            self.profile_steps >= 0,
+            f"run.profile_steps must be at least 0, got {self.profile_steps}",
+        )
         _require(
             "/" not in self.name and bool(self.name),
             f"run.name must be a plain folder name, got {self.name!r}",

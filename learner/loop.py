@@ -11,6 +11,7 @@ The learner trains step v on weights of version v and publishes version v + 1 be
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,6 +22,7 @@ from common.errors import LZeroError
 from common.messages import Task, Trajectory
 from common.telemetry import MetricWriter
 from learner.intake import Intake
+from learner.profiling import StepProfiler
 from learner.publishing import BackgroundPublisher
 from learner.record import StepTimings, step_record, success_by
 from learner.sharding import Rank, full_state_dict
@@ -67,6 +69,7 @@ class Learner:
         head: Head | None,
         first_step: int,
         totals: Totals,
+        profiler: StepProfiler | None = None,
     ) -> None:
         """``first_step`` steps have been done already, of which ``totals`` tells."""
         self._config = config
@@ -78,6 +81,7 @@ class Learner:
         self._saver = saver
         self._head = head
         self._first_step = first_step
+        self._profiler = profiler
         self._heldout: dict[str, float] = {}
         self._evaluating = False
         self._skipped_in_row = 0
@@ -103,7 +107,8 @@ class Learner:
         began = time.monotonic()
         batch = self._take_batch(step)
         waited = time.monotonic() - began
-        metrics = self._train_step.run(batch, version=step)
+        with self._profiled(step + 1):
+            metrics = self._train_step.run(batch, version=step)
         trained = time.monotonic()
         version = step + 1
         verify = self._is_verified(version)
@@ -126,6 +131,9 @@ class Learner:
             self._check_gradients(metrics)
         if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
             self._saver.save(version, ledger=self._ledger())
+
+    def _profiled(self, number: int) -> AbstractContextManager[None]:
+        return nullcontext() if self._profiler is None else self._profiler.step(number)
 
     def _ledger(self) -> bytes:
         if self._head is None:

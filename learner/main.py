@@ -30,6 +30,7 @@ from learner.ledger import restore_ledger
 from learner.loop import Head, Learner
 from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
+from learner.profiling import StepProfiler, profiled_steps
 from learner.publishing import BackgroundPublisher
 from learner.reference import ReferenceModel, load_reference
 from learner.sharding import Rank, seed_everything, shard, training_processes
@@ -147,6 +148,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
             head=head,
             first_step=first_step,
             totals=totals,
+            profiler=_profiler(config, folder, model, rank, first_step=first_step),
         )
         learner.run()
         saver.finish()
@@ -158,6 +160,16 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
 def _beside(critic: Critic | None) -> dict[str, Trainee]:
     """What a checkpoint holds beside the policy."""
     return {} if critic is None else {"critic": Trainee(critic.model, critic.optimizer)}
+
+
+def _profiler(
+    config: Config, folder: Path, model: nn.Module, rank: Rank, *, first_step: int
+) -> StepProfiler | None:
+    """What writes traces, on rank 0 and where asked for."""
+    if not config.run.profile_steps or not rank.is_first:
+        return None
+    steps = profiled_steps(first_step + 1, config.run.steps + 1, config.run.profile_steps)
+    return StepProfiler(model, folder / "profiles", steps=steps, rank=rank.index)
 
 
 def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
