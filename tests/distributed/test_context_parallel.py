@@ -54,11 +54,16 @@ def by_one_process(folder: Path) -> dict[str, Any]:
     return {"scores": [torch.stack(each) for each in scores], "gradients": gradients_of(model)}
 
 
-def by_sharing_ranks(rank: Rank, folder: str, count: int, half: bool) -> dict[str, Any]:
+def by_sharing_ranks(
+    rank: Rank, folder: str, count: int, *, half: bool = False, recompute: bool = False
+) -> dict[str, Any]:
     """The same with each pack on ``count`` ranks; groups of ranks take packs in turn."""
     context = context_ranks(rank.index, rank.count, count, "cpu")
     kind = torch.bfloat16 if half else torch.float32
-    model = shard(load_model(folder), rank, compute_dtype=kind)
+    model = load_model(folder)
+    if recompute:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    shard(model, rank, compute_dtype=kind)
     groups = rank.count // count
     mine = [*PACKS, *[[]] * groups][rank.index // count :: groups]
     found = []
@@ -117,8 +122,9 @@ def everything(rank: Rank, folder: str, counts: list[int]) -> dict[str, Any]:
     """All that needs ranks, in one start of processes."""
     return {
         "golden": loss_of_golden_actions(rank),
-        "half": by_sharing_ranks(rank, folder, rank.count, True),
-        "single": {count: by_sharing_ranks(rank, folder, count, False) for count in counts},
+        "half": by_sharing_ranks(rank, folder, rank.count, half=True),
+        "recomputed": by_sharing_ranks(rank, folder, rank.count, recompute=True),
+        "single": {count: by_sharing_ranks(rank, folder, count) for count in counts},
     }
 
 
@@ -133,21 +139,22 @@ def test_ranks_that_share_packs_match_one_process(
 
     results = run_ranks(everything, ranks, str(tmp_path), counts)
 
-    for count in counts:
-        for index, result in enumerate(results):
-            groups = ranks // count
-            found = result["single"][count]
-            own = expected["scores"][index // count :: groups]
-            for one, other in zip(found["scores"], [*own, torch.zeros(2, 0)], strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
-            assert found["gradients"].keys() == expected["gradients"].keys()
-            for name, gradient in found["gradients"].items():
-                torch.testing.assert_close(
-                    gradient, expected["gradients"][name], rtol=1e-4, atol=1e-4, msg=name
-                )
+    for index, result in enumerate(results):
+        for count in counts:
+            own = expected["scores"][index // count :: ranks // count]
+            check_close(result["single"][count], own, expected["gradients"])
+        check_close(result["recomputed"], expected["scores"], expected["gradients"])
     for one, other in zip(results[0]["half"]["scores"], expected["scores"], strict=False):
         torch.testing.assert_close(one, other, rtol=0.1, atol=0.3)
     check_golden([result["golden"] for result in results])
+
+
+def check_close(found: dict[str, Any], scores: list[Tensor], gradients: dict[str, Tensor]) -> None:
+    for one, other in zip(found["scores"], [*scores, torch.zeros(2, 0)], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    assert found["gradients"].keys() == gradients.keys()
+    for name, gradient in found["gradients"].items():
+        torch.testing.assert_close(gradient, gradients[name], rtol=1e-4, atol=1e-4, msg=name)
 
 
 def check_golden(results: list[dict[str, Any]]) -> None:
