@@ -6,11 +6,21 @@ import sys
 from collections.abc import Sequence
 
 from common.errors import LZeroError, RunFailed
-from launch.commands import EXIT_INTERRUPTED, agent, evaluate, export_notebook, tasks, train
+from launch.commands import (
+    EXIT_INTERRUPTED,
+    agent,
+    evaluate,
+    export,
+    export_notebook,
+    import_check,
+    sft,
+    tasks,
+    train,
+)
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-_COMMANDS = (train, evaluate, tasks, agent, export_notebook)
+_COMMANDS = (train, sft, evaluate, export, import_check, tasks, agent, export_notebook)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -14,7 +14,10 @@ from launch.world.traces import write_traces
 from learner.model import load_model, token_logprobs
 from learner.model_folder import write_model_folder
 from learner.packing import pack_segments
-from learner.sft import SftConfig, learning_rate_share, read_traces, run
+from learner.sft import run
+from learner.sft_config import SftConfig
+from learner.sft_optimizer import learning_rate_share
+from learner.sft_traces import read_traces
 
 
 @pytest.fixture(scope="module")
