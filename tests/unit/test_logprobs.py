@@ -9,11 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from transformers import Qwen3Config
 
+from learner.attention import PACKED_ATTENTION, register_packed_attention
 from learner.logprobs import OutputLayer, linear_logprobs
-from learner.model import load_model, score_targets
+from learner.model import POLICIES, load_model, score_targets
 from learner.packing import Pack, pack_segments, segment_of_examples
 from learner.sharding import shard, training_processes
+from learner.softmax_chunks import MOST_LOGITS
 from tests.tiny_policy import make_model
 
 
@@ -215,6 +218,22 @@ def test_no_tensor_of_targets_by_vocabulary_is_ever_made() -> None:
 
     assert largest.elements == most
     assert naive.elements == rows * words
+
+
+def test_nor_does_the_model_make_one() -> None:
+    config = Qwen3Config(
+        vocab_size=8000, hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+        num_attention_heads=2, num_key_value_heads=1, head_dim=8,
+        attn_implementation=PACKED_ATTENTION, tie_word_embeddings=True,
+    )  # fmt: skip
+    register_packed_attention()
+    model, pack = POLICIES["qwen3"](config), targets_of(400)
+
+    with LargestTensor() as largest:
+        score_targets(model, pack).logprobs.sum().backward()
+
+    assert pack.num_targets * config.vocab_size > 6 * MOST_LOGITS["cpu"]
+    assert largest.elements <= MOST_LOGITS["cpu"]
 
 
 def targets_of(length: int) -> Pack:
