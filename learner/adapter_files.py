@@ -16,22 +16,12 @@ from torch import Tensor, nn
 
 from common.config import Lora
 from common.errors import InputError
-from learner.lora import is_adapter
-from learner.shards import gather, local_rows
+from learner.lora import adapter_state
+from learner.shards import local_rows
 
 _PREFIX = "base_model.model."
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
-
-
-def adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """The adapters' parameters by name, sharded as they are; empty without adapters."""
-    return {name: tensor for name, tensor in model.named_parameters() if is_adapter(name)}
-
-
-def full_adapter_state(model: nn.Module) -> dict[str, Tensor]:
-    """Gather the whole adapters on the CPU of rank 0; every rank must call it."""
-    return gather(adapter_state(model).items())
 
 
 def write_adapter_folder(
@@ -40,7 +30,7 @@ def write_adapter_folder(
     """Write gathered adapters.
 
     Args:
-        state: from ``full_adapter_state`` on rank 0.
+        state: from ``learner.published.full_adapter_state`` on rank 0.
         folder: made if needed.
         lora: as given to ``learner.lora.add_adapters``.
         base: folder or name of the model that the adapters belong to.

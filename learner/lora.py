@@ -16,10 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from common.config import Lora
 from common.errors import ConfigError
+from common.weight_wire import ADAPTER_A, ADAPTER_B
 from learner.shards import local_rows
-
-ADAPTER_NAMES = (".lora_A.weight", ".lora_B.weight")
-"""How names of adapter parameters end."""
 
 
 class LoraLinear(nn.Linear):
@@ -154,4 +152,9 @@ def has_adapters(model: nn.Module) -> bool:
 
 def is_adapter(name: str) -> bool:
     """Whether a parameter of this name belongs to an adapter."""
-    return name.endswith(ADAPTER_NAMES)
+    return name.endswith((ADAPTER_A, ADAPTER_B))
+
+
+def adapter_state(model: nn.Module) -> dict[str, Tensor]:
+    """The adapters' parameters by name, sharded as they are; empty without adapters."""
+    return {name: tensor for name, tensor in model.named_parameters() if is_adapter(name)}

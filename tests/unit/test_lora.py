@@ -11,18 +11,20 @@ from transformers import AutoModelForCausalLM
 
 from common.config import Learner, Lora
 from common.errors import ConfigError, InputError
-from learner.adapter_files import (
-    adapter_state,
-    full_adapter_state,
-    read_adapter_folder,
-    write_adapter_folder,
-)
+from learner.adapter_files import read_adapter_folder, write_adapter_folder
 from learner.engine import load_sharded
-from learner.lora import LoraLinear, adapted_layers, add_adapters, reset_adapters
+from learner.lora import (
+    LoraLinear,
+    adapted_layers,
+    adapter_state,
+    add_adapters,
+    reset_adapters,
+)
 from learner.mesh import training_processes
 from learner.model import load_model
 from learner.model_folder import write_model_folder
 from learner.optimizer import PolicyOptimizer
+from learner.published import full_adapter_state
 from learner.sharding import full_state_dict
 from tests.tiny_policy import make_model
 
