@@ -27,18 +27,26 @@ def token_advantages(
 
     Source: arXiv:2506.23667, section on bi-level GAE; Zhou et al. 2024, arXiv:2402.19446.
     """
-    advantages = torch.zeros_like(values)
-    following = values.new_zeros(())
-    next_value = values.new_zeros(())
-    for place in reversed(range(len(values))):
-        is_last = place + 1 == len(values) or bool(action_ids[place + 1] != action_ids[place])
-        if is_last:
-            following = next_value = values.new_zeros(())
-        reward = step_returns[action_ids[place]] if is_last else values.new_zeros(())
-        delta = reward + discount * next_value - values[place]
-        following = delta + discount * decay * following
-        advantages[place], next_value = following, values[place]
+    goes_on = torch.zeros_like(action_ids, dtype=torch.bool)
+    goes_on[:-1] = action_ids[1:] == action_ids[:-1]
+    after = values.roll(-1)
+    delta = torch.where(goes_on, discount * after, step_returns.to(values)[action_ids]) - values
+    advantages = _decaying_sums(delta, action_ids, discount * decay)
     return advantages, advantages + values
+
+
+def _decaying_sums(terms: Tensor, action_ids: Tensor, factor: float) -> Tensor:
+    """[N], sum over j >= 0 of factor^j x_{t+j} within the action of t.
+
+    By doubling: sums over the next 2 n tokens are those over n, here and n tokens on. That is
+    log2(N) operations on whole tensors, where the recurrence takes one for every token.
+    """
+    sums, reach = terms.clone(), 1
+    while reach < len(terms):
+        further = torch.where(action_ids[reach:] == action_ids[:-reach], sums[reach:], 0.0)
+        sums[:-reach] += factor**reach * further
+        reach *= 2
+    return sums
 
 
 def clipped_value_loss(
