@@ -54,7 +54,7 @@ def sft_process(config: SftConfig, file: Path, log: Path) -> ProcessSpec:
     hint = ""
     if config.checkpoint_every:
         hint = "go on from the newest checkpoint by adding --resume"
-    return processes.ranks(
+    return processes.rank_processes(
         SFT,
         ("learner.sft", "--config", str(file)),
         ranks=config.ranks,

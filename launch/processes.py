@@ -47,7 +47,7 @@ def policy_server(config: Config, config_file: Path, logs: Path) -> ProcessSpec:
 def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> ProcessSpec:
     """The learner's ranks under torchrun, ready when the coordinator listens."""
     arguments = ("learner.main", "--config", str(folder.config), *(["--resume"] if resume else []))
-    spec = ranks(
+    spec = rank_processes(
         LEARNER,
         arguments,
         ranks=config.learner.ranks,
@@ -60,7 +60,7 @@ def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> Pr
     )
 
 
-def ranks(
+def rank_processes(
     name: str, module: Sequence[str], *, ranks: int, threads: int, log: Path, hint: str
 ) -> ProcessSpec:
     """Processes on this machine that train together, under torchrun.

@@ -123,6 +123,11 @@ class Checkpointer:
             self._writer.kill()
             self._buffer.close()
 
+    @property
+    def writer_pid(self) -> int | None:
+        """Process id of this rank's writer, while it runs."""
+        return self._writer.pid
+
     def save(self, progress: Progress) -> Path:
         """Take a copy of the state and begin to write it; every rank must call it.
 
