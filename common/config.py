@@ -611,6 +611,10 @@ class Config:
             f"model.max_context ({self.model.max_context}), or a full segment fits no pack",
         )
         _require(
+            self.objective.advantage != "gae" or self.learner.context_parallel == 1,
+            "objective.advantage = 'gae' does not work with learner.context_parallel above 1 yet",
+        )
+        _require(
             self.agent.max_action_tokens < self.model.max_context,
             f"agent.max_action_tokens ({self.agent.max_action_tokens}) must be below "
             f"model.max_context ({self.model.max_context})",

@@ -38,14 +38,17 @@ def share_work(
     *,
     version: int = 0,
     normalisers: Normalisers = _NOTHING,
+    place: tuple[int, int] | None = None,
 ) -> Work:
     """Broadcast from rank 0; every rank must call it, the others with None.
 
     Args:
-        packs_by_rank: on rank 0, equally many packs for each rank, on CPU.
+        packs_by_rank: on rank 0, equally many packs for each part, on CPU.
         advantages: on rank 0, [A] float32.
         version: read on rank 0 only.
         normalisers: read on rank 0 only.
+        place: which part is the calling rank's, and of how many; its place among all ranks unless
+            ranks share packs.
 
     Returns:
         The calling rank's part.
@@ -75,8 +78,9 @@ def share_work(
     )
     everyone = _broadcast(_joined([advantages], torch.float32), size)
     packs = _take_apart(integers, floats, per_pack)
-    share = count // ranks
-    mine = dist.get_rank() * share
+    part, parts = place or (dist.get_rank(), ranks)
+    share = count // parts
+    mine = part * share
     return Work(
         packs=packs[mine : mine + share],
         advantages=everyone,

@@ -181,6 +181,7 @@ def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
         rank,
         compute_dtype=getattr(torch, config.model.dtype),
         temperature=config.agent.temperature,
+        cpu_offload=config.learner.cpu_offload,
     )
 
 

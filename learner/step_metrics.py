@@ -14,6 +14,21 @@ MASKED_WARNING = 0.3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PackingReport:
+    """How a batch was packed.
+
+    Attributes:
+        budget: tokens that fit a pack.
+        fillers: share of tokens that belong to no segment.
+        lockstep: see ``learner.balance.Balance``; 1 is best.
+    """
+
+    budget: int
+    fillers: float = 0.0
+    lockstep: float = 1.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class StepMetrics:
     """What happened in one optimizer step.
 
@@ -24,7 +39,7 @@ class StepMetrics:
         updates: what became of each gradient, one per share of the batch that had something to
             learn. If there are none, weights and optimizer are untouched.
         seconds: wall time of the step on rank 0.
-        pack_budget: tokens that fit a pack.
+        packing: how the batch was packed.
         kinds: importance weights by kind of action.
     """
 
@@ -33,7 +48,7 @@ class StepMetrics:
     tally: Tally
     updates: tuple[UpdateReport, ...]
     seconds: float
-    pack_budget: int
+    packing: PackingReport
     kinds: dict[str, KindOfAction] = field(default_factory=dict)
 
     @property
@@ -93,8 +108,11 @@ class StepMetrics:
             "mismatch_k3": tally.fresh_k3 / max(1.0, tally.fresh_tokens),
             "kl_reference": tally.kl_reference / targets,
             "value_loss": tally.value_loss,
+            "entropy": tally.entropy / targets,
             "entropy_estimate": tally.minus_logprob / targets,
-            "pack_fill": tally.tokens / max(1.0, tally.packs * self.pack_budget),
+            "pack_fill": tally.tokens / max(1.0, tally.packs * self.packing.budget),
+            "pack_fillers": self.packing.fillers,
+            "lockstep": self.packing.lockstep,
             "updates": float(len(self.updates)),
         }
         for name, kind in self.kinds.items():

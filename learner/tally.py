@@ -48,6 +48,7 @@ class Tally:
     fresh_k3: float = 0.0
     kl_reference: float = 0.0
     value_loss: float = 0.0
+    entropy: float = 0.0
     peak_abs_d: float = 0.0
     peak_fresh_abs_d: float = 0.0
 

@@ -8,20 +8,19 @@ from torch import Tensor, nn
 
 from common.config import Learner, Objective
 from common.messages import Trajectory
+from learner.balance import CostModel, cost_of_model
 from learner.batch import Batch, build_batch
-from learner.breakdown import break_down, describe, no_actions
+from learner.breakdown import describe, no_actions
 from learner.critic import Critic, TokenEstimates
 from learner.exchange import Work, share_work
-from learner.model import token_logprobs
-from learner.objectives.penalties import kl_estimate, kl_penalty
-from learner.objectives.policy_loss import PolicyLoss, policy_loss
-from learner.objectives.sampled import Normalisers, SampledActions
+from learner.mesh import Rank
+from learner.objectives.sampled import Normalisers
 from learner.optimizer import PolicyOptimizer, UpdateReport
-from learner.packing import Pack, pack_for_ranks
+from learner.pack_step import Extras, PackStep
+from learner.packing import BY_TOKENS, Pack, balance_of_packs, filler_share, pack_for_ranks
 from learner.reference import ReferenceModel
-from learner.sharding import Rank
-from learner.step_metrics import StepMetrics
-from learner.tally import Tally, reduce_over_ranks, sum_over_ranks, tally_pack
+from learner.step_metrics import PackingReport, StepMetrics
+from learner.tally import Tally, reduce_over_ranks, sum_over_ranks
 
 
 class TrainStep:
@@ -61,14 +60,18 @@ class TrainStep:
             raise ValueError("objective.kl_reference is above 0, but there is no reference model")
         if (objective.advantage == "gae") != (critic is not None):
             raise ValueError("objective.advantage = 'gae' and a critic belong together")
-        self._model = model
-        self._optimizer = optimizer
-        self._critic = critic
-        self._rank = rank
-        self._config = config
-        self._objective = objective
-        self._temperature = temperature
-        self._reference = reference
+        self._optimizer, self._critic, self._rank = optimizer, critic, rank
+        self._config, self._objective = config, objective
+        self._cost = _cost_of(model)
+        self._packs = PackStep(
+            model,
+            rank,
+            config=config,
+            objective=objective,
+            temperature=temperature,
+            reference=reference,
+            critic=critic,
+        )
 
     def run(
         self, trajectories: Sequence[Trajectory] | None, *, version: int = 0
@@ -86,15 +89,16 @@ class TrainStep:
             ValueError: see ``build_batch`` and ``pack_for_ranks``.
         """
         began = time.perf_counter()
-        batch, works = self._distribute(trajectories, version)
-        proximal = [self._proximal(work) for work in works]
-        estimates = self._estimate(works, trajectories)
+        batch, packed = self._pack(trajectories, version)
+        works = self._distribute(batch, packed, version)
+        extras = self._prepare(works, trajectories)
         tally, kinds = Tally(), no_actions()
         updates: list[UpdateReport] = []
-        for work, logprobs, values in zip(works, proximal, estimates, strict=True):
-            own, own_kinds = self._accumulate(work, logprobs, values)
-            tally += own
-            kinds += own_kinds
+        for work, of_packs in zip(works, extras, strict=True):
+            for pack, own in zip(work.packs, of_packs, strict=True):
+                part, part_kinds = self._packs.learn(pack.to(self._rank.device), work, own)
+                tally += part
+                kinds += part_kinds
             updates.append(self._optimizer.step())
             if self._critic is not None:
                 self._critic.step()
@@ -108,128 +112,100 @@ class TrainStep:
             tally=tally,
             updates=tuple(updates),
             seconds=time.perf_counter() - began,
-            pack_budget=self._config.pack_tokens,
+            packing=self._report(packed),
             kinds=describe(kinds),
         )
 
-    def _distribute(
+    def _pack(
         self, trajectories: Sequence[Trajectory] | None, version: int
-    ) -> tuple[Batch | None, list[Work]]:
-        """This rank's part of every update; shares without anything to learn are left out."""
-        shares = self._config.updates_per_batch
+    ) -> tuple[Batch | None, list[tuple[Batch, list[list[Pack]]]]]:
+        """On rank 0, the batch, and the packs of every update by part of the ranks."""
         if not self._rank.is_first:
-            works = [share_work(None, None) for _ in range(shares)]
-            return None, [work for work in works if work.normalisers.tokens]
+            return None, []
         if trajectories is None:
             raise ValueError("rank 0 must bring the trajectories of the batch")
         batch = build_batch(trajectories, learner_version=version, objective=self._objective)
-        works = [self._share(share, version) for share in batch.split(shares)]
-        return batch, [work for work in works if work.normalisers.tokens]
+        return batch, [
+            (
+                share,
+                pack_for_ranks(
+                    share.segments,
+                    budget=self._config.pack_tokens,
+                    ranks=self._rank.data_count,
+                    cost=self._cost,
+                ),
+            )
+            for share in batch.split(self._config.updates_per_batch)
+        ]
 
-    def _share(self, batch: Batch, version: int) -> Work:
-        packs = pack_for_ranks(
-            batch.segments, budget=self._config.pack_tokens, ranks=self._rank.count
-        )
-        return share_work(
-            packs,
-            torch.from_numpy(batch.advantages),
-            version=version,
-            normalisers=Normalisers(tokens=batch.num_action_tokens, actions=batch.num_actions),
-        )
+    def _distribute(
+        self,
+        batch: Batch | None,
+        packed: Sequence[tuple[Batch, list[list[Pack]]]],
+        version: int,
+    ) -> list[Work]:
+        """This rank's part of every update; shares without anything to learn are left out."""
+        place = self._rank.data_index, self._rank.data_count
+        if batch is None:
+            updates = range(self._config.updates_per_batch)
+            works = [share_work(None, None, place=place) for _ in updates]
+        else:
+            advantages = torch.from_numpy(batch.advantages)
+            works = [
+                share_work(
+                    packs,
+                    advantages,
+                    version=version,
+                    normalisers=Normalisers(
+                        tokens=share.num_action_tokens, actions=share.num_actions
+                    ),
+                    place=place,
+                )
+                for share, packs in packed
+            ]
+        return [work for work in works if work.normalisers.tokens]
+
+    def _prepare(
+        self, works: Sequence[Work], trajectories: Sequence[Trajectory] | None
+    ) -> list[list[Extras]]:
+        """What every pack needs from before the first update."""
+        estimates: Sequence[Sequence[TokenEstimates | None]]
+        estimates = [[None for _ in work.packs] for work in works]
+        if self._critic is not None:
+            rewards = None if trajectories is None else [t.step_rewards for t in trajectories]
+            estimates = self._critic.estimate(works, rewards)
+        return [
+            [
+                Extras(proximal=self._proximal(pack), estimates=own)
+                for pack, own in zip(work.packs, of_packs, strict=True)
+            ]
+            for work, of_packs in zip(works, estimates, strict=True)
+        ]
 
     @torch.no_grad()
-    def _proximal(self, work: Work) -> list[Tensor | None]:
+    def _proximal(self, pack: Pack) -> Tensor | None:
         """Log-probabilities at the start of the batch, where an update would move away from them.
 
         With one update per batch they are those of the update itself.
         """
         if self._objective.name != "decoupled_ppo" or self._config.updates_per_batch == 1:
-            return [None for _ in work.packs]
-        return [self._logprobs(pack.to(self._rank.device)) for pack in work.packs]
+            return None
+        return self._packs.score(pack.to(self._rank.device)).logprobs
 
-    def _estimate(
-        self, works: Sequence[Work], trajectories: Sequence[Trajectory] | None
-    ) -> Sequence[Sequence[TokenEstimates | None]]:
-        """The critic's estimates for every pack of every update; None without a critic."""
-        if self._critic is None:
-            return [[None for _ in work.packs] for work in works]
-        rewards = None if trajectories is None else [t.step_rewards for t in trajectories]
-        return self._critic.estimate(works, rewards)
-
-    def _accumulate(
-        self,
-        work: Work,
-        proximal: Sequence[Tensor | None],
-        estimates: Sequence[TokenEstimates | None],
-    ) -> tuple[Tally, Tensor]:
-        """Gradients of all packs of this rank, and their sums."""
-        advantages = work.advantages.to(self._rank.device)
-        tally, kinds = Tally(), no_actions()
-        for pack, logprobs, values in zip(work.packs, proximal, estimates, strict=True):
-            here = pack.to(self._rank.device)
-            own, own_kinds = self._learn(here, advantages, work, logprobs, values)
-            tally += own
-            kinds += own_kinds
-            if self._critic is not None and values is not None:
-                loss = self._critic.learn(here, values, num_tokens=work.normalisers.tokens)
-                tally += Tally(value_loss=loss)
-        return tally, kinds
-
-    def _learn(
-        self,
-        pack: Pack,
-        advantages: Tensor,
-        work: Work,
-        proximal: Tensor | None,
-        estimates: TokenEstimates | None,
-    ) -> tuple[Tally, Tensor]:
-        logprobs = self._logprobs(pack)
-        sampled = SampledActions(
-            behaviour_logprobs=pack.behaviour_logprobs,
-            action_ids=pack.action_ids,
-            versions=pack.versions,
-            advantages=advantages,
-            learner_version=work.version,
-            max_staleness=self._config.max_staleness,
-            token_advantages=None if estimates is None else estimates.advantages,
+    def _report(self, packed: Sequence[tuple[Batch, list[list[Pack]]]]) -> PackingReport:
+        by_part = [
+            [pack for _, packs in packed for pack in packs[part]]
+            for part in range(self._rank.data_count)
+        ]
+        every = [pack for packs in by_part for pack in packs]
+        return PackingReport(
+            budget=self._config.pack_tokens,
+            fillers=filler_share(every),
+            lockstep=balance_of_packs(by_part, self._cost).lockstep,
         )
-        result = policy_loss(
-            logprobs,
-            sampled,
-            objective=self._objective,
-            normalisers=work.normalisers,
-            proximal_logprobs=proximal,
-        )
-        penalty, divergence = self._penalty(pack, logprobs, result, work.normalisers.tokens)
-        loss = result.loss + penalty
-        # FSDP averages gradients over ranks, but the loss of the step is the sum of all packs.
-        (loss * self._rank.count).backward()  # type: ignore[no-untyped-call]
-        tally = tally_pack(pack, logprobs, loss, result.verdicts, version=work.version)
-        tally += Tally(kl_reference=divergence)
-        return tally, break_down(result.verdicts, advantages).cpu()
 
-    def _penalty(
-        self, pack: Pack, logprobs: Tensor, result: PolicyLoss, tokens: int
-    ) -> tuple[Tensor, float]:
-        """KL terms of the loss, and the sum over tokens of k3 to the reference, for reports."""
-        objective, weights = self._objective, result.token_weights
-        penalty, divergence = logprobs.new_zeros(()), 0.0
-        if objective.kl_behaviour:
-            used = (weights != 0).float()
-            penalty = penalty + 2.0 * objective.kl_behaviour * kl_penalty(
-                logprobs, pack.behaviour_logprobs, used, estimator="k2", num_action_tokens=tokens
-            )
-        if objective.kl_reference and self._reference is not None:
-            reference = self._reference.logprobs(pack)
-            penalty = penalty + objective.kl_reference * kl_penalty(
-                logprobs,
-                reference,
-                weights,
-                estimator=objective.kl_estimator,
-                num_action_tokens=tokens,
-            )
-            divergence = float(kl_estimate(logprobs.detach(), reference, "k3").sum())
-        return penalty, divergence
 
-    def _logprobs(self, pack: Pack) -> Tensor:
-        return token_logprobs(self._model, pack, temperature=self._temperature)
+def _cost_of(model: nn.Module) -> CostModel:
+    """What segments cost the model; their tokens alone, where it does not say its sizes."""
+    config = getattr(model, "config", None)
+    return BY_TOKENS if config is None else cost_of_model(config.to_dict())

@@ -17,7 +17,7 @@ from learner.objectives.sampled import Normalisers, SampledActions
 from learner.optimizer import PolicyOptimizer
 from learner.packing import pack_segments, segment_of_actions
 from learner.sharding import Rank, full_state_dict, shard, training_processes
-from learner.step_metrics import StepMetrics
+from learner.step_metrics import PackingReport, StepMetrics
 from learner.tally import Tally, tally_pack
 from learner.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
@@ -61,7 +61,7 @@ def test_packing_changes_neither_gradient_nor_metrics(pack_tokens: int, tmp_path
     assert metrics.masked_share == reference.masked_share
     assert metrics.batch == reference.batch
     for key, value in reference.diagnostics().items():
-        if key != "pack_fill":
+        if not key.startswith("pack_"):
             assert metrics.diagnostics()[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     for name, tensor in weights.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-4)
@@ -206,7 +206,12 @@ def test_effective_sample_size_of_uneven_weights() -> None:
     batch = build_batch([], learner_version=0, objective=WIDE).summary
 
     metrics = StepMetrics(
-        version=0, batch=batch, tally=tally, updates=(), seconds=1.0, pack_budget=8
+        version=0,
+        batch=batch,
+        tally=tally,
+        updates=(),
+        seconds=1.0,
+        packing=PackingReport(budget=8),
     )
 
     assert metrics.effective_sample_size == pytest.approx(12 / 7 / 4)

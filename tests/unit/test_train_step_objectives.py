@@ -161,3 +161,17 @@ def test_kinds_of_action_add_up_to_all_of_them(tmp_path: Path) -> None:
         members = [kind.actions for name, kind in kinds.items() if name.startswith(prefix)]
         assert sum(members) == counted
     assert all(0 < kind.effective_sample_size <= 1 for kind in kinds.values())
+
+
+def test_an_entropy_bonus_flattens_the_policy(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    silent = replace(OBJECTIVES["apg"], kappa=0.0)
+
+    measured, _ = step_once(tmp_path, replace(silent, entropy=1e-9), learning_rate=0.0)
+    before = measured.diagnostics()["entropy"]
+    _, moved = step_once(tmp_path, replace(OBJECTIVES["apg"], entropy=10.0))
+    _, plain = step_once(tmp_path, OBJECTIVES["apg"])
+
+    assert 0 < before < 4
+    name = "model.norm.weight"
+    assert not torch.equal(moved[name], plain[name])
