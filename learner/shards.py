@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
@@ -35,12 +36,10 @@ def gather(
         On rank 0 contiguous copies; elsewhere an empty dictionary.
     """
     result = {}
+    is_first = not dist.is_initialized() or dist.get_rank() == 0
     for name, tensor in named:
         converted = tensor.detach().to(tensor.dtype if dtype is None else dtype)
-        is_first, whole = True, converted
-        if isinstance(converted, DTensor):
-            is_first = converted.device_mesh.get_rank() == 0
-            whole = converted.full_tensor()
+        whole = converted.full_tensor() if isinstance(converted, DTensor) else converted
         if is_first:
             result[name] = whole.to("cpu", copy=True).contiguous()
     return result
