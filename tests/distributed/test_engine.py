@@ -6,9 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.config import Config, Learner, Lora, Model
+from learner.checkpoint import Checkpointer, Progress, latest_checkpoint, load_checkpoint
 from learner.engine import load_policy
 from learner.lora import adapted_layers
 from learner.mesh import Rank, arrange, training_processes
@@ -206,3 +208,57 @@ def test_bfloat16_gradients_of_four_ranks_are_close_to_those_of_one(
 
 def _learn_with(rank: Rank, folder: str, keys: dict[str, Any]) -> dict[str, Any]:
     return learn_one_step(rank, folder, **keys)
+
+
+def train_on(rank: Rank, folder: str, checkpoints: str, *, resume: bool) -> dict[str, Any]:
+    """Adapters on frozen weights: two steps with a checkpoint between, or the second only."""
+    settings = Learner(ranks=rank.count, pack_tokens=512, learning_rate=LEARNING_RATE)
+    config = Config(model=Model(path=folder, lora=ADAPTERS), learner=settings)
+    model = load_policy(config, rank)
+    optimizer = PolicyOptimizer(model, settings)
+    if resume:
+        latest = latest_checkpoint(Path(checkpoints))
+        assert latest is not None
+        load_checkpoint(latest, model, optimizer, rank)
+    else:
+        _perturb_adapters(model)
+        _take_step(model, optimizer, rank)
+        with Checkpointer(
+            Path(checkpoints), model, optimizer, rank,
+            model_source=Path(folder), export_dtype=torch.float32, keep=2,
+        ) as checkpointer:  # fmt: skip
+            checkpointer.save(Progress(step=1, weight_version=1, ledger=b""))
+    saved = full_state_dict(model)
+    _take_step(model, optimizer, rank)
+    return {"saved": saved, "after": full_state_dict(model), "applied": optimizer.applied}
+
+
+def _take_step(model: nn.Module, optimizer: PolicyOptimizer, rank: Rank) -> None:
+    for pack in make_packs(2)[rank.index :: rank.count]:
+        (-token_logprobs(model, pack).sum() * rank.count / 100).backward()
+    optimizer.step()
+
+
+def go_on_in_two_replicas(rank: Rank, folder: str, checkpoints: str) -> dict[str, Any]:
+    return train_on(arrange(rank.device, replicas=2), folder, checkpoints, resume=True)
+
+
+@pytest.mark.nightly
+def test_adapters_go_on_from_a_checkpoint_in_another_arrangement(
+    run_ranks: RunRanks, tmp_path: Path
+) -> None:
+    folder, checkpoints = str(tmp_path / "model"), str(tmp_path / "checkpoints")
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        one = train_on(rank, folder, checkpoints, resume=False)
+
+    two = run_ranks(go_on_in_two_replicas, 2, folder, checkpoints)[0]
+
+    assert two["applied"] == one["applied"] == 2
+    assert all(torch.equal(two["saved"][name], one["saved"][name]) for name in one["saved"])
+    for name, tensor in one["after"].items():
+        torch.testing.assert_close(two["after"][name], tensor, rtol=1e-4, atol=2e-4)
+    exported = load_file(tmp_path / "checkpoints" / "step-000001" / "hf" / "model.safetensors")
+    assert exported.keys() == one["saved"].keys()
+    for name, tensor in exported.items():
+        torch.testing.assert_close(tensor, one["saved"][name], rtol=1e-5, atol=1e-6)
