@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks import learner_versus
 from benchmarks.learner_measures import Rounds
@@ -199,7 +200,15 @@ def test_full_length_sequences_train_all_tokens_but_the_first() -> None:
 
 
 def test_the_shape_of_the_gpu_benchmark_is_that_of_the_published_model() -> None:
-    assert count_parameters(QWEN3_0_6B).total == 596_049_920
+    rest = dict(QWEN3_0_6B)
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(
+            AutoConfig.for_model(rest.pop("model_type"), **rest)
+        )
+
+    held = sum(parameter.numel() for parameter in model.parameters())
+    assert held == count_parameters(QWEN3_0_6B).total == 596_049_920
+    assert model.config.rope_parameters["rope_theta"] == 1_000_000.0
 
 
 def test_a_way_that_does_not_fit_into_memory_has_no_median() -> None:
