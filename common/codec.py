@@ -29,7 +29,7 @@ from common.messages import (
     Welcome,
 )
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Raised whenever a record changes; both sides compare it at hello."""
 
 Record = Message | WeightManifest

@@ -294,12 +294,15 @@ class TensorSpec:
 class WeightManifest:
     """What a published weight version consists of; the tensors follow as raw frames in order.
 
-    ``checksum`` is the blake2b-16 hex digest of all frames in order.
+    ``checksum`` is the blake2b-16 hex digest of all frames in order. ``base`` is empty where the
+    tensors are the whole model; where they are its adapters only, it is the checksum of the
+    whole model that was published before.
     """
 
     version: int
     tensors: tuple[TensorSpec, ...]
     checksum: str
+    base: str = ""
 
 
 Message = Hello | Welcome | Refused | Heartbeat | Ack | Drain | TaskLease | Trajectory

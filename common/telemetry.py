@@ -21,7 +21,8 @@ class StepRecord:
     empty when there was none. ``scores`` are the means of what the trajectories of the batch record
     (docs/rewards.md), each over those that have it.
     ``staleness`` counts actions by how many versions they lagged. ``mismatch_*`` are absolute
-    log-probability differences on tokens whose version was the learner's.
+    log-probability differences on tokens whose version was the learner's. ``diagnostics`` say how
+    far the learner is from the policy that sampled; ``learner/step_metrics.py`` explains them.
     """
 
     step: int
@@ -54,6 +55,7 @@ class StepRecord:
     train_s: float
     publish_s: float
     paused_s: float
+    diagnostics: dict[str, float] = field(default_factory=dict)
 
 
 class MetricWriter(Protocol):

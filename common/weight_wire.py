@@ -6,6 +6,10 @@ The publisher binds a ROUTER; each worker connects a DEALER whose identity is ``
   publisher was replaced), then ``staged`` or ``refused`` for each snapshot it received.
 * publisher to worker: a snapshot, i.e. one header frame (a ``WeightManifest``), then the raw
   little-endian bytes of each tensor in the order of the manifest.
+
+A snapshot may hold factors A and B of low-rank adapters, named as the weight W they belong to with
+ADAPTER_A and ADAPTER_B for ``.weight``; the worker samples with W + B A. A later snapshot may then
+hold new factors only; its manifest names the snapshot with W as its ``base``.
 """
 
 import dataclasses
@@ -25,6 +29,10 @@ ITEM_BYTES = {
     "int64": 8, "int32": 4, "int16": 2, "int8": 1, "uint8": 1, "bool": 1,
 }  # fmt: skip
 """Bytes per element of the tensor types that can be published, by torch's name."""
+
+
+ADAPTER_A = ".lora_A.weight"
+ADAPTER_B = ".lora_B.weight"
 
 
 class ReportKind(StrEnum):

@@ -15,15 +15,29 @@ from launch.commands import (  # noqa: E402
     agent,
     doctor,
     evaluate,
+    export,
     export_notebook,
+    import_check,
     index,
+    sft,
     tasks,
     train,
 )
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
-_COMMANDS = (train, evaluate, tasks, index, agent, export_notebook, doctor)
+_COMMANDS = (
+    train,
+    sft,
+    evaluate,
+    export,
+    import_check,
+    tasks,
+    index,
+    agent,
+    export_notebook,
+    doctor,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,8 +1,10 @@
 """The command lines, environments and readiness of the processes of a run."""
 
+import dataclasses
 import http.client
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.config import Config
@@ -44,29 +46,46 @@ def policy_server(config: Config, config_file: Path, logs: Path) -> ProcessSpec:
 
 def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> ProcessSpec:
     """The learner's ranks under torchrun, ready when the coordinator listens."""
-    arguments = [
-        "torch.distributed.run",
+    arguments = ("learner.main", "--config", str(folder.config), *(["--resume"] if resume else []))
+    spec = rank_processes(
+        LEARNER,
+        arguments,
+        ranks=config.learner.ranks,
+        threads=config.learner.threads,
+        log=folder.logs / f"{LEARNER}.log",
+        hint=hint,
+    )
+    return dataclasses.replace(
+        spec, is_ready=folder.learner_ready.exists, ready_timeout_s=LEARNER_READY_S
+    )
+
+
+def rank_processes(
+    name: str, module: Sequence[str], *, ranks: int, threads: int, log: Path, hint: str
+) -> ProcessSpec:
+    """Processes on this machine that train together, under torchrun.
+
+    Args:
+        name: of the whole.
+        module: what every rank runs, with its arguments.
+        ranks: how many.
+        threads: of torch, in each.
+        log: of all of them.
+        hint: what a person can do when one of them fails.
+    """
+    torchrun = (
         "--rdzv-backend=c10d",
         "--rdzv-endpoint=127.0.0.1:0",
         "--local-addr=127.0.0.1",
-        f"--nproc-per-node={config.learner.ranks}",
+        f"--nproc-per-node={ranks}",
         "--max-restarts=0",
         "-m",
-        "learner.main",
-        "--config",
-        str(folder.config),
-    ]
+    )
     return ProcessSpec(
-        name=LEARNER,
-        command=_python(*arguments, *(["--resume"] if resume else [])),
-        log=folder.logs / f"{LEARNER}.log",
-        env={
-            **_QUIET,
-            "OMP_NUM_THREADS": str(config.learner.threads),
-            "GLOO_SOCKET_IFNAME": "lo",
-        },
-        is_ready=folder.learner_ready.exists,
-        ready_timeout_s=LEARNER_READY_S,
+        name=name,
+        command=_python("torch.distributed.run", *torchrun, *module),
+        log=log,
+        env={**_QUIET, "OMP_NUM_THREADS": str(threads), "GLOO_SOCKET_IFNAME": "lo"},
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,

@@ -91,6 +91,11 @@ class RunFolder:
         return self.path / "learner.json"
 
     @property
+    def profiles(self) -> Path:
+        """Profiler traces of the learner, where asked for."""
+        return self.path / "profiles"
+
+    @property
     def summary(self) -> Path:
         """The numbers of the run."""
         return self.path / "summary.json"

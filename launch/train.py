@@ -38,6 +38,9 @@ from launch.world import write_world
 SETUP_SECONDS = "LZERO_SETUP_SECONDS"
 """Set by ``make quickstart``: what the set-up of this clone just took."""
 
+PROFILED_STEPS = 2
+"""``run.profile_steps`` with ``--profile``, unless the configuration says it."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainRequest:
@@ -48,6 +51,7 @@ class TrainRequest:
     resume: bool = False
     keep_old: bool = False
     overrides: tuple[str, ...] = ()
+    profile: bool = False
 
     @property
     def resume_command(self) -> str:
@@ -87,6 +91,7 @@ def resolve_config(request: TrainRequest) -> Config:
         config.run,
         name=request.name or config.run.name,
         folder=str(Path(config.run.folder).expanduser().resolve()),
+        profile_steps=config.run.profile_steps or (PROFILED_STEPS if request.profile else 0),
     )
     model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
     tasks = {name: _absolute(path) for name, path in dataclasses.asdict(config.tasks).items()}
@@ -186,6 +191,8 @@ class _TrainRun:
             raise
         self._save_state("finished")
         print_summary(summary, self._folder, self._console)
+        if self._folder.profiles.is_dir():
+            self._console.print(f"traces of the learner: {self._folder.profiles}", highlight=False)
         return summary
 
     def _run_processes(self) -> None:

@@ -6,10 +6,35 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from common.config import Objective
+
 Float64 = NDArray[np.float64]
 
 _STD_FLOOR = 1e-6
+_WHITENING_FLOOR = 1e-8
 _NO_SPREAD = 1e-9
+
+
+def advantages_of(
+    step_rewards: Sequence[NDArray[np.floating]], group_ids: Sequence[str], objective: Objective
+) -> list[Float64]:
+    """The advantage of every step, as ``objective.advantage`` says; [K_i] float64 each.
+
+    With ``gae`` the critic estimates advantages by token later; here every step counts the same.
+    """
+    if objective.advantage == "gae":
+        return [np.ones(len(rewards)) for rewards in step_rewards]
+    returns = [discounted_returns(rewards, objective.discount) for rewards in step_rewards]
+    if objective.advantage == "reinforce_pp":
+        return reinforce_pp(returns, clip=objective.advantage_clip)
+    return group_loo(returns, group_ids, clip=objective.advantage_clip)
+
+
+def has_signal(step_rewards: Sequence[NDArray[np.floating]], *, discount: float) -> bool:
+    """Whether the members of one group differ in their returns, so that any has an advantage."""
+    returns = [discounted_returns(rewards, discount) for rewards in step_rewards]
+    compared = group_loo(returns, ["group"] * len(returns), clip=float("inf"))
+    return any(bool(own.any()) for own in compared)
 
 
 def discounted_returns(step_rewards: NDArray[np.floating], discount: float) -> Float64:
@@ -71,6 +96,60 @@ def group_loo(
     if spread < _NO_SPREAD:
         return [np.zeros_like(own) for own in centred]
     return [np.clip(own / (spread + _STD_FLOOR), -clip, clip) for own in centred]
+
+
+def reinforce_pp(returns: Sequence[Float64], *, clip: float) -> list[Float64]:
+    """Returns whitened over all steps of the batch, each step counting once.
+
+        A = clip((G - mean G) / (std G + 1e-8)), with the unbiased standard deviation
+
+    Args:
+        returns: [K_i] per trajectory.
+        clip: largest absolute advantage; infinity for the published form.
+
+    Returns:
+        [K_i] float64 per trajectory. All 0 for fewer than two steps, or if nothing differs.
+
+    Source: REINFORCE++, Hu 2025, arXiv:2501.03262, on steps as in arXiv:2506.23667.
+    """
+    every = np.concatenate([np.zeros(0), *returns])
+    spread = float(every.std(ddof=1)) if len(every) > 1 else 0.0
+    if spread < _NO_SPREAD:
+        return [np.zeros_like(own) for own in returns]
+    mean = float(every.mean())
+    return [np.clip((own - mean) / (spread + _WHITENING_FLOOR), -clip, clip) for own in returns]
+
+
+def generalised_advantages(
+    step_rewards: NDArray[np.floating],
+    values: NDArray[np.floating],
+    *,
+    discount: float,
+    decay: float,
+) -> Float64:
+    """GAE over the steps of one trajectory, with V = 0 after the last.
+
+        delta_k = r_k + discount V_{k+1} - V_k
+        A_k     = delta_k + discount decay A_{k+1}
+
+    Args:
+        step_rewards: [K].
+        values: [K], the critic's values at the start of each step.
+        discount: in [0, 1].
+        decay: lambda, in [0, 1].
+
+    Returns:
+        [K] float64.
+
+    Source: Schulman et al. 2015, arXiv:1506.02438.
+    """
+    advantages = np.zeros(len(step_rewards), dtype=np.float64)
+    following, next_value = 0.0, 0.0
+    for step in reversed(range(len(step_rewards))):
+        delta = float(step_rewards[step]) + discount * next_value - float(values[step])
+        following = delta + discount * decay * following
+        advantages[step], next_value = following, float(values[step])
+    return advantages
 
 
 def _baseline(siblings: Sequence[Float64], num_steps: int) -> Float64:

@@ -8,7 +8,7 @@ import numpy as np
 
 from common.config import Objective
 from common.messages import NOT_AN_ACTION, Float32, Int32, Outcome, Trajectory
-from learner.advantages import discounted_returns, group_loo
+from learner.advantages import advantages_of
 from learner.packing import PackableSegment, segment_of_actions
 
 
@@ -51,31 +51,55 @@ class BatchSummary:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """What one optimizer step learns from.
+    """What one optimizer step learns from, or one share of it.
 
     Attributes:
-        segments: those with at least one action of advantage other than 0.
+        segments: those with something to learn.
+        groups: the number of the group of each segment, counted from 0 in order.
         advantages: [A] float32, by batch-wide action id.
-        num_action_tokens: tokens of the actions with advantage other than 0, the normaliser of
-            the loss.
-        summary: for reports.
+        num_action_tokens: tokens of the actions to be learnt, the normaliser of the loss.
+        num_actions: the number of those actions.
+        summary: of the whole batch, for reports.
+        everything: whether actions without advantage count.
     """
 
     segments: tuple[PackableSegment, ...]
+    groups: tuple[int, ...]
     advantages: Float32
     num_action_tokens: int
+    num_actions: int
     summary: BatchSummary
+    everything: bool = False
+
+    def split(self, shares: int) -> "list[Batch]":
+        """Whole groups in turn to each of ``shares`` parts; parts may be empty."""
+        return [
+            _of_segments(
+                [
+                    (group, segment)
+                    for group, segment in zip(self.groups, self.segments, strict=True)
+                    if group % shares == share
+                ],
+                self.advantages,
+                self.summary,
+                everything=self.everything,
+            )
+            for share in range(shares)
+        ]
 
 
 def build_batch(
     trajectories: Sequence[Trajectory], *, learner_version: int, objective: Objective
 ) -> Batch:
-    """Compute advantages and keep the segments that carry a signal.
+    """Compute advantages and keep the segments that there is something to learn from.
+
+    Those are segments with an action of advantage other than 0; with a KL term to the reference
+    all segments that hold actions.
 
     Args:
         trajectories: whole groups.
         learner_version: version of the weights about to be trained, for staleness.
-        objective: discount and advantage clip.
+        objective: how advantages are computed.
 
     Raises:
         ValueError: a trajectory failed for reasons of infrastructure, or tokens of one of its
@@ -83,23 +107,53 @@ def build_batch(
     """
     for trajectory in trajectories:
         _check(trajectory)
-    returns = [discounted_returns(t.step_rewards, objective.discount) for t in trajectories]
-    groups = [t.group_id for t in trajectories]
-    per_step = group_loo(returns, groups, clip=objective.advantage_clip)
+    per_step = advantages_of(
+        [t.step_rewards for t in trajectories], [t.group_id for t in trajectories], objective
+    )
     advantages = np.concatenate([np.zeros(0), *per_step]).astype(np.float32)
     lengths = np.array([len(steps) for steps in per_step], dtype=np.int64)
     firsts = np.cumsum(lengths) - lengths
+    numbers = {group: n for n, group in enumerate(dict.fromkeys(t.group_id for t in trajectories))}
     every = [
-        segment_of_actions(segment, name=f"{t.trajectory_id}#{number}", first_action_id=int(first))
+        (
+            numbers[t.group_id],
+            segment_of_actions(segment, name=f"{t.trajectory_id}#{n}", first_action_id=int(first)),
+        )
         for t, first in zip(trajectories, firsts, strict=True)
-        for number, segment in enumerate(t.segments)
+        for n, segment in enumerate(t.segments)
     ]
-    segments = tuple(s for s in every if bool(advantages[_actions_of(s)].any()))
+    kept = [
+        (group, segment)
+        for group, segment in every
+        if _is_learnt(segment, advantages, everything=objective.kl_reference > 0)
+    ]
+    segments = [segment for _, segment in every]
+    summary = _summarise(trajectories, segments, len(kept), advantages, learner_version)
+    return _of_segments(kept, advantages, summary, everything=objective.kl_reference > 0)
+
+
+def _is_learnt(segment: PackableSegment, advantages: Float32, *, everything: bool) -> bool:
+    own = _actions_of(segment)
+    return len(own) > 0 if everything else bool(advantages[own].any())
+
+
+def _of_segments(
+    members: Sequence[tuple[int, PackableSegment]],
+    advantages: Float32,
+    summary: BatchSummary,
+    *,
+    everything: bool = False,
+) -> Batch:
+    ids = np.concatenate([np.zeros(0, np.int32), *(_actions_of(s) for _, s in members)])
+    learnt = np.ones(len(ids), dtype=bool) if everything else advantages[ids] != 0
     return Batch(
-        segments=segments,
+        segments=tuple(segment for _, segment in members),
+        groups=tuple(group for group, _ in members),
         advantages=advantages,
-        num_action_tokens=sum(int(np.count_nonzero(advantages[_actions_of(s)])) for s in segments),
-        summary=_summarise(trajectories, every, len(segments), advantages, learner_version),
+        num_action_tokens=int(learnt.sum()),
+        num_actions=len(np.unique(ids[learnt])),
+        summary=summary,
+        everything=everything,
     )
 
 

@@ -4,189 +4,228 @@ A checkpoint is a folder ``step-000040`` with
 
 * ``checkpoint.json``: format version, step, weight version, shape of the model;
 * ``ledger.bin``: opaque bytes of the coordinator;
-* ``state/``: model, optimizer and random state (torch.distributed.checkpoint);
-* ``hf/``: the weights as a plain Hugging Face folder.
+* ``state/``: model, optimizer and random state, one file of tensors per rank that saved;
+* ``hf/``: the weights as a plain Hugging Face folder;
+* ``manifest.json``: size and checksum of every file.
 
-It is written as ``step-000040.partial`` and renamed when complete, so a folder without that
-suffix is always whole.
+This module loads them; ``learner.checkpointer`` saves them beside training.
 """
 
 import json
 import logging
-import os
-import re
-import shutil
-from dataclasses import dataclass
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.distributed.checkpoint.state_dict_loader import load
-from torch.distributed.checkpoint.state_dict_saver import save
 
 from common.errors import InputError
-from learner.model_folder import write_model_folder
-from learner.optimizer import PolicyOptimizer
-from learner.sharding import Rank, full_state_dict
+from learner.agreement import gather_texts
+from learner.checkpoint_files import (
+    LEDGER,
+    MODEL,
+    STATE,
+    DamagedCheckpoint,
+    digest_of,
+    find_damage,
+    finished_checkpoints,
+    latest_checkpoint,
+    read_description,
+    read_manifest,
+    set_aside,
+)
+from learner.checkpoint_state import (
+    Progress,
+    Trainee,
+    Trainer,
+    apply,
+    describe_model,
+    live_state,
+    random_state,
+    read_into,
+    restore,
+)
+from learner.checkpointer import Checkpointer
+from learner.shard_files import TensorFolder
+from learner.sharding import Rank
+
+__all__ = [
+    "Checkpointer",
+    "Progress",
+    "latest_checkpoint",
+    "load_checkpoint",
+    "load_newest",
+    "read_description",
+    "save_checkpoint",
+]
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
-"""Raised whenever an older program could not read a newer checkpoint or the reverse."""
-
-_NAME = re.compile(r"step-(\d{6,})")
-_PARTIAL = ".partial"
-_SHAPE_KEYS = (
-    "model_type",
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "tie_word_embeddings",
-    "rms_norm_eps",
-)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Progress:
-    """Where a run stands.
-
-    Attributes:
-        step: optimizer steps taken.
-        weight_version: version of the weights in the checkpoint.
-        ledger: what the coordinator needs to go on; opaque here.
-    """
-
-    step: int
-    weight_version: int
-    ledger: bytes
+_TOKENIZER = "tokenizer.json"
 
 
 def save_checkpoint(
     folder: Path,
     progress: Progress,
     model: nn.Module,
-    optimizer: PolicyOptimizer,
+    optimizer: Trainer,
     rank: Rank,
     *,
     model_source: Path,
     export_dtype: torch.dtype,
     keep: int,
 ) -> Path:
-    """Write a checkpoint; every rank must call it.
-
-    Args:
-        folder: of all checkpoints of the run, on a file system all ranks share.
-        progress: read on rank 0 only.
-        model: sharded.
-        optimizer: of this model.
-        rank: this process.
-        model_source: Hugging Face folder the model was loaded from.
-        export_dtype: type of the weights in ``hf/``.
-        keep: newest checkpoints that stay; at least 1.
+    """Write one checkpoint and wait for it; see ``learner.checkpointer.Checkpointer``.
 
     Returns:
         The finished folder, on every rank.
     """
-    step = _agreed(progress.step)
-    final = folder / f"step-{step:06d}"
-    partial = final.with_name(final.name + _PARTIAL)
-    if rank.is_first:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    dist.barrier()
-    weights, moments = get_state_dict(model, optimizer.adamw)
-    state = {"model": weights, "optimizer": moments, "random": torch.get_rng_state()}
-    save(state, checkpoint_id=partial / "state")
-    exported = full_state_dict(model)
-    if rank.is_first:
-        write_model_folder(exported, model_source, partial / "hf", export_dtype)
-        (partial / "ledger.bin").write_bytes(progress.ledger)
-        _write_description(partial, progress, model, optimizer, rank)
-        shutil.rmtree(final, ignore_errors=True)
-        os.rename(partial, final)
-        _prune(folder, keep)
-        log.info("checkpoint written path=%s weight_version=%d", final, progress.weight_version)
-    dist.barrier()
-    return final
+    with Checkpointer(
+        folder, model, optimizer, rank,
+        model_source=model_source, export_dtype=export_dtype, keep=keep, background=False,
+    ) as checkpointer:  # fmt: skip
+        return checkpointer.save(progress)
+
+
+def load_newest(
+    folder: Path,
+    model: nn.Module,
+    optimizer: Trainer,
+    rank: Rank,
+    *,
+    model_source: Path | None = None,
+    others: Mapping[str, Trainee] | None = None,
+) -> Progress | None:
+    """Restore the newest checkpoint that is as it was written; every rank must call it.
+
+    A damaged one is set aside under another name, with a warning that says which file is wrong,
+    and the one before it is taken.
+
+    Returns:
+        Where the run stands; None if there is no checkpoint at all.
+
+    Raises:
+        InputError: all checkpoints are damaged, or the newest whole one does not belong here.
+    """
+    found = finished_checkpoints(folder)
+    damages = []
+    for checkpoint in found:
+        try:
+            return load_checkpoint(
+                checkpoint, model, optimizer, rank, model_source=model_source, others=others
+            )
+        except DamagedCheckpoint as damage:
+            damages.append(str(damage))
+            dist.barrier()
+            if rank.is_first:
+                log.warning("%s; it is set aside as '%s'", damage, set_aside(checkpoint))
+    if damages:
+        raise InputError(
+            f"none of the {len(damages)} checkpoints in '{folder}' can be used: "
+            f"{'; '.join(damages)}; begin a new run"
+        )
+    return None
 
 
 def load_checkpoint(
-    checkpoint: Path, model: nn.Module, optimizer: PolicyOptimizer, rank: Rank
+    checkpoint: Path,
+    model: nn.Module,
+    optimizer: Trainer,
+    rank: Rank,
+    *,
+    model_source: Path | None = None,
+    others: Mapping[str, Trainee] | None = None,
 ) -> Progress:
     """Restore model, optimizer and random state in place; every rank must call it.
 
-    The number of ranks may differ from when it was saved.
+    The number of ranks may differ from when it was saved. Sizes and checksums of all files are
+    looked at first, shared among the ranks.
+
+    Args:
+        checkpoint: a folder ``step-000040``.
+        model: of the same shape as the saved one, sharded in any way.
+        optimizer: of this model.
+        rank: this process.
+        model_source: folder the model was loaded from, to see that its tokenizer is the same.
+        others: models trained beside it, by the names they were saved under.
 
     Raises:
-        InputError: it is no checkpoint, its format version is another, or its model differs.
+        InputError: it is no checkpoint, its format version is another, or its model,
+            tokenizer or optimizer differs.
+        DamagedCheckpoint: a file is not as it was written. All ranks raise it alike.
     """
-    description = read_description(checkpoint)
+    description = _examine(checkpoint, rank)
     _compare_models(checkpoint, description["model"], describe_model(model))
-    weights, moments = get_state_dict(model, optimizer.adamw)
-    state: dict[str, Any] = {
-        "model": weights,
-        "optimizer": moments,
-        "random": torch.get_rng_state(),
-    }
-    load(state, checkpoint_id=checkpoint / "state")
-    set_state_dict(
-        model,
-        optimizer.adamw,
-        model_state_dict=state["model"],
-        optim_state_dict=state["optimizer"],
-    )
-    torch.set_rng_state(state["random"])
-    optimizer.restore_counters(description["optimizer"])
+    if model_source is not None:
+        _compare_tokenizers(checkpoint, model_source)
+    files = TensorFolder(checkpoint / STATE)
+    _restore_one(files, model, optimizer, description["optimizer"])
+    for name, other in (others or {}).items():
+        counters = description["others"].get(name)
+        if counters is None:
+            raise InputError(f"checkpoint '{checkpoint}' holds no {name}; it was trained without")
+        _restore_one(files, other.model, other.trainer, counters, prefix=f"{name}.")
+    _restore_random(files)
     if rank.is_first:
         log.info("checkpoint loaded path=%s step=%d", checkpoint, description["step"])
     return Progress(
         step=int(description["step"]),
         weight_version=int(description["weight_version"]),
-        ledger=(checkpoint / "ledger.bin").read_bytes(),
+        ledger=(checkpoint / LEDGER).read_bytes(),
     )
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The finished checkpoint of the highest step in ``folder``; None if there is none."""
-    return max(_finished(folder), key=_step_of, default=None)
+def _restore_one(
+    files: TensorFolder,
+    model: nn.Module,
+    trainer: Trainer,
+    counters: dict[str, Any],
+    *,
+    prefix: str = "",
+) -> None:
+    state = live_state(model, trainer.parts, prefix=prefix)
+    restore(state, files)
+    apply(state, model, trainer.parts)
+    trainer.restore_counters(counters)
 
 
-def read_description(checkpoint: Path) -> dict[str, Any]:
-    """Read ``checkpoint.json`` and check its format version.
+def _restore_random(files: TensorFolder) -> None:
+    saved = set(files.names())
+    for name, state in random_state().items():
+        if name in saved:
+            read_into(name, state, files)
+            (torch.set_rng_state if name == "random.cpu" else torch.cuda.set_rng_state)(state)
 
-    Raises:
-        InputError: it is no checkpoint, is unreadable, or of another format version.
-    """
-    path = checkpoint / "checkpoint.json"
+
+def _examine(checkpoint: Path, rank: Rank) -> dict[str, Any]:
+    """The description of a checkpoint that every rank found to be whole."""
+    began = time.monotonic()
+    description: dict[str, Any] = {}
+    refusal, faults = "", []
     try:
-        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"'{checkpoint}' is no checkpoint: it has no checkpoint.json") from error
-    except ValueError as error:
-        raise InputError(f"'{path}' is not JSON: {error}") from error
-    found = description.get("format_version")
-    if found != FORMAT_VERSION:
-        raise InputError(
-            f"checkpoint '{checkpoint}' has format version {found}, but this program reads "
-            f"version {FORMAT_VERSION}; continue the run with the program that wrote it, or "
-            f"start a new one from '{checkpoint / 'hf'}'"
-        )
+        description = read_description(checkpoint)
+        faults = find_damage(checkpoint, share=rank.index, shares=rank.count)
+    except DamagedCheckpoint as error:
+        faults = [str(error)]
+    except InputError as error:
+        refusal = str(error)
+    reports = [json.loads(text) for text in gather_texts(json.dumps([refusal, faults]))]
+    for other_refusal, _ in reports:
+        if other_refusal:
+            raise InputError(other_refusal)
+    everything = list(dict.fromkeys(fault for _, faults in reports for fault in faults))
+    if everything:
+        raise DamagedCheckpoint(f"checkpoint '{checkpoint}' is damaged: {'; '.join(everything)}")
+    if rank.is_first:
+        size = sum(digest.num_bytes for digest in read_manifest(checkpoint).values())
+        log.info(
+            "checkpoint verified path=%s gib=%.2f seconds=%.1f",
+            checkpoint, size / (1 << 30), time.monotonic() - began,
+        )  # fmt: skip
     return description
-
-
-def describe_model(model: nn.Module) -> dict[str, Any]:
-    """What has to agree between a checkpoint and the model that loads it."""
-    config = model.config.to_dict()  # type: ignore[union-attr,operator]
-    described = {key: config[key] for key in _SHAPE_KEYS if key in config}
-    described["parameters"] = sum(parameter.numel() for parameter in model.parameters())
-    return described
 
 
 def _compare_models(checkpoint: Path, saved: dict[str, Any], given: dict[str, Any]) -> None:
@@ -201,38 +240,11 @@ def _compare_models(checkpoint: Path, saved: dict[str, Any], given: dict[str, An
         )
 
 
-def _write_description(
-    partial: Path, progress: Progress, model: nn.Module, optimizer: PolicyOptimizer, rank: Rank
-) -> None:
-    description = {
-        "format_version": FORMAT_VERSION,
-        "step": progress.step,
-        "weight_version": progress.weight_version,
-        "ranks": rank.count,
-        "optimizer": optimizer.counters(),
-        "model": describe_model(model),
-    }
-    text = json.dumps(description, indent=2, sort_keys=True) + "\n"
-    (partial / "checkpoint.json").write_text(text, encoding="utf-8")
-
-
-def _agreed(step: int) -> int:
-    """The step of rank 0, on every rank."""
-    number = torch.tensor([step])
-    dist.broadcast(number, src=0)
-    return int(number)
-
-
-def _prune(folder: Path, keep: int) -> None:
-    for old in sorted(_finished(folder), key=_step_of)[:-keep]:
-        shutil.rmtree(old)
-
-
-def _finished(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
-
-
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("step-"))
+def _compare_tokenizers(checkpoint: Path, model_source: Path) -> None:
+    saved = read_manifest(checkpoint).get(f"{MODEL}/{_TOKENIZER}")
+    given = model_source / _TOKENIZER
+    if saved is not None and given.is_file() and digest_of(given) != saved:
+        raise InputError(
+            f"'{given}' is another tokenizer than the one in checkpoint '{checkpoint}'; give the "
+            "model folder the run was started with"
+        )

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.messages import Hello, Outcome, Purpose, Task, TaskLease, Trajectory
-from learner.groups import Group, TaskOrder
+from learner.groups import Group, SignalFilter, TaskOrder
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,8 @@ class Coordinator:
         total_batches: int,
         max_buffered_bytes: int,
         attempt: int = 0,
+        signal_filter: SignalFilter | None = None,
+        group_timeout_s: float = 0.0,
     ) -> None:
         """An empty coordinator; ``attempt`` counts resumes, so that lease ids never repeat."""
         self.order = order
@@ -97,6 +99,10 @@ class Coordinator:
         self._total_batches = total_batches
         self._max_buffered_bytes = max_buffered_bytes
         self._next_lease = 0
+        self._signal_filter = signal_filter
+        self._group_timeout_s = group_timeout_s
+        self.late: set[str] = set()
+        """Leases still out of groups that went on without them."""
 
     # ---- actors ------------------------------------------------------------------------------
 
@@ -206,7 +212,14 @@ class Coordinator:
 
     # ---- trajectories ------------------------------------------------------------------------
 
-    def receive(self, trajectory: Trajectory, *, learner_version: int, num_bytes: int = 0) -> bool:
+    def receive(
+        self,
+        trajectory: Trajectory,
+        *,
+        learner_version: int,
+        num_bytes: int = 0,
+        now: float = 0.0,
+    ) -> bool:
         """Take in a trajectory; returns False when it is a duplicate or of a lost lease.
 
         Either way the sender gets its ack: the answer to its existence has been decided.
@@ -225,7 +238,9 @@ class Coordinator:
             return True
         self.counters.tokens_generated += trajectory.tokens_generated
         self.counters.cells_executed += trajectory.cells_executed
-        if trajectory.outcome is Outcome.INFRASTRUCTURE:
+        if lease_id in self.late:
+            self._drop_late(lease_id)
+        elif trajectory.outcome is Outcome.INFRASTRUCTURE:
             cause = trajectory.failure.partition(":")[0] or "unknown"
             self._drop_member(lease_id, group_id, f"infrastructure:{cause}"[:60])
         elif self._too_stale(trajectory, learner_version):
@@ -233,7 +248,7 @@ class Coordinator:
             self._drop_member(lease_id, group_id, "stale_on_arrival")
         else:
             self.counters.finished += 1
-            self.open_groups[group_id].settle(lease_id, trajectory, num_bytes)
+            self.open_groups[group_id].settle(lease_id, trajectory, num_bytes, now)
             self._close_if_complete(group_id)
         return True
 
@@ -261,7 +276,9 @@ class Coordinator:
         actor_id, group_id = owner
         if actor_id in self._actors:
             self._actors[actor_id].leases.discard(lease_id)
-        if group_id is not None:
+        if lease_id in self.late:
+            self._drop_late(lease_id)
+        elif group_id is not None:
             self._drop_member(lease_id, group_id, reason)
         elif self.evaluation is not None and lease_id in self.evaluation.leased:
             self._retry_evaluation(self.evaluation, self.evaluation.leased.pop(lease_id))
@@ -275,12 +292,39 @@ class Coordinator:
         group = self.open_groups[group_id]
         if not group.complete:
             return
-        del self.open_groups[group_id]
+        self._close(group)
+
+    def close_overdue(self, now: float) -> int:
+        """Go on without members that are missing too long; returns how many groups did."""
+        if not self._group_timeout_s:
+            return 0
+        overdue = [
+            group
+            for group in self.open_groups.values()
+            if group.is_overdue(now, self._group_timeout_s)
+        ]
+        for group in overdue:
+            self.late.update(group.abandon())
+            self._close(group)
+        return len(overdue)
+
+    def _drop_late(self, lease_id: str) -> None:
+        self.late.discard(lease_id)
+        self.counters.dropped["late"] += 1
+
+    def _close(self, group: Group) -> None:
+        del self.open_groups[group.group_id]
         if len(group.finished) >= 2 or (len(group.finished) == 1 and group.size == 1):
-            self.ready.append(group)
+            self._admit(group)
         else:
             self.counters.dropped["group_too_small"] += len(group.finished)
-            log.warning("group dropped group=%s members=%d", group_id, len(group.finished))
+            log.warning("group dropped group=%s members=%d", group.group_id, len(group.finished))
+
+    def _admit(self, group: Group) -> None:
+        if self._signal_filter is None or self._signal_filter.admits(group):
+            self.ready.append(group)
+        else:
+            self.counters.dropped["no_signal"] += len(group.finished)
 
     def _too_stale(self, trajectory: Trajectory, learner_version: int) -> bool:
         oldest = trajectory.oldest_version

@@ -7,10 +7,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from learner.objectives.sampled import Normalisers
 from learner.packing import Pack
 
 _INTEGERS = ("token_ids", "position_ids", "segment_lengths", "targets", "action_ids", "versions")
 _FLOATS = ("behaviour_logprobs", "weights")
+_NOTHING = Normalisers(tokens=0, actions=0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -21,13 +23,13 @@ class Work:
         packs: as many as every other rank has.
         advantages: [A] float32, of all actions of the batch.
         version: of the weights being trained.
-        num_action_tokens: the normaliser, over all ranks; 0 if there is nothing to learn.
+        normalisers: over all ranks; of 0 if there is nothing to learn.
     """
 
     packs: list[Pack]
     advantages: Tensor
     version: int
-    num_action_tokens: int
+    normalisers: Normalisers
 
 
 def share_work(
@@ -35,15 +37,18 @@ def share_work(
     advantages: Tensor | None,
     *,
     version: int = 0,
-    num_action_tokens: int = 0,
+    normalisers: Normalisers = _NOTHING,
+    place: tuple[int, int] | None = None,
 ) -> Work:
     """Broadcast from rank 0; every rank must call it, the others with None.
 
     Args:
-        packs_by_rank: on rank 0, equally many packs for each rank, on CPU.
+        packs_by_rank: on rank 0, equally many packs for each part, on CPU.
         advantages: on rank 0, [A] float32.
         version: read on rank 0 only.
-        num_action_tokens: read on rank 0 only.
+        normalisers: read on rank 0 only.
+        place: which part is the calling rank's, and of how many; its place among all ranks unless
+            ranks share packs.
 
     Returns:
         The calling rank's part.
@@ -54,12 +59,12 @@ def share_work(
             packs=list(packs_by_rank[0]),
             advantages=advantages,
             version=version,
-            num_action_tokens=num_action_tokens,
+            normalisers=normalisers,
         )
     flat = [pack for packs in packs_by_rank or [] for pack in packs]
     size = 0 if advantages is None else len(advantages)
-    header = _broadcast(torch.tensor([version, num_action_tokens, size, len(flat)]), 4)
-    version, num_action_tokens, size, count = header.tolist()
+    counts = [version, normalisers.tokens, normalisers.actions, size, len(flat)]
+    version, tokens, actions, size, count = _broadcast(torch.tensor(counts), 5).tolist()
     shapes = _broadcast(_joined([torch.tensor(_shape(pack)) for pack in flat]), 3 * count)
     per_pack: list[list[int]] = shapes.view(-1, 3).tolist()
     lengths = [_lengths(*shape) for shape in per_pack]
@@ -73,13 +78,14 @@ def share_work(
     )
     everyone = _broadcast(_joined([advantages], torch.float32), size)
     packs = _take_apart(integers, floats, per_pack)
-    share = count // ranks
-    mine = dist.get_rank() * share
+    part, parts = place or (dist.get_rank(), ranks)
+    share = count // parts
+    mine = part * share
     return Work(
         packs=packs[mine : mine + share],
         advantages=everyone,
         version=version,
-        num_action_tokens=num_action_tokens,
+        normalisers=Normalisers(tokens=tokens, actions=actions),
     )
 
 

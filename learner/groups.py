@@ -1,10 +1,14 @@
 """Which task comes next, and the groups that are open: bookkeeping without I/O, clock or thread."""
 
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from common.messages import Task, Trajectory
+from learner.advantages import has_signal
+
+log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
 """Tries of one group member before the group goes on without it."""
@@ -62,6 +66,8 @@ class Group:
     attempts: dict[int, int] = field(default_factory=dict)
     num_bytes: int = 0
     """Wire size of ``finished``."""
+    first_at: float | None = None
+    """When its first member came back, on the clock of whoever settles."""
 
     @classmethod
     def fresh(cls, number: int, task: Task, size: int) -> "Group":
@@ -86,9 +92,12 @@ class Group:
         self.attempts[sample_index] = self.attempts.get(sample_index, 0) + 1
         return sample_index
 
-    def settle(self, lease_id: str, trajectory: Trajectory, num_bytes: int = 0) -> None:
-        """A leased member came back with a usable trajectory."""
+    def settle(
+        self, lease_id: str, trajectory: Trajectory, num_bytes: int = 0, now: float = 0.0
+    ) -> None:
+        """A leased member came back with a usable trajectory at time ``now``."""
         del self.leased[lease_id]
+        self.first_at = now if self.first_at is None else self.first_at
         self.num_bytes += num_bytes
         self.finished.append(trajectory)
 
@@ -99,3 +108,45 @@ class Group:
             return False
         self.waiting.append(sample_index)
         return True
+
+    def is_overdue(self, now: float, timeout_s: float) -> bool:
+        """Whether enough members have waited long enough to go on without the others.
+
+        At least two and half of the members, ``timeout_s`` after the first came back.
+        """
+        enough = len(self.finished) >= max(2, -(-self.size // 2))
+        return enough and self.first_at is not None and now - self.first_at >= timeout_s
+
+    def abandon(self) -> tuple[str, ...]:
+        """Go on without the members that are missing; the leases that are still out."""
+        late = tuple(self.leased)
+        self.leased.clear()
+        self.waiting.clear()
+        return late
+
+
+class SignalFilter:
+    """Leaves groups out in which no member has an advantage (dynamic sampling).
+
+    Source: DAPO, Yu et al. 2025, arXiv:2503.14476, section 3.2. Where nothing but such groups
+    comes, the filter gives way after ``patience`` of them, so that a batch is never waited for
+    without end.
+    """
+
+    def __init__(self, *, discount: float, patience: int) -> None:
+        """Compare discounted returns; give way after ``patience`` groups in a row."""
+        self._discount, self._patience = discount, patience
+        self._in_row = 0
+
+    def admits(self, group: Group) -> bool:
+        """Whether the group goes into a batch."""
+        if has_signal([t.step_rewards for t in group.finished], discount=self._discount):
+            self._in_row = 0
+            return True
+        self._in_row += 1
+        if self._in_row == self._patience + 1:
+            log.warning(
+                "no signal in %d groups in a row: training on them as they are; the tasks may be "
+                "too easy or too hard for the policy", self._patience,
+            )  # fmt: skip
+        return self._in_row > self._patience

@@ -197,6 +197,8 @@ class Intake:
                             self._wake_in.recv()
                     self._receive_all()
                     self._drop_silent()
+                    if self._coordinator.close_overdue(time.monotonic()):
+                        self._changed.notify_all()
                     self._hand_out()
         except BaseException as error:
             log.exception("intake failed")
@@ -253,7 +255,10 @@ class Intake:
 
     def _trajectory(self, identity: bytes, trajectory: Trajectory, num_bytes: int) -> None:
         fresh = self._coordinator.receive(
-            trajectory, learner_version=self._learner_version, num_bytes=num_bytes
+            trajectory,
+            learner_version=self._learner_version,
+            now=time.monotonic(),
+            num_bytes=num_bytes,
         )
         if fresh:
             self._store.append(trajectory)

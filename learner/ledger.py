@@ -37,6 +37,7 @@ def save_ledger(coordinator: Coordinator) -> bytes:
                 "dropped": dict(counters.dropped),
                 "tokens_generated": counters.tokens_generated,
                 "cells_executed": counters.cells_executed,
+                "late": len(coordinator.late),
                 "groups": [_save_group(group) for group in groups],
             }
         )
@@ -69,6 +70,8 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
         tokens_generated=state["tokens_generated"],
         cells_executed=state["cells_executed"],
     )
+    if state["late"]:
+        coordinator.counters.dropped["lost_at_restart"] += state["late"]
     for saved in state["groups"]:
         _restore_group(coordinator, saved)
 

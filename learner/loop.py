@@ -11,6 +11,7 @@ The learner trains step v on weights of version v and publishes version v + 1 be
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -21,17 +22,16 @@ from common.errors import LZeroError
 from common.messages import Task, Trajectory
 from common.telemetry import MetricWriter
 from learner.intake import Intake
+from learner.profiling import StepProfiler
 from learner.publishing import BackgroundPublisher
 from learner.record import StepTimings, step_record, success_by
 from learner.sharding import Rank, full_state_dict
+from learner.step_metrics import StepMetrics, warnings_of
 from learner.totals import Totals, pack_ledger
-from learner.train_step import StepMetrics, TrainStep
+from learner.train_step import TrainStep
 from learner.verification import ParityVerifier, random_prompts, real_prompts
 
 log = logging.getLogger(__name__)
-
-MAX_SKIPPED_STEPS = 5
-"""Steps in a row with a broken gradient after which the run stops."""
 
 
 class Saver(Protocol):
@@ -69,6 +69,7 @@ class Learner:
         head: Head | None,
         first_step: int,
         totals: Totals,
+        profiler: StepProfiler | None = None,
     ) -> None:
         """``first_step`` steps have been done already, of which ``totals`` tells."""
         self._config = config
@@ -80,6 +81,7 @@ class Learner:
         self._saver = saver
         self._head = head
         self._first_step = first_step
+        self._profiler = profiler
         self._heldout: dict[str, float] = {}
         self._evaluating = False
         self._skipped_in_row = 0
@@ -105,7 +107,8 @@ class Learner:
         began = time.monotonic()
         batch = self._take_batch(step)
         waited = time.monotonic() - began
-        metrics = self._train_step.run(batch, version=step)
+        with self._profiled(step + 1):
+            metrics = self._train_step.run(batch, version=step)
         trained = time.monotonic()
         version = step + 1
         verify = self._is_verified(version)
@@ -123,9 +126,14 @@ class Learner:
                 paused_s=self._head.publisher.last_paused_s,
             )
             self._record(self._head, step, batch, metrics, timings)
+            for warning in warnings_of(metrics, self._config.learner):
+                log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
         if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
             self._saver.save(version, ledger=self._ledger())
+
+    def _profiled(self, number: int) -> AbstractContextManager[None]:
+        return nullcontext() if self._profiler is None else self._profiler.step(number)
 
     def _ledger(self) -> bytes:
         if self._head is None:
@@ -217,9 +225,10 @@ class Learner:
         update = metrics.update
         broken = update is not None and not update.applied
         self._skipped_in_row = self._skipped_in_row + 1 if broken else 0
-        if self._skipped_in_row >= MAX_SKIPPED_STEPS:
+        limit = self._config.learner.skipped_steps
+        if self._skipped_in_row >= limit:
             raise LZeroError(
-                f"the gradient was not finite in {MAX_SKIPPED_STEPS} steps in a row (last norm "
+                f"the gradient was not finite in {limit} steps in a row (last norm "
                 f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "
                 "resume from an earlier checkpoint"
             )

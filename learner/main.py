@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -19,15 +20,19 @@ from common.evaluation import family_of, first_of_each_family
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
-from learner.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from learner.checkpoint import Checkpointer, Progress, load_newest
+from learner.checkpoint_state import Trainee
 from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
+from learner.critic import Critic, load_critic
+from learner.groups import SignalFilter, TaskOrder
 from learner.intake import Intake
 from learner.ledger import restore_ledger
 from learner.loop import Head, Learner
 from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
+from learner.profiling import StepProfiler, profiled_steps
 from learner.publishing import BackgroundPublisher
+from learner.reference import ReferenceModel, load_reference
 from learner.sharding import Rank, seed_everything, shard, training_processes
 from learner.store import TrajectoryStore
 from learner.totals import Totals, unpack_ledger
@@ -46,27 +51,47 @@ class FolderSaver:
     """Writes checkpoints of a run into its folder."""
 
     def __init__(
-        self, config: Config, folder: Path, model: nn.Module, optimizer: PolicyOptimizer, rank: Rank
+        self,
+        config: Config,
+        folder: Path,
+        model: nn.Module,
+        optimizer: PolicyOptimizer,
+        rank: Rank,
+        *,
+        critic: Critic | None,
     ) -> None:
         """``folder`` holds all checkpoints of the run."""
-        self._config = config
-        self._folder = folder
-        self._model = model
-        self._optimizer = optimizer
-        self._rank = rank
+        self._checkpointer = Checkpointer(
+            folder,
+            model,
+            optimizer,
+            rank,
+            model_source=Path(config.model.path),
+            export_dtype=getattr(torch, config.model.dtype),
+            keep=config.learner.checkpoints_kept,
+            background=config.learner.checkpoint_async,
+            others=_beside(critic),
+        )
+
+    def __enter__(self) -> Self:
+        """Nothing is under way yet."""
+        self._checkpointer.__enter__()
+        return self
+
+    def __exit__(self, *reason: Any) -> None:
+        """Wait for the save under way."""
+        self._checkpointer.__exit__(*reason)
 
     def save(self, step: int, *, ledger: bytes) -> None:
-        """Write the checkpoint of ``step``; every rank calls it together."""
-        save_checkpoint(
-            self._folder,
-            Progress(step=step, weight_version=step, ledger=ledger),
-            self._model,
-            self._optimizer,
-            self._rank,
-            model_source=Path(self._config.model.path),
-            export_dtype=getattr(torch, self._config.model.dtype),
-            keep=self._config.learner.checkpoints_kept,
-        )
+        """Begin to write the checkpoint of ``step``; every rank calls it together.
+
+        Raises what went wrong with the one before.
+        """
+        self._checkpointer.save(Progress(step=step, weight_version=step, ledger=ledger))
+
+    def finish(self) -> None:
+        """Wait for the save under way, and raise what went wrong with it."""
+        self._checkpointer.finish()
 
 
 def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
@@ -80,12 +105,23 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
     shard(model, rank, compute_dtype=compute)
     model.train()
     optimizer = PolicyOptimizer(model, config.learner)
-    found = latest_checkpoint(folder / "checkpoints") if resume else None
-    progress = load_checkpoint(found, model, optimizer, rank) if found else None
+    critic = _critic(config, rank)
+    progress = None
+    if resume:
+        progress = load_newest(
+            folder / "checkpoints",
+            model,
+            optimizer,
+            rank,
+            model_source=Path(config.model.path),
+            others=_beside(critic),
+        )
     server_urls = (f"http://{LOOPBACK}:{config.policy_server.port}",)
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
     with ExitStack() as stack:
+        saver = FolderSaver(config, folder / "checkpoints", model, optimizer, rank, critic=critic)
+        stack.enter_context(saver)
         head: Head | None = None
         if rank.is_first:
             wiring = _head(config, folder, server_urls, ledger=ledger, version=first_step)
@@ -102,19 +138,65 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
                 config=config.learner,
                 objective=config.objective,
                 temperature=config.agent.temperature,
+                reference=_reference(config, rank),
+                critic=critic,
             ),
             verifier=ParityVerifier(
                 model, rank, server_urls, tolerance=config.learner.mismatch_tolerance
             ),
-            saver=FolderSaver(config, folder / "checkpoints", model, optimizer, rank),
+            saver=saver,
             head=head,
             first_step=first_step,
             totals=totals,
+            profiler=_profiler(config, folder, model, rank, first_step=first_step),
         )
         learner.run()
+        saver.finish()
         if head is not None:
             _write_totals(config, folder, learner, head)
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
+
+
+def _beside(critic: Critic | None) -> dict[str, Trainee]:
+    """What a checkpoint holds beside the policy."""
+    return {} if critic is None else {"critic": Trainee(critic.model, critic.optimizer)}
+
+
+def _profiler(
+    config: Config, folder: Path, model: nn.Module, rank: Rank, *, first_step: int
+) -> StepProfiler | None:
+    """What writes traces, on rank 0 and where asked for."""
+    if not config.run.profile_steps or not rank.is_first:
+        return None
+    steps = profiled_steps(first_step + 1, config.run.steps + 1, config.run.profile_steps)
+    return StepProfiler(model, folder / "profiles", steps=steps, rank=rank.index)
+
+
+def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
+    """The model that the run started from, where a KL term asks for it."""
+    if not config.objective.kl_reference:
+        return None
+    return load_reference(
+        config.model.path,
+        rank,
+        compute_dtype=getattr(torch, config.model.dtype),
+        temperature=config.agent.temperature,
+        cpu_offload=config.learner.cpu_offload,
+    )
+
+
+def _critic(config: Config, rank: Rank) -> Critic | None:
+    """The value model, where advantages come from one."""
+    if config.objective.advantage != "gae":
+        return None
+    return load_critic(
+        config.model.path,
+        rank,
+        config=config.critic,
+        learner=config.learner,
+        gamma=config.objective.discount,
+        compute_dtype=getattr(torch, config.model.dtype),
+    )
 
 
 @contextmanager
@@ -177,6 +259,17 @@ def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:
         temperature=config.agent.temperature,
         total_batches=config.run.steps,
         max_buffered_bytes=config.transport.buffer_mib * MIB,
+        signal_filter=_signal_filter(config),
+        group_timeout_s=config.learner.group_timeout_s,
+    )
+
+
+def _signal_filter(config: Config) -> SignalFilter | None:
+    learner = config.learner
+    if learner.filter_groups == "none":
+        return None
+    return SignalFilter(
+        discount=config.objective.discount, patience=learner.filter_patience * learner.groups
     )
 
 

@@ -7,16 +7,79 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    LlamaForCausalLM,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2ForCausalLM,
+    Qwen3ForCausalLM,
+)
 
 from common.errors import InputError
 from learner.attention import PACKED_ATTENTION, layout_of, register_packed_attention
+from learner.context_parallel import ContextRanks, gather_scores, layout_of_share
+from learner.context_shares import share_of
+from learner.logprobs import OutputLayer, TargetScores
 from learner.packing import Pack
 
-FAMILIES = ("qwen2", "qwen3", "llama")
-"""Values of ``model_type`` in config.json that are supported and tested."""
 
-_CHUNK_TOKENS = 1024
+class _Policy:
+    """What is added to a causal language model of transformers: log-probabilities.
+
+    Names of parameters, configuration and saved files stay as they are.
+    """
+
+    lm_head: nn.Linear
+    model: nn.Module
+
+    def __init__(self, config: PreTrainedConfig) -> None:
+        """Build the model, then let its output layer compute log-probabilities."""
+        super().__init__(config)  # type: ignore[call-arg]
+        self.lm_head = OutputLayer.of(self.lm_head)
+
+    def forward(
+        self,
+        *args: Any,
+        wanted: Tensor | None = None,
+        predecessors: Tensor | None = None,
+        temperature: float = 1.0,
+        with_entropy: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Without ``wanted``, what the stock model does.
+
+        Args:
+            args: as the stock model takes them.
+            wanted: [N] int64, ids of which the log-probability is wanted.
+            predecessors: [N] int64, place in the sequence of the token before each.
+            temperature: see ``score_targets``.
+            with_entropy: see ``score_targets``.
+            kwargs: as the stock model takes them.
+        """
+        if wanted is None or predecessors is None:
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+        states = self.model(*args, use_cache=False, **kwargs).last_hidden_state
+        return self.lm_head(states[0, predecessors], wanted, temperature, with_entropy)
+
+
+class Qwen2Policy(_Policy, Qwen2ForCausalLM):  # type: ignore[misc]
+    """Qwen2 and Qwen2.5."""
+
+
+class Qwen3Policy(_Policy, Qwen3ForCausalLM):  # type: ignore[misc]
+    """Qwen3."""
+
+
+class LlamaPolicy(_Policy, LlamaForCausalLM):  # type: ignore[misc]
+    """Llama."""
+
+
+POLICIES: dict[str, type[PreTrainedModel]] = {
+    "qwen2": Qwen2Policy,
+    "qwen3": Qwen3Policy,
+    "llama": LlamaPolicy,
+}
+"""Classes by ``model_type`` in config.json: the families that are supported and tested."""
 
 
 def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -32,10 +95,10 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
             do not fit its config, or its tokenizer has more ids than the model.
     """
     folder = Path(path)
-    check_model_folder(folder)
+    family = check_model_folder(folder)
     register_packed_attention()
     try:
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        model: PreTrainedModel = POLICIES[family].from_pretrained(
             str(folder), dtype=dtype, attn_implementation=PACKED_ATTENTION, local_files_only=True
         )
     except (OSError, ValueError, RuntimeError) as error:
@@ -43,8 +106,11 @@ def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTr
     return model.train()
 
 
-def check_model_folder(folder: Path) -> None:
+def check_model_folder(folder: Path) -> str:
     """Find what is wrong with a model folder without loading its weights.
+
+    Returns:
+        The family of the model, a key of POLICIES.
 
     Raises:
         InputError: see ``load_model``.
@@ -56,13 +122,14 @@ def check_model_folder(folder: Path) -> None:
         )
     config = _read_config(folder)
     family = config.get("model_type")
-    if family not in FAMILIES:
+    if family not in POLICIES:
         raise InputError(
-            f"model folder '{folder}' is of family {family!r}; supported are {', '.join(FAMILIES)}"
+            f"model folder '{folder}' is of family {family!r}; supported are {', '.join(POLICIES)}"
         )
     tokenizer = folder / "tokenizer.json"
     if tokenizer.exists():
         _check_vocabulary(tokenizer, int(config.get("vocab_size", 0)))
+    return str(family)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -87,69 +154,61 @@ def _check_vocabulary(tokenizer: Path, vocabulary: int) -> None:
         )
 
 
-def token_logprobs(model: nn.Module, pack: Pack, *, temperature: float = 1.0) -> Tensor:
-    """Log-probabilities of the targets of a pack under the model.
+def score_targets(
+    model: nn.Module,
+    pack: Pack,
+    *,
+    temperature: float = 1.0,
+    with_entropy: bool = False,
+    context: ContextRanks | None = None,
+) -> TargetScores:
+    """Log-probabilities of the targets of a pack under the model, and entropies if wanted.
 
-    The output layer only runs where the next token is a target. The call goes through the root
-    module, so the hooks of FSDP run; a pack without targets runs the same collectives.
+    The output layer only runs where the next token is a target, and never holds logits for all
+    of them. The call goes through the root module, so the hooks of FSDP run; a pack without
+    targets runs the same collectives.
 
     Args:
         model: from ``load_model``, sharded or not.
         pack: on the model's device.
         temperature: the temperature the targets were sampled at, above 0; logits are divided
             by it, so that the result is comparable with the behaviour log-probabilities.
-
-    Returns:
-        [N] float32, natural log, differentiable.
+        with_entropy: whether entropies are wanted, at the same temperature.
+        context: the ranks that share this pack; each must call this with the same pack and
+            compute the same from the result (see ``context_parallel.gather_scores``), which
+            is as in one process. None if the pack is the calling rank's own.
     """
-    logits = model(
-        input_ids=pack.token_ids.unsqueeze(0),
-        position_ids=pack.position_ids.unsqueeze(0),
-        use_cache=False,
-        logits_to_keep=pack.targets - 1,
-        layout=layout_of(pack.segment_lengths),
-    ).logits.squeeze(0)
-    wanted = pack.token_ids[pack.targets]
-    logprobs: Tensor = _SelectedLogprobs.apply(logits, wanted, temperature)  # type: ignore[no-untyped-call]
-    return logprobs
+    options = {"temperature": temperature, "with_entropy": with_entropy}
+    if context is None:
+        scores = model(
+            input_ids=pack.token_ids.unsqueeze(0),
+            position_ids=pack.position_ids.unsqueeze(0),
+            layout=layout_of(pack.segment_lengths),
+            predecessors=pack.targets - 1,
+            wanted=pack.token_ids[pack.targets],
+            **options,
+        )
+        return TargetScores(*scores)
+    share = share_of(pack, context.index, context.count)
+    scores = model(
+        input_ids=share.token_ids.unsqueeze(0),
+        position_ids=share.position_ids.unsqueeze(0),
+        layout=layout_of_share(share, context.group),
+        predecessors=share.predecessors,
+        wanted=pack.token_ids[pack.targets[share.targets]],
+        **options,
+    )
+    own = torch.stack([part for part in scores if part is not None], dim=-1)
+    logprobs, *entropies = gather_scores(own, share, context.group).unbind(-1)
+    return TargetScores(logprobs, entropies[0] if entropies else None)
 
 
-class _SelectedLogprobs(torch.autograd.Function):
-    """log softmax(logits / temperature) at one id per row, in float32.
-
-    Rows are handled in chunks, so that besides the logits and their gradient no other tensor of
-    [rows, vocabulary] exists.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, wanted: Tensor, temperature: float) -> Tensor:
-        """Logits [N, V] and ids [N] to log-probabilities [N] float32."""
-        logprobs = torch.empty(len(logits), dtype=torch.float32, device=logits.device)
-        for rows in _chunks(len(logits)):
-            every = _scaled(logits[rows], temperature).log_softmax(-1)
-            logprobs[rows] = every.gather(-1, wanted[rows, None]).squeeze(-1)
-        ctx.save_for_backward(logits, wanted, logprobs)
-        ctx.temperature = temperature
-        return logprobs
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        """Derivative with respect to the logits: (one-hot - softmax) / temperature."""
-        logits, wanted, logprobs = ctx.saved_tensors
-        (upstream,) = grads
-        slope = upstream.float()[:, None] / ctx.temperature
-        result = torch.empty_like(logits)
-        for rows in _chunks(len(logits)):
-            scaled, ids = _scaled(logits[rows], ctx.temperature), wanted[rows, None]
-            normaliser = scaled.gather(-1, ids) - logprobs[rows, None]
-            part = (scaled - normaliser).exp_().mul_(-slope[rows])
-            result[rows] = part.scatter_add_(-1, ids, slope[rows])
-        return result, None, None
-
-
-def _scaled(logits: Tensor, temperature: float) -> Tensor:
-    return logits.float() if temperature == 1.0 else logits.float() / temperature
-
-
-def _chunks(length: int) -> list[slice]:
-    return [slice(start, start + _CHUNK_TOKENS) for start in range(0, length, _CHUNK_TOKENS)]
+def token_logprobs(
+    model: nn.Module,
+    pack: Pack,
+    *,
+    temperature: float = 1.0,
+    context: ContextRanks | None = None,
+) -> Tensor:
+    """The log-probabilities of ``score_targets``, [N] float32, differentiable."""
+    return score_targets(model, pack, temperature=temperature, context=context).logprobs

@@ -1,30 +1,24 @@
-"""Writes plain Hugging Face folders, which any tool can load."""
+"""Writes the weights of a model in memory as a plain Hugging Face folder."""
 
-import json
-import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-COPIED = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-    "tokenizer.model",
-    "chat_template.jinja",
-)
-"""What a model folder holds beside its weights, where it is there."""
+from learner.model_files import MAX_FILE_BYTES, Weight, write_model_files
+from learner.number_formats import FORMAT_OF_DTYPE, Raw
+
+_VIEWS = {torch.float32: torch.uint32, torch.bfloat16: torch.uint16, torch.float16: torch.uint16}
 
 
 def write_model_folder(
-    state: dict[str, Tensor], source: Path, destination: Path, dtype: torch.dtype
+    state: dict[str, Tensor],
+    source: Path,
+    destination: Path,
+    dtype: torch.dtype,
+    *,
+    max_file_bytes: int = MAX_FILE_BYTES,
 ) -> None:
     """Write weights beside config and tokenizer of the model they come from.
 
@@ -32,20 +26,17 @@ def write_model_folder(
         state: tensors by Hugging Face name, as from ``learner.sharding.full_state_dict``.
         source: folder the model was loaded from.
         destination: folder to write; made if needed, other files in it stay.
-        dtype: type of the saved weights.
+        dtype: type of the saved weights: float32, bfloat16 or float16.
+        max_file_bytes: a larger model is split into several files.
     """
-    destination.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.to(dtype).contiguous() for name, tensor in state.items()}
-    save_file(weights, destination / "model.safetensors", metadata={"format": "pt"})
-    if source.resolve() != destination.resolve():
-        for name in COPIED:
-            if (source / name).is_file():
-                shutil.copyfile(source / name, destination / name)
-    _record_dtype(destination / "config.json", dtype)
+    weights = [
+        Weight(name=name, shape=tuple(tensor.shape), blocks=lambda t=tensor: _bits(t, dtype))  # type: ignore[misc]
+        for name, tensor in state.items()
+    ]
+    number_format = FORMAT_OF_DTYPE[str(dtype).removeprefix("torch.")]
+    write_model_files(weights, source, destination, number_format, max_file_bytes=max_file_bytes)
 
 
-def _record_dtype(path: Path, dtype: torch.dtype) -> None:
-    config = json.loads(path.read_text(encoding="utf-8"))
-    config.pop("torch_dtype", None)
-    config["dtype"] = str(dtype).removeprefix("torch.")
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _bits(tensor: Tensor, dtype: torch.dtype) -> Iterator[Raw]:
+    converted = tensor.detach().to("cpu", dtype).contiguous()
+    yield converted.view(_VIEWS[dtype]).numpy()

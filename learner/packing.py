@@ -4,7 +4,7 @@ A pack is what one forward and backward pass takes. Segments stay whole, so an a
 split over two packs; no token attends to another segment, and positions restart at each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from common.messages import NOT_AN_ACTION, Float32, Int32, Segment
+from learner.balance import Balance, CostModel, assign_to_ranks, measure_balance
+
+BY_TOKENS = CostModel()
+"""Every token costs the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +95,11 @@ class Pack:
         """N; 0 for a pack that only keeps the collectives of the ranks in step."""
         return len(self.targets)
 
+    @property
+    def is_filler(self) -> bool:
+        """Whether there are no segments in it, but a single token of no meaning."""
+        return self.num_tokens == 1 and self.num_targets == 0
+
     def to(self, device: torch.device) -> "Pack":
         """The same pack on another device."""
         return Pack(**{name: getattr(self, name).to(device) for name in Pack.__slots__})
@@ -148,14 +157,19 @@ def pack_segments(segments: Sequence[PackableSegment], *, budget: int) -> list[P
 
 
 def pack_for_ranks(
-    segments: Sequence[PackableSegment], *, budget: int, ranks: int
+    segments: Sequence[PackableSegment],
+    *,
+    budget: int,
+    ranks: int,
+    cost: CostModel = BY_TOKENS,
 ) -> list[list[Pack]]:
-    """Pack for several ranks, which get the same number of packs of about the same size.
+    """Pack for several ranks, which get the same number of packs of about the same cost.
 
     Args:
-        segments: in any order; the result depends on it only through ties in length.
+        segments: in any order; the result depends on it only through ties.
         budget: most tokens of one pack.
-        ranks: number of processes.
+        ranks: number of processes, or of groups of processes that share a pack.
+        cost: of a segment, as from ``learner.balance.cost_of_model``.
 
     Returns:
         One list of packs per rank. Packs without segments hold one token and no target.
@@ -163,47 +177,35 @@ def pack_for_ranks(
     Raises:
         ValueError: a segment is longer than ``budget``.
     """
-    lengths = [len(segment) for segment in segments]
     for segment in segments:
         if len(segment) > budget:
             raise ValueError(
                 f"segment '{segment.name}' has {len(segment)} tokens, but a pack holds at most "
                 f"{budget} (learner.pack_tokens)"
             )
-    bins = _first_fit_decreasing(lengths, budget)
-    rounds = max(1, -(-len(bins) // ranks))
-    bins = _level(lengths, budget, rounds * ranks) or bins
-    bins += [[] for _ in range(rounds * ranks - len(bins))]
-    bins.sort(key=lambda members: -sum(lengths[i] for i in members))
-    packs = [_lay_end_to_end([segments[i] for i in members]) for members in bins]
-    return [packs[rank::ranks] for rank in range(ranks)]
+    lengths = [len(segment) for segment in segments]
+    costs = [cost.of_segment(len(s), int(np.count_nonzero(s.weights))) for s in segments]
+    return [
+        [_lay_end_to_end([segments[i] for i in members]) for members in share]
+        for share in assign_to_ranks(lengths, costs, budget=budget, ranks=ranks)
+    ]
 
 
-def _first_fit_decreasing(lengths: Sequence[int], budget: int) -> list[list[int]]:
-    """Put each length, longest first, into the first bin with room; indices per bin."""
-    bins: list[list[int]] = []
-    room: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        for number, free in enumerate(room):
-            if lengths[index] <= free:
-                bins[number].append(index)
-                room[number] -= lengths[index]
-                break
-        else:
-            bins.append([index])
-            room.append(budget - lengths[index])
-    return bins
+def balance_of_packs(packs_by_rank: Sequence[Sequence[Pack]], cost: CostModel) -> Balance:
+    """How even the work of the ranks is, for reports."""
+    return measure_balance(
+        [
+            [cost.of_pack(pack.segment_lengths.tolist(), pack.num_targets) for pack in packs]
+            for packs in packs_by_rank
+        ]
+    )
 
 
-def _level(lengths: Sequence[int], budget: int, num_bins: int) -> list[list[int]] | None:
-    """Put each length, longest first, into the emptiest of ``num_bins``; None if one overflows."""
-    bins: list[list[int]] = [[] for _ in range(num_bins)]
-    filled = [0] * num_bins
-    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
-        number = filled.index(min(filled))
-        bins[number].append(index)
-        filled[number] += lengths[index]
-    return bins if max(filled) <= budget else None
+def filler_share(packs: Iterable[Pack]) -> float:
+    """Share of tokens that belong to no segment; packs hold no other padding."""
+    every = list(packs)
+    fillers = sum(pack.num_tokens for pack in every if pack.is_filler)
+    return fillers / max(1, sum(pack.num_tokens for pack in every))
 
 
 def _lay_end_to_end(segments: Sequence[PackableSegment]) -> Pack:

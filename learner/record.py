@@ -8,7 +8,7 @@ from statistics import fmean
 from common.messages import Trajectory
 from common.telemetry import StepRecord
 from learner.coordinator import Counters
-from learner.train_step import StepMetrics
+from learner.step_metrics import StepMetrics
 
 FamilyOf = Callable[[Trajectory], str]
 """The family a trajectory's task belongs to, for reports."""
@@ -75,6 +75,7 @@ def step_record(
         train_s=timings.train_s,
         publish_s=timings.publish_s,
         paused_s=timings.paused_s,
+        diagnostics=metrics.diagnostics(),
     )
 
 

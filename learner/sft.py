@@ -1,188 +1,116 @@
 """Supervised fine-tuning on traces, with the model, packing and sharding of the learner.
 
     python -m learner.sft --model FOLDER --traces FILE --output FOLDER
-    torchrun --nproc-per-node 2 -m learner.sft ...
+    torchrun --nproc-per-node 2 -m learner.sft --config FILE
 
-A trace file holds JSON lines ``{"segments": [{"text": ..., "action": true or false}, ...]}``. The
-loss is cross-entropy, weight 1 on the tokens of actions and less on the rest (a segment may name
-its own ``weight``), divided by a constant instead of the batch's tokens, so that a short trace does
-not count more than a long one.
+The loss is cross-entropy, weight 1 on the tokens of actions and less on the rest, divided by a
+constant instead of the batch's tokens, so that a short trace does not count more than a long one.
+Batches follow from the seed, so a checkpoint need not keep more than how many were taken.
 """
 
 import argparse
 import json
 import logging
-import math
 import random
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
 
 import torch
 from tokenizers import Tokenizer
 from torch import nn
-from torch.optim import AdamW, Muon, Optimizer
 
-from common.errors import InputError
+from common.errors import InputError, LZeroError
+from learner.activation import checkpoint_activations
+from learner.checkpoint import Checkpointer, Progress, load_newest
+from learner.checkpoint_files import digest_of, finished_checkpoints
+from learner.engine import load_sharded
 from learner.losses import cross_entropy
-from learner.model import load_model, token_logprobs
+from learner.model import token_logprobs
 from learner.model_folder import write_model_folder
-from learner.packing import PackableSegment, pack_for_ranks, segment_of_examples
-from learner.sharding import Rank, full_state_dict, seed_everything, shard, training_processes
+from learner.packing import PackableSegment, pack_for_ranks
+from learner.sft_config import SftConfig, add_options, config_from_options
+from learner.sft_optimizer import SftOptimizer
+from learner.sft_traces import chat_template, read_traces
+from learner.sharding import Rank, full_state_dict, seed_everything, training_processes
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("learner.sft")
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SftConfig:
-    """One run of supervised fine-tuning; every field is an option of the command line."""
-
-    model: str
-    """Folder of the model to start from."""
-    traces: str
-    """Trace file."""
-    output: str
-    """Folder for the result."""
-    epochs: int = 1
-    batch: int = 16
-    """Traces per optimizer step."""
-    context_weight: float = 0.3
-    """Loss weight of tokens outside actions."""
-    normaliser: float = 52.0
-    """The loss of a batch is divided by this times ``batch``; about the weight of a mean trace."""
-    muon_learning_rate: float = 0.02
-    """For matrices inside the layers."""
-    adamw_learning_rate: float = 3e-3
-    """For embeddings, output layer and norms."""
-    warmup_steps: int = 50
-    final_share: float = 0.02
-    """Learning rates fall linearly to this share."""
-    grad_clip: float = 1.0
-    pack_tokens: int = 8192
-    """Token budget of one forward and backward pass."""
-    seed: int = 0
-    threads: int = 1
-    """Torch threads per process."""
-    save_dtype: str = "bfloat16"
-    """Type of the saved weights; training is in float32."""
-    log_every: int = 100
-
-
-def read_traces(path: Path, tokenizer: Tokenizer, context_weight: float) -> list[PackableSegment]:
-    """Encode a trace file span by span, as rollouts do.
-
-    Raises:
-        InputError: the file is missing, empty or malformed; names file and line.
-    """
-    examples = []
-    for number, spans in enumerate(_read_spans(path, context_weight), start=1):
-        encodings = tokenizer.encode_batch([text for text, _ in spans], add_special_tokens=False)
-        ids: list[int] = []
-        weights: list[float] = []
-        for encoding, (_, weight) in zip(encodings, spans, strict=True):
-            ids += encoding.ids
-            weights += [weight] * len(encoding.ids)
-        weights[0] = 0.0
-        examples.append(segment_of_examples(ids, weights, name=f"{path}:{number}"))
-    if not examples:
-        raise InputError(f"trace file '{path}' is empty")
-    return examples
-
-
-def _read_spans(path: Path, context_weight: float) -> Iterator[list[tuple[str, float]]]:
-    try:
-        lines = path.open(encoding="utf-8")
-    except OSError as error:
-        raise InputError(f"trace file '{path}' cannot be read: {error}") from error
-    with lines:
-        for number, line in enumerate(lines, start=1):
-            try:
-                spans = [_span(entry, context_weight) for entry in json.loads(line)["segments"]]
-            except (ValueError, KeyError, TypeError) as error:
-                raise InputError(
-                    f"trace file '{path}' line {number}: expected "
-                    f'{{"segments": [{{"text": ..., "action": ...}}]}}, got {error!r}'
-                ) from error
-            if not spans or not spans[0][0]:
-                raise InputError(f"trace file '{path}' line {number}: it has no text")
-            yield spans
-
-
-def _span(entry: dict[str, Any], context_weight: float) -> tuple[str, float]:
-    default = 1.0 if entry["action"] else context_weight
-    return str(entry["text"]), float(entry.get("weight", default))
-
-
-def make_optimizers(model: nn.Module, config: SftConfig) -> tuple[Optimizer, Optimizer]:
-    """Muon for the matrices inside the layers, AdamW for everything else."""
-    inside: list[nn.Parameter] = []
-    matrices: list[nn.Parameter] = []
-    vectors: list[nn.Parameter] = []
-    for name, parameter in model.named_parameters():
-        if parameter.ndim < 2:
-            vectors.append(parameter)
-        else:
-            (inside if ".layers." in name else matrices).append(parameter)
-    muon = Muon(
-        inside,
-        lr=config.muon_learning_rate,
-        weight_decay=0.01,
-        momentum=0.95,
-        adjust_lr_fn="original",
-    )
-    groups = [
-        {"params": matrices, "weight_decay": 0.05},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return muon, AdamW(groups, lr=config.adamw_learning_rate, betas=(0.9, 0.98))
-
-
-def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> float:
-    """Share of the full learning rate at ``step`` of ``steps``: linear warm-up, linear decay."""
-    return min(1.0, (step + 1) / warmup) * (1.0 - (1.0 - final) * step / steps)
+_SAME_ON_RESUME = (
+    "epochs",
+    "batch",
+    "seed",
+    "context_weight",
+    "normaliser",
+    "optimizer",
+    "muon_learning_rate",
+    "adamw_learning_rate",
+    "warmup_steps",
+    "final_share",
+    "grad_clip",
+)
 
 
 def train(
-    model: nn.Module, examples: Sequence[PackableSegment], config: SftConfig, rank: Rank
+    model: nn.Module,
+    optimizer: SftOptimizer,
+    batches: Sequence[list[PackableSegment]],
+    config: SftConfig,
+    rank: Rank,
+    checkpointer: Checkpointer | None = None,
+    *,
+    ledger: bytes = b"",
 ) -> float:
-    """Train in place; returns the mean loss of the last steps on this rank."""
-    optimizers = make_optimizers(model, config)
-    full_rates = [group["lr"] for opt in optimizers for group in opt.param_groups]
-    batches = list(_batches(examples, config))
+    """Take the steps that ``optimizer`` has not taken, in place.
+
+    Args:
+        model: sharded.
+        optimizer: of the model.
+        batches: one per step, from the first.
+        config: of the run.
+        rank: this process.
+        checkpointer: keeps checkpoints, if any are wanted.
+        ledger: what identifies the run in a checkpoint.
+
+    Returns:
+        The mean loss of the last steps on this rank; NaN if there were none to take.
+    """
     losses: list[float] = []
     began = time.monotonic()
-    for step, batch in enumerate(batches):
-        share = learning_rate_share(step, len(batches), config.warmup_steps, config.final_share)
-        groups = [group for opt in optimizers for group in opt.param_groups]
-        for group, rate in zip(groups, full_rates, strict=True):
-            group["lr"] = rate * share
-        losses.append(_step(model, batch, optimizers, config, rank))
-        if rank.is_first and (step + 1) % config.log_every == 0:
-            recent = sum(losses[-config.log_every :]) / config.log_every
+    for batch in batches[optimizer.taken :]:
+        losses.append(_step(model, batch, optimizer, config, rank))
+        step = optimizer.taken
+        if rank.is_first and step % config.log_every == 0:
+            recent = losses[-config.log_every :]
             log.info(
                 "trained step=%d of=%d loss=%.4f seconds=%.0f",
-                step + 1, len(batches), recent, time.monotonic() - began,
+                step, len(batches), sum(recent) / len(recent), time.monotonic() - began,
             )  # fmt: skip
-    recent_losses = losses[-config.log_every :]
-    return sum(recent_losses) / len(recent_losses)
+        if checkpointer is not None and (step % config.checkpoint_every == 0):
+            checkpointer.save(Progress(step=step, weight_version=step, ledger=ledger))
+    recent = losses[-config.log_every :]
+    return sum(recent) / len(recent) if recent else float("nan")
 
 
-def _batches(
+def make_batches(
     examples: Sequence[PackableSegment], config: SftConfig
-) -> Iterator[list[PackableSegment]]:
+) -> list[list[PackableSegment]]:
+    """The batches of all epochs, in an order that depends on the seed only."""
+    batches = []
     for epoch in range(config.epochs):
         order = list(range(len(examples)))
         random.Random(f"sft:{config.seed}:{epoch}").shuffle(order)
         for start in range(0, len(order), config.batch):
-            yield [examples[i] for i in order[start : start + config.batch]]
+            batches.append([examples[i] for i in order[start : start + config.batch]])
+    return batches
 
 
 def _step(
     model: nn.Module,
     batch: list[PackableSegment],
-    optimizers: tuple[Optimizer, Optimizer],
+    optimizer: SftOptimizer,
     config: SftConfig,
     rank: Rank,
 ) -> float:
@@ -195,27 +123,30 @@ def _step(
         loss = cross_entropy(token_logprobs(model, pack), pack.weights, total_weight=divisor)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
-    nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)
-    for optimizer in optimizers:
-        optimizer.step()
-        optimizer.zero_grad()
-    if not math.isfinite(total):
-        raise InputError(f"the loss became {total}; lower the learning rates")
+    optimizer.step()
     return total
 
 
 def run(config: SftConfig) -> None:
-    """Train ``config.model`` on ``config.traces`` and write ``config.output``."""
+    """Train ``config.model`` on ``config.traces`` and write ``config.output``.
+
+    Raises:
+        LZeroError: the input cannot be used, or training broke down.
+    """
     torch.set_num_threads(config.threads)
     seed_everything(config.seed)
     source = Path(config.model)
+    _check_checkpoints(config)
     with training_processes() as rank:
-        model = shard(load_model(source), rank, compute_dtype=torch.float32)
-        tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
-        examples = read_traces(Path(config.traces), tokenizer, config.context_weight)
-        tokens = sum(len(example) for example in examples)
-        log.info("read traces path=%s count=%d tokens=%d", config.traces, len(examples), tokens)
-        loss = train(model, examples, config, rank)
+        model = load_sharded(source, rank, compute_dtype=getattr(torch, config.compute_dtype))
+        checkpoint_activations(model, config.activation_checkpointing)  # type: ignore[arg-type]
+        batches = make_batches(_read(config, source), config)
+        optimizer = SftOptimizer(model, config, steps=len(batches))
+        identity = _identity(config)
+        if config.resume:
+            _resume(config, model, optimizer, rank, identity)
+        with _checkpointer(config, model, optimizer, rank) as checkpointer:
+            loss = train(model, optimizer, batches, config, rank, checkpointer, ledger=identity)
         state = full_state_dict(model)
         if rank.is_first:
             dtype = getattr(torch, config.save_dtype)
@@ -223,25 +154,83 @@ def run(config: SftConfig) -> None:
             log.info("wrote model path=%s loss=%.4f", config.output, loss)
 
 
-def _parse() -> SftConfig:
-    parser = argparse.ArgumentParser(description="Train a model folder on a trace file.")
-    for field in fields(SftConfig):
-        required = field.name in ("model", "traces", "output")
-        kind = field.type if isinstance(field.type, type) else str
-        parser.add_argument(
-            f"--{field.name.replace('_', '-')}",
-            type=kind,
-            required=required,
-            default=None if required else field.default,
+def _read(config: SftConfig, source: Path) -> list[PackableSegment]:
+    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    examples = read_traces(
+        Path(config.traces),
+        tokenizer,
+        config.context_weight,
+        render=chat_template(source),
+        max_tokens=config.pack_tokens,
+    )
+    tokens = sum(len(example) for example in examples)
+    log.info("read traces path=%s count=%d tokens=%d", config.traces, len(examples), tokens)
+    return examples
+
+
+def _checkpointer(
+    config: SftConfig, model: nn.Module, optimizer: SftOptimizer, rank: Rank
+) -> "Checkpointer | nullcontext[None]":
+    if not config.checkpoint_every:
+        return nullcontext()
+    return Checkpointer(
+        config.checkpoint_folder,
+        model,
+        optimizer,
+        rank,
+        model_source=Path(config.model),
+        export_dtype=getattr(torch, config.save_dtype),
+        keep=config.checkpoints_kept,
+    )
+
+
+def _check_checkpoints(config: SftConfig) -> None:
+    folder = config.checkpoint_folder
+    if config.checkpoint_every and not config.resume and finished_checkpoints(folder):
+        raise InputError(
+            f"'{folder}' holds checkpoints of an earlier run; go on with it by --resume, or name "
+            "another folder with --checkpoints"
         )
-    return SftConfig(**vars(parser.parse_args()))
 
 
-def main() -> None:
-    """Entry point of ``python -m learner.sft``."""
+def _identity(config: SftConfig) -> bytes:
+    """What has to be the same for a run to go on: the traces, and what decides the steps."""
+    settings = {name: getattr(config, name) for name in _SAME_ON_RESUME}
+    return json.dumps(
+        settings | {"traces": digest_of(Path(config.traces)).blake2b}, sort_keys=True
+    ).encode()
+
+
+def _resume(
+    config: SftConfig, model: nn.Module, optimizer: SftOptimizer, rank: Rank, identity: bytes
+) -> None:
+    folder = config.checkpoint_folder
+    progress = load_newest(folder, model, optimizer, rank, model_source=Path(config.model))
+    if progress is None:
+        raise InputError(f"nothing to resume: '{folder}' holds no checkpoint; leave out --resume")
+    saved, given = json.loads(progress.ledger), json.loads(identity)
+    differing = [key for key in sorted(given) if saved.get(key) != given[key]]
+    if differing:
+        listed = ", ".join(
+            f"{key} {saved.get(key)!r} then, {given[key]!r} now" for key in differing
+        )
+        raise InputError(f"the checkpoint in '{folder}' is of another run: {listed}")
+
+
+def main() -> int:
+    """Entry point of ``python -m learner.sft``; 2 for an expected error."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    run(_parse())
+    parser = argparse.ArgumentParser(
+        prog="learner.sft", description="Train a model folder on a trace file."
+    )
+    add_options(parser)
+    try:
+        run(config_from_options(vars(parser.parse_args())))
+    except LZeroError as error:
+        log.error("%s", error)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,75 +1,33 @@
-"""Process group, device mesh and FSDP2: one code path from a single CPU process to many GPUs."""
+"""FSDP2 and the state it shards: one code path from a single CPU process to many GPUs."""
 
-import os
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from typing import cast
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch._C._distributed_c10d import HashStore
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
+    FSDPModule,
+    MixedPrecisionPolicy,
+    OffloadPolicy,
+    fully_shard,
+)
 
-_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+from common.errors import EnvironmentFault
+from learner.lora import adapted_layers, is_adapter
+from learner.mesh import Rank, training_processes
+from learner.shards import gather
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rank:
-    """This process among those that train together."""
-
-    index: int
-    count: int
-    device: torch.device
-    mesh: DeviceMesh
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is rank 0, which owns trajectories, checkpoints' names and reports."""
-        return self.index == 0
-
-
-@contextmanager
-def training_processes(init_method: str | None = None) -> Iterator[Rank]:
-    """Join the process group for as long as the context lasts: NCCL on CUDA, gloo on CPU.
-
-    Rank and world size come from the environment as torchrun sets it; without it this is a
-    world of one process, with the same code path.
-
-    Args:
-        init_method: rendezvous URL for tests; by default the one of the environment, or an
-            in-process store for a single process.
-    """
-    index, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    device = _device_of(int(os.environ.get("LOCAL_RANK", "0")))
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    alone = count == 1 and init_method is None
-    dist.init_process_group(
-        backend,
-        init_method=init_method,
-        store=HashStore() if alone else None,
-        rank=index,
-        world_size=count,
-        timeout=_COLLECTIVE_TIMEOUT,
-    )
-    try:
-        mesh = init_device_mesh(device.type, (count,), mesh_dim_names=("shard",))
-        yield Rank(index=index, count=count, device=device, mesh=mesh)
-    finally:
-        dist.destroy_process_group()
-
-
-def _device_of(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
-    torch.cuda.set_device(device)
-    return device
+__all__ = [
+    "Rank",
+    "full_state_dict",
+    "reduce_now",
+    "seed_everything",
+    "shard",
+    "tied_names",
+    "training_processes",
+]
 
 
 def seed_everything(seed: int) -> None:
@@ -79,49 +37,88 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def shard(model: nn.Module, rank: Rank, *, compute_dtype: torch.dtype) -> nn.Module:
-    """Shard the model over all ranks, layer by layer, in place (FSDP2).
+def shard(
+    model: nn.Module, rank: Rank, *, compute_dtype: torch.dtype, cpu_offload: bool = False
+) -> nn.Module:
+    """Shard the model over the ranks of ``rank.mesh``, layer by layer, in place (FSDP2).
 
-    Weights, gradients and optimizer state stay float32; compute and all-gather run in
+    Trainable weights, gradients and optimizer state stay float32; compute and all-gather run in
     ``compute_dtype``; gradients are reduced in float32. Embeddings and output layer, which may
     be the same tensor, form the root's group.
 
     Args:
-        model: a causal language model whose decoder layers are ``model.model.layers``.
+        model: a causal language model whose decoder layers are ``model.model.layers``; on the
+            CPU, on the rank's device or, to be filled by ``learner.loading``, on no device.
         rank: this process.
         compute_dtype: torch.float32 or torch.bfloat16.
+        cpu_offload: keep shards, gradients and optimizer state on the CPU; a layer's weights go
+            to the device while it is used.
 
     Returns:
         The same model.
+
+    Raises:
+        EnvironmentFault: the GPU cannot compute in ``compute_dtype``.
     """
-    model.to(rank.device)
+    check_compute_dtype(compute_dtype, rank.device)
     policy = MixedPrecisionPolicy(
         param_dtype=None if compute_dtype == torch.float32 else compute_dtype,
         reduce_dtype=torch.float32,
     )
-    for layer in model.get_submodule("model.layers").children():
-        fully_shard(layer, mesh=rank.mesh, mp_policy=policy)
-    fully_shard(model, mesh=rank.mesh, mp_policy=policy)
+    offload = OffloadPolicy()
+    if cpu_offload:
+        offload = CPUOffloadPolicy(pin_memory=rank.device.type == "cuda")
+    for part in (*model.get_submodule("model.layers").children(), model):
+        fully_shard(part, mesh=rank.mesh, mp_policy=policy, offload_policy=offload)
     return model
 
 
-def full_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """Gather the whole weights on rank 0; every rank must call it.
+def check_compute_dtype(dtype: torch.dtype, device: torch.device) -> None:
+    """Check that a device computes in a type.
+
+    Raises:
+        EnvironmentFault: it does not.
+    """
+    if dtype != torch.bfloat16 or device.type != "cuda":
+        return
+    if not torch.cuda.is_bf16_supported(including_emulation=False):
+        raise EnvironmentFault(
+            f"{torch.cuda.get_device_name(device)} does not compute in bfloat16, which needs "
+            'compute capability 8.0; set model.dtype = "float32" or use another GPU'
+        )
+
+
+def reduce_now(model: nn.Module, *, now: bool) -> None:
+    """Say whether the next backward pass sums gradients over replicas.
+
+    With several replicas it is enough to do so in the last backward pass before an optimizer
+    step; until then every replica adds up its own sums. Without replicas nothing changes.
+    """
+    cast(FSDPModule, model).set_requires_all_reduce(now)
+
+
+@torch.no_grad()
+def full_state_dict(model: nn.Module, *, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+    """Gather the whole weights on rank 0, one tensor after another; every rank must call it.
+
+    Adapters are merged into the weights they adapt.
+
+    Args:
+        model: sharded or not.
+        dtype: type of the result; None for the type each tensor is stored in.
 
     Returns:
         On rank 0 all tensors by their Hugging Face names, contiguous, on CPU and independent of
         the model's storage; tied weights appear once. Elsewhere an empty dictionary.
     """
-    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-    state = get_model_state_dict(model, options=options)
-    if dist.is_initialized() and dist.get_rank() != 0:
-        return {}
+    adapted = {f"{name}.weight": layer for name, layer in adapted_layers(model)}
     tied = tied_names(model)
-    return {
-        name: tensor.detach().clone().contiguous()
-        for name, tensor in state.items()
-        if isinstance(tensor, Tensor) and name not in tied
-    }
+    named = (
+        (name, adapted[name].merged() if name in adapted else tensor)
+        for name, tensor in model.state_dict().items()
+        if name not in tied and not is_adapter(name)
+    )
+    return gather(named, dtype=dtype)
 
 
 def tied_names(model: nn.Module) -> set[str]:

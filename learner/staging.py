@@ -43,8 +43,11 @@ class Snapshot:
         return sum(memoryview(frame).nbytes for frame in self.frames)
 
 
-def take_snapshot(version: int, state: Mapping[str, torch.Tensor]) -> Snapshot:
-    """Copy ``state`` (full tensors by their Hugging Face names) to the CPU and sum it up."""
+def take_snapshot(version: int, state: Mapping[str, torch.Tensor], *, base: str = "") -> Snapshot:
+    """Copy ``state`` (full tensors by their Hugging Face names) to the CPU and sum it up.
+
+    ``base`` is the checksum of the snapshot that adapters belong to, see WeightManifest.
+    """
     specs: list[TensorSpec] = []
     frames: list[Buffer] = []
     for name, tensor in state.items():
@@ -55,7 +58,9 @@ def take_snapshot(version: int, state: Mapping[str, torch.Tensor]) -> Snapshot:
             )
         )
         frames.append(copy.reshape(-1).view(torch.uint8).numpy().data)
-    manifest = WeightManifest(version=version, tensors=tuple(specs), checksum=checksum(frames))
+    manifest = WeightManifest(
+        version=version, tensors=tuple(specs), checksum=checksum(frames), base=base
+    )
     return Snapshot(manifest=manifest, frames=tuple(frames))
 
 
@@ -74,6 +79,7 @@ class StagingChannel:
         self._wake_receiver = self._context.socket(zmq.PULL)
         self._wake_receiver.bind(_WAKE)
         self._snapshot: Snapshot | None = None
+        self._base: Snapshot | None = None
         self._workers: dict[bytes, StagingReport] = {}
         self._changed = threading.Condition()
         self._stopping = False
@@ -91,9 +97,14 @@ class StagingChannel:
         self._context.destroy(linger=0)
 
     def offer(self, snapshot: Snapshot) -> None:
-        """Send ``snapshot`` to all workers, and to each that comes from now on."""
+        """Send ``snapshot`` to all workers, and to each that comes from now on.
+
+        A worker that comes gets the whole model first, if ``snapshot`` is only its adapters.
+        """
         with self._changed:
             self._snapshot = snapshot
+            if not snapshot.manifest.base:
+                self._base = snapshot
         self._wake()
 
     def forget(self, server: str) -> None:
@@ -162,17 +173,22 @@ class StagingChannel:
             self._workers[identity] = report
             self._changed.notify_all()
         if report.kind is ReportKind.HELLO:
-            self._send(identity)
+            self._send_everything(identity)
 
     def _send_to_all(self) -> None:
         with self._changed:
-            identities = list(self._workers)
+            identities, snapshot = list(self._workers), self._snapshot
         for identity in identities:
-            self._send(identity)
+            self._send(identity, snapshot)
 
-    def _send(self, identity: bytes) -> None:
+    def _send_everything(self, identity: bytes) -> None:
         with self._changed:
-            snapshot = self._snapshot
+            snapshot, base = self._snapshot, self._base
+        if snapshot is not base:
+            self._send(identity, base)
+        self._send(identity, snapshot)
+
+    def _send(self, identity: bytes, snapshot: Snapshot | None) -> None:
         if snapshot is None or self._stopping:
             return
         header = pack_manifest(snapshot.manifest)

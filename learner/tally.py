@@ -7,8 +7,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from common.messages import NOT_AN_ACTION
-from learner.losses import ActionVerdicts
+from learner.objectives.policy_loss import ActionVerdicts
 from learner.packing import Pack
+
+FAR = 0.5
+"""|log pi - log mu| beyond which a token counts as far off."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +37,18 @@ class Tally:
     not_finite: float = 0.0
     too_stale: float = 0.0
     masked: float = 0.0
+    clipped_tokens: float = 0.0
     minus_d: float = 0.0
     k3: float = 0.0
+    d_squared: float = 0.0
+    far_tokens: float = 0.0
     minus_logprob: float = 0.0
     fresh_tokens: float = 0.0
     fresh_abs_d: float = 0.0
+    fresh_k3: float = 0.0
+    kl_reference: float = 0.0
+    value_loss: float = 0.0
+    entropy: float = 0.0
     peak_abs_d: float = 0.0
     peak_fresh_abs_d: float = 0.0
 
@@ -70,9 +80,9 @@ def tally_pack(
     sampled = (pack.versions != NOT_AN_ACTION) & d.isfinite()
     fresh = sampled & (pack.versions == version)
     known, fresh_abs = d[sampled], d[fresh].abs()
-    there = verdicts.present & ~verdicts.not_finite
-    rho = verdicts.log_rho[there].clamp(-20.0, 20.0).double().exp()
-    present = verdicts.present
+    ratios = verdicts.ratios
+    present, there = ratios.present, ratios.present & ~ratios.not_finite
+    rho = ratios.log_rho[there].clamp(-20.0, 20.0).double().exp()
     values = {
         "loss": loss.detach(),
         "actions": present.sum(),
@@ -80,15 +90,19 @@ def tally_pack(
         "rho_squared": rho.square().sum(),
         "weight": verdicts.weight[there].sum(),
         "outside_trust_region": verdicts.outside_trust_region.sum(),
-        "vetoed": verdicts.vetoed.sum(),
-        "not_finite": verdicts.not_finite.sum(),
-        "too_stale": verdicts.too_stale.sum(),
+        "vetoed": ratios.vetoed.sum(),
+        "not_finite": ratios.not_finite.sum(),
+        "too_stale": ratios.too_stale.sum(),
         "masked": verdicts.masked.sum(),
+        "clipped_tokens": verdicts.clipped_tokens.sum(),
         "minus_d": -known.sum(),
-        "k3": (known.clamp(-20.0, 20.0).exp() - 1 - known).sum(),
+        "k3": _k3(known).sum(),
+        "d_squared": known.square().sum(),
+        "far_tokens": (known.abs() > FAR).sum(),
         "minus_logprob": -learner_logprobs.detach()[sampled].sum(),
         "fresh_tokens": fresh.sum(),
         "fresh_abs_d": fresh_abs.sum(),
+        "fresh_k3": _k3(d[fresh]).sum(),
         "peak_abs_d": _peak(known.abs()),
         "peak_fresh_abs_d": _peak(fresh_abs),
     }
@@ -99,6 +113,10 @@ def tally_pack(
         targets=float(pack.num_targets),
         **dict(zip(values, numbers, strict=True)),
     )
+
+
+def _k3(d: Tensor) -> Tensor:
+    return d.clamp(-20.0, 20.0).exp() - 1 - d
 
 
 def _peak(values: Tensor) -> Tensor:
@@ -115,6 +133,15 @@ def reduce_over_ranks(tally: Tally) -> Tally:
     total = _all_reduce([getattr(tally, name) for name in sums], dist.ReduceOp.SUM)
     highest = _all_reduce([getattr(tally, name) for name in peaks], dist.ReduceOp.MAX)
     return Tally(**dict(zip([*sums, *peaks], [*total, *highest], strict=True)))
+
+
+def sum_over_ranks(sums: Tensor) -> Tensor:
+    """The sum over ranks of float64 numbers of any shape, on each of them."""
+    if not dist.is_initialized() or dist.get_world_size() == 1:
+        return sums
+    total = sums.clone()
+    dist.all_reduce(total)
+    return total
 
 
 def _all_reduce(values: list[float], operation: dist.ReduceOp.RedOpType) -> list[float]:

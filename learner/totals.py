@@ -8,7 +8,7 @@ import msgpack
 
 from learner.parity import Parity
 from learner.record import StepTimings
-from learner.train_step import StepMetrics
+from learner.step_metrics import StepMetrics
 
 
 @dataclass(slots=True)

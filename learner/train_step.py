@@ -2,108 +2,25 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from common.config import Learner, Objective
 from common.messages import Trajectory
-from learner.batch import Batch, BatchSummary, build_batch
+from learner.balance import CostModel, cost_of_model
+from learner.batch import Batch, build_batch
+from learner.breakdown import describe, no_actions
+from learner.critic import Critic, TokenEstimates
 from learner.exchange import Work, share_work
-from learner.losses import apg
-from learner.model import token_logprobs
+from learner.mesh import Rank
+from learner.objectives.sampled import Normalisers
 from learner.optimizer import PolicyOptimizer, UpdateReport
-from learner.packing import Pack, pack_for_ranks
-from learner.sharding import Rank
-from learner.tally import Tally, reduce_over_ranks, tally_pack
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepMetrics:
-    """What happened in one optimizer step.
-
-    Attributes:
-        version: weight version that was trained; the step makes ``version + 1`` of it.
-        batch: counts of the batch, before anything was left out.
-        tally: sums over the packs of all ranks.
-        update: what became of the gradient; None if no action had an advantage, in which case
-            weights and optimizer are untouched.
-        seconds: wall time of the step on rank 0.
-        pack_budget: tokens that fit a pack.
-    """
-
-    version: int
-    batch: BatchSummary
-    tally: Tally
-    update: UpdateReport | None
-    seconds: float
-    pack_budget: int
-
-    @property
-    def effective_sample_size(self) -> float:
-        """(sum rho)^2 / (n sum rho^2) over the trained actions, in (0, 1]; 1 is on-policy."""
-        counted = self.tally.actions - self.tally.not_finite
-        if counted <= 0 or self.tally.rho_squared <= 0:
-            return 1.0
-        return self.tally.rho**2 / (counted * self.tally.rho_squared)
-
-    @property
-    def mismatch_mean_abs(self) -> float | None:
-        """Mean |log pi - log mu| over fresh tokens; None if there were none."""
-        if not self.tally.fresh_tokens:
-            return None
-        return self.tally.fresh_abs_d / self.tally.fresh_tokens
-
-    @property
-    def mismatch_max_abs(self) -> float | None:
-        """Largest |log pi - log mu| of a fresh token; None if there were none."""
-        return self.tally.peak_fresh_abs_d if self.tally.fresh_tokens else None
-
-    def as_record(self) -> dict[str, float | int | None]:
-        """Flat names and numbers, for a line of metrics."""
-        tally, batch, update = self.tally, self.batch, self.update
-        actions, targets = max(1.0, tally.actions), max(1.0, tally.targets)
-        record: dict[str, float | int | None] = {
-            "version": self.version,
-            "loss": tally.loss,
-            "reward_mean": batch.reward_mean,
-            "trajectories": batch.trajectories,
-            "groups": batch.groups,
-            "groups_without_signal": batch.groups_without_signal,
-            "actions": batch.actions,
-            "actions_without_signal": batch.actions_without_signal,
-            "action_tokens": batch.action_tokens,
-            "action_tokens_mean": batch.action_tokens / max(1, batch.actions),
-            "segments_dropped": batch.segments_dropped,
-            "staleness_mean": batch.staleness_mean,
-            "staleness_max": batch.staleness_max,
-            "masked_share": tally.masked / actions,
-            "masked_trust_region": int(tally.outside_trust_region),
-            "masked_veto": int(tally.vetoed),
-            "masked_not_finite": int(tally.not_finite),
-            "masked_stale": int(tally.too_stale),
-            "rho_mean": tally.rho / max(1.0, tally.actions - tally.not_finite),
-            "weight_mean": tally.weight / max(1.0, tally.actions - tally.not_finite),
-            "effective_sample_size": self.effective_sample_size,
-            "k1": tally.minus_d / targets,
-            "k3": tally.k3 / targets,
-            "entropy_estimate": tally.minus_logprob / targets,
-            "abs_d_max": tally.peak_abs_d,
-            "fresh_tokens": int(tally.fresh_tokens),
-            "mismatch_mean_abs": self.mismatch_mean_abs,
-            "mismatch_max_abs": self.mismatch_max_abs,
-            "gradient_norm": update.gradient_norm if update else None,
-            "learning_rate": update.learning_rate if update else None,
-            "applied": int(update.applied) if update else 0,
-            "packs": int(tally.packs),
-            "pack_fill": tally.tokens / max(1.0, tally.packs * self.pack_budget),
-            "tokens": int(tally.tokens),
-            "tokens_per_s": tally.tokens / max(1e-9, self.seconds),
-            "seconds": self.seconds,
-        }
-        record |= {f"staleness/{age}": count for age, count in batch.staleness.items()}
-        return record
+from learner.pack_step import Extras, PackStep
+from learner.packing import BY_TOKENS, Pack, balance_of_packs, filler_share, pack_for_ranks
+from learner.reference import ReferenceModel
+from learner.step_metrics import PackingReport, StepMetrics
+from learner.tally import Tally, reduce_over_ranks, sum_over_ranks
 
 
 class TrainStep:
@@ -122,6 +39,8 @@ class TrainStep:
         config: Learner,
         objective: Objective,
         temperature: float,
+        reference: ReferenceModel | None = None,
+        critic: Critic | None = None,
     ) -> None:
         """Take what a step needs.
 
@@ -129,18 +48,30 @@ class TrainStep:
             model: sharded, in training mode.
             optimizer: of this model.
             rank: this process.
-            config: pack budget and staleness bound.
-            objective: constants of the objective.
+            config: pack budget, staleness bound and updates per batch.
+            objective: what is minimised.
             temperature: at which training actions are sampled, above 0.
+            reference: for ``objective.kl_reference`` above 0.
+            critic: for ``objective.advantage = "gae"``.
         """
         if temperature <= 0:
             raise ValueError(f"temperature must be above 0 in training, got {temperature}")
-        self._model = model
-        self._optimizer = optimizer
-        self._rank = rank
-        self._config = config
-        self._objective = objective
-        self._temperature = temperature
+        if objective.kl_reference and reference is None:
+            raise ValueError("objective.kl_reference is above 0, but there is no reference model")
+        if (objective.advantage == "gae") != (critic is not None):
+            raise ValueError("objective.advantage = 'gae' and a critic belong together")
+        self._optimizer, self._critic, self._rank = optimizer, critic, rank
+        self._config, self._objective = config, objective
+        self._cost = _cost_of(model)
+        self._packs = PackStep(
+            model,
+            rank,
+            config=config,
+            objective=objective,
+            temperature=temperature,
+            reference=reference,
+            critic=critic,
+        )
 
     def run(
         self, trajectories: Sequence[Trajectory] | None, *, version: int = 0
@@ -158,61 +89,123 @@ class TrainStep:
             ValueError: see ``build_batch`` and ``pack_for_ranks``.
         """
         began = time.perf_counter()
-        batch, work = self._distribute(trajectories, version)
-        tally, update = Tally(), None
-        if work.num_action_tokens:
-            tally = reduce_over_ranks(self._accumulate(work))
-            update = self._optimizer.step()
+        batch, packed = self._pack(trajectories, version)
+        works = self._distribute(batch, packed, version)
+        extras = self._prepare(works, trajectories)
+        tally, kinds = Tally(), no_actions()
+        updates: list[UpdateReport] = []
+        for work, of_packs in zip(works, extras, strict=True):
+            for pack, own in zip(work.packs, of_packs, strict=True):
+                part, part_kinds = self._packs.learn(pack.to(self._rank.device), work, own)
+                tally += part
+                kinds += part_kinds
+            updates.append(self._optimizer.step())
+            if self._critic is not None:
+                self._critic.step()
+        if works:
+            tally, kinds = reduce_over_ranks(tally), sum_over_ranks(kinds)
         if batch is None:
             return None
         return StepMetrics(
-            version=work.version,
+            version=version,
             batch=batch.summary,
             tally=tally,
-            update=update,
+            updates=tuple(updates),
             seconds=time.perf_counter() - began,
-            pack_budget=self._config.pack_tokens,
+            packing=self._report(packed),
+            kinds=describe(kinds),
         )
 
-    def _distribute(
+    def _pack(
         self, trajectories: Sequence[Trajectory] | None, version: int
-    ) -> tuple[Batch | None, Work]:
+    ) -> tuple[Batch | None, list[tuple[Batch, list[list[Pack]]]]]:
+        """On rank 0, the batch, and the packs of every update by part of the ranks."""
         if not self._rank.is_first:
-            return None, share_work(None, None)
+            return None, []
         if trajectories is None:
             raise ValueError("rank 0 must bring the trajectories of the batch")
         batch = build_batch(trajectories, learner_version=version, objective=self._objective)
-        packs = pack_for_ranks(
-            batch.segments, budget=self._config.pack_tokens, ranks=self._rank.count
-        )
-        return batch, share_work(
-            packs,
-            torch.from_numpy(batch.advantages),
-            version=version,
-            num_action_tokens=batch.num_action_tokens,
+        return batch, [
+            (
+                share,
+                pack_for_ranks(
+                    share.segments,
+                    budget=self._config.pack_tokens,
+                    ranks=self._rank.data_count,
+                    cost=self._cost,
+                ),
+            )
+            for share in batch.split(self._config.updates_per_batch)
+        ]
+
+    def _distribute(
+        self,
+        batch: Batch | None,
+        packed: Sequence[tuple[Batch, list[list[Pack]]]],
+        version: int,
+    ) -> list[Work]:
+        """This rank's part of every update; shares without anything to learn are left out."""
+        place = self._rank.data_index, self._rank.data_count
+        if batch is None:
+            updates = range(self._config.updates_per_batch)
+            works = [share_work(None, None, place=place) for _ in updates]
+        else:
+            advantages = torch.from_numpy(batch.advantages)
+            works = [
+                share_work(
+                    packs,
+                    advantages,
+                    version=version,
+                    normalisers=Normalisers(
+                        tokens=share.num_action_tokens, actions=share.num_actions
+                    ),
+                    place=place,
+                )
+                for share, packs in packed
+            ]
+        return [work for work in works if work.normalisers.tokens]
+
+    def _prepare(
+        self, works: Sequence[Work], trajectories: Sequence[Trajectory] | None
+    ) -> list[list[Extras]]:
+        """What every pack needs from before the first update."""
+        estimates: Sequence[Sequence[TokenEstimates | None]]
+        estimates = [[None for _ in work.packs] for work in works]
+        if self._critic is not None:
+            rewards = None if trajectories is None else [t.step_rewards for t in trajectories]
+            estimates = self._critic.estimate(works, rewards)
+        return [
+            [
+                Extras(proximal=self._proximal(pack), estimates=own)
+                for pack, own in zip(work.packs, of_packs, strict=True)
+            ]
+            for work, of_packs in zip(works, estimates, strict=True)
+        ]
+
+    @torch.no_grad()
+    def _proximal(self, pack: Pack) -> Tensor | None:
+        """Log-probabilities at the start of the batch, where an update would move away from them.
+
+        With one update per batch they are those of the update itself.
+        """
+        if self._objective.name != "decoupled_ppo" or self._config.updates_per_batch == 1:
+            return None
+        return self._packs.score(pack.to(self._rank.device)).logprobs
+
+    def _report(self, packed: Sequence[tuple[Batch, list[list[Pack]]]]) -> PackingReport:
+        by_part = [
+            [pack for _, packs in packed for pack in packs[part]]
+            for part in range(self._rank.data_count)
+        ]
+        every = [pack for packs in by_part for pack in packs]
+        return PackingReport(
+            budget=self._config.pack_tokens,
+            fillers=filler_share(every),
+            lockstep=balance_of_packs(by_part, self._cost).lockstep,
         )
 
-    def _accumulate(self, work: Work) -> Tally:
-        """Gradients of all packs of this rank, and their tally."""
-        advantages = work.advantages.to(self._rank.device)
-        tally = Tally()
-        for pack in work.packs:
-            tally += self._learn(pack.to(self._rank.device), advantages, work)
-        return tally
 
-    def _learn(self, pack: Pack, advantages: Tensor, work: Work) -> Tally:
-        logprobs = token_logprobs(self._model, pack, temperature=self._temperature)
-        result = apg(
-            logprobs,
-            pack.behaviour_logprobs,
-            pack.action_ids,
-            pack.versions,
-            advantages,
-            learner_version=work.version,
-            max_staleness=self._config.max_staleness,
-            num_action_tokens=work.num_action_tokens,
-            objective=self._objective,
-        )
-        # FSDP averages gradients over ranks, but the loss of the step is the sum of all packs.
-        (result.loss * self._rank.count).backward()  # type: ignore[no-untyped-call]
-        return tally_pack(pack, logprobs, result.loss, result.verdicts, version=work.version)
+def _cost_of(model: nn.Module) -> CostModel:
+    """What segments cost the model; their tokens alone, where it does not say its sizes."""
+    config = getattr(model, "config", None)
+    return BY_TOKENS if config is None else cost_of_model(config.to_dict())

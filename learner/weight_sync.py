@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import PolicyServerError
+from common.weight_wire import ADAPTER_A, ADAPTER_B
 from learner.server_control import ServerControl
 from learner.staging import Snapshot, StagingChannel, take_snapshot
 
@@ -68,6 +69,7 @@ class WeightPublisher:
         self._stage_timeout_s = stage_timeout_s
         self._watch_every_s = watch_every_s
         self._snapshot: Snapshot | None = None
+        self._base = ""
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="weight-watch", daemon=True)
@@ -88,14 +90,16 @@ class WeightPublisher:
 
         Args:
             version: not negative, higher than before.
-            state: full tensors under Hugging Face names; tied weights once.
+            state: full tensors under Hugging Face names; tied weights once. Factors of adapters
+                may be among them, see ``common.weight_wire``; once they were, they may come alone.
 
         Raises:
+            ValueError: adapters came alone first.
             PolicyServerError: no server took it; names the cause for each.
         """
         with self._lock:
             started = time.monotonic()
-            self._snapshot = take_snapshot(version, state)
+            self._snapshot = self._take_snapshot(version, state)
             self._channel.offer(self._snapshot)
             for server in self._servers:
                 self._guard(server, self._stage)
@@ -108,6 +112,15 @@ class WeightPublisher:
             result.seconds_paused,
         )  # fmt: skip
         return result
+
+    def _take_snapshot(self, version: int, state: Mapping[str, torch.Tensor]) -> Snapshot:
+        if not all(name.endswith((ADAPTER_A, ADAPTER_B)) for name in state):
+            snapshot = take_snapshot(version, state)
+            self._base = snapshot.manifest.checksum
+            return snapshot
+        if not self._base:
+            raise ValueError("adapters were published before the weights they belong to")
+        return take_snapshot(version, state, base=self._base)
 
     def versions(self) -> dict[str, int | None]:
         """The version each server acknowledged last; None while it is out of rotation."""

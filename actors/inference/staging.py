@@ -6,6 +6,7 @@ staged in one step, so generation stops for the swap and not for the transfer.
 
 import logging
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -23,14 +24,18 @@ _HEARTBEAT_MS = 2000
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StagedWeights:
-    """A verified snapshot: ``frames[i]`` holds the bytes of ``manifest.tensors[i]``."""
+    """A verified snapshot: ``frames[i]`` holds the bytes of ``manifest.tensors[i]``.
+
+    ``base`` is the whole model, where these are its adapters only.
+    """
 
     manifest: WeightManifest
     frames: tuple[Buffer, ...]
+    base: "StagedWeights | None" = None
 
 
 class StagingReceiver:
-    """Connects to a publisher and keeps the newest snapshot it sent."""
+    """Connects to a publisher and keeps the newest snapshot it sent, and the last whole model."""
 
     def __init__(self, *, endpoint: str, server: str, rank: int) -> None:
         """Prepare to connect to ``endpoint`` as worker ``rank`` of ``server``."""
@@ -38,6 +43,7 @@ class StagingReceiver:
         self._server = server
         self._rank = rank
         self._staged: StagedWeights | None = None
+        self._base: StagedWeights | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="weight-staging", daemon=True)
@@ -49,8 +55,9 @@ class StagingReceiver:
     def stop(self) -> None:
         """Disconnect and drop what is staged."""
         self._stopping.set()
-        self._thread.join(timeout=5 * _POLL_MS / 1000)
-        self._staged = None
+        if self._thread.is_alive():
+            self._thread.join(timeout=5 * _POLL_MS / 1000)
+        self._staged = self._base = None
 
     def take(self, version: int) -> StagedWeights:
         """The staged weights of ``version``; they stay staged until newer ones arrive.
@@ -92,14 +99,26 @@ class StagingReceiver:
 
     def _handle(self, socket: "zmq.Socket[bytes]", frames: list[Buffer]) -> None:
         try:
-            manifest, tensors = unpack_snapshot(frames)
+            staged = self._stage(*unpack_snapshot(frames))
         except ProtocolError as error:
             log.warning("refused weights rank=%d reason=%s", self._rank, error)
             self._report(socket, ReportKind.REFUSED, -1, reason=str(error))
             return
         with self._lock:
-            self._staged = StagedWeights(manifest=manifest, frames=tuple(tensors))
-        self._report(socket, ReportKind.STAGED, manifest.version)
+            self._staged = staged
+        self._report(socket, ReportKind.STAGED, staged.manifest.version)
+
+    def _stage(self, manifest: WeightManifest, tensors: Sequence[Buffer]) -> StagedWeights:
+        if not manifest.base:
+            self._base = StagedWeights(manifest=manifest, frames=tuple(tensors))
+            return self._base
+        held = self._base.manifest.checksum if self._base else "none"
+        if manifest.base != held:
+            raise ProtocolError(
+                f"adapters of version {manifest.version} belong to weights with checksum "
+                f"{manifest.base}, held are {held}"
+            )
+        return StagedWeights(manifest=manifest, frames=tuple(tensors), base=self._base)
 
     def _held_version(self) -> int:
         return -1 if self._staged is None else self._staged.manifest.version

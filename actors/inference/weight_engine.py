@@ -22,7 +22,8 @@ from vllm.model_executor.model_loader.reload import (
     initialize_layerwise_reload,
 )
 
-from actors.inference.staging import StagedWeights, StagingReceiver
+from actors.inference.adapters import whole_tensors
+from actors.inference.staging import StagingReceiver
 
 log = logging.getLogger(__name__)
 
@@ -90,9 +91,10 @@ class StagedWeightEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo])
             raise LookupError("no publisher was named, init_weight_transfer_engine comes first")
         staged = self._receiver.take(update_info.version)
         expected = {name for name, _ in self.model.named_parameters()}
+        device = next(self.model.parameters()).device
         initialize_layerwise_reload(self.model)
         try:
-            loaded = self.model.load_weights(_tensors(staged))
+            loaded = self.model.load_weights(whole_tensors(staged, device))
         finally:
             finalize_layerwise_reload(self.model, self.model_config)
             _refresh_packed_embeddings(self.model)
@@ -108,13 +110,6 @@ class StagedWeightEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo])
         if self._receiver is not None:
             self._receiver.stop()
             self._receiver = None
-
-
-def _tensors(staged: StagedWeights) -> list[tuple[str, torch.Tensor]]:
-    return [
-        (spec.name, torch.frombuffer(frame, dtype=getattr(torch, spec.dtype)).view(spec.shape))
-        for spec, frame in zip(staged.manifest.tensors, staged.frames, strict=True)
-    ]
 
 
 def _refresh_packed_embeddings(model: torch.nn.Module) -> None:

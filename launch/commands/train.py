@@ -16,6 +16,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
         "--keep-old", action="store_true", help="rename an earlier run of that name, then begin"
     )
     train.add_argument(
+        "--profile",
+        action="store_true",
+        help="trace two steps of the learner into the run's folder profiles/",
+    )
+    train.add_argument(
         "--set",
         action="append",
         default=[],
@@ -38,6 +43,7 @@ def run(arguments: argparse.Namespace) -> int:
         resume=arguments.resume,
         keep_old=arguments.keep_old,
         overrides=tuple(arguments.set),
+        profile=arguments.profile,
     )
     try:
         train(request, Console())

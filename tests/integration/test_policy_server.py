@@ -23,9 +23,12 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from actors.inference.server import wait_until_ready
 from actors.policy import PolicyClient
+from common.config import Lora
 from common.errors import PolicyMismatch, PolicyServerError
 from common.generation import Generation
+from learner.lora import adapted_layers, add_adapters, reset_adapters
 from learner.parity import check_parity
+from learner.published import weights_to_publish
 from learner.staging import Snapshot, take_snapshot
 from learner.weight_sync import WeightPublisher
 
@@ -250,3 +253,21 @@ def test_incomplete_weights_leave_no_server_that_samples_with_half_of_them(
 
     live.publish()
     live.check()
+
+
+def test_adapters_are_published_alone_and_the_server_samples_with_them(live: LiveModel) -> None:
+    lora = Lora(rank=4, alpha=8.0, targets=("q_proj", "v_proj", "o_proj", "up_proj", "down_proj"))
+    add_adapters(live.model, lora)
+    reset_adapters(live.model, seed=0)
+    sizes = []
+
+    for complete in (True, False, False):
+        with torch.no_grad():
+            for _, layer in adapted_layers(live.model):
+                layer.lora_B.weight.normal_(std=0.05)
+        live.version += 1
+        state = weights_to_publish(live.model, complete=complete)
+        sizes.append(live.publisher.publish(live.version, state).nbytes)
+        live.check()
+
+    assert sizes[1] == sizes[2] < sizes[0] / 3

@@ -5,6 +5,7 @@ function of task, sample and weight version. It answers over real ZeroMQ in a sh
 """
 
 import hashlib
+import json
 import random
 import threading
 from collections.abc import Mapping, Sequence
@@ -26,6 +27,7 @@ from learner.intake import Intake
 from learner.loop import Head, Learner
 from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
+from learner.profiling import StepProfiler
 from learner.publishing import BackgroundPublisher
 from learner.sharding import full_state_dict, shard, training_processes
 from learner.store import TrajectoryStore
@@ -155,6 +157,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
                                  objective=CONFIG.objective, temperature=1.0),
             verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0,
             totals=Totals(),
+            profiler=StepProfiler(model, folder / "profiles", steps=(2, 3)),
         )  # fmt: skip
         learner.run()
         intake.drain("done", timeout_s=10)
@@ -192,3 +195,15 @@ def test_staleness_zero_equals_synchronous_training_bit_for_bit(tmp_path: Path) 
 
     assert len(set(synchronous)) == STEPS + 1
     assert asynchronous == synchronous
+
+
+def test_traces_of_the_learner_show_its_packs_and_its_optimizer(tmp_path: Path) -> None:
+    make_model(tmp_path)
+
+    run_asynchronously(tmp_path)
+
+    traces = sorted(path.name for path in (tmp_path / "profiles").iterdir())
+    events = json.loads((tmp_path / "profiles" / traces[0]).read_text())["traceEvents"]
+    names = {event["name"] for event in events}
+    assert traces == ["step-000002-rank0.json", "step-000003-rank0.json"]
+    assert {"pack 0", "aten::mm", "Optimizer.step#AdamW.step"} <= names

@@ -1,21 +1,31 @@
 """A checkpoint is whole or absent, and is refused where it does not belong."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM
 
-from common.config import Learner
+from common.config import Critic as CriticConfig
+from common.config import Learner, Lora
 from common.errors import InputError
 from learner.checkpoint import (
+    Checkpointer,
     Progress,
     latest_checkpoint,
     load_checkpoint,
-    read_description,
+    load_newest,
     save_checkpoint,
 )
+from learner.checkpoint_state import Trainee
+from learner.critic import Critic, load_critic
+from learner.engine import load_sharded
+from learner.lora import adapted_layers
 from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
 from learner.sharding import Rank, full_state_dict, shard, training_processes
@@ -64,6 +74,7 @@ def test_an_unfinished_folder_of_the_same_step_is_replaced(tmp_path: Path) -> No
         "checkpoint.json",
         "hf",
         "ledger.bin",
+        "manifest.json",
         "state",
     ]
 
@@ -79,18 +90,6 @@ def test_the_export_is_a_plain_model_folder(tmp_path: Path) -> None:
         assert torch.equal(exported.state_dict()[name], tensor)
 
 
-def test_another_format_version_is_refused_with_both_named(tmp_path: Path) -> None:
-    (tmp_path / "checkpoint.json").write_text(json.dumps({"format_version": 99}))
-
-    with pytest.raises(InputError, match=r"format version 99, but this program reads version 1"):
-        read_description(tmp_path)
-
-
-def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"is no checkpoint: it has no checkpoint\.json"):
-        read_description(tmp_path)
-
-
 def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path: Path) -> None:
     make_model(tmp_path / "small")
     make_model(tmp_path / "wide", width=64)
@@ -100,6 +99,219 @@ def test_a_checkpoint_of_another_model_is_refused_with_what_differs(tmp_path: Pa
         model, optimizer = build(tmp_path / "wide", rank)
         with pytest.raises(InputError, match=r"hidden_size 32 saved, 64 given"):
             load_checkpoint(written, model, optimizer, rank)
+
+
+def damage(path: Path, how: str) -> None:
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-3])
+    elif how == "flipped":
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x10
+        path.write_bytes(data)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("file", "how", "said"),
+    [
+        (
+            "state/rank-00000.safetensors",
+            "truncated",
+            r"rank-00000\.safetensors has \d+ bytes, \d+",
+        ),
+        ("state/rank-00000.safetensors", "flipped", r"rank-00000\.safetensors has checksum"),
+        ("hf/model.safetensors", "flipped", r"hf/model\.safetensors has checksum"),
+        ("ledger.bin", "missing", r"ledger\.bin is missing"),
+        ("checkpoint.json", "missing", r"its checkpoint\.json is missing"),
+        ("manifest.json", "truncated", r"its manifest\.json cannot be read"),
+    ],
+)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, how: str, said: str
+) -> None:
+    make_model(tmp_path / "model")
+    folder = tmp_path / "checkpoints"
+    with training_processes() as rank:
+        save(1, folder, tmp_path / "model", rank)
+        newest = save(2, folder, tmp_path / "model", rank)
+        damage(newest / file, how)
+        model, optimizer = build(tmp_path / "model", rank)
+
+        progress = load_newest(folder, model, optimizer, rank)
+
+    assert progress is not None
+    assert progress.step == 1
+    (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert re.search(rf"checkpoint '.*step-000002' is damaged: .*{said}", warning.message)
+    assert "set aside as" in warning.message
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002.damaged"]
+
+
+def test_where_all_are_damaged_one_error_lists_them(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    folder = tmp_path / "checkpoints"
+    with training_processes() as rank:
+        for step in (1, 2):
+            damage(save(step, folder, tmp_path / "model", rank) / "ledger.bin", "flipped")
+        model, optimizer = build(tmp_path / "model", rank)
+
+        with pytest.raises(
+            InputError,
+            match=r"none of the 2 checkpoints .*step-000002.*ledger.*step-000001.*ledger",
+        ):
+            load_newest(folder, model, optimizer, rank)
+
+
+def test_without_any_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        model, optimizer = build(tmp_path / "model", rank)
+
+        assert load_newest(tmp_path / "checkpoints", model, optimizer, rank) is None
+
+
+def test_a_checkpoint_that_does_not_belong_here_is_refused_and_not_passed_over(
+    tmp_path: Path,
+) -> None:
+    make_model(tmp_path / "model")
+    folder = tmp_path / "checkpoints"
+    with training_processes() as rank:
+        save(1, folder, tmp_path / "model", rank)
+        newest = save(2, folder, tmp_path / "model", rank)
+        (newest / "checkpoint.json").write_text(json.dumps({"format_version": 7}))
+        model, optimizer = build(tmp_path / "model", rank)
+
+        with pytest.raises(InputError, match="format version 7, but this program reads version 2"):
+            load_newest(folder, model, optimizer, rank)
+    assert newest.is_dir()
+
+
+def test_another_tokenizer_than_the_one_saved_is_refused(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    (tmp_path / "model" / "tokenizer.json").write_text(Tokenizer(BPE()).to_str())
+    with training_processes() as rank:
+        written = save(1, tmp_path / "checkpoints", tmp_path / "model", rank)
+        model, optimizer = build(tmp_path / "model", rank)
+        load_checkpoint(written, model, optimizer, rank, model_source=tmp_path / "model")
+        changed = Tokenizer(BPE(vocab={"a": 0}, merges=[]))
+        (tmp_path / "model" / "tokenizer.json").write_text(changed.to_str())
+
+        with pytest.raises(InputError, match=r"is another tokenizer than the one in checkpoint"):
+            load_checkpoint(written, model, optimizer, rank, model_source=tmp_path / "model")
+
+
+def test_the_random_state_is_that_of_the_save(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        written = save(1, tmp_path / "checkpoints", tmp_path / "model", rank)
+        expected = torch.rand(3)
+        model, optimizer = build(tmp_path / "model", rank)
+
+        load_checkpoint(written, model, optimizer, rank)
+
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_model_trained_beside_the_policy_is_kept_with_it(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        model, optimizer = build(tmp_path / "model", rank)
+        critic = make_critic(tmp_path / "model", rank)
+        for parameter in critic.model.parameters():
+            parameter.grad = torch.full_like(parameter, 0.5)
+        critic.step()
+        with Checkpointer(
+            tmp_path / "checkpoints", model, optimizer, rank,
+            model_source=tmp_path / "model", export_dtype=torch.float32, keep=1,
+            others={"critic": Trainee(critic.model, critic.optimizer)},
+        ) as checkpointer:  # fmt: skip
+            written = checkpointer.save(Progress(step=1, weight_version=1, ledger=b""))
+        expected = full_state_dict(critic.model)
+        again = make_critic(tmp_path / "model", rank)
+
+        load_checkpoint(
+            written,
+            model,
+            optimizer,
+            rank,
+            others={"critic": Trainee(again.model, again.optimizer)},
+        )
+
+        loaded = full_state_dict(again.model)
+        moments = [optimizer_state(one.optimizer) for one in (critic, again)]
+    assert bool(expected["value.weight"].abs().max() > 0)
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+    assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
+    assert again.optimizer.applied == 1
+    assert "value.weight" not in load_file(written / "hf" / "model.safetensors")
+
+
+def make_critic(folder: Path, rank: Rank) -> Critic:
+    return load_critic(
+        folder, rank, config=CriticConfig(), learner=Learner(), gamma=1.0,
+        compute_dtype=torch.float32,
+    )  # fmt: skip
+
+
+def optimizer_state(optimizer: PolicyOptimizer) -> list[torch.Tensor]:
+    states = optimizer.adamw.state.values()
+    return [value.full_tensor() for state in states for value in state.values() if value.ndim]
+
+
+def test_a_critic_is_not_made_up_from_a_checkpoint_without_one(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        written = save(1, tmp_path / "checkpoints", tmp_path / "model", rank)
+        model, optimizer = build(tmp_path / "model", rank)
+        critic = make_critic(tmp_path / "model", rank)
+
+        with pytest.raises(InputError, match="holds no critic; it was trained without"):
+            load_checkpoint(
+                written, model, optimizer, rank,
+                others={"critic": Trainee(critic.model, critic.optimizer)},
+            )  # fmt: skip
+
+
+def test_adapters_are_kept_and_are_merged_into_the_exported_weights(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    lora = Lora(rank=2, alpha=6.0, targets=("q_proj", "down_proj"))
+    with training_processes() as rank:
+        model = load_sharded(
+            tmp_path / "model", rank, compute_dtype=torch.float32, lora=lora, seed=1
+        )
+        for name, parameter in model.state_dict().items():
+            if "lora_B" in name:
+                local = parameter.to_local()
+                local.copy_(torch.randn(local.shape))
+        optimizer = PolicyOptimizer(model, Learner())
+        progress = Progress(step=1, weight_version=1, ledger=b"")
+        written = save_checkpoint(
+            tmp_path / "checkpoints", progress, model, optimizer, rank,
+            model_source=tmp_path / "model", export_dtype=torch.float32, keep=1,
+        )  # fmt: skip
+        merged = {f"{name}.weight": layer.merged() for name, layer in adapted_layers(model)}
+        merged = {name: weight.full_tensor() for name, weight in merged.items()}
+        again = load_sharded(
+            tmp_path / "model", rank, compute_dtype=torch.float32, lora=lora, seed=2
+        )
+        load_checkpoint(written, again, PolicyOptimizer(again, Learner()), rank)
+        pairs = [
+            (before.full_tensor(), after.full_tensor())
+            for before, after in zip(model.parameters(), again.parameters(), strict=True)
+        ]
+
+    exported = load_file(written / "hf" / "model.safetensors")
+    original = load_file(tmp_path / "model" / "model.safetensors")
+    assert all(torch.equal(before, after) for before, after in pairs)
+    assert exported.keys() == original.keys()
+    assert len(merged) == 4
+    for name, tensor in exported.items():
+        if name in merged:
+            torch.testing.assert_close(tensor, merged[name], rtol=1e-5, atol=1e-6)
+            assert not torch.equal(tensor, original[name])
+        else:
+            assert torch.equal(tensor, original[name])
 
 
 def test_a_broken_gradient_skips_the_step_and_is_counted(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """The coordinator bounds staleness, hands every task out until it is settled, and counts all."""
 
 from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import given, settings
@@ -9,14 +11,19 @@ from hypothesis import strategies as st
 from common.messages import Hello, Outcome, Task, TaskLease, Trajectory
 from common.testing import make_trajectory
 from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
+from learner.groups import SignalFilter, TaskOrder
 from learner.ledger import restore_ledger, save_ledger
 
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(7)]
 
 
 def coordinator(
-    *, max_staleness: int = 1, groups: int = 2, group_size: int = 2, batches: int = 100
+    *,
+    max_staleness: int = 1,
+    groups: int = 2,
+    group_size: int = 2,
+    batches: int = 100,
+    **more: Any,
 ) -> Coordinator:
     return Coordinator(
         TaskOrder(TASKS, seed=0),
@@ -25,6 +32,7 @@ def coordinator(
         max_staleness=max_staleness,
         total_batches=batches,
         max_buffered_bytes=1 << 30,
+        **more,
     )
 
 
@@ -45,6 +53,11 @@ def finished(
         outcome=outcome,
         purpose=lease.purpose,
     )
+
+
+def with_reward(lease: TaskLease, reward: float) -> Trajectory:
+    one = finished(lease)
+    return replace(one, step_rewards=np.array([0.0, reward], dtype=np.float32))
 
 
 def settle(state: Coordinator, leases: Iterable[TaskLease], *, version: int, now: int) -> None:
@@ -247,6 +260,73 @@ def test_ledger_brings_back_finished_trajectories_and_hands_out_the_rest() -> No
     np.testing.assert_array_equal(
         batch[0].segments[0].token_ids, finished(leases[0]).segments[0].token_ids
     )
+
+
+def test_groups_without_signal_are_replaced_and_counted() -> None:
+    state = coordinator(signal_filter=SignalFilter(discount=0.95, patience=8), max_staleness=0)
+    join(state)
+    rewards = {"g000000": (1.0, 1.0), "g000001": (0.0, 1.0), "g000002": (1.0, 0.0)}
+
+    for _ in range(2):
+        for _, lease in state.hand_out():
+            reward = rewards[lease.group_id][lease.sample_index]
+            state.receive(with_reward(lease, reward), learner_version=0)
+    batch = state.take_batch(learner_version=0)
+
+    assert batch is not None
+    assert {t.group_id for t in batch} == {"g000001", "g000002"}
+    assert state.counters.dropped == {"no_signal": 2}
+    assert balance(state) == 0
+
+
+def test_where_no_group_has_a_signal_the_batch_comes_after_some_patience() -> None:
+    state = coordinator(signal_filter=SignalFilter(discount=0.95, patience=3), max_staleness=0)
+    join(state)
+
+    batch = None
+    for _ in range(5):
+        for _, lease in state.hand_out():
+            state.receive(with_reward(lease, 1.0), learner_version=0)
+        batch = batch or state.take_batch(learner_version=0)
+
+    assert batch is not None
+    assert len(batch) == state.batch
+    assert state.counters.dropped == {"no_signal": 6}
+
+
+def test_an_overdue_group_goes_on_without_its_late_member() -> None:
+    state = coordinator(groups=1, group_size=3, max_staleness=0, group_timeout_s=10.0)
+    join(state)
+    first, second, third = (lease for _, lease in state.hand_out())
+    state.receive(finished(first), learner_version=0, now=100.0)
+
+    assert state.close_overdue(111.0) == 0, "one member of three is not enough"
+    state.receive(finished(second), learner_version=0, now=105.0)
+    assert state.close_overdue(109.0) == 0
+    assert state.close_overdue(110.0) == 1
+    batch = state.take_batch(learner_version=0)
+
+    assert batch is not None
+    assert [t.sample_index for t in batch] == [0, 1]
+    assert state.hand_out() == [], "the late member still holds its credit and place"
+    assert state.receive(finished(third), learner_version=0)
+    assert state.counters.dropped == {"late": 1}
+    assert balance(state) == 0
+
+
+def test_a_late_member_is_accounted_for_after_a_restart() -> None:
+    state = coordinator(groups=1, group_size=3, max_staleness=0, group_timeout_s=1.0)
+    join(state)
+    leases = [lease for _, lease in state.hand_out()]
+    settle(state, leases[:2], version=0, now=0)
+    state.close_overdue(5.0)
+
+    restored = coordinator(groups=1, group_size=3, max_staleness=0)
+    restore_ledger(restored, save_ledger(state))
+
+    assert len(restored.ready) == 1
+    assert restored.counters.dropped == {"lost_at_restart": 1}
+    assert balance(restored) == 2
 
 
 @settings(max_examples=60, deadline=None)

@@ -11,7 +11,6 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
 from common.errors import InputError
-from learner.attention import SegmentLayout, layout_of, packed_attention
 from learner.model import load_model, token_logprobs
 from learner.packing import Pack, pack_segments, segment_of_examples
 from tests.tiny_policy import VOCABULARY, make_model
@@ -74,18 +73,6 @@ def test_packed_logprobs_and_gradients_equal_stock_ones(
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
 
-def test_long_packs_are_normalised_in_chunks_with_the_same_result(tmp_path: Path) -> None:
-    stock = make_model(tmp_path)
-    model = load_model(tmp_path)
-    pack = random_pack([1600, 1600])
-
-    found = token_logprobs(model, pack)
-    expected = logprobs_by_segment(stock, pack, 1.0)
-
-    assert len(found) > 1024
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
 def test_a_pack_without_targets_gives_zero_gradients_to_every_parameter(tmp_path: Path) -> None:
     make_model(tmp_path)
     model = load_model(tmp_path)
@@ -95,29 +82,6 @@ def test_a_pack_without_targets_gives_zero_gradients_to_every_parameter(tmp_path
 
     gradients = [parameter.grad for parameter in model.parameters()]
     assert all(grad is not None and not bool(grad.any()) for grad in gradients)
-
-
-def test_attention_without_a_layout_says_what_it_needs() -> None:
-    part = torch.zeros(1, 1, 3, 4)
-
-    with pytest.raises(ValueError, match="needs layout=SegmentLayout"):
-        packed_attention(nn.Identity(), part, part, part, None)
-
-
-def test_a_sliding_window_that_would_cut_a_segment_is_refused() -> None:
-    part = torch.zeros(1, 1, 3, 4)
-    layout = layout_of(torch.tensor([3]))
-
-    with pytest.raises(ValueError, match=r"3 tokens.*last 2 \(sliding_window\)"):
-        packed_attention(nn.Identity(), part, part, part, None, layout=layout, sliding_window=2)
-
-
-def test_layout_holds_boundaries_and_the_longest_segment() -> None:
-    layout = layout_of(torch.tensor([3, 1, 2]))
-
-    assert isinstance(layout, SegmentLayout)
-    assert layout.boundaries.tolist() == [0, 3, 4, 6]
-    assert layout.longest == 3
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -2,16 +2,23 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from common.messages import NOT_AN_ACTION, Segment
+from learner.balance import CostModel
 from learner.packing import (
     Pack,
     PackableSegment,
+    balance_of_packs,
+    filler_share,
     pack_for_ranks,
     pack_segments,
     segment_of_actions,
     segment_of_examples,
 )
+
+QUADRATIC = CostModel(per_token=1.0, per_token_squared=0.1, per_target=0.5)
 
 
 def segments_of(lengths: list[int]) -> list[PackableSegment]:
@@ -70,6 +77,42 @@ def test_ranks_get_packs_of_about_the_same_size() -> None:
     assert abs(loads[0] - loads[1]) <= 0.02 * sum(loads)
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 64), max_size=40), st.integers(1, 4))
+def test_any_segments_are_packed_whole_within_the_budget(lengths: list[int], ranks: int) -> None:
+    segments = segments_of(lengths)
+
+    shares = pack_for_ranks(segments, budget=64, ranks=ranks, cost=QUADRATIC)
+
+    packs = [pack for share in shares for pack in share]
+    found = [each for pack in packs if not pack.is_filler for each in contents([pack])]
+    expected = [s.token_ids.tolist() for s in segments if len(s) > 1]
+    assert sorted(each for each in found if len(each) > 1) == sorted(expected)
+    assert all(pack.num_tokens <= 64 for pack in packs)
+    assert len({len(share) for share in shares}) == 1
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("ranks", [2, 4, 8])
+def test_lengths_a_hundredfold_apart_leave_no_padding_and_no_rank_idle(
+    seed: int, ranks: int
+) -> None:
+    """Log-normal lengths of 100 to 10,000 tokens; attention costs a long one twice its share."""
+    rng = np.random.default_rng(seed)
+    lengths = np.clip(rng.lognormal(np.log(1000), 1.0, 510), 100, 10_000)
+    lengths = [100, 10_000, *lengths.astype(int).tolist()]
+    cost = CostModel(per_token=1.0, per_token_squared=1e-4)
+
+    shares = pack_for_ranks(segments_of(lengths), budget=16_384, ranks=ranks, cost=cost)
+
+    balance = balance_of_packs(shares, cost)
+    assert max(lengths) == 100 * min(lengths)
+    assert filler_share(pack for share in shares for pack in share) < 0.02
+    assert 1.0 <= balance.ranks <= balance.lockstep < 1.02
+    by_tokens = pack_for_ranks(segments_of(lengths), budget=16_384, ranks=ranks)
+    assert balance.lockstep < balance_of_packs(by_tokens, cost).lockstep
+
+
 def test_few_segments_leave_fillers_without_targets() -> None:
     shares = pack_for_ranks(segments_of([4]), budget=8, ranks=3)
 
@@ -98,6 +141,15 @@ def test_a_segment_longer_than_the_budget_is_named() -> None:
 def test_a_first_token_that_is_to_be_learnt_is_refused() -> None:
     with pytest.raises(ValueError, match=r"segment 'x': its first token is to be learnt"):
         segment_of_examples([1, 2], [1.0, 1.0], name="x")
+
+
+def test_the_filler_share_counts_tokens_of_packs_without_segments() -> None:
+    shares = pack_for_ranks(segments_of([4, 1]), budget=4, ranks=3)
+
+    packs = [pack for share in shares for pack in share]
+    assert filler_share(packs[:1]) == 0.0
+    assert filler_share([]) == 0.0
+    assert filler_share(pack_for_ranks(segments_of([4]), budget=4, ranks=2)[1]) == 1.0
 
 
 def test_sampled_segments_keep_actions_logprobs_and_versions() -> None:

@@ -1,20 +1,27 @@
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
-from common.errors import InputError
+from common.errors import ConfigError, InputError, LZeroError
 from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
 from launch.world.traces import write_traces
 from learner.model import load_model, token_logprobs
 from learner.model_folder import write_model_folder
 from learner.packing import pack_segments
-from learner.sft import SftConfig, learning_rate_share, read_traces, run
+from learner.sft import run
+from learner.sft_config import SftConfig, config_from_options
+from learner.sft_optimizer import learning_rate_share
+from learner.sft_traces import chat_template, read_traces
+from tests.tiny_text_model import make_text_model
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +123,129 @@ def test_a_model_folder_keeps_what_is_already_there(initial: Path, tmp_path: Pat
     assert {"config.json", "model.safetensors", "tokenizer.json"} <= {
         path.name for path in tmp_path.iterdir()
     }
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """A model of 15,000 parameters that knows bytes."""
+    return make_text_model(tmp_path / "small")
+
+
+@pytest.fixture
+def chats(tmp_path: Path) -> Path:
+    """16 short conversations, each with the same answer."""
+    path = tmp_path / "chats.jsonl"
+    lines = [
+        [{"role": "user", "content": f"{n} ?"}, {"role": "assistant", "content": "yes!"}]
+        for n in range(16)
+    ]
+    path.write_text("".join(json.dumps({"messages": line}) + "\n" for line in lines))
+    return path
+
+
+def short_run(model: Path, traces: Path, output: Path, **changes: Any) -> SftConfig:
+    config = SftConfig(
+        model=str(model), traces=str(traces), output=str(output), batch=4, warmup_steps=1,
+        save_dtype="float32", checkpoint_every=1, checkpoints_kept=9, normaliser=10.0,
+    )  # fmt: skip
+    return dataclasses.replace(config, **changes)
+
+
+def test_a_resumed_run_ends_with_the_weights_of_one_that_was_not_cut_off(
+    small: Path, chats: Path, tmp_path: Path
+) -> None:
+    whole = short_run(small, chats, tmp_path / "whole")
+    run(whole)
+    cut = tmp_path / "cut-checkpoints"
+    cut.mkdir()
+    shutil.copytree(whole.checkpoint_folder / "step-000002", cut / "step-000002")
+
+    run(short_run(small, chats, tmp_path / "cut", resume=True))
+
+    names = sorted(path.name for path in cut.iterdir())
+    assert names == ["step-000002", "step-000003", "step-000004"]
+    expected = load_file(tmp_path / "whole" / "model.safetensors")
+    found = load_file(tmp_path / "cut" / "model.safetensors")
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_run_of_other_settings_or_without_checkpoints_cannot_go_on(
+    small: Path, chats: Path, tmp_path: Path
+) -> None:
+    config = short_run(small, chats, tmp_path / "out", checkpoint_every=4)
+    with pytest.raises(InputError, match=r"out-checkpoints' holds no checkpoint; leave out"):
+        run(dataclasses.replace(config, resume=True))
+    run(config)
+
+    with pytest.raises(InputError, match=r"of an earlier run; go on with it by --resume"):
+        run(config)
+    with pytest.raises(InputError, match=r"is of another run: batch 4 then, 8 now, seed 0 then"):
+        run(dataclasses.replace(config, resume=True, batch=8, seed=3))
+
+
+@pytest.mark.parametrize("optimizer", ["muon", "adamw"])
+def test_conversations_are_learnt_with_either_optimizer(
+    small: Path, chats: Path, tmp_path: Path, optimizer: str
+) -> None:
+    config = short_run(
+        small, chats, tmp_path / "out", optimizer=optimizer, epochs=4, context_weight=0.0,
+        checkpoint_every=0, activation_checkpointing="full",
+    )  # fmt: skip
+
+    run(config)
+
+    assert answer_loss(tmp_path / "out", chats) < 0.7 * answer_loss(small, chats)
+    assert not config.checkpoint_folder.exists()
+
+
+def answer_loss(folder: Path, chats: Path) -> float:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    examples = read_traces(chats, tokenizer, 0.0, render=chat_template(folder))
+    (pack,) = pack_segments(examples, budget=100_000)
+    with torch.no_grad():
+        return -token_logprobs(load_model(folder), pack).mean().item()
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_applied(
+    small: Path, chats: Path, tmp_path: Path
+) -> None:
+    weights = load_file(small / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, small / "model.safetensors", metadata={"format": "pt"})
+
+    with pytest.raises(LZeroError, match=r"norm became nan in step 1; lower the learning rates"):
+        run(short_run(small, chats, tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("modle = 'x'", "unknown key 'modle'"),
+        ("batch = 'x'", "batch must be int, got 'x'"),
+        ("batch = true", "batch must be int, got True"),
+        ("batch = 0", "--batch must be at least 1, got 0"),
+        ("optimizer = 'sgd'", "--optimizer must be one of muon, adamw, got 'sgd'"),
+        ("batch = [", "cannot be read"),
+    ],
+)
+def test_a_configuration_that_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "sft.toml"
+    path.write_text(text)
+    required = {"model": "m", "traces": "t", "output": "o"}
+
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        config_from_options({"config": path, **required})
+
+
+def test_options_go_over_the_file_and_what_is_missing_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "sft.toml"
+    path.write_text('model = "m"\ntraces = "t"\nbatch = 4\ngrad_clip = 2\n')
+
+    config = config_from_options({"config": path, "output": "o", "batch": 8})
+
+    assert (config.model, config.batch, config.grad_clip) == ("m", 8, 2.0)
+    assert config.checkpoint_folder == Path("o-checkpoints")
+    with pytest.raises(ConfigError, match="--output missing"):
+        config_from_options({"config": path})

@@ -11,13 +11,15 @@ from torch import Tensor
 from common.config import Learner, Objective
 from common.messages import NOT_AN_ACTION, Outcome, Segment, Trajectory
 from learner.batch import build_batch
-from learner.losses import apg
 from learner.model import load_model, token_logprobs
+from learner.objectives.policy_loss import policy_loss
+from learner.objectives.sampled import Normalisers, SampledActions
 from learner.optimizer import PolicyOptimizer
 from learner.packing import pack_segments, segment_of_actions
 from learner.sharding import Rank, full_state_dict, shard, training_processes
+from learner.step_metrics import PackingReport, StepMetrics
 from learner.tally import Tally, tally_pack
-from learner.train_step import StepMetrics, TrainStep
+from learner.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 WIDE = Objective(kappa=100.0)
@@ -52,8 +54,15 @@ def test_packing_changes_neither_gradient_nor_metrics(pack_tokens: int, tmp_path
 
     metrics, found = step_once(tmp_path, trajectories[::-1], pack_tokens=pack_tokens)
 
-    for key in ("loss", "gradient_norm", "rho_mean", "k3", "masked_share", "staleness_mean"):
-        assert metrics.as_record()[key] == pytest.approx(reference.as_record()[key], rel=1e-4), key
+    assert metrics.update is not None
+    assert reference.update is not None
+    assert metrics.tally.loss == pytest.approx(reference.tally.loss, rel=1e-4)
+    assert metrics.update.gradient_norm == pytest.approx(reference.update.gradient_norm, rel=1e-4)
+    assert metrics.masked_share == reference.masked_share
+    assert metrics.batch == reference.batch
+    for key, value in reference.diagnostics().items():
+        if not key.startswith("pack_"):
+            assert metrics.diagnostics()[key] == pytest.approx(value, rel=1e-4, abs=1e-6), key
     for name, tensor in weights.items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-4)
 
@@ -77,11 +86,10 @@ def test_tokens_of_the_trained_version_show_no_mismatch(tmp_path: Path) -> None:
 
     metrics, _ = step_once(tmp_path, fresh)
 
-    record = metrics.as_record()
-    assert record["mismatch_max_abs"] == pytest.approx(0.0, abs=1e-5)
-    assert record["effective_sample_size"] == pytest.approx(1.0, abs=1e-5)
-    assert record["fresh_tokens"] == metrics.tally.targets
-    assert record["staleness_max"] == 0
+    assert metrics.mismatch_max_abs == pytest.approx(0.0, abs=1e-5)
+    assert metrics.effective_sample_size == pytest.approx(1.0, abs=1e-5)
+    assert metrics.tally.fresh_tokens == metrics.tally.targets
+    assert metrics.batch.staleness_max == 0
 
 
 def _resample(folder: Path, trajectory: Trajectory) -> Trajectory:
@@ -171,10 +179,16 @@ def test_tally_has_the_reference_estimates() -> None:
         versions=np.array([NOT_AN_ACTION, 1, 1, 1, 2, 2], dtype=np.int32),
     )
     (pack,) = pack_segments([segment_of_actions(segment, name="x", first_action_id=0)], budget=6)
-    result = apg(
-        learner, pack.behaviour_logprobs, pack.action_ids, pack.versions, torch.tensor([1.0, 1.0]),
-        learner_version=2, max_staleness=2, num_action_tokens=5, objective=WIDE,
-    )  # fmt: skip
+    sampled = SampledActions(
+        behaviour_logprobs=pack.behaviour_logprobs,
+        action_ids=pack.action_ids,
+        versions=pack.versions,
+        advantages=torch.tensor([1.0, 1.0]),
+        learner_version=2,
+        max_staleness=2,
+    )
+    counts = Normalisers(tokens=5, actions=1)
+    result = policy_loss(learner, sampled, objective=WIDE, normalisers=counts)
 
     tally = tally_pack(pack, learner, result.loss, result.verdicts, version=2)
 
@@ -192,7 +206,12 @@ def test_effective_sample_size_of_uneven_weights() -> None:
     batch = build_batch([], learner_version=0, objective=WIDE).summary
 
     metrics = StepMetrics(
-        version=0, batch=batch, tally=tally, update=None, seconds=1.0, pack_budget=8
+        version=0,
+        batch=batch,
+        tally=tally,
+        updates=(),
+        seconds=1.0,
+        packing=PackingReport(budget=8),
     )
 
     assert metrics.effective_sample_size == pytest.approx(12 / 7 / 4)

@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from common.config import Objective
-from learner.losses import ActionVerdicts, ApgResult, action_weights, apg, cross_entropy
+from learner.losses import cross_entropy
+from learner.objectives.policy_loss import ActionVerdicts, PolicyLoss, policy_loss
+from learner.objectives.sampled import Normalisers, SampledActions
+from learner.objectives.weighted import action_weights
 
 DEFAULTS = Objective()
 
@@ -56,9 +59,33 @@ GOLDEN = Actions(
 GOLDEN_GRADIENTS = [-0.06501005, 0.0, 0.0, 0.02941176, -0.04258058, 0.0, None, 0.0]
 
 
+def apg(
+    learner: Tensor,
+    behaviour: Tensor,
+    owner: Tensor,
+    versions: Tensor,
+    advantages: Tensor,
+    *,
+    learner_version: int,
+    max_staleness: int,
+    num_action_tokens: int,
+    objective: Objective,
+) -> PolicyLoss:
+    sampled = SampledActions(
+        behaviour_logprobs=behaviour,
+        action_ids=owner,
+        versions=versions,
+        advantages=advantages,
+        learner_version=learner_version,
+        max_staleness=max_staleness,
+    )
+    counts = Normalisers(tokens=num_action_tokens, actions=len(owner.unique()))
+    return policy_loss(learner, sampled, objective=objective, normalisers=counts)
+
+
 def run_apg(
     actions: Actions, *, objective: Objective = DEFAULTS, order: list[int] | None = None
-) -> tuple[ApgResult, Tensor, Tensor]:
+) -> tuple[PolicyLoss, Tensor, Tensor]:
     """The result, the gradient on each token, and the action of each token."""
     tokens = [(i, t) for i, action in enumerate(actions.deltas) for t in range(len(action))]
     if order is not None:
@@ -135,15 +162,21 @@ def test_golden_batch_has_the_reference_loss_and_gradients() -> None:
             torch.testing.assert_close(own, torch.full_like(own, expected), atol=1e-7, rtol=0)
 
 
+def test_golden_batch_normalised_by_actions_has_the_reference_loss() -> None:
+    by_actions = run_apg(GOLDEN, objective=Objective(loss_norm="actions"))[0]
+
+    assert by_actions.loss.item() == pytest.approx(0.18704903, abs=1e-7)
+
+
 def test_verdicts_name_the_reason_of_every_mask() -> None:
     verdicts = run_apg(GOLDEN)[0].verdicts
 
-    assert verdicts.present.tolist() == [True] * 6 + [False, True]
+    assert verdicts.ratios.present.tolist() == [True] * 6 + [False, True]
     assert verdicts.outside_trust_region.nonzero().flatten().tolist() == [1, 2]
-    assert verdicts.vetoed.nonzero().flatten().tolist() == [5]
-    assert verdicts.too_stale.nonzero().flatten().tolist() == [7]
-    assert verdicts.not_finite.nonzero().flatten().tolist() == []
-    assert verdicts.staleness.tolist() == [0, 1, 2, 0, 3, 0, 0, 9]
+    assert verdicts.ratios.vetoed.nonzero().flatten().tolist() == [5]
+    assert verdicts.ratios.too_stale.nonzero().flatten().tolist() == [7]
+    assert verdicts.ratios.not_finite.nonzero().flatten().tolist() == []
+    assert verdicts.ratios.staleness.tolist() == [0, 1, 2, 0, 3, 0, 0, 9]
 
 
 @pytest.mark.parametrize("scale", [0.01, 0.1, 1.0], ids=["inside", "partly", "truncated"])
@@ -195,7 +228,7 @@ def sequence_logprobs(logits: Tensor, sequences: Tensor) -> Tensor:
 
 def apg_of_sequences(
     logits: Tensor, sequences: Tensor, advantages: Tensor, objective: Objective, tokens: int
-) -> ApgResult:
+) -> PolicyLoss:
     return apg(
         sequence_logprobs(logits, sequences).flatten(),
         sequence_logprobs(BEHAVIOUR_LOGITS, sequences).flatten(),
@@ -238,9 +271,10 @@ def test_without_limits_the_expected_gradient_is_the_on_policy_one() -> None:
 
 def test_long_actions_are_tempered_and_short_ones_are_not() -> None:
     log_rho, lengths = torch.tensor([1.5, 1.5]), torch.tensor([1024, 512])
-    untruncated = Objective(weight_limits_positive=(0.0, 100.0))
 
-    found = action_weights(log_rho, lengths, torch.ones(2), untruncated)
+    found = action_weights(
+        log_rho, lengths, torch.ones(2), t_ref=512.0, limits=((0.0, 100.0), (0.0, 1.0))
+    )
 
     torch.testing.assert_close(found, torch.tensor([2.88827712, 4.48168907]))
 
