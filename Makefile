@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-nightly check warmstart clean
+.PHONY: help setup setup-tests quickstart test test-nightly check warmstart clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,13 +16,16 @@ quickstart: setup ## Train the small agent of the embedded world and report (RUN
 	@LZERO_SETUP_SECONDS="$$(cat .venv/.lzero-setup-seconds)" \
 		$(BIN)/lzero train launch/presets/quickstart.toml --name "$(RUN)" --keep-old
 
-test: setup ## Run the tests.
+setup-tests: ## The same, with what tests and checks need.
+	@$(PYTHON) launch/setup_environment.py --tests
+
+test: setup-tests ## Run the tests.
 	@$(BIN)/python -m pytest -q -m "not gpu and not nightly" tests
 
-test-nightly: setup ## Run every test, also the long ones.
+test-nightly: setup-tests ## Run every test, also the long ones.
 	@$(BIN)/python -m pytest -q -m "not gpu" tests
 
-check: setup ## Lint, formatting, types and the import rules.
+check: setup-tests ## Lint, formatting, types and the import rules.
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

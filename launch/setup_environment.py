@@ -18,9 +18,11 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[1]
 ENVIRONMENT = REPOSITORY / ".venv"
 LOCK = REPOSITORY / "requirements" / "cpu.lock"
+TEST_LOCK = REPOSITORY / "requirements" / "test.lock"
 KERNEL_LOCK = REPOSITORY / "requirements" / "kernel.lock"
 PYTHON = ENVIRONMENT / "bin" / "python"
 STAMP = ENVIRONMENT / ".lzero-setup"
+TEST_STAMP = ENVIRONMENT / ".lzero-setup-tests"
 SECONDS = ENVIRONMENT / ".lzero-setup-seconds"
 LOG = ENVIRONMENT / "setup.log"
 OLDEST_PYTHON = (3, 11)
@@ -34,16 +36,21 @@ class SetupError(Exception):
 
 
 def main() -> int:
-    """Set the clone up if anything changed since the last time."""
+    """Set the clone up if anything changed since the last time; ``--tests`` also for tests."""
     started = time.monotonic()
+    for_tests = "--tests" in sys.argv[1:]
     try:
         check_python(sys.version_info[:2])
         ensure_bubblewrap()
         if is_current(STAMP, fingerprint()) and has_kernel_runtime():
             SECONDS.write_text("0\n")
+            if for_tests:
+                build_for_tests()
             _say("set-up is up to date")
             return 0
         build()
+        if for_tests:
+            build_for_tests()
     except SetupError as error:
         sys.stderr.write(f"make setup: {error}\n")
         return 1
@@ -75,7 +82,7 @@ def check_python(version: tuple[int, ...]) -> None:
 def fingerprint() -> str:
     """A digest of everything that decides what the environment holds."""
     digest = hashlib.blake2b(digest_size=16)
-    for path in (LOCK, KERNEL_LOCK, REPOSITORY / "pyproject.toml", Path(__file__)):
+    for path in (LOCK, TEST_LOCK, KERNEL_LOCK, REPOSITORY / "pyproject.toml", Path(__file__)):
         digest.update(path.read_bytes())
     for text in (str(REPOSITORY), sys.version):
         digest.update(text.encode())
@@ -125,8 +132,7 @@ def build() -> None:
     Raises:
         SetupError: a step failed; its last output lines are in the text.
     """
-    python = str(PYTHON)
-    pip = [python, "-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-deps"]
+    python, pip = str(PYTHON), _pip()
     _make_environment()
     torch = _Step(2, f"installing {TORCH} (the CPU build)")
     if torch.attempt([*pip, TORCH]) != 0:
@@ -144,6 +150,25 @@ def build() -> None:
         step = _Step(number, title)
         step.require(command)
         step.finish()
+
+
+def build_for_tests() -> None:
+    """Install what only tests and checks need, unless it is there.
+
+    Raises:
+        SetupError: pip failed; its last output lines are in the text.
+    """
+    if is_current(TEST_STAMP, fingerprint()):
+        return
+    step = _Step(6, "installing the tests' packages of requirements/test.lock")
+    step.require([*_pip(), "-r", str(TEST_LOCK)])
+    step.finish()
+    TEST_STAMP.write_text(fingerprint())
+
+
+def _pip() -> list[str]:
+    options = ["--no-input", "--disable-pip-version-check", "--no-deps"]
+    return [str(PYTHON), "-m", "pip", "install", *options]
 
 
 def _make_environment() -> None:
@@ -164,7 +189,7 @@ class _Step:
     """One numbered step: its output goes to the log, one live line to the terminal."""
 
     def __init__(self, number: int, title: str) -> None:
-        self._title = f"[{number}/5] {title}"
+        self._title = f"[{number}/{6 if '--tests' in sys.argv[1:] else 5}] {title}"
         self._started = time.monotonic()
         self._tail: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
         self._live = sys.stdout.isatty()
