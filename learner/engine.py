@@ -56,6 +56,7 @@ def load_sharded(
     cpu_offload: bool = False,
     lora: Lora = _NO_ADAPTERS,
     seed: int = 0,
+    frozen: bool = False,
 ) -> PreTrainedModel:
     """Load a model folder straight into shards; every rank must call it.
 
@@ -66,6 +67,7 @@ def load_sharded(
         cpu_offload: see ``shard``.
         lora: adapters to add; none with rank 0.
         seed: of the adapters' first values.
+        frozen: whether no weight is ever trained; they are then stored in ``compute_dtype``.
 
     Returns:
         The sharded model in training mode.
@@ -76,7 +78,8 @@ def load_sharded(
         EnvironmentFault: see ``shard``.
     """
     check_compute_dtype(compute_dtype, rank.device)
-    model = build_empty(path, dtype=compute_dtype if lora.rank else torch.float32)
+    model = build_empty(path, dtype=compute_dtype if lora.rank or frozen else torch.float32)
+    model.requires_grad_(not frozen)
     add_adapters(model, lora)
     shard(model, rank, compute_dtype=compute_dtype, cpu_offload=cpu_offload)
     fill(model, path, rank, cpu_offload=cpu_offload)

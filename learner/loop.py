@@ -10,12 +10,13 @@ The learner trains step v on weights of version v and publishes version v + 1 be
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import Tensor, nn
+import torch
+from torch import nn
 
 from common.config import Config
 from common.errors import LZeroError
@@ -23,9 +24,10 @@ from common.messages import Task, Trajectory
 from common.telemetry import MetricWriter
 from learner.intake import Intake
 from learner.profiling import StepProfiler
+from learner.published import weights_to_publish
 from learner.publishing import BackgroundPublisher
 from learner.record import StepTimings, step_record, success_by
-from learner.sharding import Rank, full_state_dict
+from learner.sharding import Rank
 from learner.step_metrics import StepMetrics, warnings_of
 from learner.totals import Totals, pack_ledger
 from learner.train_step import TrainStep
@@ -150,10 +152,14 @@ class Learner:
     # ---- publishing and checking -------------------------------------------------------------
 
     def _publish(self, version: int, *, wait: bool) -> None:
-        state = full_state_dict(self._model)
+        state = weights_to_publish(
+            self._model,
+            complete=version == self._first_step,
+            dtype=getattr(torch, self._config.model.dtype),
+        )
         if self._head is None:
             return
-        self._head.publisher.submit(version, _frozen(state))
+        self._head.publisher.submit(version, state)
         if wait:
             self._head.publisher.wait()
 
@@ -232,8 +238,3 @@ class Learner:
                 f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "
                 "resume from an earlier checkpoint"
             )
-
-
-def _frozen(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that the next optimizer step cannot change under the publisher."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in state.items()}

@@ -24,16 +24,16 @@ from learner.checkpoint import Checkpointer, Progress, load_newest
 from learner.checkpoint_state import Trainee
 from learner.coordinator import Coordinator
 from learner.critic import Critic, load_critic
+from learner.engine import load_policy
 from learner.groups import SignalFilter, TaskOrder
 from learner.intake import Intake
 from learner.ledger import restore_ledger
 from learner.loop import Head, Learner
-from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
 from learner.profiling import StepProfiler, profiled_steps
 from learner.publishing import BackgroundPublisher
 from learner.reference import ReferenceModel, load_reference
-from learner.sharding import Rank, seed_everything, shard, training_processes
+from learner.sharding import Rank, seed_everything, training_processes
 from learner.store import TrajectoryStore
 from learner.totals import Totals, unpack_ledger
 from learner.train_step import TrainStep
@@ -98,12 +98,8 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
     """Build everything one rank needs and run the loop to its end."""
     torch.set_num_threads(config.learner.threads)
     seed_everything(config.run.seed)
-    dtype = torch.float32
-    compute = getattr(torch, config.model.dtype)
-    model = load_model(config.model.path, dtype=dtype)
+    model = load_policy(config, rank)
     vocabulary = int(model.config.vocab_size)
-    shard(model, rank, compute_dtype=compute)
-    model.train()
     optimizer = PolicyOptimizer(model, config.learner)
     critic = _critic(config, rank)
     progress = None
@@ -326,7 +322,9 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config)
-        with training_processes() as rank:
+        with training_processes(
+            replicas=config.learner.replicas, context_parallel=config.learner.context_parallel
+        ) as rank:
             configure_logging(f"learner{rank.index}")
             train(config, arguments.config.parent, rank, resume=arguments.resume)
     except LZeroError as error:

@@ -87,7 +87,7 @@ def estimate_memory(
         "optimizer": 8 * trained // shards,
     }
     if config.objective.kl_reference:
-        kept["reference model"] = 4 * shape.parameters // shards
+        kept["reference model"] = compute * shape.parameters // shards
     if config.objective.advantage == "gae":
         kept["critic"] = 16 * shape.parameters // shards
     used = {

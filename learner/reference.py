@@ -48,5 +48,7 @@ def load_reference(
     Raises:
         InputError, EnvironmentFault: see ``learner.engine.load_sharded``.
     """
-    model = load_sharded(path, rank, compute_dtype=compute_dtype, cpu_offload=cpu_offload)
+    model = load_sharded(
+        path, rank, compute_dtype=compute_dtype, cpu_offload=cpu_offload, frozen=True
+    )
     return ReferenceModel(model, temperature=temperature, context=rank.context)
