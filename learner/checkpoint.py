@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from common.errors import InputError
@@ -110,22 +109,23 @@ def load_newest(
     Raises:
         InputError: all checkpoints are damaged, or the newest whole one does not belong here.
     """
-    found = finished_checkpoints(folder)
-    damages = []
-    for checkpoint in found:
+    damages: dict[Path, DamagedCheckpoint] = {}
+    for checkpoint in finished_checkpoints(folder):
         try:
-            return load_checkpoint(
+            progress = load_checkpoint(
                 checkpoint, model, optimizer, rank, model_source=model_source, others=others
             )
         except DamagedCheckpoint as damage:
-            damages.append(str(damage))
-            dist.barrier()
+            damages[checkpoint] = damage
+            continue
+        for damaged, damage in damages.items():
             if rank.is_first:
-                log.warning("%s; it is set aside as '%s'", damage, set_aside(checkpoint))
+                log.warning("%s; it is set aside as '%s'", damage, set_aside(damaged))
+        return progress
     if damages:
         raise InputError(
             f"none of the {len(damages)} checkpoints in '{folder}' can be used: "
-            f"{'; '.join(damages)}; begin a new run"
+            f"{'; '.join(map(str, damages.values()))}; begin a new run"
         )
     return None
 

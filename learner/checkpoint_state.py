@@ -141,6 +141,12 @@ def restore(state: LiveState, folder: TensorFolder) -> None:
     Raises:
         InputError: a tensor is missing, incomplete, or of another shape.
     """
+    missing = sorted(state.tensors.keys() - set(folder.names()))
+    if missing:
+        raise InputError(
+            f"'{folder.folder}' holds no '{missing[0]}' and lacks {len(missing)} tensors in all; "
+            "it was written with another optimizer or other adapters"
+        )
     for name, tensor in state.tensors.items():
         read_into(name, tensor, folder)
 

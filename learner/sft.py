@@ -19,6 +19,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from tokenizers import Tokenizer
 from torch import nn
 
@@ -75,7 +76,7 @@ def train(
         ledger: what identifies the run in a checkpoint.
 
     Returns:
-        The mean loss of the last steps on this rank; NaN if there were none to take.
+        The mean loss of the last steps; NaN if there were none to take.
     """
     losses: list[float] = []
     began = time.monotonic()
@@ -124,7 +125,9 @@ def _step(
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
     optimizer.step()
-    return total
+    everyone = torch.tensor(total, dtype=torch.float64)
+    dist.all_reduce(everyone)
+    return float(everyone) / rank.count
 
 
 def run(config: SftConfig) -> None:

@@ -28,6 +28,8 @@ from learner.engine import load_sharded
 from learner.lora import adapted_layers
 from learner.model import load_model
 from learner.optimizer import PolicyOptimizer
+from learner.sft_config import SftConfig
+from learner.sft_optimizer import SftOptimizer
 from learner.sharding import Rank, full_state_dict, shard, training_processes
 from tests.tiny_policy import make_model
 
@@ -161,6 +163,22 @@ def test_where_all_are_damaged_one_error_lists_them(tmp_path: Path) -> None:
             match=r"none of the 2 checkpoints .*step-000002.*ledger.*step-000001.*ledger",
         ):
             load_newest(folder, model, optimizer, rank)
+    # The next attempt must find them again, not begin from the start.
+    assert sorted(path.name for path in folder.iterdir()) == ["step-000001", "step-000002"]
+
+
+def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        written = save(1, tmp_path / "checkpoints", tmp_path / "model", rank)
+        model, _ = build(tmp_path / "model", rank)
+        config = SftConfig(model="", traces="", output="")
+        muon = SftOptimizer(model, config, steps=1)
+
+        with pytest.raises(
+            InputError, match=r"holds no 'optimizer\..*momentum_buffer' .* another optimizer"
+        ):
+            load_checkpoint(written, model, muon, rank)
 
 
 def test_without_any_checkpoint_there_is_nothing_to_load(tmp_path: Path) -> None:
