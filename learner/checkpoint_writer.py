@@ -24,17 +24,9 @@ from pathlib import Path
 
 from common.errors import EnvironmentFault
 from learner.checkpoint_export import export_state
-from learner.checkpoint_files import (
-    DESCRIPTION,
-    LEDGER,
-    MODEL,
-    STATE,
-    Digest,
-    Hasher,
-    publish,
-    write_file,
-)
+from learner.checkpoint_files import DESCRIPTION, LEDGER, MODEL, STATE, publish
 from learner.checkpoint_job import Answer, FinishJob, Job, answer_of_failure, job_from_line
+from learner.digests import Digest, Hasher, write_file
 
 NICENESS = 15
 """A busy core gives such a process about a thirtieth of its time."""
