@@ -226,6 +226,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     config = model.config.to_dict()  # type: ignore[union-attr,operator]
     described = {key: config[key] for key in _SHAPE_KEYS if key in config}
     described["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    if scales := adapter_scales(model):
+        described["adapter_scales"] = sorted(set(scales.values()))
     return described
 
 
