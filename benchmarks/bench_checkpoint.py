@@ -2,11 +2,11 @@
 
     python -m benchmarks.bench_checkpoint [--quick] [--json PATH] [--ranks N] [--tokens N]
 
-Rounds of: a normal step, a save, the step after it, and waiting until all is written. The peers in
-the same run are ``torch.distributed.checkpoint`` with ``async_save`` (a thread) and with ``save``,
-of the same state to the same disk, without the Hugging Face folder and the checksums that ours
-writes. A machine with other work to do makes single steps slower by chance: medians are of the
-ratios within a round.
+Rounds of: a save, the step after it, waiting until all is written, and a normal step; a step after
+a save is compared with the normal ones before and after it. The peers in the same run are
+``torch.distributed.checkpoint`` with ``async_save`` (a thread) and with ``save``, of the same state
+to the same disk, without the Hugging Face folder and the checksums that ours writes. A machine with
+other work to do makes single steps slower by chance: medians are of the ratios within a round.
 """
 
 import os
@@ -61,7 +61,10 @@ class Settings:
 
 @dataclass(frozen=True, kw_only=True)
 class Round:
-    """Seconds; ``call`` is what the save itself took from the loop, ``wait`` what was left."""
+    """Seconds; ``call`` is what the save itself took from the loop, ``wait`` what was left.
+
+    ``normal`` is the mean of the normal steps before and after.
+    """
 
     normal: float
     call: float
@@ -95,8 +98,8 @@ def ours(trainer: Trainer, rank: Rank, folder: Path, rounds: int) -> list[Round]
         folder / "ours", trainer.model, trainer.optimizer, rank,
         model_source=folder / "model", export_dtype=torch.bfloat16, keep=1,
     ) as checkpointer:  # fmt: skip
+        before = trainer.step()
         for number in range(rounds):
-            normal = trainer.step()
             progress = Progress(step=number, weight_version=number, ledger=b"")
             began = time.perf_counter()
             checkpointer.save(progress)
@@ -105,7 +108,10 @@ def ours(trainer: Trainer, rank: Rank, folder: Path, rounds: int) -> list[Round]
             left = time.perf_counter()
             checkpointer.finish()
             wait = time.perf_counter() - left
+            behind = trainer.step()
+            normal = (before + behind) / 2
             rows.append(Round(normal=normal, call=called - began, after=after, wait=wait))
+            before = behind
     return rows
 
 
@@ -114,8 +120,8 @@ def peer(trainer: Trainer, folder: Path, rounds: int, *, background: bool) -> li
     rows = []
     # Its thread talks to the other ranks too, which must not mix with what training says.
     group = dist.new_group(backend="gloo")
+    before = trainer.step()
     for _ in range(rounds):
-        normal = trainer.step()
         path = folder / "peer"
         if dist.get_rank() == 0:
             shutil.rmtree(path, ignore_errors=True)
@@ -131,7 +137,10 @@ def peer(trainer: Trainer, folder: Path, rounds: int, *, background: bool) -> li
         if future is not None:
             future.result()
         wait = time.perf_counter() - left
+        behind = trainer.step()
+        normal = (before + behind) / 2
         rows.append(Round(normal=normal, call=called - began, after=after, wait=wait))
+        before = behind
     return rows
 
 

@@ -43,7 +43,7 @@ def write_adapter_folder(
         "task_type": "CAUSAL_LM",
         "base_model_name_or_path": str(base),
         "r": lora.rank,
-        "lora_alpha": lora.alpha,
+        "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
         "target_modules": sorted(lora.targets),
         "lora_dropout": 0.0,
         "bias": "none",

@@ -28,7 +28,6 @@ from learner.checkpoint_files import (
     MODEL,
     STATE,
     DamagedCheckpoint,
-    digest_of,
     find_damage,
     finished_checkpoints,
     latest_checkpoint,
@@ -48,6 +47,7 @@ from learner.checkpoint_state import (
     restore,
 )
 from learner.checkpointer import Checkpointer
+from learner.digests import digest_of
 from learner.shard_files import TensorFolder
 from learner.sharding import Rank
 
@@ -118,9 +118,9 @@ def load_newest(
         except DamagedCheckpoint as damage:
             damages[checkpoint] = damage
             continue
-        for damaged, damage in damages.items():
+        for damaged, fault in damages.items():
             if rank.is_first:
-                log.warning("%s; it is set aside as '%s'", damage, set_aside(damaged))
+                log.warning("%s; it is set aside as '%s'", fault, set_aside(damaged))
         return progress
     if damages:
         raise InputError(

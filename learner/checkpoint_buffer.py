@@ -10,6 +10,9 @@ from torch import Tensor
 
 from learner.shard_files import Piece
 
+_SLACK_BYTES = 16 << 20
+"""Room to spare, so that a ledger that grows from save to save does not move everything."""
+
 
 class SnapshotBuffer:
     """Anonymous memory with a file descriptor, which a child process can read.
@@ -41,7 +44,8 @@ class SnapshotBuffer:
         The order must put wide numbers first (``learner.shard_files.in_file_order``).
         """
         size = sum(piece.num_bytes for piece, _ in pieces)
-        self.reserve(size + len(tail))
+        if size + len(tail) > len(self._memory):
+            self.reserve(size + 2 * len(tail) + _SLACK_BYTES)
         begin = 0
         for piece, tensor in pieces:
             part = self._memory[begin : begin + piece.num_bytes].view(tensor.dtype)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from learner.checkpoint_files import Digest
+from learner.digests import Digest
 from learner.model_files import MAX_FILE_BYTES, Weight, write_model_files
 from learner.number_formats import Raw, convert
 from learner.shard_files import TensorFolder

@@ -105,8 +105,8 @@ def live_state(model: nn.Module, optimizers: Sequence[Optimizer], *, prefix: str
 
 
 def size_of_state(model: nn.Module) -> int:
-    """About how many bytes this rank will have to save: weights, and two moments of each."""
-    total = 1 << 20
+    """About how many bytes this rank will have to save: weights, two moments of each, a ledger."""
+    total = 16 << 20
     for parameter in model.parameters():
         local = parameter.to_local() if isinstance(parameter, DTensor) else parameter
         total += local.numel() * local.element_size() * (3 if parameter.requires_grad else 1)
@@ -226,6 +226,8 @@ def describe_model(model: nn.Module) -> dict[str, Any]:
     config = model.config.to_dict()  # type: ignore[union-attr,operator]
     described = {key: config[key] for key in _SHAPE_KEYS if key in config}
     described["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    if scales := adapter_scales(model):
+        described["adapter_scales"] = sorted(set(scales.values()))
     return described
 
 

@@ -24,17 +24,9 @@ from pathlib import Path
 
 from common.errors import EnvironmentFault
 from learner.checkpoint_export import export_state
-from learner.checkpoint_files import (
-    DESCRIPTION,
-    LEDGER,
-    MODEL,
-    STATE,
-    Digest,
-    Hasher,
-    publish,
-    write_file,
-)
+from learner.checkpoint_files import DESCRIPTION, LEDGER, MODEL, STATE, publish
 from learner.checkpoint_job import Answer, FinishJob, Job, answer_of_failure, job_from_line
+from learner.digests import Digest, Hasher, write_file
 
 NICENESS = 15
 """A busy core gives such a process about a thirtieth of its time."""
@@ -62,7 +54,7 @@ def write_part(job: Job, buffer: int) -> None:
     path = Path(job.partial) / STATE / part_name(job.rank)
     header = job.header.encode()
     hasher = Hasher()
-    head = memoryview(struct.pack("<Q", len(header)) + header)
+    head = struct.pack("<Q", len(header)) + header
     with path.open("wb", buffering=0) as file:
         for block in itertools.chain((head,), _blocks(buffer, job.data_bytes)):
             hasher.update(block)
@@ -72,16 +64,15 @@ def write_part(job: Job, buffer: int) -> None:
     _tell(path.with_suffix(".done"), {"bytes": digest.num_bytes, "blake2b": digest.blake2b})
 
 
-def _blocks(buffer: int, num_bytes: int) -> Iterator["memoryview[int]"]:
-    space = memoryview(bytearray(_BLOCK_BYTES))
-    for begin in range(0, num_bytes, _BLOCK_BYTES):
-        count = os.preadv(buffer, [space[: min(_BLOCK_BYTES, num_bytes - begin)]], begin)
-        yield space[:count]
+def _blocks(buffer: int, num_bytes: int, *, begin: int = 0) -> Iterator[bytes]:
+    for place in range(begin, begin + num_bytes, _BLOCK_BYTES):
+        yield os.pread(buffer, min(_BLOCK_BYTES, begin + num_bytes - place), place)
 
 
-def _write_all(file: int, data: "memoryview[int]") -> None:
-    while data:
-        data = data[os.write(file, data) :]
+def _write_all(file: int, data: bytes) -> None:
+    left = memoryview(data)
+    while left:
+        left = left[os.write(file, left) :]
 
 
 def _tell(path: Path, content: dict[str, object]) -> None:
@@ -100,7 +91,7 @@ def finish(job: Job, rest: FinishJob, buffer: int) -> None:
     """
     partial = Path(job.partial)
     digests = _collect(partial / STATE, job.ranks, rest.wait_s)
-    ledger = os.pread(buffer, rest.ledger_bytes, job.data_bytes)
+    ledger = b"".join(_blocks(buffer, rest.ledger_bytes, begin=job.data_bytes))
     digests[LEDGER] = write_file(partial / LEDGER, ledger)
     digests[DESCRIPTION] = write_file(partial / DESCRIPTION, rest.description.encode())
     exported = export_state(

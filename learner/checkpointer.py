@@ -94,6 +94,7 @@ class Checkpointer:
         self._buffer = SnapshotBuffer(pinned=rank.device.type == "cuda")
         self._writer = WriterProcess(self._buffer.descriptor)
         self._under_way: Path | None = None
+        self._failed = Answer()
         self._began = 0.0
 
     def __enter__(self) -> Self:
@@ -144,13 +145,12 @@ class Checkpointer:
         self._began = time.monotonic()
         final = self._folder / checkpoint_name(broadcast_number(progress.step))
         partial = final.with_name(final.name + PARTIAL)
-        if self._rank.is_first:
-            remove_leftovers(self._folder)
-            (partial / STATE).mkdir(parents=True)
+        self._failed = self._make_room(partial) if self._rank.is_first else Answer()
         job = self._snapshot(progress, partial, final)
         dist.barrier()
-        self._writer.submit(job)
         self._under_way = final
+        if not self._failed.error:
+            self._submit(job)
         log.debug("checkpoint begun path=%s copy=%.3f", final, time.monotonic() - self._began)
         if not self._background:
             self.finish()
@@ -166,9 +166,9 @@ class Checkpointer:
         if self._under_way is None:
             return
         final, self._under_way = self._under_way, None
-        # The first rank waits for the others' parts, so it asks whether one failed before it
-        # waits for its own writer.
-        answer = Answer() if self._rank.is_first else self._outcome()
+        # The writer of the first rank waits for the others' parts, so the rank asks whether one
+        # failed before it waits for its own writer.
+        answer = self._failed if self._rank.is_first else self._outcome()
         faults = _faults(answer)
         if self._rank.is_first and not faults:
             answer = self._outcome()
@@ -183,7 +183,25 @@ class Checkpointer:
             seconds = time.monotonic() - self._began
             log.info("checkpoint written path=%s seconds=%.1f", final, seconds)
 
+    def _make_room(self, partial: Path) -> Answer:
+        """Make the folder of a save, where no other save is under way."""
+        try:
+            remove_leftovers(self._folder)
+            (partial / STATE).mkdir(parents=True)
+        except OSError as error:
+            return answer_of_failure(error)
+        return Answer()
+
+    def _submit(self, job: Job) -> None:
+        """Give the writer its job; a failure is kept for ``finish``, where all ranks hear of it."""
+        try:
+            self._writer.submit(job)
+        except LZeroError as error:
+            self._failed = answer_of_failure(error)
+
     def _outcome(self) -> Answer:
+        if self._failed.error:
+            return self._failed
         try:
             answer = self._writer.wait()
         except LZeroError as error:

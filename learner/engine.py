@@ -33,7 +33,8 @@ def load_policy(config: Config, rank: Rank) -> PreTrainedModel:
     """
     learner = config.learner
     check_fit(config, free_memory(rank.device, ranks_here=ranks_on_this_machine()))
-    dist.barrier()  # No rank takes memory before all have seen how much is free.
+    # No rank takes memory before all have seen how much is free.
+    dist.all_reduce(torch.zeros(1))
     model = load_sharded(
         config.model.path,
         rank,

@@ -111,16 +111,19 @@ def _layers_in_use(shape: ModelShape, compute: int, lora: Lora) -> int:
 
 
 def _activations(shape: ModelShape, config: Config, compute: int) -> int:
-    """What the forward pass keeps, and one layer at work."""
+    """What the forward pass keeps, and what one layer does when it is computed again."""
     tokens = -(-config.learner.pack_tokens // config.learner.context_parallel)
     layer = tokens * bytes_kept_per_token(shape, compute)
     state = tokens * compute * shape.hidden
     attended = tokens * (compute * shape.queries + 4 * shape.heads)
-    per_layer = {"none": layer, "selective": state + attended, "full": state}
-    mode = config.learner.activation_checkpointing
+    kept = {
+        "none": shape.layers * layer,
+        "selective": shape.layers * (state + attended) + layer,
+        "full": shape.layers * state + layer,
+    }
     logits = 3 * 4 * min(_LOGITS, tokens * shape.vocabulary)
     ends = tokens * (4 + 3 * compute) * shape.hidden
-    return shape.layers * per_layer[mode] + layer + ends + logits
+    return kept[config.learner.activation_checkpointing] + ends + logits
 
 
 def bytes_kept_per_token(shape: ModelShape, compute: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import InputError
-from learner.checkpoint_files import Digest, Hasher, digest_of, write_file
+from learner.digests import Digest, Hasher, digest_of, write_file
 from learner.number_formats import BYTES, Raw
 from learner.shard_files import Piece, make_header
 

@@ -26,7 +26,8 @@ from torch import nn
 from common.errors import InputError, LZeroError
 from learner.activation import checkpoint_activations
 from learner.checkpoint import Checkpointer, Progress, load_newest
-from learner.checkpoint_files import digest_of, finished_checkpoints
+from learner.checkpoint_files import finished_checkpoints
+from learner.digests import digest_of
 from learner.engine import load_sharded
 from learner.losses import cross_entropy
 from learner.model import token_logprobs

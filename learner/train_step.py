@@ -19,6 +19,7 @@ from learner.optimizer import PolicyOptimizer, UpdateReport
 from learner.pack_step import Extras, PackStep
 from learner.packing import BY_TOKENS, Pack, balance_of_packs, filler_share, pack_for_ranks
 from learner.reference import ReferenceModel
+from learner.sharding import reduce_now
 from learner.step_metrics import PackingReport, StepMetrics
 from learner.tally import Tally, reduce_over_ranks, sum_over_ranks
 
@@ -60,7 +61,8 @@ class TrainStep:
             raise ValueError("objective.kl_reference is above 0, but there is no reference model")
         if (objective.advantage == "gae") != (critic is not None):
             raise ValueError("objective.advantage = 'gae' and a critic belong together")
-        self._optimizer, self._critic, self._rank = optimizer, critic, rank
+        self._model, self._rank = model, rank
+        self._optimizer, self._critic = optimizer, critic
         self._config, self._objective = config, objective
         self._cost = _cost_of(model)
         self._packs = PackStep(
@@ -95,7 +97,8 @@ class TrainStep:
         tally, kinds = Tally(), no_actions()
         updates: list[UpdateReport] = []
         for work, of_packs in zip(works, extras, strict=True):
-            for pack, own in zip(work.packs, of_packs, strict=True):
+            for number, (pack, own) in enumerate(zip(work.packs, of_packs, strict=True), start=1):
+                reduce_now(self._model, now=number == len(work.packs))
                 part, part_kinds = self._packs.learn(pack.to(self._rank.device), work, own)
                 tally += part
                 kinds += part_kinds

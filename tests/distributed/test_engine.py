@@ -105,13 +105,17 @@ def _perturb_adapters(model: nn.Module) -> None:
         own.copy_(whole.view(layer.lora_B.weight.shape)[rows])
 
 
-def learn_in_every_way(rank: Rank, folder: str, packs: int) -> dict[str, Any]:
+def learn_in_every_way(rank: Rank, folder: str, packs: int, left_out: str) -> dict[str, Any]:
     """All variants that the number of ranks allows, in one start of processes."""
     results = {}
     for name, keys in VARIANTS.items():
-        if rank.count % (keys.get("replicas", 1) * keys.get("context_parallel", 1)) == 0:
+        if (
+            name not in left_out.split()
+            and rank.count % (keys.get("replicas", 1) * keys.get("context_parallel", 1)) == 0
+        ):
             results[name] = learn_one_step(rank, folder, packs=packs, **keys)
-    results["adapters"] = learn_one_step(rank, folder, packs=packs, lora=ADAPTERS)
+    if rank.count == 1 or not left_out:
+        results["adapters"] = learn_one_step(rank, folder, packs=packs, lora=ADAPTERS)
     results["adapters, checkpointed"] = learn_one_step(
         rank,
         folder,
@@ -147,28 +151,38 @@ def by_the_stock_model(folder: Path, packs: int) -> tuple[float, dict[str, Tenso
     return total.item(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
 
 
-def compare_with_one_process(run_ranks: RunRanks, folder: Path, count: int) -> list[Any]:
+def compare_with_one_process(
+    run_ranks: RunRanks, folder: Path, count: int, *, left_out: str = ""
+) -> list[Any]:
     with training_processes() as rank:
-        one = learn_in_every_way(rank, str(folder), 2 * count)
-    every = run_ranks(learn_in_every_way, count, str(folder), 2 * count)
-    for name, found in every[0].items():
+        one = learn_in_every_way(rank, str(folder), 2 * count, "")
+    every = run_ranks(learn_in_every_way, count, str(folder), 2 * count, left_out)
+    for name, found in (*one.items(), *every[0].items()):
         assert_same_step(found, one["adapters" if name.startswith("adapters") else "plain"])
     for other in every[1:]:
         assert all(other[name]["weights"] == {} for name in other)
     return [one, *every]
 
 
+@pytest.mark.parametrize(
+    "left_out",
+    [
+        pytest.param("full selective offload context", id="quick"),
+        pytest.param("", id="all", marks=pytest.mark.nightly),
+    ],
+)
 def test_four_ranks_learn_what_one_process_learns_however_they_are_arranged(
-    run_ranks: RunRanks, tmp_path: Path
+    run_ranks: RunRanks, tmp_path: Path, left_out: str
 ) -> None:
     loss, gradients = by_the_stock_model(tmp_path / "model", 8)
 
-    one, *four = compare_with_one_process(run_ranks, tmp_path / "model", 4)
+    one, *four = compare_with_one_process(run_ranks, tmp_path / "model", 4, left_out=left_out)
 
     assert one["plain"]["loss"] == pytest.approx(loss, rel=1e-5)
     for name, gradient in gradients.items():
         torch.testing.assert_close(one["plain"]["gradients"][name], gradient, rtol=1e-4, atol=1e-5)
-    assert set(four[0]) == {*VARIANTS, "adapters", "adapters, checkpointed"}
+    assert {"plain", "replicas", "everything", "adapters, checkpointed"} <= set(four[0])
+    assert left_out or set(four[0]) == {*VARIANTS, "adapters", "adapters, checkpointed"}
     for name, copies in (("plain", 1), ("replicas", 2)):
         held = [result[name]["shard"] for result in four]
         assert sum(held) == copies * one["plain"]["shard"]

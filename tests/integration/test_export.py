@@ -24,24 +24,32 @@ from tests.tiny_text_model import make_text_model
 PROBE = torch.tensor([[5, 250, 3, 3, 77, 120]])
 
 
-@pytest.fixture
-def checkpoints(tmp_path: Path) -> Path:
-    """Two checkpoints of a run that trained in float32 and exports bfloat16."""
-    make_text_model(tmp_path / "model")
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with two checkpoints that trained in float32 and exports bfloat16."""
+    folder = tmp_path_factory.mktemp("trained")
+    make_text_model(folder / "model")
     with training_processes() as rank:
-        model = shard(load_model(tmp_path / "model"), rank, compute_dtype=torch.float32)
+        model = shard(load_model(folder / "model"), rank, compute_dtype=torch.float32)
         optimizer = PolicyOptimizer(model, Learner(learning_rate=0.01))
         for step in (1, 2):
             for parameter in model.parameters():
                 parameter.grad = torch.sin(9 * parameter.detach())
             optimizer.step()
             save_checkpoint(
-                tmp_path / "run" / "checkpoints",
+                folder / "run" / "checkpoints",
                 Progress(step=step, weight_version=step, ledger=b""),
                 model, optimizer, rank,
-                model_source=tmp_path / "model", export_dtype=torch.bfloat16, keep=2,
+                model_source=folder / "model", export_dtype=torch.bfloat16, keep=2,
             )  # fmt: skip
-            torch.save(full_state_dict(model), tmp_path / f"weights-{step}.pt")
+            torch.save(full_state_dict(model), folder / f"weights-{step}.pt")
+    return folder
+
+
+@pytest.fixture
+def checkpoints(trained: Path, tmp_path: Path) -> Path:
+    """The checkpoints of a copy of that run."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     return tmp_path / "run" / "checkpoints"
 
 

@@ -332,6 +332,27 @@ def test_adapters_are_kept_and_are_merged_into_the_exported_weights(tmp_path: Pa
             assert torch.equal(tensor, original[name])
 
 
+def test_adapters_of_another_scale_are_refused(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    with training_processes() as rank:
+        models = [
+            load_sharded(
+                tmp_path / "model", rank, compute_dtype=torch.float32,
+                lora=Lora(rank=2, alpha=alpha, targets=("q_proj",)),
+            )
+            for alpha in (6.0, 8.0)
+        ]  # fmt: skip
+        optimizers = [PolicyOptimizer(model, Learner()) for model in models]
+        written = save_checkpoint(
+            tmp_path / "checkpoints", Progress(step=1, weight_version=1, ledger=b""),
+            models[0], optimizers[0], rank,
+            model_source=tmp_path / "model", export_dtype=torch.float32, keep=1,
+        )  # fmt: skip
+
+        with pytest.raises(InputError, match=r"adapter_scales \[3\.0\] saved, \[4\.0\] given"):
+            load_checkpoint(written, models[1], optimizers[1], rank)
+
+
 def test_a_broken_gradient_skips_the_step_and_is_counted(tmp_path: Path) -> None:
     make_model(tmp_path / "model")
     with training_processes() as rank:

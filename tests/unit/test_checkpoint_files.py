@@ -8,8 +8,6 @@ import pytest
 from common.errors import InputError
 from learner.checkpoint_files import (
     DamagedCheckpoint,
-    Digest,
-    digest_of,
     find_damage,
     finished_checkpoints,
     latest_checkpoint,
@@ -17,8 +15,8 @@ from learner.checkpoint_files import (
     read_description,
     remove_leftovers,
     set_aside,
-    write_file,
 )
+from learner.digests import Digest, digest_of, write_file
 
 CONTENTS = {
     "checkpoint.json": b'{"format_version": 2}',

@@ -163,6 +163,41 @@ def test_a_file_that_cannot_be_written_whole_names_the_cause(tmp_path: Path) -> 
     assert find_damage(first) == find_damage(third) == []
 
 
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    (tmp_path / "checkpoints").write_text("in the way")
+    with training_processes() as rank:
+        model, optimizer = build(tmp_path / "model", rank)
+        with checkpointer_of(tmp_path, model, optimizer, rank) as checkpointer:
+            checkpointer.save(at(1))
+
+            with pytest.raises(
+                EnvironmentFault, match=r"step-000001' could not .* Not a directory"
+            ):
+                checkpointer.finish()
+
+            (tmp_path / "checkpoints").unlink()
+            second = checkpointer.save(at(2))
+    assert find_damage(second) == []
+
+
+def test_a_ledger_larger_than_the_state_finds_room(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    ledger = bytes(range(256)) * 200_000
+    with training_processes() as rank:
+        model, optimizer = build(tmp_path / "model", rank)
+        with checkpointer_of(tmp_path, model, optimizer, rank) as checkpointer:
+            checkpointer.save(at(1))
+            written = checkpointer.save(Progress(step=2, weight_version=2, ledger=ledger))
+        expected = full_state_dict(model)
+
+        progress = load_checkpoint(written, model, optimizer, rank)
+
+        loaded = full_state_dict(model)
+    assert progress.ledger == ledger
+    assert all(torch.equal(loaded[name], expected[name]) for name in expected)
+
+
 def test_a_full_disk_is_named_and_does_not_cost_the_checkpoint_before(tmp_path: Path) -> None:
     make_model(tmp_path / "model")
     disk = tmp_path / "checkpoints"

@@ -75,25 +75,26 @@ def test_a_known_model_has_its_published_size() -> None:
 
 @pytest.mark.parametrize("mode", ["none", "selective", "full"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_a_real_step_takes_about_what_was_estimated(tmp_path: Path, mode: Any, dtype: Any) -> None:
+def test_real_steps_take_about_what_was_estimated(tmp_path: Path, mode: Any, dtype: Any) -> None:
     make_model(tmp_path, "qwen3", width=96)
     learner = Learner(pack_tokens=TOKENS, activation_checkpointing=mode)
     config = Config(model=Model(path=str(tmp_path), dtype=dtype), learner=learner)
     segment = segment_of_examples([3] * TOKENS, [0.0] + [1.0] * (TOKENS - 1), name="x")
     (pack,) = pack_segments([segment], budget=TOKENS)
 
-    def take_step() -> None:
+    def take_two_steps() -> None:
         model = load_policy(config, rank)
         optimizer = PolicyOptimizer(model, learner)
-        token_logprobs(model, pack).sum().backward()
-        optimizer.step()
+        for _ in range(2):
+            token_logprobs(model, pack).sum().backward()
+            optimizer.step()
 
     with training_processes() as rank:
-        take_step()
-        measured = peak_bytes(take_step)
+        take_two_steps()
+        measured = peak_bytes(take_two_steps)
 
     estimate = estimate_memory(description_of(tmp_path), config, on_gpu=False)
-    assert 0.8 < estimate.device_bytes / measured < 1.8, f"measured {measured}, {estimate}"
+    assert 0.95 < estimate.device_bytes / measured < 1.5, f"measured {measured}, {estimate}"
 
 
 def test_checkpointing_keeps_less_between_forward_and_backward_pass(tmp_path: Path) -> None:

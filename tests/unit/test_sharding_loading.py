@@ -15,10 +15,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from common.config import Config, Learner, Model, PolicyServer
 from common.errors import ConfigError, EnvironmentFault, InputError
 from learner.engine import check_fit, load_policy, load_sharded
+from learner.loading import build_empty
 from learner.memory import GIB, FreeMemory
 from learner.mesh import Rank, training_processes
 from learner.model import load_model
-from learner.sharding import full_state_dict
+from learner.sharding import check_compute_dtype, full_state_dict, shard
 from learner.shards import local_rows
 from tests.tiny_policy import make_model
 
@@ -88,6 +89,27 @@ def test_a_tied_model_stays_tied_and_its_parameters_are_counted_once(tmp_path: P
 
         assert model.lm_head.weight is model.model.embed_tokens.weight
         assert len(list(model.parameters())) == len(list(original.parameters()))
+
+
+def test_a_model_of_32_billion_parameters_is_sharded_before_it_takes_memory(
+    tmp_path: Path,
+) -> None:
+    sizes = {
+        "model_type": "qwen2", "vocab_size": 152064, "hidden_size": 5120,
+        "intermediate_size": 27648, "num_hidden_layers": 64, "num_attention_heads": 40,
+        "num_key_value_heads": 8, "tie_word_embeddings": False,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+
+    with (
+        training_processes() as rank,
+        profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace,
+    ):
+        model = shard(build_empty(tmp_path), rank, compute_dtype=torch.bfloat16)
+
+    assert sum(parameter.numel() for parameter in model.parameters()) == 32_763_876_352
+    events = trace.profiler.kineto_results.events()
+    assert sum(max(0, e.nbytes()) for e in events if e.name() == "[memory]") < 1 << 20
 
 
 def memory_while_loading(rank: Rank, folder: str) -> dict[str, int]:
@@ -189,6 +211,18 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: 
     (tmp_path / "config.json").write_text(json.dumps(description))
     with pytest.raises(InputError, match=r"config\.json' lacks or misstates 'hidden_size'"):
         check_fit(Config(model=model), ROOM)
+
+
+def test_a_gpu_without_bfloat16_is_named_with_what_to_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+
+    with pytest.raises(EnvironmentFault, match=r'Tesla T4 does not .*set model\.dtype = "float32"'):
+        check_compute_dtype(torch.bfloat16, torch.device("cuda", 0))
+    check_compute_dtype(torch.float32, torch.device("cuda", 0))
+    check_compute_dtype(torch.bfloat16, torch.device("cpu"))
 
 
 def test_an_unsupported_architecture_is_refused_by_name(tmp_path: Path) -> None:
