@@ -31,12 +31,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.report import arguments, make_report, ratio
 from common.config import Learner
-from learner.checkpoint import Checkpointer, Progress
-from learner.engine import load_sharded
-from learner.mesh import Rank, training_processes
-from learner.model import token_logprobs
-from learner.optimizer import PolicyOptimizer
-from learner.packing import pack_segments, segment_of_examples
+from learner.checkpoints.resume import Checkpointer, Progress
+from learner.engine.mesh import Rank, training_processes
+from learner.engine.model import token_logprobs
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_sharded
+from learner.packs.packing import pack_segments, segment_of_examples
 
 SHAPE = {
     "model_type": "qwen3",

@@ -26,8 +26,8 @@ from benchmarks import learner_packs as packs
 from benchmarks import learner_versus as versus
 from benchmarks.learner_measures import device_name
 from benchmarks.report import Report, arguments
-from learner.flops import peak_flops
-from learner.sharding import training_processes
+from learner.engine.flops import peak_flops
+from learner.engine.sharding import training_processes
 
 _TERA = 1e12
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.messages import NOT_AN_ACTION, Int32, Outcome, Purpose, Segment, Step, Trajectory
-from learner.packing import PackableSegment
+from learner.packs.packing import PackableSegment
 
 _NORMAL_P99 = 2.3263478740408408
 """99th percentile of the standard normal distribution."""

@@ -7,12 +7,12 @@ from typing import Literal
 
 from common.config import Config, Learner, Model, Objective
 from common.messages import Trajectory
-from learner.engine import load_policy
-from learner.mesh import Rank
-from learner.optimizer import PolicyOptimizer
+from learner.engine.mesh import Rank
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_policy
 from learner.profiling import trace_packs
-from learner.step_metrics import StepMetrics
-from learner.train_step import TrainStep
+from learner.step.metrics import StepMetrics
+from learner.step.train_step import TrainStep
 
 OBJECTIVE = Objective(kappa=1e3)
 """The default, but random weights mask no action."""

@@ -17,15 +17,15 @@ from benchmarks.learner_mix import full_length_trajectories
 from benchmarks.learner_models import QWEN3_0_6B, TINY, write_model
 from benchmarks.learner_ours import Engine, OurStep
 from benchmarks.report import Report, make_report, ratio
-from learner.attention import attention_backend
-from learner.flops import (
+from learner.engine.attention import attention_backend
+from learner.engine.flops import (
     count_parameters,
     flops_per_token,
     flops_per_token_of_prime_rl,
     utilisation,
 )
-from learner.mesh import Rank
-from learner.step_metrics import StepMetrics
+from learner.engine.mesh import Rank
+from learner.step.metrics import StepMetrics
 
 Figures = dict[str, float | None]
 

@@ -18,11 +18,11 @@ from transformers import AutoModelForCausalLM
 from benchmarks.learner_mix import samples_by_step
 from common.config import Learner, Objective
 from common.messages import Trajectory
-from learner.batch import Batch, build_batch
+from learner.engine.optimizer import PolicyOptimizer
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
-from learner.optimizer import PolicyOptimizer
-from learner.packing import PackableSegment
+from learner.packs.batch import Batch, build_batch
+from learner.packs.packing import PackableSegment
 
 Layout = Literal["segments", "segments_by_length", "steps"]
 """Segments as they come, or shortest first, each micro-batch padded to its longest; or every step

@@ -16,11 +16,11 @@ from benchmarks.learner_ours import OBJECTIVE, Engine, OurStep
 from benchmarks.learner_peers import Layout, PaddedResult, PaddedStep, count_tokens, plan_batches
 from benchmarks.report import Report, make_report, ratio
 from common.messages import Trajectory
-from learner.batch import Batch, build_batch
-from learner.flops import count_parameters, training_flops, utilisation
-from learner.mesh import Rank
-from learner.packing import filler_share, pack_for_ranks
-from learner.step_metrics import StepMetrics
+from learner.engine.flops import count_parameters, training_flops, utilisation
+from learner.engine.mesh import Rank
+from learner.packs.batch import Batch, build_batch
+from learner.packs.packing import filler_share, pack_for_ranks
+from learner.step.metrics import StepMetrics
 
 Figures = dict[str, float | None]
 MANY_RANKS = 8

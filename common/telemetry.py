@@ -22,7 +22,7 @@ class StepRecord:
     (docs/rewards.md), each over those that have it.
     ``staleness`` counts actions by how many versions they lagged. ``mismatch_*`` are absolute
     log-probability differences on tokens whose version was the learner's. ``diagnostics`` say how
-    far the learner is from the policy that sampled; ``learner/step_metrics.py`` explains them.
+    far the learner is from the policy that sampled; ``learner/step/metrics.py`` explains them.
     """
 
     step: int

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import EnvironmentFault, InputError
-from learner.checkpoint_export import export_state
-from learner.checkpoint_files import (
+from learner.checkpoints.export import export_state
+from learner.checkpoints.files import (
     MODEL,
     STATE,
     DamagedCheckpoint,
@@ -20,8 +20,8 @@ from learner.checkpoint_files import (
     finished_checkpoints,
     read_description,
 )
-from learner.model_files import CONFIG
-from learner.number_formats import FORMAT_OF_DTYPE
+from learner.checkpoints.model_files import CONFIG
+from learner.checkpoints.number_formats import FORMAT_OF_DTYPE
 
 log = logging.getLogger(__name__)
 

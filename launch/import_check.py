@@ -23,12 +23,12 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.errors import InputError
-from learner.attention import layout_of
-from learner.loading import build_empty
-from learner.model import check_model_folder, load_model
-from learner.model_files import CONFIG, Weight, write_model_files
-from learner.shard_files import TensorFolder
-from learner.sharding import tied_names
+from learner.checkpoints.model_files import CONFIG, Weight, write_model_files
+from learner.checkpoints.shard_files import TensorFolder
+from learner.engine.attention import layout_of
+from learner.engine.loading import build_empty
+from learner.engine.model import check_model_folder, load_model
+from learner.engine.sharding import tied_names
 
 TOLERANCE = 1e-3
 """Largest difference of two float32 logits, relative to the largest logit."""

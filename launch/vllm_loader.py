@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from learner.shard_files import TensorFolder
+from learner.checkpoints.shard_files import TensorFolder
 
 
 def tensors_taken(folder: Path) -> int:

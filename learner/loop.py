@@ -1,6 +1,6 @@
 """The training loop: the order of things, and nothing else.
 
-consumes   batches of complete fresh groups (``learner.intake``)
+consumes   batches of complete fresh groups (``learner.coordination.intake``)
 produces   weight versions, checkpoints, one record of metrics a step
 waits for  a full batch; before a publish, for the publish before and a running evaluation
 unblocked by  actors (batches, evaluations) and policy servers (publishes)
@@ -22,16 +22,16 @@ from common.config import Config
 from common.errors import LZeroError
 from common.messages import Task, Trajectory
 from common.telemetry import MetricWriter
-from learner.intake import Intake
+from learner.coordination.intake import Intake
+from learner.engine.sharding import Rank
 from learner.profiling import StepProfiler
-from learner.published import weights_to_publish
-from learner.publishing import BackgroundPublisher
 from learner.record import StepTimings, step_record, success_by
-from learner.sharding import Rank
-from learner.step_metrics import StepMetrics, warnings_of
+from learner.step.metrics import StepMetrics, warnings_of
+from learner.step.train_step import TrainStep
 from learner.totals import Totals, pack_ledger
-from learner.train_step import TrainStep
-from learner.verification import ParityVerifier, random_prompts, real_prompts
+from learner.weights.published import weights_to_publish
+from learner.weights.publishing import BackgroundPublisher
+from learner.weights.verification import ParityVerifier, random_prompts, real_prompts
 
 log = logging.getLogger(__name__)
 

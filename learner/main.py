@@ -20,25 +20,25 @@ from common.evaluation import family_of, first_of_each_family
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
-from learner.checkpoint import Checkpointer, Progress, load_newest
-from learner.checkpoint_state import Trainee
-from learner.coordinator import Coordinator
-from learner.critic import Critic, load_critic
-from learner.engine import load_policy
-from learner.groups import SignalFilter, TaskOrder
-from learner.intake import Intake
-from learner.ledger import restore_ledger
+from learner.checkpoints.resume import Checkpointer, Progress, load_newest
+from learner.checkpoints.state import Trainee
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import SignalFilter, TaskOrder
+from learner.coordination.intake import Intake
+from learner.coordination.ledger import restore_ledger
+from learner.coordination.store import TrajectoryStore
+from learner.engine.critic import Critic, load_critic
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_policy
+from learner.engine.reference import ReferenceModel, load_reference
+from learner.engine.sharding import Rank, seed_everything, training_processes
 from learner.loop import Head, Learner
-from learner.optimizer import PolicyOptimizer
 from learner.profiling import StepProfiler, profiled_steps
-from learner.publishing import BackgroundPublisher
-from learner.reference import ReferenceModel, load_reference
-from learner.sharding import Rank, seed_everything, training_processes
-from learner.store import TrajectoryStore
+from learner.step.train_step import TrainStep
 from learner.totals import Totals, unpack_ledger
-from learner.train_step import TrainStep
-from learner.verification import ParityVerifier
-from learner.weight_sync import WeightPublisher
+from learner.weights.publishing import BackgroundPublisher
+from learner.weights.sync import WeightPublisher
+from learner.weights.verification import ParityVerifier
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ from statistics import fmean
 
 from common.messages import Trajectory
 from common.telemetry import StepRecord
-from learner.coordinator import Counters
-from learner.step_metrics import StepMetrics
+from learner.coordination.coordinator import Counters
+from learner.step.metrics import StepMetrics
 
 FamilyOf = Callable[[Trajectory], str]
 """The family a trajectory's task belongs to, for reports."""

@@ -24,19 +24,19 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from common.errors import InputError, LZeroError
-from learner.activation import checkpoint_activations
-from learner.checkpoint import Checkpointer, Progress, load_newest
-from learner.checkpoint_files import finished_checkpoints
-from learner.digests import digest_of
-from learner.engine import load_sharded
+from learner.checkpoints.digests import digest_of
+from learner.checkpoints.files import finished_checkpoints
+from learner.checkpoints.model_folder import write_model_folder
+from learner.checkpoints.resume import Checkpointer, Progress, load_newest
+from learner.engine.activation import checkpoint_activations
+from learner.engine.model import token_logprobs
+from learner.engine.policy import load_sharded
+from learner.engine.sharding import Rank, full_state_dict, seed_everything, training_processes
 from learner.losses import cross_entropy
-from learner.model import token_logprobs
-from learner.model_folder import write_model_folder
-from learner.packing import PackableSegment, pack_for_ranks
+from learner.packs.packing import PackableSegment, pack_for_ranks
 from learner.sft_config import SftConfig, add_options, config_from_options
 from learner.sft_optimizer import SftOptimizer
 from learner.sft_traces import chat_template, read_traces
-from learner.sharding import Rank, full_state_dict, seed_everything, training_processes
 
 log = logging.getLogger("learner.sft")
 

@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from common.errors import InputError
-from learner.packing import PackableSegment, segment_of_examples
+from learner.packs.packing import PackableSegment, segment_of_examples
 
 EXPECTED = (
     '{"segments": [{"text": ..., "action": ...}]} or {"messages": [{"role": ..., "content": ...}]}'

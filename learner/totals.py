@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 
 import msgpack
 
-from learner.parity import Parity
 from learner.record import StepTimings
-from learner.step_metrics import StepMetrics
+from learner.step.metrics import StepMetrics
+from learner.weights.parity import Parity
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from learner.attention import SegmentLayout, boundaries_of
+from learner.engine.attention import SegmentLayout, boundaries_of
 
 HEADS, SIZE = 8, 64
 

@@ -14,12 +14,12 @@ from torch.distributed.tensor import DTensor
 
 from common.config import Learner
 from common.errors import LZeroError
-from learner.checkpoint import Checkpointer, Progress, load_checkpoint, load_newest
-from learner.checkpoint_files import find_damage
-from learner.mesh import arrange
-from learner.model import load_model
-from learner.optimizer import PolicyOptimizer
-from learner.sharding import Rank, full_state_dict, shard, training_processes
+from learner.checkpoints.files import find_damage
+from learner.checkpoints.resume import Checkpointer, Progress, load_checkpoint, load_newest
+from learner.engine.mesh import arrange
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
 from tests.tiny_policy import make_model
 
 pytestmark = pytest.mark.distributed

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common.config import Objective
-from learner.context_parallel import context_ranks, gather_scores
-from learner.context_shares import share_of
-from learner.model import load_model, score_targets
+from learner.engine.context_parallel import context_ranks, gather_scores
+from learner.engine.context_shares import share_of
+from learner.engine.model import load_model, score_targets
+from learner.engine.sharding import Rank, shard
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
-from learner.packing import Pack, pack_segments, segment_of_examples
-from learner.sharding import Rank, shard
+from learner.packs.packing import Pack, pack_segments, segment_of_examples
 from tests.tiny_policy import VOCABULARY, make_model
 
 pytestmark = pytest.mark.distributed

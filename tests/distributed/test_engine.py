@@ -10,15 +10,15 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.config import Config, Learner, Lora, Model
-from learner.checkpoint import Checkpointer, Progress, latest_checkpoint, load_checkpoint
-from learner.engine import load_policy
-from learner.lora import adapted_layers
-from learner.mesh import Rank, arrange, training_processes
-from learner.model import token_logprobs
-from learner.optimizer import PolicyOptimizer
-from learner.packing import Pack, pack_segments, segment_of_examples
-from learner.sharding import full_state_dict, reduce_now
-from learner.shards import gather, local_rows
+from learner.checkpoints.resume import Checkpointer, Progress, latest_checkpoint, load_checkpoint
+from learner.engine.lora import adapted_layers
+from learner.engine.mesh import Rank, arrange, training_processes
+from learner.engine.model import token_logprobs
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_policy
+from learner.engine.sharding import full_state_dict, reduce_now
+from learner.engine.shards import gather, local_rows
+from learner.packs.packing import Pack, pack_segments, segment_of_examples
 from tests.tiny_policy import VOCABULARY, make_model
 
 pytestmark = pytest.mark.distributed

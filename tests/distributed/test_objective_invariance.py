@@ -15,14 +15,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.config import Learner, Objective
-from learner.mesh import arrange
-from learner.model import load_model
+from learner.engine.mesh import arrange
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer, UpdateReport
+from learner.engine.sharding import Rank, shard, training_processes
+from learner.engine.shards import gather
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
-from learner.optimizer import PolicyOptimizer, UpdateReport
-from learner.sharding import Rank, shard, training_processes
-from learner.shards import gather
-from learner.train_step import TrainStep
+from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 pytestmark = pytest.mark.distributed

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common.config import Learner, Objective
-from learner.checkpoint import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
-from learner.model import load_model
-from learner.optimizer import PolicyOptimizer
-from learner.sharding import Rank, full_state_dict, shard, training_processes
-from learner.train_step import TrainStep
+from learner.checkpoints.resume import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
+from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 pytestmark = pytest.mark.distributed

@@ -8,7 +8,7 @@ import torch
 
 from benchmarks import learner_packs, learner_versus
 from benchmarks.learner_models import TINY
-from learner.sharding import training_processes
+from learner.engine.sharding import training_processes
 
 pytestmark = [
     pytest.mark.gpu,

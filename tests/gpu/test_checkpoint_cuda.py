@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from common.config import Learner
-from learner.checkpoint import Checkpointer, Progress, load_checkpoint
-from learner.checkpoint_files import find_damage
-from learner.engine import load_sharded
-from learner.mesh import training_processes
-from learner.optimizer import PolicyOptimizer
-from learner.sharding import full_state_dict
+from learner.checkpoints.files import find_damage
+from learner.checkpoints.resume import Checkpointer, Progress, load_checkpoint
+from learner.engine.mesh import training_processes
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_sharded
+from learner.engine.sharding import full_state_dict
 from tests.tiny_policy import make_model
 
 pytestmark = [

@@ -9,13 +9,13 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from common.config import Config, Learner, Lora, Model
-from learner.engine import load_policy
-from learner.memory import estimate_memory
-from learner.mesh import Rank, training_processes
-from learner.model import token_logprobs
-from learner.optimizer import PolicyOptimizer
-from learner.packing import pack_segments, segment_of_examples
-from learner.sharding import full_state_dict
+from learner.engine.memory import estimate_memory
+from learner.engine.mesh import Rank, training_processes
+from learner.engine.model import token_logprobs
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_policy
+from learner.engine.sharding import full_state_dict
+from learner.packs.packing import pack_segments, segment_of_examples
 
 pytestmark = [
     pytest.mark.gpu,

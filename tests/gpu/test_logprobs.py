@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from learner.logprobs import linear_logprobs
+from learner.engine.logprobs import linear_logprobs
 
 pytestmark = [
     pytest.mark.gpu,

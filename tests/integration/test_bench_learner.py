@@ -25,9 +25,9 @@ from benchmarks.learner_packs import Packs, against_published, measure_packs
 from benchmarks.learner_peers import Layout, PaddedStep, count_tokens, plan_batches
 from benchmarks.learner_versus import Versus, measure_versus
 from common.messages import NOT_AN_ACTION
-from learner.batch import Batch, build_batch
-from learner.flops import count_parameters
-from learner.sharding import training_processes
+from learner.engine.flops import count_parameters
+from learner.engine.sharding import training_processes
+from learner.packs.batch import Batch, build_batch
 
 SMALL = {**TINY, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}
 MIX = Mix(groups=2, group_size=4, shrink=64, vocabulary=64)

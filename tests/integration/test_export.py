@@ -14,10 +14,10 @@ from transformers import AutoModelForCausalLM
 from common.config import Learner
 from launch.cli import main
 from launch.import_check import Finding, check_import
-from learner.checkpoint import Progress, save_checkpoint
-from learner.model import load_model
-from learner.optimizer import PolicyOptimizer
-from learner.sharding import full_state_dict, shard, training_processes
+from learner.checkpoints.resume import Progress, save_checkpoint
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import full_state_dict, shard, training_processes
 from tests.tiny_policy import FAMILIES
 from tests.tiny_text_model import make_text_model
 

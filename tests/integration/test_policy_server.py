@@ -26,11 +26,11 @@ from actors.policy import PolicyClient
 from common.config import Lora
 from common.errors import PolicyMismatch, PolicyServerError
 from common.generation import Generation
-from learner.lora import adapted_layers, add_adapters, reset_adapters
-from learner.parity import check_parity
-from learner.published import weights_to_publish
-from learner.staging import Snapshot, take_snapshot
-from learner.weight_sync import WeightPublisher
+from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
+from learner.weights.parity import check_parity
+from learner.weights.published import weights_to_publish
+from learner.weights.staging import Snapshot, take_snapshot
+from learner.weights.sync import WeightPublisher
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -225,7 +225,7 @@ def test_corrupted_weights_are_refused_and_the_old_ones_stay(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr("learner.weight_sync.take_snapshot", corrupt)
+        patch.setattr("learner.weights.sync.take_snapshot", corrupt)
         with pytest.raises(PolicyServerError, match=r"no policy server took .*checksum"):
             live.publish()
 

@@ -21,10 +21,10 @@ from common.messages import Outcome, Task, Trajectory
 from common.tasks import read_tasks
 from launch.convert import convert
 from launch.ports import resolve_ports
-from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
-from learner.intake import Intake
-from learner.store import TrajectoryStore
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import TaskOrder
+from learner.coordination.intake import Intake
+from learner.coordination.store import TrajectoryStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "tests" / "data"

@@ -17,8 +17,8 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from actors.inference.server import wait_until_ready
 from actors.policy import PolicyClient
-from learner.model import load_model, token_logprobs
-from learner.packing import pack_segments, segment_of_actions
+from learner.engine.model import load_model, token_logprobs
+from learner.packs.packing import pack_segments, segment_of_actions
 from tests.sampled_episodes import TURNS, Sampler, run_episode
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.nightly]

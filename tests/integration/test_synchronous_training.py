@@ -21,19 +21,19 @@ from common.codec import SCHEMA_VERSION, decode, encode
 from common.config import Config, Objective
 from common.messages import Drain, Hello, Task, TaskLease, Trajectory
 from common.testing import make_trajectory
-from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
-from learner.intake import Intake
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import TaskOrder
+from learner.coordination.intake import Intake
+from learner.coordination.store import TrajectoryStore
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import full_state_dict, shard, training_processes
 from learner.loop import Head, Learner
-from learner.model import load_model
-from learner.optimizer import PolicyOptimizer
 from learner.profiling import StepProfiler
-from learner.publishing import BackgroundPublisher
-from learner.sharding import full_state_dict, shard, training_processes
-from learner.store import TrajectoryStore
+from learner.step.train_step import TrainStep
 from learner.totals import Totals
-from learner.train_step import TrainStep
-from learner.verification import ParityVerifier
+from learner.weights.publishing import BackgroundPublisher
+from learner.weights.verification import ParityVerifier
 from tests.tiny_policy import VOCABULARY, make_model
 
 STEPS = 4

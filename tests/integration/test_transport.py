@@ -11,10 +11,10 @@ import zmq
 from common.codec import SCHEMA_VERSION, decode, encode
 from common.errors import EnvironmentFault, LZeroError
 from common.messages import Hello, Refused, Task, Welcome
-from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
-from learner.intake import Intake
-from learner.store import TrajectoryStore
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import TaskOrder
+from learner.coordination.intake import Intake
+from learner.coordination.store import TrajectoryStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]

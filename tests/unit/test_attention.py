@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from learner.attention import (
+from learner.engine.attention import (
     SegmentLayout,
     attention_backend,
     layout_of,
     packed_attention,
 )
-from learner.model import load_model, score_targets
-from learner.packing import pack_segments, segment_of_examples
+from learner.engine.model import load_model, score_targets
+from learner.packs.packing import pack_segments, segment_of_examples
 from tests.attention_reference import attend_by_mask, layout_of_pieces, random_heads
 from tests.tiny_policy import make_model
 

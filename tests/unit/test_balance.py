@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from learner.balance import CostModel, assign_to_ranks, cost_of_model, measure_balance
-from learner.model import load_model, score_targets
-from learner.packing import pack_segments, segment_of_examples
+from learner.engine.model import load_model, score_targets
+from learner.packs.balance import CostModel, assign_to_ranks, cost_of_model, measure_balance
+from learner.packs.packing import pack_segments, segment_of_examples
 from tests.tiny_policy import make_model
 
 QWEN3_600M = {

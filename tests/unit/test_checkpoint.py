@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM
 from common.config import Critic as CriticConfig
 from common.config import Learner, Lora
 from common.errors import InputError
-from learner.checkpoint import (
+from learner.checkpoints.resume import (
     Checkpointer,
     Progress,
     latest_checkpoint,
@@ -22,15 +22,15 @@ from learner.checkpoint import (
     load_newest,
     save_checkpoint,
 )
-from learner.checkpoint_state import Trainee
-from learner.critic import Critic, load_critic
-from learner.engine import load_sharded
-from learner.lora import adapted_layers
-from learner.model import load_model
-from learner.optimizer import PolicyOptimizer
+from learner.checkpoints.state import Trainee
+from learner.engine.critic import Critic, load_critic
+from learner.engine.lora import adapted_layers
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_sharded
+from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
 from learner.sft_config import SftConfig
 from learner.sft_optimizer import SftOptimizer
-from learner.sharding import Rank, full_state_dict, shard, training_processes
 from tests.tiny_policy import make_model
 
 

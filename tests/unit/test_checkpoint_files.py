@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from learner.checkpoint_files import (
+from learner.checkpoints.digests import Digest, digest_of, write_file
+from learner.checkpoints.files import (
     DamagedCheckpoint,
     find_damage,
     finished_checkpoints,
@@ -16,7 +17,6 @@ from learner.checkpoint_files import (
     remove_leftovers,
     set_aside,
 )
-from learner.digests import Digest, digest_of, write_file
 
 CONTENTS = {
     "checkpoint.json": b'{"format_version": 2}',

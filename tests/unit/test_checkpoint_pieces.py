@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from common.errors import InputError
-from learner.shard_files import (
+from learner.checkpoints.shard_files import (
     Piece,
     TensorFolder,
     describe_pieces,

@@ -16,13 +16,13 @@ import torch
 
 from common.config import Learner
 from common.errors import EnvironmentFault, LZeroError
-from learner.checkpoint import Checkpointer, Progress, latest_checkpoint, load_checkpoint
-from learner.checkpoint_files import find_damage
-from learner.checkpoint_job import Job
-from learner.checkpoint_writer import part_name, write_part
-from learner.model import load_model
-from learner.optimizer import PolicyOptimizer
-from learner.sharding import Rank, full_state_dict, shard, training_processes
+from learner.checkpoints.files import find_damage
+from learner.checkpoints.job import Job
+from learner.checkpoints.resume import Checkpointer, Progress, latest_checkpoint, load_checkpoint
+from learner.checkpoints.writer import part_name, write_part
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
 from tests.tiny_policy import make_model
 
 
@@ -225,7 +225,7 @@ KILLED_DURING_A_SAVE = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from learner.sharding import training_processes
+    from learner.engine.sharding import training_processes
     from tests.unit.test_checkpointer import at, build, checkpointer_of
 
     folder = Path(sys.argv[1])

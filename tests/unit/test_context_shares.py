@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from learner.context_parallel import context_ranks
-from learner.context_shares import deal_chunks, share_of
-from learner.packing import Pack, pack_segments, segment_of_examples
+from learner.engine.context_parallel import context_ranks
+from learner.engine.context_shares import deal_chunks, share_of
+from learner.packs.packing import Pack, pack_segments, segment_of_examples
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=8)
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from common.messages import Hello, Outcome, Task, TaskLease, Trajectory
 from common.testing import make_trajectory
-from learner.coordinator import Coordinator
-from learner.groups import SignalFilter, TaskOrder
-from learner.ledger import restore_ledger, save_ledger
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import SignalFilter, TaskOrder
+from learner.coordination.ledger import restore_ledger, save_ledger
 
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(7)]
 

@@ -9,15 +9,15 @@ import torch
 
 from common.config import Critic as CriticConfig
 from common.config import Learner, Objective
-from learner.critic import load_critic
-from learner.exchange import Work
-from learner.model import load_model
+from learner.engine.critic import load_critic
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import shard, training_processes
 from learner.objectives.sampled import Normalisers
 from learner.objectives.token_gae import clipped_value_loss, token_advantages
-from learner.optimizer import PolicyOptimizer
-from learner.packing import pack_segments, segment_of_actions
-from learner.sharding import shard, training_processes
-from learner.train_step import TrainStep
+from learner.packs.exchange import Work
+from learner.packs.packing import pack_segments, segment_of_actions
+from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 CONFIG = Learner(pack_tokens=64, learning_rate=1e-3, max_staleness=2, warmup_steps=1)

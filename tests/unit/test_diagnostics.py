@@ -11,16 +11,16 @@ import torch
 
 from common.config import Learner, Objective
 from common.messages import NOT_AN_ACTION, Segment
-from learner.batch import build_batch
-from learner.breakdown import ALL, NAMES, KindOfAction, break_down, describe, no_actions
-from learner.histogram import Bins
+from learner.engine.optimizer import UpdateReport
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
-from learner.optimizer import UpdateReport
-from learner.packing import pack_segments, segment_of_actions
-from learner.step_metrics import PackingReport, StepMetrics, warnings_of
-from learner.tally import Tally, tally_pack
-from learner.trends import Trends
+from learner.packs.batch import build_batch
+from learner.packs.packing import pack_segments, segment_of_actions
+from learner.step.breakdown import ALL, NAMES, KindOfAction, break_down, describe, no_actions
+from learner.step.histogram import Bins
+from learner.step.metrics import PackingReport, StepMetrics, warnings_of
+from learner.step.tally import Tally, tally_pack
+from learner.step.trends import Trends
 
 VERSION = 9
 

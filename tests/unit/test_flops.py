@@ -7,8 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from learner.balance import cost_of_model
-from learner.flops import (
+from learner.engine.flops import (
     count_parameters,
     flops_per_token,
     flops_per_token_of_prime_rl,
@@ -17,6 +16,7 @@ from learner.flops import (
     training_flops,
     utilisation,
 )
+from learner.packs.balance import cost_of_model
 from tests.tiny_policy import FAMILIES
 
 QWEN3_0_6B = {

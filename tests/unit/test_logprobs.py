@@ -11,12 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import Qwen3Config
 
-from learner.attention import PACKED_ATTENTION, register_packed_attention
-from learner.logprobs import OutputLayer, linear_logprobs
-from learner.model import POLICIES, load_model, score_targets
-from learner.packing import Pack, pack_segments, segment_of_examples
-from learner.sharding import shard, training_processes
-from learner.softmax_chunks import MOST_LOGITS
+from learner.engine.attention import PACKED_ATTENTION, register_packed_attention
+from learner.engine.logprobs import OutputLayer, linear_logprobs
+from learner.engine.model import POLICIES, load_model, score_targets
+from learner.engine.sharding import shard, training_processes
+from learner.engine.softmax_chunks import MOST_LOGITS
+from learner.packs.packing import Pack, pack_segments, segment_of_examples
 from tests.tiny_policy import make_model
 
 

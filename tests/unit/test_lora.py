@@ -11,21 +11,21 @@ from transformers import AutoModelForCausalLM
 
 from common.config import Learner, Lora
 from common.errors import ConfigError, InputError
-from learner.adapter_files import read_adapter_folder, write_adapter_folder
-from learner.engine import load_sharded
-from learner.lora import (
+from learner.checkpoints.adapter_files import read_adapter_folder, write_adapter_folder
+from learner.checkpoints.model_folder import write_model_folder
+from learner.engine.lora import (
     LoraLinear,
     adapted_layers,
     adapter_state,
     add_adapters,
     reset_adapters,
 )
-from learner.mesh import training_processes
-from learner.model import load_model
-from learner.model_folder import write_model_folder
-from learner.optimizer import PolicyOptimizer
-from learner.published import full_adapter_state
-from learner.sharding import full_state_dict
+from learner.engine.mesh import training_processes
+from learner.engine.model import load_model
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_sharded
+from learner.engine.sharding import full_state_dict
+from learner.weights.published import full_adapter_state
 from tests.tiny_policy import make_model
 
 LORA = Lora(rank=3, alpha=6.0, targets=("q_proj", "v_proj", "down_proj"))

@@ -11,12 +11,12 @@ from actors.inference.adapters import whole_tensors
 from actors.inference.staging import StagingReceiver
 from common.config import Lora
 from common.errors import PolicyServerError, ProtocolError
-from learner.lora import adapted_layers, add_adapters, reset_adapters
-from learner.model import load_model
-from learner.published import weights_to_publish
-from learner.sharding import full_state_dict
-from learner.staging import Snapshot, StagingChannel, take_snapshot
-from learner.weight_sync import WeightPublisher
+from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
+from learner.engine.model import load_model
+from learner.engine.sharding import full_state_dict
+from learner.weights.published import weights_to_publish
+from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
+from learner.weights.sync import WeightPublisher
 from tests.tiny_policy import make_model
 
 SERVER = "http://127.0.0.1:1"

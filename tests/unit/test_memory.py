@@ -11,19 +11,19 @@ from torch.profiler import ProfilerActivity, profile
 
 from common.config import Config, Learner, Lora, Model
 from common.errors import EnvironmentFault
-from learner.engine import load_policy
-from learner.memory import (
+from learner.engine.memory import (
     GIB,
     FreeMemory,
     check_memory,
     estimate_memory,
     free_memory,
 )
-from learner.mesh import training_processes
-from learner.model import token_logprobs
-from learner.model_shape import shape_of
-from learner.optimizer import PolicyOptimizer
-from learner.packing import pack_segments, segment_of_examples
+from learner.engine.mesh import training_processes
+from learner.engine.model import token_logprobs
+from learner.engine.model_shape import shape_of
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.policy import load_policy
+from learner.packs.packing import pack_segments, segment_of_examples
 from tests.tiny_policy import make_model
 
 TOKENS = 512

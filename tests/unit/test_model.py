@@ -11,8 +11,8 @@ from tokenizers.models import WordLevel
 from torch import Tensor, nn
 
 from common.errors import InputError
-from learner.model import load_model, token_logprobs
-from learner.packing import Pack, pack_segments, segment_of_examples
+from learner.engine.model import load_model, token_logprobs
+from learner.packs.packing import Pack, pack_segments, segment_of_examples
 from tests.tiny_policy import VOCABULARY, make_model
 
 

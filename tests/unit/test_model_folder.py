@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from common.errors import InputError
-from learner.model_files import Weight, write_model_files
-from learner.model_folder import write_model_folder
-from learner.number_formats import convert
+from learner.checkpoints.model_files import Weight, write_model_files
+from learner.checkpoints.model_folder import write_model_folder
+from learner.checkpoints.number_formats import convert
 from tests.tiny_policy import make_model
 
 SPECIAL = [0.0, -0.0, np.inf, -np.inf, 65504.0, 65520.0, 3.4e38, 1e-45, 6e-8, 2.98e-8, 1 / 3]

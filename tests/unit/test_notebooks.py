@@ -17,7 +17,7 @@ from launch.cli import main
 from launch.notebooks import make_notebook
 from launch.tracebacks import split_output
 from launch.transcripts import Choice, Transcript, find_transcript
-from learner.store import TrajectoryStore
+from learner.coordination.store import TrajectoryStore
 from tests.tiny_policy import make_trajectories
 
 TRACEBACK = (

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from common.config import Learner
-from learner.optimizer import PolicyOptimizer
+from learner.engine.optimizer import PolicyOptimizer
 
 
 class TiedModel(nn.Module):

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from common.config import Objective
 from common.messages import NOT_AN_ACTION, Segment
-from learner.model import load_model, score_targets, token_logprobs
+from learner.engine.model import load_model, score_targets, token_logprobs
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions, measure_ratios
-from learner.packing import (
+from learner.packs.packing import (
     Pack,
     PackableSegment,
     pack_for_ranks,

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.messages import NOT_AN_ACTION, Segment
-from learner.balance import CostModel
-from learner.packing import (
+from learner.packs.balance import CostModel
+from learner.packs.packing import (
     Pack,
     PackableSegment,
     balance_of_packs,

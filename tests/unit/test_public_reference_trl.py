@@ -20,11 +20,11 @@ from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from common.config import Objective
 from common.messages import NOT_AN_ACTION, Segment
-from learner.model import load_model, score_targets
+from learner.engine.model import load_model, score_targets
 from learner.objectives.penalties import entropy_bonus, kl_penalty
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
-from learner.packing import Pack, pack_segments, segment_of_actions
+from learner.packs.packing import Pack, pack_segments, segment_of_actions
 from tests.tiny_policy import VOCABULARY, make_model
 
 TrainerOf = Callable[..., tuple[Any, nn.Module]]

@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
-from learner.model import load_model, token_logprobs
-from learner.packing import pack_segments, segment_of_actions
+from learner.engine.model import load_model, token_logprobs
+from learner.packs.packing import pack_segments, segment_of_actions
 from tests.sampled_episodes import TURNS, Sampler, run_episode
 from tests.tiny_policy import VOCABULARY, make_model
 

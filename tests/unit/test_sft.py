@@ -14,9 +14,9 @@ from common.errors import ConfigError, InputError, LZeroError
 from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
 from launch.world.traces import write_traces
-from learner.model import load_model, token_logprobs
-from learner.model_folder import write_model_folder
-from learner.packing import pack_segments
+from learner.checkpoints.model_folder import write_model_folder
+from learner.engine.model import load_model, token_logprobs
+from learner.packs.packing import pack_segments
 from learner.sft import run
 from learner.sft_config import SftConfig, config_from_options
 from learner.sft_optimizer import learning_rate_share

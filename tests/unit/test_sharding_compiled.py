@@ -10,12 +10,12 @@ import pytest
 import torch
 
 from common.config import Config, Learner, Model
-from learner.engine import load_policy
-from learner.mesh import training_processes
-from learner.model import token_logprobs
-from learner.packing import pack_segments, segment_of_examples
-from learner.sharding import full_state_dict
-from learner.shards import gather
+from learner.engine.mesh import training_processes
+from learner.engine.model import token_logprobs
+from learner.engine.policy import load_policy
+from learner.engine.sharding import full_state_dict
+from learner.engine.shards import gather
+from learner.packs.packing import pack_segments, segment_of_examples
 from tests.tiny_policy import make_model
 
 pytestmark = pytest.mark.nightly
@@ -56,7 +56,7 @@ def test_compiled_layers_compute_the_same(tmp_path: Path, mode: str) -> None:
 def test_without_a_compiler_layers_stay_as_they_are_and_a_warning_says_why(tmp_path: Path) -> None:
     script = (
         "import torch, logging; from torch import nn; logging.basicConfig();"
-        "from learner.compilation import compile_layers;"
+        "from learner.engine.compilation import compile_layers;"
         "model = nn.Module(); model.model = nn.Module();"
         "model.model.layers = nn.ModuleList([nn.Linear(3, 3)]);"
         "print('compiled', compile_layers(model, torch.device('cpu')))"

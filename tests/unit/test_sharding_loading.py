@@ -14,13 +14,13 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from common.config import Config, Learner, Model, PolicyServer
 from common.errors import ConfigError, EnvironmentFault, InputError
-from learner.engine import check_fit, load_policy, load_sharded
-from learner.loading import build_empty
-from learner.memory import GIB, FreeMemory
-from learner.mesh import Rank, training_processes
-from learner.model import load_model
-from learner.sharding import check_compute_dtype, full_state_dict, shard
-from learner.shards import local_rows
+from learner.engine.loading import build_empty
+from learner.engine.memory import GIB, FreeMemory
+from learner.engine.mesh import Rank, training_processes
+from learner.engine.model import load_model
+from learner.engine.policy import check_fit, load_policy, load_sharded
+from learner.engine.sharding import check_compute_dtype, full_state_dict, shard
+from learner.engine.shards import local_rows
 from tests.tiny_policy import make_model
 
 ROOM = FreeMemory(device=None, host=100 * GIB)

@@ -10,16 +10,16 @@ from torch import Tensor
 
 from common.config import Learner, Objective
 from common.messages import NOT_AN_ACTION, Outcome, Segment, Trajectory
-from learner.batch import build_batch
-from learner.model import load_model, token_logprobs
+from learner.engine.model import load_model, token_logprobs
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
-from learner.optimizer import PolicyOptimizer
-from learner.packing import pack_segments, segment_of_actions
-from learner.sharding import Rank, full_state_dict, shard, training_processes
-from learner.step_metrics import PackingReport, StepMetrics
-from learner.tally import Tally, tally_pack
-from learner.train_step import TrainStep
+from learner.packs.batch import build_batch
+from learner.packs.packing import pack_segments, segment_of_actions
+from learner.step.metrics import PackingReport, StepMetrics
+from learner.step.tally import Tally, tally_pack
+from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 WIDE = Objective(kappa=100.0)

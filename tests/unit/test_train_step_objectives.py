@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from common.config import Learner, Objective
-from learner.batch import build_batch
-from learner.model import load_model, token_logprobs
-from learner.optimizer import PolicyOptimizer
-from learner.packing import pack_segments
-from learner.reference import ReferenceModel, load_reference
-from learner.sharding import full_state_dict, shard, training_processes
-from learner.step_metrics import StepMetrics, warnings_of
-from learner.train_step import TrainStep
+from learner.engine.model import load_model, token_logprobs
+from learner.engine.optimizer import PolicyOptimizer
+from learner.engine.reference import ReferenceModel, load_reference
+from learner.engine.sharding import full_state_dict, shard, training_processes
+from learner.packs.batch import build_batch
+from learner.packs.packing import pack_segments
+from learner.step.metrics import StepMetrics, warnings_of
+from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 CONFIG = Learner(pack_tokens=64, learning_rate=1e-2, max_staleness=2, warmup_steps=1)

@@ -17,16 +17,16 @@ from common.config import Objective
 from common.generation import encode_request
 from common.messages import NOT_AN_ACTION, Segment, Task
 from learner.advantages import group_loo
-from learner.batch import build_batch
-from learner.coordinator import Coordinator
-from learner.groups import TaskOrder
-from learner.logprobs import linear_logprobs
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import TaskOrder
+from learner.engine.logprobs import linear_logprobs
 from learner.objectives.policy_loss import PolicyLoss, policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions, measure_ratios
 from learner.objectives.token_gae import token_advantages
-from learner.packing import pack_segments, segment_of_actions
-from learner.step_metrics import PackingReport, StepMetrics
-from learner.tally import Tally, tally_pack
+from learner.packs.batch import build_batch
+from learner.packs.packing import pack_segments, segment_of_actions
+from learner.step.metrics import PackingReport, StepMetrics
+from learner.step.tally import Tally, tally_pack
 
 UNBOUNDED = Objective(
     weight_limits_positive=(0.0, inf), weight_limits_negative=(0.0, inf), kappa=inf, t_ref=inf

@@ -14,7 +14,7 @@ from common.weight_wire import (
     unpack_report,
     unpack_snapshot,
 )
-from learner.staging import Snapshot, StagingChannel, take_snapshot
+from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
 
 SERVER = "http://127.0.0.1:1"
 

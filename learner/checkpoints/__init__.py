@@ -1,0 +1,1 @@
+"""Checkpoints and model folders: written beside training, checked, read at any size."""

@@ -1,0 +1,1 @@
+"""The model on its ranks: loading, sharding, adapters, attention, scores, optimizer."""

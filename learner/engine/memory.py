@@ -1,0 +1,232 @@
+"""How much memory a rank of the learner needs, and what to change when there is less.
+
+An estimate from config.json and the configuration, made before anything is loaded. What a
+decoder layer keeps for the backward pass was measured on CPU with the models of transformers;
+kernels on a GPU keep no more.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.config import Config, Lora
+from common.errors import EnvironmentFault
+from learner.engine.model_shape import ModelShape, shape_of
+
+GIB = 1 << 30
+_CONTEXT_BYTES = GIB
+"""What CUDA and NCCL take for themselves."""
+_LOGITS = 2**26
+"""Logits that exist at once, see ``learner.engine.logprobs``."""
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryEstimate:
+    """Bytes that one rank needs, by what for.
+
+    Attributes:
+        device: on the device it computes on.
+        host: besides, in CPU memory; on a machine without GPU the device is CPU memory as well.
+    """
+
+    device: dict[str, int]
+    host: dict[str, int]
+
+    @property
+    def device_bytes(self) -> int:
+        """All on the device."""
+        return sum(self.device.values())
+
+    @property
+    def host_bytes(self) -> int:
+        """All besides in CPU memory."""
+        return sum(self.host.values())
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FreeMemory:
+    """What one rank may use.
+
+    Attributes:
+        device: bytes on its GPU; None where it computes on the CPU.
+        host: bytes of CPU memory, its share of what is free.
+    """
+
+    device: int | None
+    host: int
+
+
+def estimate_memory(
+    description: Mapping[str, Any], config: Config, *, on_gpu: bool
+) -> MemoryEstimate:
+    """Estimate what one rank needs at most.
+
+    Args:
+        description: config.json of the model.
+        config: of the run.
+        on_gpu: whether ranks compute on GPUs.
+
+    Raises:
+        KeyError: the description lacks a size.
+    """
+    shape, learner, lora = shape_of(description), config.learner, config.model.lora
+    compute = 2 if config.model.dtype == "bfloat16" else 4
+    shards = max(1, learner.ranks // learner.replicas)
+    trained = shape.adapter_parameters(lora) if lora.rank else shape.parameters
+    frozen = shape.parameters if lora.rank else 0
+    kept = {
+        "weights": (4 * trained + compute * frozen) // shards,
+        "gradients": 4 * trained // shards,
+        "optimizer": 8 * trained // shards,
+    }
+    if config.objective.kl_reference:
+        kept["reference model"] = compute * shape.parameters // shards
+    if config.objective.advantage == "gae":
+        kept["critic"] = 16 * shape.parameters // shards
+    used = {
+        "layers in use": _layers_in_use(shape, compute, lora),
+        "activations": _activations(shape, config, compute),
+    }
+    if on_gpu:
+        used["CUDA"] = _CONTEXT_BYTES
+    # Only rank 0 holds them, twice; it takes them from what its machine has for all ranks.
+    host = {"weights to publish": 2 * compute * shape.parameters // learner.ranks}
+    if learner.cpu_offload:
+        return MemoryEstimate(device=used, host=kept | host)
+    return MemoryEstimate(device=kept | used, host=host)
+
+
+def _layers_in_use(shape: ModelShape, compute: int, lora: Lora) -> int:
+    """Gathered weights of the root, of a layer and of the next; gradients before reduction."""
+    gathered = compute * (shape.root_parameters + 2 * shape.layer_parameters)
+    largest = max(shape.root_parameters, shape.layer_parameters)
+    return gathered + (0 if lora.rank else (compute + 4) * largest)
+
+
+def _activations(shape: ModelShape, config: Config, compute: int) -> int:
+    """What the forward pass keeps, and what one layer does when it is computed again."""
+    tokens = -(-config.learner.pack_tokens // config.learner.context_parallel)
+    layer = tokens * bytes_kept_per_token(shape, compute)
+    state = tokens * compute * shape.hidden
+    attended = tokens * (compute * shape.queries + 4 * shape.heads)
+    kept = {
+        "none": shape.layers * layer,
+        "selective": shape.layers * (state + attended) + layer,
+        "full": shape.layers * state + layer,
+    }
+    logits = 3 * 4 * min(_LOGITS, tokens * shape.vocabulary)
+    ends = tokens * (4 + 3 * compute) * shape.hidden
+    return kept[config.learner.activation_checkpointing] + ends + logits
+
+
+def bytes_kept_per_token(shape: ModelShape, compute: int) -> int:
+    """What one decoder layer keeps for the backward pass without checkpointing.
+
+    Of both norms the input in float32, the normalised input and the result; queries, the result
+    of attention twice, keys and values; four steps of the gated layer.
+    """
+    norms = 2 * (4 + 2 * compute) * shape.hidden
+    attention = compute * (3 * shape.queries + 2 * shape.keys)
+    if shape.head_norms:
+        attention += (4 + compute) * (shape.queries + shape.keys)
+    return norms + attention + 4 * compute * shape.intermediate
+
+
+def free_memory(device: torch.device, *, ranks_here: int) -> FreeMemory:
+    """What is free now for one of ``ranks_here`` ranks on this machine."""
+    host = _free_host_bytes() // ranks_here
+    if device.type != "cuda":
+        return FreeMemory(device=None, host=host)
+    return FreeMemory(device=torch.cuda.mem_get_info(device)[0], host=host)
+
+
+def _free_host_bytes() -> int:
+    """MemAvailable, or what the limit of the control group leaves."""
+    lines = _MEMINFO.read_text().splitlines()
+    available = next(int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line)
+    try:
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return available
+    return available if limit == "max" else min(available, int(limit) - used)
+
+
+def check_memory(description: Mapping[str, Any], config: Config, free: FreeMemory) -> None:
+    """Refuse a run that would not fit.
+
+    Raises:
+        EnvironmentFault: what is needed, what is free, and which keys would help how much.
+    """
+    demand = _worst(description, config, free)
+    if demand.lacking <= 0:
+        return
+    listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in demand.parts.items() if size)
+    hints = []
+    for key, changed in _remedies(config).items():
+        left = _worst(description, changed, free).lacking
+        if left < demand.lacking:
+            enough = ", which is enough" if left <= 0 else ""
+            hints.append(f"{key} ({(demand.lacking - left) / GIB:.2f} GiB less{enough})")
+    raise EnvironmentFault(
+        f"a learner rank needs about {sum(demand.parts.values()) / GIB:.2f} GiB of "
+        f"{demand.where} memory ({listed}), but {demand.free / GIB:.2f} GiB are free: "
+        f"{demand.lacking / GIB:.2f} GiB too little; what helps: "
+        f"{', '.join(hints) or 'a smaller model.path or a larger machine'}"
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Demand:
+    where: str
+    parts: dict[str, int]
+    free: int
+
+    @property
+    def lacking(self) -> int:
+        return sum(self.parts.values()) - self.free
+
+
+def _worst(description: Mapping[str, Any], config: Config, free: FreeMemory) -> _Demand:
+    """The kind of memory of which most is missing."""
+    need = estimate_memory(description, config, on_gpu=free.device is not None)
+    if free.device is None:
+        return _Demand(where="CPU", parts=need.device | need.host, free=free.host)
+    gpu = _Demand(where="GPU", parts=need.device, free=free.device)
+    cpu = _Demand(where="CPU", parts=need.host, free=free.host)
+    return max(gpu, cpu, key=lambda demand: demand.lacking)
+
+
+def _remedies(config: Config) -> dict[str, Config]:
+    """Configurations that need less, by what was changed."""
+    learner, result = config.learner, {}
+
+    def propose(text: str, **keys: Any) -> None:
+        result[text] = dataclasses.replace(config, learner=dataclasses.replace(learner, **keys))
+
+    if learner.activation_checkpointing != "full":
+        propose('learner.activation_checkpointing = "full"', activation_checkpointing="full")
+    if not learner.cpu_offload:
+        propose("learner.cpu_offload = true", cpu_offload=True)
+    if learner.replicas > 1:
+        propose("learner.replicas = 1", replicas=1)
+    propose(f"learner.ranks = {2 * learner.ranks} on twice the machines", ranks=2 * learner.ranks)
+    if learner.pack_tokens > config.model.max_context:
+        tokens = config.model.max_context
+        propose(f"learner.pack_tokens = {tokens}", pack_tokens=tokens)
+    if not config.model.lora.rank:
+        model = dataclasses.replace(config.model, lora=Lora(rank=16))
+        result["model.lora.rank = 16"] = dataclasses.replace(config, model=model)
+    return result
+
+
+def ranks_on_this_machine() -> int:
+    """As torchrun says; 1 without it."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))

@@ -1,0 +1,1 @@
+"""From trajectories to packs of about the same cost for every rank."""

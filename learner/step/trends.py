@@ -1,0 +1,91 @@
+"""Watches the numbers of successive steps for what one step alone does not show."""
+
+from collections import deque
+from collections.abc import Sequence
+from statistics import fmean, median
+
+from common.config import Learner
+from learner.step.breakdown import ALL
+from learner.step.metrics import StepMetrics
+
+_LOW_STEPS = 5
+_ENTROPY_STEPS, _ENTROPY_FACTOR = 50, 0.5
+_NORM_STEPS, _NORM_FACTOR, _NORM_NEEDED = 100, 10.0, 20
+_LENGTH_STEPS, _LENGTH_FACTOR, _LENGTH_EDGE = 100, 1.5, 10
+
+
+class Trends:
+    """The last steps of a run; each of its warnings names a cause and a remedy.
+
+    A warning is given when its condition begins to hold, and again once it held no longer in
+    between.
+    """
+
+    def __init__(self, config: Learner) -> None:
+        """Begin without history; ``config.ess_warning`` is the bound on the sample size."""
+        self._config = config
+        self._low = 0
+        self._entropies: deque[float] = deque(maxlen=_ENTROPY_STEPS)
+        self._norms: deque[float] = deque(maxlen=_NORM_STEPS)
+        self._lengths: deque[float] = deque(maxlen=_LENGTH_STEPS)
+        self._holding: set[str] = set()
+
+    def observe(self, metrics: StepMetrics) -> Sequence[str]:
+        """Take in a step; what has become wrong with it, usually nothing."""
+        if metrics.update is None or not metrics.update.applied or ALL not in metrics.kinds:
+            return []
+        found = {
+            "sample size": self._sample_size(metrics),
+            "entropy": self._entropy(metrics),
+            "gradient": self._gradient(metrics.update.gradient_norm),
+            "length": self._length(metrics.kinds[ALL].tokens_mean),
+        }
+        begun = [text for name, text in found.items() if text and name not in self._holding]
+        self._holding = {name for name, text in found.items() if text}
+        return begun
+
+    def _sample_size(self, metrics: StepMetrics) -> str:
+        bound = self._config.ess_warning
+        self._low = self._low + 1 if metrics.effective_sample_size < bound else 0
+        if self._low < _LOW_STEPS:
+            return ""
+        return (
+            f"effective sample size has been below {bound:g} for {self._low} steps in a row: "
+            "training hardly learns from its data; lower learner.max_staleness or "
+            "learner.learning_rate, or use objective.name = 'token_tis'"
+        )
+
+    def _entropy(self, metrics: StepMetrics) -> str:
+        now = metrics.diagnostics()["entropy_estimate"]
+        self._entropies.append(now)
+        if now >= _ENTROPY_FACTOR * max(self._entropies):
+            return ""
+        return (
+            f"entropy fell from {max(self._entropies):.3g} to {now:.3g} nats per token within "
+            f"{len(self._entropies)} steps: the policy stops exploring; lower "
+            "learner.learning_rate, or raise objective.entropy or objective.kl_reference"
+        )
+
+    def _gradient(self, norm: float) -> str:
+        usual = median(self._norms) if len(self._norms) >= _NORM_NEEDED else float("inf")
+        self._norms.append(norm)
+        if norm <= _NORM_FACTOR * usual:
+            return ""
+        return (
+            f"the gradient's norm is {norm:.3g}, {norm / max(usual, 1e-12):.0f} times its median "
+            f"over the last {len(self._norms) - 1} steps; lower learner.grad_clip if this goes on"
+        )
+
+    def _length(self, tokens: float) -> str:
+        self._lengths.append(tokens)
+        if len(self._lengths) < 2 * _LENGTH_EDGE:
+            return ""
+        every = list(self._lengths)
+        before, now = fmean(every[:_LENGTH_EDGE]), fmean(every[-_LENGTH_EDGE:])
+        if now <= _LENGTH_FACTOR * before:
+            return ""
+        return (
+            f"actions grew from {before:.0f} to {now:.0f} tokens within {len(every)} steps, which "
+            "often comes before a collapse; look at episodes, give rewards.terms.length a "
+            "negative weight, or lower agent.max_action_tokens"
+        )
