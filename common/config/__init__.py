@@ -1,0 +1,85 @@
+"""The configuration of a run: what each key means, its unit and its default.
+
+A run is described by a TOML file with one table per section below; ``common.config_file`` reads
+and writes it. Everything is frozen; the resolved configuration is saved with the run as JSON.
+"""
+
+from dataclasses import dataclass, field
+
+from common.config.agent import Agent, Kernel, Rewards, Sandbox
+from common.config.checks import require
+from common.config.learning import Critic, Learner, Objective
+from common.config.processes import Actors, PolicyServer, Transport
+from common.config.run import Evaluation, Lora, Model, Run, Tasks, World
+from common.config.tools import Files, Mcp, McpServer, Pages, Search, Vision, Web
+
+__all__ = [
+    "Actors",
+    "Agent",
+    "Config",
+    "Critic",
+    "Evaluation",
+    "Files",
+    "Kernel",
+    "Learner",
+    "Lora",
+    "Mcp",
+    "McpServer",
+    "Model",
+    "Objective",
+    "Pages",
+    "PolicyServer",
+    "Rewards",
+    "Run",
+    "Sandbox",
+    "Search",
+    "Tasks",
+    "Transport",
+    "Vision",
+    "Web",
+    "World",
+]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Config:
+    """A whole run."""
+
+    run: Run = field(default_factory=Run)
+    model: Model = field(default_factory=Model)
+    world: World = field(default_factory=World)
+    tasks: Tasks = field(default_factory=Tasks)
+    search: Search = field(default_factory=Search)
+    web: Web = field(default_factory=Web)
+    pages: Pages = field(default_factory=Pages)
+    vision: Vision = field(default_factory=Vision)
+    files: Files = field(default_factory=Files)
+    mcp: Mcp = field(default_factory=Mcp)
+    policy_server: PolicyServer = field(default_factory=PolicyServer)
+    sandbox: Sandbox = field(default_factory=Sandbox)
+    kernel: Kernel = field(default_factory=Kernel)
+    agent: Agent = field(default_factory=Agent)
+    rewards: Rewards = field(default_factory=Rewards)
+    actors: Actors = field(default_factory=Actors)
+    transport: Transport = field(default_factory=Transport)
+    learner: Learner = field(default_factory=Learner)
+    objective: Objective = field(default_factory=Objective)
+    critic: Critic = field(default_factory=Critic)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+
+    def __post_init__(self) -> None:
+        """Check what spans two sections."""
+        require(
+            self.learner.pack_tokens >= self.model.max_context,
+            f"learner.pack_tokens ({self.learner.pack_tokens}) must be at least "
+            f"model.max_context ({self.model.max_context}), or a full segment fits no pack",
+        )
+        require(
+            self.objective.advantage != "gae" or self.learner.context_parallel == 1,
+            "objective.advantage = 'gae' does not work with learner.context_parallel above 1 yet",
+        )
+        require(
+            self.agent.max_action_tokens < self.model.max_context,
+            f"agent.max_action_tokens ({self.agent.max_action_tokens}) must be below "
+            f"model.max_context ({self.model.max_context})",
+        )
