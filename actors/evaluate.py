@@ -21,7 +21,8 @@ import uvloop
 from actors.episode import EpisodeRunner
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
-from actors.wiring import make_policy, make_runner, run_corpora, started_tools
+from actors.tools.started import run_corpora, started_tools
+from actors.wiring import make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, PolicyMismatch

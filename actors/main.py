@@ -13,7 +13,8 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
-from actors.wiring import LOOPBACK, make_policy, make_runner, started_tools
+from actors.tools.started import started_tools
+from actors.wiring import LOOPBACK, make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError

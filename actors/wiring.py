@@ -1,7 +1,6 @@
 """Builds the objects that rollouts and evaluations share, from a resolved configuration."""
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 from actors.agent.loop import AgentLoop
@@ -11,11 +10,9 @@ from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
 from actors.rewards.scorer import Scorer
 from actors.tokenizer import FileTokenizer
-from actors.tools.catalogue import make_tools
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
-from common.errors import LZeroError, PluginError
 
 LOOPBACK = "127.0.0.1"
 
@@ -33,46 +30,6 @@ def make_policy(config: Config) -> PolicyClient:
         timeout_s=server.request_timeout_s,
         attempts=server.request_attempts,
     )
-
-
-@asynccontextmanager
-async def started_tools(
-    config: Config, corpora: Mapping[str, str] | None = None, *, search_disabled: bool = False
-) -> AsyncIterator[dict[str, Tool]]:
-    """The shared tools of the configuration, started, and closed again at the end.
-
-    Args:
-        config: names the tools.
-        corpora: index file of each corpus name that a task may have; those of the training run
-            unless given.
-        search_disabled: ``search`` finds nothing (a control experiment).
-
-    Raises:
-        ConfigError, EnvironmentFault, InputError: a tool cannot work; says what to do.
-    """
-    tools = make_tools(config, corpora or run_corpora(config), search_disabled=search_disabled)
-    async with AsyncExitStack() as stack:
-        for name, tool in tools.items():
-            stack.push_async_callback(tool.close)
-            await _start(name, tool)
-        yield tools
-
-
-async def _start(name: str, tool: Tool) -> None:
-    try:
-        await tool.start()
-    except LZeroError:
-        raise
-    except Exception as error:  # a user's tool may raise anything
-        raise PluginError(
-            f"agent.tools: {name!r} could not start: {type(error).__name__}: {error}"
-        ) from error
-
-
-def run_corpora(config: Config) -> dict[str, str]:
-    """The index file of each corpus name that a task of the run may have."""
-    tasks = config.tasks
-    return {"train": tasks.train_corpus, "heldout": tasks.heldout_corpus or tasks.train_corpus}
 
 
 def make_runner(

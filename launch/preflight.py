@@ -12,7 +12,7 @@ from actors.rewards.scorer import Scorer
 from actors.rewards.task_types import check_task
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
-from actors.wiring import run_corpora
+from actors.tools.started import run_corpora
 from common.config import Config
 from common.errors import EnvironmentFault, InputError
 from common.tasks import read_tasks

@@ -13,8 +13,8 @@ from actors.agent.prompt import load_template
 from actors.agent.stand_alone import with_limits_of, with_options
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
+from actors.tools.started import started_tools
 from actors.tools.tool import Tool
-from actors.wiring import started_tools
 from common.config import Config
 from common.errors import EnvironmentFault
 from common.messages import Task

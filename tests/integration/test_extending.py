@@ -18,7 +18,8 @@ import pytest
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.rewards.task_types import asked_question, check_task, task_type
-from actors.wiring import make_policy, make_runner, started_tools
+from actors.tools.started import started_tools
+from actors.wiring import make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigError
