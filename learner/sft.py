@@ -31,7 +31,12 @@ from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.engine.activation import checkpoint_activations
 from learner.engine.model import token_logprobs
 from learner.engine.policy import load_sharded
-from learner.engine.sharding import Rank, full_state_dict, seed_everything, training_processes
+from learner.engine.sharding import (
+    Rank,
+    full_state_dict,
+    seed_everything,
+    training_processes,
+)
 from learner.losses import cross_entropy
 from learner.packs.packing import PackableSegment, pack_for_ranks
 from learner.sft_config import SftConfig, add_options, config_from_options

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from learner.engine.softmax_chunks import MOST_LOGITS, ChunkOptions, chunks, slope_of_logits, sweep
+from learner.engine.softmax_chunks import (
+    MOST_LOGITS,
+    ChunkOptions,
+    chunks,
+    slope_of_logits,
+    sweep,
+)
 
 
 class TargetScores(NamedTuple):

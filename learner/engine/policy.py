@@ -13,7 +13,12 @@ from learner.engine.activation import checkpoint_activations
 from learner.engine.compilation import compile_layers
 from learner.engine.loading import build_empty, fill
 from learner.engine.lora import add_adapters, reset_adapters
-from learner.engine.memory import FreeMemory, check_memory, free_memory, ranks_on_this_machine
+from learner.engine.memory import (
+    FreeMemory,
+    check_memory,
+    free_memory,
+    ranks_on_this_machine,
+)
 from learner.engine.mesh import Rank, check_arrangement
 from learner.engine.model import check_model_folder
 from learner.engine.model_shape import ModelShape, shape_of
