@@ -1,5 +1,6 @@
 """A rank's handle of its checkpoint writer: starts it, gives it jobs, hears how they ended."""
 
+import contextlib
 import os
 import select
 import subprocess
@@ -50,6 +51,7 @@ class WriterProcess:
         if process is None or process.poll() is not None:
             process = self._begin()
         self._busy = True
+        _schedule(process.pid, os.SCHED_IDLE)
         try:
             _pipe(process.stdin).write(job.as_line())
             _pipe(process.stdin).flush()
@@ -65,6 +67,7 @@ class WriterProcess:
         process = self._process
         if not self._busy or process is None:
             return None
+        _schedule(process.pid, os.SCHED_OTHER)
         answers = _pipe(process.stdout)
         if not select.select([answers], [], [], timeout_s)[0]:
             return None
@@ -110,6 +113,15 @@ class WriterProcess:
         self.close()
         how = f"was ended by signal {-status}" if status < 0 else f"ended with exit code {status}"
         return LZeroError(f"its writer, process {process.pid}, {how}; see the log above")
+
+
+def _schedule(pid: int, policy: int) -> None:
+    """Give the writer time that nobody else wants, or, while it is waited for, a little more.
+
+    Taking it back from SCHED_IDLE needs a privilege on some machines; without, it stays there.
+    """
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.sched_setscheduler(pid, policy, os.sched_param(0))
 
 
 def _pipe(pipe: IO[str] | None) -> IO[str]:

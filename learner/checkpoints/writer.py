@@ -29,7 +29,7 @@ from learner.checkpoints.files import DESCRIPTION, LEDGER, MODEL, STATE, publish
 from learner.checkpoints.job import Answer, FinishJob, Job, answer_of_failure, job_from_line
 
 NICENESS = 15
-"""A busy core gives such a process about a thirtieth of its time."""
+"""While the rank waits for it; beside training it is of SCHED_IDLE, see ``checkpoint_process``."""
 
 _BLOCK_BYTES = 4 << 20
 _POLL_S = 0.05

@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 import torch
 
-from learner.engine.attention import Backend, SegmentLayout, layout_of, packed_attention
 from learner.engine import attention
+from learner.engine.attention import Backend, SegmentLayout, layout_of, packed_attention
 from tests.attention_reference import attend_by_mask, layout_of_pieces, random_heads
 
 pytestmark = [
