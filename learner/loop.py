@@ -28,6 +28,7 @@ from learner.profiling import StepProfiler
 from learner.record import StepTimings, step_record, success_by
 from learner.step.metrics import StepMetrics, warnings_of
 from learner.step.train_step import TrainStep
+from learner.step.trends import Trends
 from learner.totals import Totals, pack_ledger
 from learner.weights.published import weights_to_publish
 from learner.weights.publishing import BackgroundPublisher
@@ -87,6 +88,7 @@ class Learner:
         self._heldout: dict[str, float] = {}
         self._evaluating = False
         self._skipped_in_row = 0
+        self._trends = Trends(config.learner)
         self.totals = totals
 
     def run(self) -> None:
@@ -128,7 +130,8 @@ class Learner:
                 paused_s=self._head.publisher.last_paused_s,
             )
             self._record(self._head, step, batch, metrics, timings)
-            for warning in warnings_of(metrics, self._config.learner):
+            every = [*warnings_of(metrics, self._config.learner), *self._trends.observe(metrics)]
+            for warning in every:
                 log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
         if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):

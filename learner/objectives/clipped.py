@@ -30,12 +30,15 @@ def gspo(ratios: ActionRatios, sampled: SampledActions, objective: Objective) ->
     values, outside = _surrogate(ratio, sampled.advantages, objective.gspo_clip)
     owner = sampled.action_ids
     slopes = torch.where(outside, 0.0, ratio * sampled.advantages)
+    nowhere = torch.zeros_like(owner, dtype=torch.bool)
     return Shares(
         slopes=slopes[owner],
         values=values[owner],
         weights=ratio[owner],
         outside_trust_region=torch.zeros_like(ratios.present),
         clipped=outside[owner],
+        lowered=nowhere,
+        raised=nowhere,
     )
 
 
@@ -78,6 +81,8 @@ def decoupled_ppo(
         weights=weights * ratio,
         outside_trust_region=torch.zeros_like(ratios.present),
         clipped=outside | ~usable,
+        lowered=torch.zeros_like(usable),
+        raised=torch.zeros_like(usable),
     )
 
 

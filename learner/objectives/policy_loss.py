@@ -28,12 +28,16 @@ class ActionVerdicts:
         weight: [A] float32, mean importance weight of the action's tokens.
         outside_trust_region: [A] bool, masked by the objective as a whole.
         clipped_tokens: [A] int64, tokens whose gradient a clip or a band took away.
+        lowered_tokens: [A] int64, tokens whose weight is that of an upper limit.
+        raised_tokens: [A] int64, tokens whose weight is that of a lower limit.
     """
 
     ratios: ActionRatios
     weight: Tensor
     outside_trust_region: Tensor
     clipped_tokens: Tensor
+    lowered_tokens: Tensor
+    raised_tokens: Tensor
 
     @property
     def masked(self) -> Tensor:
@@ -135,4 +139,6 @@ def _verdicts(ratios: ActionRatios, shares: Shares, owner: Tensor) -> ActionVerd
         weight=sums(shares.weights) / ratios.num_tokens.clamp(min=1),
         outside_trust_region=shares.outside_trust_region,
         clipped_tokens=sums(shares.clipped).long(),
+        lowered_tokens=sums(shares.lowered).long(),
+        raised_tokens=sums(shares.raised).long(),
     )

@@ -20,6 +20,8 @@ class Shares:
         weights: [N] float32, importance weight, for reports.
         outside_trust_region: [A] bool, masked as a whole.
         clipped: [N] bool, tokens whose gradient a clip or a band took away.
+        lowered: [N] bool, tokens whose weight is that of an upper limit.
+        raised: [N] bool, tokens whose weight is that of a lower limit.
     """
 
     slopes: Tensor
@@ -27,6 +29,8 @@ class Shares:
     weights: Tensor
     outside_trust_region: Tensor
     clipped: Tensor
+    lowered: Tensor
+    raised: Tensor
 
     @classmethod
     def weighted(
@@ -34,10 +38,14 @@ class Shares:
         weights: Tensor,
         sampled: SampledActions,
         *,
+        ratios: Tensor,
         outside_trust_region: Tensor,
         clipped: Tensor,
     ) -> "Shares":
-        """Slope w_t A_i where neither the action is outside nor the token clipped, else 0."""
+        """Slope w_t A_i where neither the action is outside nor the token clipped, else 0.
+
+        ``ratios`` [N] are the weights before any limit.
+        """
         owner = sampled.action_ids
         out = clipped | outside_trust_region[owner]
         slopes = torch.where(out, 0.0, weights * sampled.advantage_of_tokens)
@@ -47,4 +55,6 @@ class Shares:
             weights=weights,
             outside_trust_region=outside_trust_region,
             clipped=clipped,
+            lowered=weights < ratios,
+            raised=weights > ratios,
         )

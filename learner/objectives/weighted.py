@@ -3,6 +3,8 @@
 Their gradient on log pi_t is -w A / normaliser with a weight w through which no gradient flows.
 """
 
+from math import inf
+
 import torch
 from torch import Tensor
 
@@ -32,10 +34,7 @@ def apg(ratios: ActionRatios, sampled: SampledActions, objective: Objective) -> 
         advantages: Le Roux et al. 2025, arXiv:2503.14286. The combination is this project's.
     """
     limits = objective.weight_limits_positive, objective.weight_limits_negative
-    weights = action_weights(
-        ratios.log_rho, ratios.num_tokens, sampled.advantages, t_ref=objective.t_ref, limits=limits
-    )
-    return _by_action(weights, _outside(ratios, sampled, objective.kappa), sampled)
+    return _by_action(ratios, sampled, objective, t_ref=objective.t_ref, limits=limits)
 
 
 def topr(ratios: ActionRatios, sampled: SampledActions, objective: Objective) -> Shares:
@@ -46,14 +45,8 @@ def topr(ratios: ActionRatios, sampled: SampledActions, objective: Objective) ->
 
     Source: Le Roux et al. 2025, arXiv:2503.14286, with a+ = b+ = 1, a- = 0, b- = 1.
     """
-    weights = action_weights(
-        ratios.log_rho,
-        ratios.num_tokens,
-        sampled.advantages,
-        t_ref=float("inf"),
-        limits=(_TOPR_POSITIVE, _TOPR_NEGATIVE),
-    )
-    return _by_action(weights, _outside(ratios, sampled, objective.kappa), sampled)
+    limits = _TOPR_POSITIVE, _TOPR_NEGATIVE
+    return _by_action(ratios, sampled, objective, t_ref=inf, limits=limits)
 
 
 def token_tis(ratios: ActionRatios, sampled: SampledActions, objective: Objective) -> Shares:
@@ -70,7 +63,9 @@ def token_tis(ratios: ActionRatios, sampled: SampledActions, objective: Objectiv
     outside = (ratio < low) | (ratio > high)
     weights = ratio.clamp(max=objective.token_cap)
     nowhere = torch.zeros_like(ratios.present)
-    return Shares.weighted(weights, sampled, outside_trust_region=nowhere, clipped=outside)
+    return Shares.weighted(
+        weights, sampled, ratios=ratio, outside_trust_region=nowhere, clipped=outside
+    )
 
 
 def action_weights(
@@ -93,15 +88,33 @@ def action_weights(
     Returns:
         [A] float within the limits of the sign of the advantage.
     """
-    temper = (t_ref / num_tokens.clamp(min=1)).sqrt().clamp(max=1.0)
-    raw = (temper * log_rho).clamp(-_LOG_WEIGHT_LIMIT, _LOG_WEIGHT_LIMIT).exp()
+    raw = tempered_ratios(log_rho, num_tokens, t_ref=t_ref)
     return torch.where(advantages >= 0, raw.clamp(*limits[0]), raw.clamp(*limits[1]))
 
 
-def _by_action(weights: Tensor, outside: Tensor, sampled: SampledActions) -> Shares:
-    per_token = weights[sampled.action_ids]
-    nothing = torch.zeros_like(per_token, dtype=torch.bool)
-    return Shares.weighted(per_token, sampled, outside_trust_region=outside, clipped=nothing)
+def tempered_ratios(log_rho: Tensor, num_tokens: Tensor, *, t_ref: float) -> Tensor:
+    """[A], exp(tau_i S_i) without limits; see ``apg``."""
+    temper = (t_ref / num_tokens.clamp(min=1)).sqrt().clamp(max=1.0)
+    return (temper * log_rho).clamp(-_LOG_WEIGHT_LIMIT, _LOG_WEIGHT_LIMIT).exp()
+
+
+def _by_action(
+    ratios: ActionRatios,
+    sampled: SampledActions,
+    objective: Objective,
+    *,
+    t_ref: float,
+    limits: tuple[tuple[float, float], tuple[float, float]],
+) -> Shares:
+    own, owner = (ratios.log_rho, ratios.num_tokens), sampled.action_ids
+    weights = action_weights(*own, sampled.advantages, t_ref=t_ref, limits=limits)
+    return Shares.weighted(
+        weights[owner],
+        sampled,
+        ratios=tempered_ratios(*own, t_ref=t_ref)[owner],
+        outside_trust_region=_outside(ratios, sampled, objective.kappa),
+        clipped=torch.zeros_like(owner, dtype=torch.bool),
+    )
 
 
 def _outside(ratios: ActionRatios, sampled: SampledActions, kappa: float) -> Tensor:

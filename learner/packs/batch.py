@@ -23,6 +23,7 @@ class BatchSummary:
         reward_mean: mean undiscounted sum of rewards of a trajectory.
         actions: sampled actions, each with at least one token.
         actions_without_signal: of these, those with advantage 0.
+        actions_truncated: actions that ended at the limit of their length.
         action_tokens: tokens of all actions.
         segments_dropped: segments not packed, since all their actions have advantage 0.
         staleness: number of actions by staleness in versions, over all actions.
@@ -34,6 +35,7 @@ class BatchSummary:
     reward_mean: float
     actions: int
     actions_without_signal: int
+    actions_truncated: int
     action_tokens: int
     segments_dropped: int
     staleness: dict[int, int]
@@ -202,6 +204,7 @@ def _summarise(
         reward_mean=float(np.mean(rewards)) if rewards else 0.0,
         actions=len(present),
         actions_without_signal=int((advantages[present] == 0).sum()),
+        actions_truncated=sum(s.finish_reason == "length" for t in trajectories for s in t.steps),
         action_tokens=len(ids),
         segments_dropped=len(segments) - num_kept,
         staleness=dict(sorted(ages.items())),

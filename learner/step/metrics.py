@@ -109,6 +109,7 @@ class StepMetrics:
             "updates": float(len(self.updates)),
             "group_members": self.batch.trajectories / max(1, self.batch.groups),
             "groups_without_signal": float(self.batch.groups_without_signal),
+            "truncated_share": self.batch.actions_truncated / max(1, self.batch.actions),
             "advantage_zero_share": self.batch.actions_without_signal / max(1, self.batch.actions),
         }
         for name, kind in self.kinds.items():
@@ -126,8 +127,6 @@ class StepMetrics:
             "chi2": tally.rho_squared / actions - 1.0,
             "weight_mean": tally.weight / actions,
             "ess_used": _effective_size(tally.used_weight, tally.used_weight_squared, actions),
-            "weight_lowered_share": tally.lowered_weights / actions,
-            "weight_raised_share": tally.raised_weights / actions,
             "versions_per_action": tally.versions_of_actions / max(1.0, tally.actions),
             "mixed_versions_share": tally.mixed_actions / max(1.0, tally.actions),
         }
@@ -149,6 +148,8 @@ class StepMetrics:
         tally, targets = self.tally, max(1.0, self.tally.targets)
         return {
             "clipped_share": tally.clipped_tokens / targets,
+            "upper_limit_share": tally.lowered_tokens / targets,
+            "lower_limit_share": tally.raised_tokens / targets,
             "k1": tally.minus_d / targets,
             "k2": 0.5 * tally.d_squared / targets,
             "k3": tally.k3 / targets,

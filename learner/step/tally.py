@@ -14,8 +14,6 @@ from learner.packs.packing import Pack
 FAR = 0.5
 """|log pi - log mu| beyond which a token counts as far off."""
 
-_ROUNDING = 1e-4
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tally:
@@ -24,9 +22,7 @@ class Tally:
     With d = log pi - log mu of a token, and rho = exp of an action's sum of d (bounded to
     exp(+-20)), before any truncation. Tokens and actions that are not finite are left out of
     the sums. "Fresh" tokens were sampled by the very version being trained: what d is left there
-    is the mismatch between learner and policy server. An action counts as lowered or raised where
-    its weight is below or above rho, by a limit or by tempering; objectives by token and ``gspo``
-    weigh by something else than rho to begin with.
+    is the mismatch between learner and policy server.
     """
 
     loss: float = 0.0
@@ -39,14 +35,14 @@ class Tally:
     weight: float = 0.0
     used_weight: float = 0.0
     used_weight_squared: float = 0.0
-    lowered_weights: float = 0.0
-    raised_weights: float = 0.0
     outside_trust_region: float = 0.0
     vetoed: float = 0.0
     not_finite: float = 0.0
     too_stale: float = 0.0
     masked: float = 0.0
     clipped_tokens: float = 0.0
+    lowered_tokens: float = 0.0
+    raised_tokens: float = 0.0
     minus_d: float = 0.0
     k3: float = 0.0
     d_squared: float = 0.0
@@ -158,14 +154,14 @@ def _of_actions(pack: Pack, verdicts: ActionVerdicts) -> dict[str, Tensor]:
         "weight": weight,
         "used_weight": used,
         "used_weight_squared": used.square(),
-        "lowered_weights": weight < rho * (1 - _ROUNDING),
-        "raised_weights": weight > rho * (1 + _ROUNDING),
         "outside_trust_region": verdicts.outside_trust_region,
         "vetoed": ratios.vetoed,
         "not_finite": ratios.not_finite,
         "too_stale": ratios.too_stale,
         "masked": verdicts.masked,
         "clipped_tokens": verdicts.clipped_tokens,
+        "lowered_tokens": verdicts.lowered_tokens,
+        "raised_tokens": verdicts.raised_tokens,
         "versions_of_actions": versions,
         "mixed_actions": versions > 1,
     }

@@ -1,6 +1,7 @@
 """Diagnostics of a step equal slow loops over its actions, and those of packs add up."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from math import exp
 from statistics import fmean
@@ -117,14 +118,18 @@ def test_numbers_of_actions_and_tokens_equal_a_slow_loop() -> None:
     ]
     fresh = [own - theirs for own, theirs, age in tokens if age == 0]
     distinct = [len(set(a.versions)) for a in actions]
+
+    def by_token(flags: Iterable[bool]) -> float:
+        return fmean(f for f, a in zip(flags, actions, strict=True) for _ in a.deltas)
+
     expected = {
         "log_rho_min": min(totals),
         "log_rho_max": max(totals),
         "weight_mean": fmean(weights),
         "weight_min": min(weights),
         "weight_max": max(weights),
-        "weight_lowered_share": fmean(w < exp(s) for w, s in zip(weights, totals, strict=True)),
-        "weight_raised_share": fmean(w > exp(s) for w, s in zip(weights, totals, strict=True)),
+        "upper_limit_share": by_token(w < exp(s) for w, s in zip(weights, totals, strict=True)),
+        "lower_limit_share": by_token(w > exp(s) for w, s in zip(weights, totals, strict=True)),
         "versions_per_action": fmean(distinct),
         "mixed_versions_share": fmean(d > 1 for d in distinct),
         "probability_gap": fmean(abs(exp(own) - exp(theirs)) for own, theirs, _ in tokens),
@@ -141,7 +146,8 @@ def test_numbers_of_actions_and_tokens_equal_a_slow_loop() -> None:
     }
     for name, value in expected.items():
         assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
-    assert 0 < found["weight_lowered_share"] < 1
+    assert 0 < found["upper_limit_share"] < 1
+    assert 0 < found["lower_limit_share"] < 1
     assert 0 < found["mixed_versions_share"] < 1
 
 
