@@ -52,7 +52,7 @@ class Settings:
     cell_rounds: int = 5
     cell_seconds: float = 2.0
     hits: int = 100
-    tool_calls: int = 5000
+    tool_calls: int = 4000
     interrupts: int = 30
     actor_kernels: int = 16
     kills: int = 5
