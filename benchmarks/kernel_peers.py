@@ -95,7 +95,18 @@ async def launch_worker(cell: str) -> ColdWorker:
     options = "--ro-bind / / --proc /proc --dev /dev --tmpfs /tmp --unshare-pid"
     options += " --die-with-parent --new-session --share-net"
     process = await asyncio.create_subprocess_exec(
-        *("bwrap", *options.split(), "--", sys.executable, "-c", _WORKER, cell),
+        *(
+            "bwrap",
+            *options.split(),
+            "--ro-bind",
+            sys.prefix,
+            sys.prefix,
+            "--",
+            sys.executable,
+            "-c",
+            _WORKER,
+            cell,
+        ),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env={**os.environ, "IPYTHONDIR": "/tmp/ipython"},

@@ -138,7 +138,7 @@ def _function(name: str, tool: types.Tool) -> McpFunction:
     schema = tool.input_schema
     definitions = schema.get("$defs") or schema.get("definitions") or {}
     required = schema.get("required") or ()
-    properties = schema.get("properties") or {}
+    properties = _mapped(schema.get("properties"))
     ordered = sorted(properties, key=lambda key: key not in required)
     keys: dict[str, str] = {}
     parameters = []
@@ -177,11 +177,11 @@ def annotation_of(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -
         target = definitions.get(str(schema["$ref"]).rpartition("/")[2], {})
         return annotation_of(target, definitions, depth + 1)
     if "enum" in schema or "const" in schema:
-        choices = schema.get("enum") or [schema.get("const")]
-        return f"Literal[{', '.join(map(repr, choices))}]"
-    branches = schema.get("anyOf") or schema.get("oneOf")
-    if branches is None and isinstance(schema.get("type"), list):
-        branches = [{**schema, "type": kind} for kind in schema["type"]]
+        choices = [schema["const"]] if "const" in schema else _listed(schema["enum"])
+        return f"Literal[{', '.join(map(repr, choices))}]" if choices else ""
+    branches = _listed(schema.get("anyOf")) or _listed(schema.get("oneOf"))
+    if not branches:
+        branches = [{**schema, "type": kind} for kind in _listed(schema.get("type"))]
     if branches:
         texts = [annotation_of(branch, definitions, depth + 1) for branch in branches]
         return " | ".join(dict.fromkeys(texts)) if all(texts) else ""
@@ -190,11 +190,20 @@ def annotation_of(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -
     return f"list[{items}]" if items else name
 
 
+def _listed(value: Any) -> list[Any]:
+    """``value`` where it is a list, as a schema should have it; servers may send anything."""
+    return value if isinstance(value, list) else []
+
+
+def _mapped(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
 def _returns(output: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if not output:
         return ""
-    inner = {**definitions, **(output.get("$defs") or {})}
-    properties = output.get("properties") or {}
+    inner = {**definitions, **_mapped(output.get("$defs"))}
+    properties = _mapped(output.get("properties"))
     if list(properties) == [_WRAPPED]:
         return annotation_of(properties[_WRAPPED], inner)
     return annotation_of(output, inner)

@@ -1,31 +1,18 @@
 """Learning from stale data: what holds for three seeds and is known to be real."""
 
-from dataclasses import replace
-from statistics import fmean
-
 import pytest
-import torch
 
-from benchmarks.staleness import METHODS, UNBOUNDED, train
-
-SEEDS = (0, 1, 2)
-
-
-def final_reward(method: str, staleness: int) -> float:
-    objective = replace(METHODS[method], advantage="reinforce_pp", advantage_clip=UNBOUNDED)
-    return fmean(train(objective, staleness=staleness, seed=seed).reward for seed in SEEDS)
+from benchmarks.bench_staleness import FRESH, Arm, run_all, summarise
+from benchmarks.staleness import World
 
 
 @pytest.mark.slow
 def test_uncorrected_training_on_stale_data_loses_and_apg_does_not() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        fresh = final_reward("apg", 0)
-        corrected = final_reward("apg", 8)
-        uncorrected = final_reward("none", 8)
-    finally:
-        torch.set_num_threads(threads)
+    fresh = Arm(method=FRESH, advantage="reinforce_pp", staleness=0)
+    corrected = Arm(method="apg", advantage="reinforce_pp", staleness=8)
+    uncorrected = Arm(method="none", advantage="reinforce_pp", staleness=8)
 
-    assert corrected > 0.95 * fresh, (corrected, fresh)
-    assert uncorrected < 0.9 * corrected, (uncorrected, corrected)
+    cells = summarise(run_all([fresh, corrected, uncorrected], seeds=3, world=World()))
+
+    assert cells[corrected].reward > 0.95 * cells[fresh].reward, cells
+    assert cells[uncorrected].reward < 0.9 * cells[corrected].reward, cells
