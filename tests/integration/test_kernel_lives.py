@@ -9,7 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from actors.kernels import runtime
 from actors.kernels.interface import CellStatus, KernelDied
@@ -17,44 +16,11 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from common.config import Kernel
 from common.errors import EnvironmentFault
-from tests.notebook import Notebook
 from tests.process_tree import descendants, wait_until_dead
 
 pytestmark = pytest.mark.sandbox
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = Kernel(grace_s=0.4, memory_mib=512)
-
-
-@pytest.fixture(scope="module")
-def loop_runner():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def forked(loop_runner):
-    launcher = make_launcher(Kernel(launcher="forked", grace_s=0.4))
-    loop_runner.run(launcher.start())
-    yield launcher
-    loop_runner.run(launcher.close())
-
-
-@pytest.fixture
-def launch(loop_runner, forked):
-    notebooks = []
-
-    def start():
-        notebooks.append(Notebook(loop_runner, loop_runner.run(forked.launch())))
-        return notebooks[-1]
-
-    yield start
-    for notebook in notebooks:
-        notebook.close()
-
-
-@pytest.fixture
-def notebook(launch):
-    return launch()
 
 
 def test_a_loop_in_c_is_killed_and_only_its_kernel_dies(launch):

@@ -5,12 +5,9 @@ import hashlib
 import os
 
 import pytest
-import uvloop
 
 from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolParameter, ToolSpec
-from actors.kernels.launchers import make_launcher
-from common.config import Kernel
-from tests.notebook import Notebook, echo
+from tests.notebook import echo
 
 pytestmark = pytest.mark.sandbox
 SEARCH = ToolSpec(
@@ -27,38 +24,6 @@ TOKENS = ToolSpec(name="notepad.tokens", doc="How many.", returns="int", is_prop
 ADD = ToolSpec(
     name="notepad.add", doc="Add.", parameters=(ToolParameter(name="item", annotation="str"),)
 )
-
-
-@pytest.fixture(scope="module")
-def loop_runner():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
-
-
-@pytest.fixture(scope="module")
-def forked(loop_runner):
-    launcher = make_launcher(Kernel(launcher="forked", grace_s=0.4))
-    loop_runner.run(launcher.start())
-    yield launcher
-    loop_runner.run(launcher.close())
-
-
-@pytest.fixture
-def launch(loop_runner, forked):
-    notebooks = []
-
-    def start():
-        notebooks.append(Notebook(loop_runner, loop_runner.run(forked.launch())))
-        return notebooks[-1]
-
-    yield start
-    for notebook in notebooks:
-        notebook.close()
-
-
-@pytest.fixture
-def notebook(launch):
-    return launch()
 
 
 def test_outputs_are_counted_as_a_notebook_shows_them(notebook):
