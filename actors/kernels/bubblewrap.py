@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.kernels.runtime import RuntimePaths
+from actors.kernels.sandboxed.mounts import DEVICES
 from common.errors import EnvironmentFault
 
 HOST_UID = 64321
@@ -16,6 +17,9 @@ PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
 _SHARED_MEMORY_BYTES = 16 << 20
+_FOR_MOUNTS = ("CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_SETPCAP")
+_SACRIFICE_FIRST = ("choom", "-n", "1000", "--")
+"""Where memory runs out, Linux ends a sandbox before any other process."""
 _CHECK_TIMEOUT_S = 20
 _MEBIBYTE = 1 << 20
 _INSTALL = "apt-get install bubblewrap"
@@ -23,11 +27,12 @@ _INSTALL = "apt-get install bubblewrap"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sandbox:
-    """What varies between the outer sandboxes of the two launchers.
+    """What varies between the outer sandboxes of the launchers.
 
     Attributes:
         nested: processes inside make further user namespaces (the zygote).
-        as_init: the command itself is pid 1.
+        as_init: the command itself is pid 1, and mounts what bubblewrap cannot, see
+            ``sandboxed/mounts.py``; it keeps the capabilities for that, and must drop them.
         folders: further empty folders, mount points for what the sandbox mounts itself.
     """
 
@@ -44,8 +49,8 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options = _words("--unshare-all --unshare-user --die-with-parent --new-session --clearenv")
     options += _words("--uid 1000 --gid 1000 --hostname sandbox --cap-drop ALL")
     options += _words("--ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64")
-    options += _words("--symlink usr/bin /bin --symlink usr/sbin /sbin --proc /proc --dev /dev")
-    options += _words(f"--size {_SHARED_MEMORY_BYTES} --tmpfs /dev/shm --remount-ro /dev")
+    options += _words("--symlink usr/bin /bin --symlink usr/sbin /sbin --proc /proc")
+    options += _devices()
     options += _words(f"--size {size} --perms 1777 --tmpfs /tmp")
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
@@ -54,11 +59,28 @@ def arguments(sandbox: Sandbox) -> list[str]:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():
         options += ["--setenv", name, value]
-    if not sandbox.nested:
-        options.append("--disable-userns")
     if sandbox.as_init:
-        options.append("--as-pid-1")
+        options += ["--as-pid-1", *_words(" ".join(f"--cap-add {name}" for name in _FOR_MOUNTS))]
+    elif not sandbox.nested:
+        options.append("--disable-userns")
     return [*options, "--chdir", "/workspace", "--remount-ro", "/"]
+
+
+def _devices() -> list[str]:
+    """A /dev without terminals.
+
+    /dev/zero is /dev/full, which reads alike but cannot be mapped: memory shared through it would
+    stay after it is unmapped, where no count of a process's memory finds it.
+    """
+    options = ["--tmpfs", "/dev"]
+    for name in DEVICES:
+        source = "full" if name == "zero" else name
+        options += ["--dev-bind", f"/dev/{source}", f"/dev/{name}"]
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        options += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
+    options += _words("--symlink /proc/self/fd /dev/fd --symlink pts/ptmx /dev/ptmx --dir /dev/pts")
+    options += _words(f"--size {_SHARED_MEMORY_BYTES} --perms 1777 --tmpfs /dev/shm")
+    return [*options, "--remount-ro", "/dev"]
 
 
 def start(
@@ -77,8 +99,9 @@ def start(
     with tempfile.TemporaryFile() as options:
         options.write("\0".join([*arguments(sandbox), ""]).encode())
         options.seek(0)
+        bubblewrap = ["bwrap", "--args", str(options.fileno()), "--"]
         return subprocess.Popen(
-            [*drop_privileges(), "bwrap", "--args", str(options.fileno()), "--", *command],
+            [*_SACRIFICE_FIRST, *drop_privileges(), *bubblewrap, *command],
             pass_fds=[*pass_fds, options.fileno()],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
@@ -98,11 +121,13 @@ def check_sandbox(runtime: RuntimePaths) -> None:
             "bubblewrap (bwrap), the sandbox of the notebook kernels, is not installed; "
             f"install it with: {_INSTALL}"
         )
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        raise EnvironmentFault(
-            "setpriv is missing, which gives up root before a sandbox starts; "
-            "install it with: apt-get install util-linux"
-        )
+    needed = ["choom", "setpriv"] if os.geteuid() == 0 else ["choom"]
+    for program in needed:
+        if shutil.which(program) is None:
+            raise EnvironmentFault(
+                f"{program}, which starts sandboxes with fewer rights, is missing; "
+                "install it with: apt-get install util-linux"
+            )
     sandbox = Sandbox(runtime=runtime, workspace_mib=1)
     with tempfile.TemporaryFile() as errors:
         process = start(sandbox, [PYTHON, "-I", "-c", "0"], stderr=errors.fileno())
@@ -148,6 +173,11 @@ _FIXES = (
         "setting up uid map",
         "AppArmor or missing capabilities deny user namespaces; on Ubuntu: "
         "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
+    ),
+    (
+        "mount /",
+        "What bubblewrap starts may not mount: a profile of AppArmor forbids it "
+        "(aa-disable /etc/apparmor.d/bwrap-userns-restrict), or Linux is older than 5.14",
     ),
     (
         "RTM_NEWADDR",

@@ -79,12 +79,28 @@ def decide(program, machine, number, *arguments):
         ("x86_64", 16, (0, 0x5412), REFUSED),  # TIOCSTI
         ("x86_64", 16, (0, 0x541C), REFUSED),  # TIOCLINUX
         ("x86_64", 16, (0, 0x5401), ALLOWED),  # TCGETS
+        ("x86_64", 9, (0, 4096, 3, 0x22), ALLOWED),  # mmap, private and anonymous
+        ("x86_64", 9, (0, 4096, 3, 0x01, 5), ALLOWED),  # a shared file
+        ("x86_64", 9, (0, 4096, 3, 0x21), REFUSED),  # shared without a file
+        ("x86_64", 9, (0, 4096, 3, 0x23), REFUSED),  # the same by MAP_SHARED_VALIDATE
+        ("x86_64", 9, (0, 4096, 3, 0x40022), REFUSED),  # huge pages
+        ("x86_64", 72, (3, 6), ALLOWED),  # fcntl: F_SETLK
+        ("x86_64", 72, (3, 1024), REFUSED),  # F_SETLEASE
+        ("x86_64", 72, (3, 1026), REFUSED),  # F_NOTIFY
+        ("x86_64", 253, (), REFUSED),  # inotify_init
+        ("x86_64", 294, (), REFUSED),  # inotify_init1
+        ("x86_64", 206, (), REFUSED),  # io_setup
+        ("x86_64", 278, (), REFUSED),  # vmsplice
         ("x86_64", 0x40000000, (), MISSING),  # x32
         ("aarch64", 63, (), ALLOWED),  # read
         ("aarch64", 117, (), REFUSED),  # ptrace
         ("aarch64", 220, (0x10000011,), REFUSED),  # clone
         ("aarch64", 198, (40, 1), NO_FAMILY),  # socket
         ("aarch64", 29, (0, 0x5412), REFUSED),  # ioctl
+        ("aarch64", 222, (0, 4096, 3, 0x21), REFUSED),  # mmap
+        ("aarch64", 222, (0, 4096, 3, 0x22), ALLOWED),  # mmap
+        ("aarch64", 25, (3, 1026), REFUSED),  # fcntl
+        ("aarch64", 26, (), REFUSED),  # inotify_init1
     ],
 )
 def test_the_filter_decides_as_documented(machine, number, arguments, verdict):

@@ -4,9 +4,11 @@ An attack escapes if it gets well beyond a limit of the sandbox.
 """
 
 import contextlib
+import ctypes
 import mmap
 import os
 import signal
+import socket
 import threading
 import time
 
@@ -82,6 +84,58 @@ def keep_memory_in_memfds(target: Target) -> str:
     return ""
 
 
+@attack(Family.RESOURCES, control=True)
+def keep_shared_memory_behind_one_page(target: Target) -> str:
+    """Maps shared memory, unmaps all but one page, and looks whether the rest is still there."""
+    kept = []
+    for way in ("anonymous", "/dev/zero"):
+        with contextlib.suppress(OSError):
+            file = os.open(way, os.O_RDWR) if way != "anonymous" else -1
+            piece = mmap.mmap(file, 16 * mmap.PAGESIZE)
+            piece[:] = b"x" * len(piece)
+            piece.madvise(mmap.MADV_DONTNEED)
+            kept += [way] * (piece[-1:] == b"x")
+            piece.close()
+    return ", ".join(kept)
+
+
+@attack(Family.RESOURCES, control=True)
+def keep_unmapped_memory_in_a_pipe(target: Target) -> str:
+    """Gives a page to a pipe and unmaps it; with huge pages each holds 2 MiB."""
+    piece = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    piece[:1] = b"x"
+    start = ctypes.addressof(ctypes.c_char.from_buffer(piece))
+    vector = start.to_bytes(8, "little") + (1).to_bytes(8, "little")
+    ours, theirs = os.pipe()
+    try:
+        return f"{system_call('vmsplice', theirs, vector, 1, 0)} byte"
+    finally:
+        os.close(ours)
+        os.close(theirs)
+
+
+@attack(Family.RESOURCES, control=True)
+def keep_unmapped_memory_in_a_socket(target: Target) -> str:
+    """Sends memory without copying it, to a socket that nobody reads."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sender:
+        sender.connect(server.getsockname())
+        sender.setsockopt(socket.SOL_SOCKET, 60, 1)
+        return f"{sender.send(b'x' * 4096, 0x4000000)} bytes"
+
+
+@attack(Family.RESOURCES)
+def take_every_terminal(target: Target) -> str:
+    """Opens pseudo-terminals, of which Linux has a fixed number for the whole machine."""
+    handles: list[int] = []
+    try:
+        while len(handles) < 64:
+            handles += os.openpty()
+    finally:
+        for handle in handles:
+            os.close(handle)
+    return f"{len(handles) // 2} terminals"
+
+
 @attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
 def hoard_memory_in_many_processes(target: Target) -> str:
     """Lets each of many processes touch half of what one may, and hold it."""
@@ -153,7 +207,7 @@ def fill_the_disk(target: Target) -> str:
     return ", ".join(filled)
 
 
-@attack(Family.RESOURCES, at={"B-cold": (Outcome.BLOCKED, Outcome.KILLED)})
+@attack(Family.RESOURCES)
 def use_up_inodes(target: Target) -> str:
     """Makes empty files without end, and keeps them for a while."""
     made = []
@@ -165,7 +219,6 @@ def use_up_inodes(target: Target) -> str:
                 os.close(os.open(f"{here}/{count}", os.O_WRONLY | os.O_CREAT))
                 count += 1
         if count > target.inodes:
-            time.sleep(1.5)
             made.append(f"{count} files in {folder}")
         for name in range(count):
             os.remove(f"{here}/{name}")

@@ -47,6 +47,7 @@ def become_init(
     """
     pid = os.fork()
     if pid:
+        isolation.hide_from_the_sandbox()
         kernel = os.pidfd_open(pid)
         socket.send_fds(notify, [b"kernel"], [kernel])
         _keep_only(connection)

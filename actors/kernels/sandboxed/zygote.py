@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import msgpack
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.birth import become_init, open_output
 from actors.kernels.sandboxed.channel import Interrupts
 from actors.kernels.sandboxed.serve import capture_streams, run_cell
@@ -129,7 +129,7 @@ def _isolate(limits: isolation.Limits, program: bytes) -> int:
     """Give up everything; the descriptor of the memory file for output."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     isolation.map_user()
-    isolation.mount_private(limits)
+    mounts.mount_private(limits)
     os.setsid()
     output = open_output()
     isolation.isolate(limits, program)
