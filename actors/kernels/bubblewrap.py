@@ -17,7 +17,7 @@ PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
 _SHARED_MEMORY_BYTES = 16 << 20
-_FOR_MOUNTS = ("CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_SETPCAP")
+_FOR_MOUNTS = ("CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_NET_ADMIN", "CAP_SETPCAP")
 _SACRIFICE_FIRST = ("choom", "-n", "1000", "--")
 """Where memory runs out, Linux ends a sandbox before any other process."""
 _CHECK_TIMEOUT_S = 20

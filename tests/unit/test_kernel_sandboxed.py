@@ -13,6 +13,7 @@ from actors.kernels.sandboxed.tracebacks import format_traceback
 
 SOURCES = Path(seccomp.__file__).parent
 ALLOWED, REFUSED, NO_FAMILY, MISSING = 0x7FFF0000, 0x50001, 0x50061, 0x50026
+IGNORED, CANNOT = 0x50000, 0x50016
 RUNTIME = {"IPython", "ipykernel", "msgpack", "traitlets"}
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -91,6 +92,12 @@ def decide(program, machine, number, *arguments):
         ("x86_64", 294, (), REFUSED),  # inotify_init1
         ("x86_64", 206, (), REFUSED),  # io_setup
         ("x86_64", 278, (), REFUSED),  # vmsplice
+        ("x86_64", 54, (3, 1, 7), IGNORED),  # setsockopt: SO_SNDBUF
+        ("x86_64", 54, (3, 1, 8), IGNORED),  # SO_RCVBUF
+        ("x86_64", 54, (3, 1, 2), ALLOWED),  # SO_REUSEADDR
+        ("x86_64", 54, (3, 6, 7), ALLOWED),  # an option of TCP with the same number
+        ("x86_64", 275, (), CANNOT),  # splice
+        ("x86_64", 40, (), CANNOT),  # sendfile
         ("x86_64", 0x40000000, (), MISSING),  # x32
         ("aarch64", 63, (), ALLOWED),  # read
         ("aarch64", 117, (), REFUSED),  # ptrace
@@ -101,6 +108,8 @@ def decide(program, machine, number, *arguments):
         ("aarch64", 222, (0, 4096, 3, 0x22), ALLOWED),  # mmap
         ("aarch64", 25, (3, 1026), REFUSED),  # fcntl
         ("aarch64", 26, (), REFUSED),  # inotify_init1
+        ("aarch64", 208, (3, 1, 7), IGNORED),  # setsockopt
+        ("aarch64", 71, (), CANNOT),  # sendfile
     ],
 )
 def test_the_filter_decides_as_documented(machine, number, arguments, verdict):

@@ -12,6 +12,7 @@ from actors.kernels.probes import (
     runaways,
     secrecy,
     siblings,
+    unmapped,
 )
 from actors.kernels.probes.probe import Probe
 
@@ -23,6 +24,7 @@ _MODULES = (
     privileges,
     kernel_calls,
     resources,
+    unmapped,
     runaways,
     protocol,
 )

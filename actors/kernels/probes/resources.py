@@ -4,15 +4,13 @@ An attack escapes if it gets well beyond a limit of the sandbox.
 """
 
 import contextlib
-import ctypes
 import mmap
 import os
 import signal
-import socket
 import threading
 import time
 
-from actors.kernels.probes.inside import Target, system_call
+from actors.kernels.probes.inside import Target
 from actors.kernels.probes.probe import Family, Outcome, attack
 
 
@@ -71,56 +69,6 @@ def map_shared_memory_beyond_the_limit(target: Target) -> str:
     size = 8 * target.memory_mib << 20
     with mmap.mmap(-1, size, mmap.MAP_SHARED | mmap.MAP_ANONYMOUS):
         return f"{size >> 20} MiB"
-
-
-@attack(Family.RESOURCES, control=True)
-def keep_memory_in_memfds(target: Target) -> str:
-    """Makes memory files, which no rlimit bounds."""
-    for name, arguments in (("memfd_create", (b"x", 0)), ("memfd_secret", (0,))):
-        with contextlib.suppress(OSError):
-            handle = system_call(name, *arguments)
-            os.close(handle)
-            return name
-    return ""
-
-
-@attack(Family.RESOURCES, control=True)
-def keep_shared_memory_behind_one_page(target: Target) -> str:
-    """Maps shared memory, unmaps all but one page, and looks whether the rest is still there."""
-    kept = []
-    for way in ("anonymous", "/dev/zero"):
-        with contextlib.suppress(OSError):
-            file = os.open(way, os.O_RDWR) if way != "anonymous" else -1
-            piece = mmap.mmap(file, 16 * mmap.PAGESIZE)
-            piece[:] = b"x" * len(piece)
-            piece.madvise(mmap.MADV_DONTNEED)
-            kept += [way] * (piece[-1:] == b"x")
-            piece.close()
-    return ", ".join(kept)
-
-
-@attack(Family.RESOURCES, control=True)
-def keep_unmapped_memory_in_a_pipe(target: Target) -> str:
-    """Gives a page to a pipe and unmaps it; with huge pages each holds 2 MiB."""
-    piece = mmap.mmap(-1, mmap.PAGESIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    piece[:1] = b"x"
-    start = ctypes.addressof(ctypes.c_char.from_buffer(piece))
-    vector = start.to_bytes(8, "little") + (1).to_bytes(8, "little")
-    ours, theirs = os.pipe()
-    try:
-        return f"{system_call('vmsplice', theirs, vector, 1, 0)} byte"
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-
-@attack(Family.RESOURCES, control=True)
-def keep_unmapped_memory_in_a_socket(target: Target) -> str:
-    """Sends memory without copying it, to a socket that nobody reads."""
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.socket() as sender:
-        sender.connect(server.getsockname())
-        sender.setsockopt(socket.SOL_SOCKET, 60, 1)
-        return f"{sender.send(b'x' * 4096, 0x4000000)} bytes"
 
 
 @attack(Family.RESOURCES)

@@ -18,6 +18,8 @@ from typing import NoReturn
 
 from actors.kernels.sandboxed import seccomp
 
+TCP_BUFFER_BYTES = 1 << 18
+"""The largest buffer of a TCP socket in a sandbox, one for each direction."""
 SANDBOX_UID = 1000
 """User id inside every sandbox."""
 
@@ -94,6 +96,16 @@ def map_user() -> None:
 def forbid_user_namespaces() -> None:
     """Allow none below this one; the private /proc no longer has the setting."""
     _write("/proc/sys/user/max_user_namespaces", "0")
+
+
+def bound_network_buffers() -> None:
+    """Let no TCP socket of this network namespace grow its buffers by itself.
+
+    Without that all sandboxes together could use up what the machine has for TCP. Needs the /proc
+    of the outer sandbox.
+    """
+    for name in ("tcp_rmem", "tcp_wmem"):
+        _write(f"/proc/sys/net/ipv4/{name}", f"4096 65536 {TCP_BUFFER_BYTES}")
 
 
 def raise_loopback() -> None:

@@ -71,6 +71,7 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
 
 def _isolate(limits: isolation.Limits, connection: str) -> int:
     isolation.map_user()
+    isolation.bound_network_buffers()
     mounts.mount_private(limits)
     folder = mounts.mount_sockets(FOLDER)
     with open(CONNECTION_FILE, "w", encoding="utf-8") as file:

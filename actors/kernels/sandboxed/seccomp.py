@@ -5,6 +5,9 @@ bpf, perf), that undo the isolation (mount, unshare, ptrace) or that tell what o
 files (inotify, dnotify, leases), and all that make memory which stays when no process has it mapped
 any more: nothing in /proc would tell of it. Shared memory lies in files, whose folders are bounded.
 Everything else is allowed, so ordinary Python, threads, processes and mapped files work.
+
+``splice`` and ``sendfile`` are refused as for files that cannot do it, which all callers know: a
+socket would hold whole pages of a file that was cut off since, and count single bytes of them.
 """
 
 import ctypes
@@ -25,6 +28,9 @@ _SOCKET = {"x86_64": (41, 53), "aarch64": (198, 199)}
 _IOCTL = {"x86_64": 16, "aarch64": 29}
 _FCNTL = {"x86_64": 72, "aarch64": 25}
 _MMAP = {"x86_64": 9, "aarch64": 222}
+_SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
+_SPLICE_AND_SENDFILE = {"x86_64": (275, 40), "aarch64": (76, 71)}
+_SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 _TERMINAL_INJECTION = (0x5412, 0x541C)
 _LEASE_AND_NOTIFY = (1024, 1026)
 _MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x1, 0x20, 0x40000
@@ -147,6 +153,9 @@ def deny_list(*, netlink: bool = False, machine: str | None = None) -> bytes:
     program += _check_command(_IOCTL[machine], _TERMINAL_INJECTION)
     program += _check_command(_FCNTL[machine], _LEASE_AND_NOTIFY)
     program += _check_mapping(_MMAP[machine])
+    program += _ignore_buffer_sizes(_SETSOCKOPT[machine])
+    for number in _SPLICE_AND_SENDFILE[machine]:
+        program += [(_JEQ, 0, 1, number), _refuse(errno.EINVAL)]
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
@@ -226,5 +235,19 @@ def _check_mapping(number: int) -> list[Instruction]:
         (_JSET, 0, 2, _MAP_ANONYMOUS),
         (_JSET, 0, 1, _MAP_SHARED),
         _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _ignore_buffer_sizes(number: int) -> list[Instruction]:
+    """Buffers of sockets keep their default size; asking for more succeeds, without effect."""
+    return [
+        (_JEQ, 0, 7, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT[1]),
+        (_JEQ, 0, 4, _SOL_SOCKET),
+        (_LOAD, 0, 0, _AT_ARGUMENT[2]),
+        (_JEQ, 1, 0, _SO_SNDBUF),
+        (_JEQ, 0, 1, _SO_RCVBUF),
+        _refuse(0),
         (_LOAD, 0, 0, _AT_NUMBER),
     ]

@@ -58,6 +58,7 @@ def _give_up(limits: isolation.Limits, *, bare: bool) -> None:
         return
     program = seccomp.deny_list()
     isolation.forbid_user_namespaces()
+    isolation.bound_network_buffers()
     mounts.mount_private(limits)
     isolation.drop_capabilities()
     isolation.limit_resources(limits)

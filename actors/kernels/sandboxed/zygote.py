@@ -129,6 +129,7 @@ def _isolate(limits: isolation.Limits, program: bytes) -> int:
     """Give up everything; the descriptor of the memory file for output."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     isolation.map_user()
+    isolation.bound_network_buffers()
     mounts.mount_private(limits)
     os.setsid()
     output = open_output()
