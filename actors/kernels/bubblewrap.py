@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from actors.kernels.runtime import RuntimePaths
-from actors.kernels.sandboxed.mounts import DEVICES
 from common.errors import EnvironmentFault
 
 HOST_UID = 64321
@@ -17,6 +16,7 @@ PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
 _SHARED_MEMORY_BYTES = 16 << 20
+_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _FOR_MOUNTS = ("CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_NET_ADMIN", "CAP_SETPCAP")
 _SACRIFICE_FIRST = ("choom", "-n", "1000", "--")
 """Where memory runs out, Linux ends a sandbox before any other process."""
@@ -73,7 +73,7 @@ def _devices() -> list[str]:
     stay after it is unmapped, where no count of a process's memory finds it.
     """
     options = ["--tmpfs", "/dev"]
-    for name in DEVICES:
+    for name in _DEVICES:
         source = "full" if name == "zero" else name
         options += ["--dev-bind", f"/dev/{source}", f"/dev/{name}"]
     for number, name in enumerate(("stdin", "stdout", "stderr")):
@@ -175,10 +175,11 @@ _FIXES = (
         "sysctl kernel.apparmor_restrict_unprivileged_userns=0",
     ),
     (
-        "mount /",
-        "What bubblewrap starts may not mount: a profile of AppArmor forbids it "
-        "(aa-disable /etc/apparmor.d/bwrap-userns-restrict), or Linux is older than 5.14",
+        "/proc/sys/user/max_user_namespaces",
+        "What bubblewrap starts has no capabilities, not even in its own namespaces: a profile of "
+        "AppArmor takes them away (aa-disable /etc/apparmor.d/bwrap-userns-restrict)",
     ),
+    ("mount_setattr", "Linux 5.14 or newer is needed"),
     (
         "RTM_NEWADDR",
         "AppArmor denies network namespaces; on Ubuntu: "

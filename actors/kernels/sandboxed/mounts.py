@@ -6,13 +6,12 @@ machine's own figures out of /proc. The caller is single-threaded and may mount 
 
 import ctypes
 import os
+import struct
 
 from actors.kernels.sandboxed.isolation import Limits, check, libc
 
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
-"""Device nodes below /dev, which are the host's own."""
 _NOSUID, _NODEV, _NOEXEC, _NOSYMFOLLOW, _READ_ONLY = 2, 4, 8, 256, 1
-_REMOUNT, _BIND, _RECURSIVE, _PRIVATE = 32, 4096, 16384, 1 << 18
+_MOUNT_SETATTR, _RECURSIVE, _PRIVATE = 442, 0x8000, 1 << 18
 _SHARED_MEMORY_MIB = 16
 _TERMINALS = 16
 
@@ -22,9 +21,11 @@ def mount_private(limits: Limits) -> None:
 
     Bytes and inodes of the folders are bounded. /proc shows processes and nothing of the machine,
     and is read-only, so that no process can change how soon the system would sacrifice it.
-    Whatever lay below stays reachable by the working folder of a process, so that must change too.
+
+    All that was mounted before becomes read-only, device nodes too, whose times would tell other
+    sandboxes something; what is covered stays reachable by the working folder of a process.
     """
-    _mount(None, "/", None, _RECURSIVE | _PRIVATE)
+    _keep_read_only()
     size = limits.workspace_mib
     for path, mib, mode in (
         ("/tmp", size, "1777"),  # noqa: S108 - the sandbox's own /tmp
@@ -33,7 +34,8 @@ def mount_private(limits: Limits) -> None:
     ):
         options = f"size={mib}m,mode={mode},nr_inodes={limits.inodes}"
         _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, options)
-    _mount_devices()
+    terminals = f"newinstance,ptmxmode=0666,mode=0600,max={_TERMINALS}"
+    _mount("devpts", "/dev/pts", "devpts", _NOSUID | _NOEXEC, terminals)
     _mount("proc", "/proc", "proc", _NOSUID | _NODEV | _NOEXEC | _READ_ONLY, "subset=pid")
     os.chdir("/")
 
@@ -49,17 +51,13 @@ def mount_sockets(path: str) -> int:
     return os.open(path, os.O_PATH | os.O_DIRECTORY)
 
 
-def _mount_devices() -> None:
-    """Own terminals; times of the host's device nodes cannot be set, which all sandboxes share."""
-    options = f"newinstance,ptmxmode=0666,mode=0600,max={_TERMINALS}"
-    _mount("devpts", "/dev/pts", "devpts", _NOSUID | _NOEXEC, options)
-    for name in DEVICES:
-        _mount(None, f"/dev/{name}", None, _REMOUNT | _BIND | _READ_ONLY | _NOSUID)
+def _keep_read_only() -> None:
+    """Make every mount there is read-only and private, in one call (Linux 5.12)."""
+    attributes = struct.pack("4Q", _READ_ONLY, 0, _PRIVATE, 0)
+    arguments = (ctypes.c_long(_MOUNT_SETATTR), -100, b"/", _RECURSIVE, attributes)
+    check(libc.syscall(*arguments, ctypes.c_long(len(attributes))), "mount_setattr /")
 
 
-def _mount(
-    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
-) -> None:
-    arguments = [text.encode() if text else None for text in (source, target, kind)]
-    data = options.encode() if options else None
-    check(libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
+def _mount(source: str, target: str, kind: str, flags: int, options: str) -> None:
+    texts = [text.encode() for text in (source, target, kind)]
+    check(libc.mount(*texts, ctypes.c_ulong(flags), options.encode()), f"mount {target}")
