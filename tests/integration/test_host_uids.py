@@ -1,0 +1,96 @@
+"""Each kernel has a user id of the host to itself, at every launcher."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from actors.kernels.launchers import make_launcher
+from actors.kernels.procfs import tree_use
+from common.config import Kernel
+
+pytestmark = [
+    pytest.mark.sandbox,
+    pytest.mark.skipif(os.geteuid() != 0, reason="only root gives user ids away"),
+]
+CONFIG = {"preload_numpy": False, "grace_s": 0.5}
+CELL = """
+import os, subprocess, sys
+for folder in ("/workspace", "/tmp", "/dev/shm"):
+    with open(f"{folder}/kept", "x") as file:
+        file.write("x")
+assert not subprocess.run([sys.executable, "-c", "import json, numpy"]).returncode
+assert os.path.samefile("/proc/self/fd/0", "/dev/null")
+os.getresuid() + os.getresgid() + (os.stat("/workspace").st_uid, os.stat("/proc/self").st_uid)
+"""
+
+
+@pytest.fixture(scope="module")
+def loop_runner():
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        yield runner
+
+
+@pytest.fixture(scope="module", params=["forked", "cold", "jupyter"])
+def launcher(request, loop_runner):
+    made = make_launcher(Kernel(launcher=request.param, **CONFIG))
+    loop_runner.run(made.start())
+    yield made
+    loop_runner.run(made.close())
+
+
+def ids_of(kernel):
+    """Real, effective, saved and file system ids of every process of a kernel."""
+    found = set()
+    for pid in tree_use(pid_of(kernel)).pids:
+        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+            if line.startswith(("Uid:", "Gid:")):
+                found |= set(line.split()[1:])
+    return {int(number) for number in found}
+
+
+def pid_of(kernel):
+    watched = kernel._wardens.watchdog._watched
+    return watched[kernel.kernel_id].pid
+
+
+def test_every_kernel_is_somebody_else_on_the_host_and_the_same_inside(launcher, loop_runner):
+    async def scenario():
+        kernels = [await launcher.launch() for _ in range(2)]
+        shown = [await kernel.execute(CELL, timeout_s=20) for kernel in kernels]
+        ids = [ids_of(kernel) for kernel in kernels]
+        await asyncio.gather(*(kernel.close() for kernel in kernels))
+        return [result.output for result in shown], ids
+
+    outputs, ids = loop_runner.run(scenario())
+
+    assert outputs == [f"{(1000,) * 8}\n"] * 2
+    assert [len(one) for one in ids] == [1, 1]
+    assert ids[0] != ids[1]
+    default = Kernel()
+    own = range(default.first_uid, default.first_uid + default.uids)
+    assert all(number in own for one in ids for number in one)
+
+
+def test_an_id_is_free_again_when_its_kernel_is_gone(loop_runner):
+    """With one id for all, kernels can only come one after the other."""
+
+    async def scenario():
+        made = make_launcher(Kernel(launcher="forked", first_uid=1_899_100_000, uids=2, **CONFIG))
+        await made.start()
+        try:
+            outputs = []
+            for code in ("1 + 1", "import os; os._exit(1)", "2 + 2"):
+                kernel = await made.launch()
+                result = await asyncio.gather(
+                    kernel.execute(code, timeout_s=10), return_exceptions=True
+                )
+                outputs.append(getattr(result[0], "output", "died"))
+                await kernel.close()
+            return outputs
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) == ["2\n", "died", "4\n"]
