@@ -21,8 +21,8 @@ from common.errors import EnvironmentFault
 
 pytestmark = pytest.mark.sandbox
 LEVELS = {"forked": "A-forked", "cold": "B-cold", "jupyter": "B-jupyter"}
-POOLED = ("asyncio_", "uvloop_")
-"""Threads of the event loop's own pool, which come as they are needed."""
+POOLED = ("asyncio_", "uvloop_", "watchdog")
+"""Threads of pools, which come as they are needed."""
 MOST_GROWTH_BYTES = 48 << 20
 QUICK = [probe for probe in PROBES if not probe.slow]
 SURVIVED = [probe for probe in QUICK if not probe.lethal]

@@ -170,8 +170,9 @@ def test_processes_that_share_their_memory_are_not_charged_for_it_twice(
 
     async def scans():
         for _ in range(3):
-            watchdog._exact_from = 0
+            watchdog._exact_from.clear()
             await watchdog.scan()
+            await watchdog.measured()
 
     loop_runner.run(scans())
     assert run("len(data) >> 20").output == "80\n"
