@@ -8,6 +8,10 @@ import pytest
 import uvloop
 
 from actors.kernels.launchers import make_launcher
+from actors.kernels.probes.bait import laid_out
+from actors.kernels.probes.catalogue import PROBES
+from actors.kernels.probes.probe import Outcome
+from actors.kernels.probes.run import probe_limits, run_probes
 from actors.kernels.procfs import tree_use
 from common.config import Kernel
 
@@ -94,3 +98,32 @@ def test_an_id_is_free_again_when_its_kernel_is_gone(loop_runner):
             await made.close()
 
     assert loop_runner.run(scenario()) == ["2\n", "died", "4\n"]
+
+
+def attacked(runner, config):
+    """How the attacks end that keep what is counted per user."""
+    keeping = [probe for probe in PROBES if probe.keeps]
+
+    async def scenario(launcher, bait):
+        await launcher.start()
+        try:
+            return await run_probes(launcher, keeping, bait)
+        finally:
+            await launcher.close()
+
+    limits = probe_limits(config)
+    with laid_out(limits) as bait:
+        results = runner.run(scenario(make_launcher(limits), bait))
+    return {result.probe.function: (result.outcome, result.reason) for result in results}
+
+
+def test_what_is_counted_per_user_would_be_missed_by_kernels_with_one_id(loop_runner):
+    """The attacks are attacks: without ids of their own, kernels take from each other."""
+    found = attacked(loop_runner, Kernel(launcher="forked", first_uid=1))
+
+    assert found["keep_descriptors_in_flight"] == (
+        Outcome.ESCAPED,
+        "the sibling lacks descriptors in flight (ETOOMANYREFS)",
+    )
+    outcome, reason = found["keep_everything_else_that_is_counted_per_user"]
+    assert (outcome, "pages for pipes" in reason) == (Outcome.ESCAPED, True)

@@ -207,6 +207,37 @@ def test_more_mappings_than_can_be_counted_end_a_kernel_and_no_other(mapper, hol
     assert "limit 69" in reasons["large"]
 
 
+def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, holder):
+    """The dear one is measured, or rests after that, when the others are looked at."""
+    ended = []
+
+    def watched(name, pid):
+        def end(_, cause):
+            ended.append((name, cause))
+
+        return Watched(name=name, pid=pid, end=end, private_files=False)
+
+    async def scenario():
+        limits = UseLimits(memory_mib=69, cpu_s=0.1, files=math.inf)
+        watchdog = Watchdog(limits)
+        watchdog.watch(watched("dear", mapper))
+        watchdog.watch(watched("busy", holder[0]))
+        await watchdog.scan()
+        at_once = list(ended)
+        await watchdog.measured()
+        watchdog.watch(watched("large", holder[0]))
+        await watchdog.scan()
+        await watchdog.measured()
+        await watchdog.close()
+        return at_once
+
+    at_once = asyncio.run(scenario())
+
+    assert ("busy", DeathCause.CPU) in at_once
+    assert ("dear", DeathCause.MEMORY) not in at_once
+    assert ("large", DeathCause.MEMORY) in ended
+
+
 def test_a_measurement_that_takes_too_long_is_given_up(mapper):
     with pytest.raises(TooDear, match=r"more than 0\.001 s of CPU"):
         measure_memory(tree_use(mapper).pids[:2], 0, 0.001)

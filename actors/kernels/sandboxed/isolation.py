@@ -39,6 +39,8 @@ _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
 _SHARED_MEMORY_MIB = 16
+_PENDING_SIGNALS = 1024
+"""Far below what the zygote's namespace may have, in which all forks count together."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
@@ -173,6 +175,7 @@ def limit_resources(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))
     for which, value in (
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_SIGPENDING, _PENDING_SIGNALS),
         (resource.RLIMIT_FSIZE, limits.file_mib * mib),
         (resource.RLIMIT_DATA, limits.memory_mib * mib),
         (resource.RLIMIT_AS, 4 * limits.memory_mib * mib),
