@@ -20,6 +20,7 @@ from pathlib import Path
 
 from actors.kernels.id_ranges import IdRange, NoHostUids, Source, find_source
 from actors.kernels.interface import DeathCause, KernelDied
+from common.config import Kernel as KernelConfig
 
 _LOGGER = logging.getLogger(__name__)
 _FLOCK = "hhqqi4x"
@@ -63,7 +64,7 @@ class HostUids:
             try:
                 self._source = find_source(self._range)
             except NoHostUids as reason:
-                self.give_up(str(reason))
+                self.give_up(f"{reason}; {reason.fix}")
         return self._source
 
     def give_up(self, reason: str) -> None:
@@ -88,6 +89,12 @@ class HostUids:
                 DeathCause.FAILED_TO_START,
             )
         return lease
+
+
+def has_own_uids(config: KernelConfig, launcher: str) -> bool:
+    """Whether kernels of this launcher get user ids of their own here."""
+    source = HostUids(config.first_uid, config.uids).source
+    return source is not None and (launcher != "jupyter" or not source.subordinate)
 
 
 def lease_uid(ids: IdRange, folder: Path) -> UidLease | None:

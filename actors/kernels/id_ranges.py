@@ -14,7 +14,12 @@ _LEAST = 2
 
 
 class NoHostUids(Exception):
-    """Kernels cannot have user ids of their own here; the text says why and what to do."""
+    """Kernels cannot have user ids of their own here; the text says why, ``fix`` what to do."""
+
+    def __init__(self, reason: str, fix: str = "see docs/sandbox.md") -> None:
+        """Say it."""
+        super().__init__(reason)
+        self.fix = fix
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,21 +92,21 @@ def check_range(
     """
     if wanted.first < 1 or wanted.count < _LEAST or wanted.end > _LARGEST_ID:
         raise NoHostUids(
-            f"{wanted} is no range of at least {_LEAST} user ids between 1 and {_LARGEST_ID - 1} "
-            "(kernel.first_uid, kernel.uids)"
+            f"{wanted} is no range of at least {_LEAST} user ids between 1 and {_LARGEST_ID - 1}",
+            "correct kernel.first_uid and kernel.uids",
         )
     spans = list(mapped)
     if not any(span.first <= wanted.first and wanted.end <= span.end for span in spans):
         there = ", ".join(map(str, spans)) or "none"
         raise NoHostUids(
-            f"user ids {wanted} do not exist in this container, which has {there}; "
-            "set kernel.first_uid and kernel.uids to some of those that nobody has"
+            f"user ids {wanted} do not exist in this container, which has {there}",
+            "set kernel.first_uid and kernel.uids to some of those that nobody has",
         )
     for owner, span in taken:
         if wanted.meets(span):
             raise NoHostUids(
-                f"user ids {wanted} meet {span} of {owner}; set kernel.first_uid to ids that "
-                "nobody has"
+                f"user ids {wanted} meet {span} of {owner}",
+                "set kernel.first_uid to ids that nobody has",
             )
 
 
@@ -125,8 +130,8 @@ def parse_subordinate(text: str) -> list[tuple[str, IdRange]]:
 def _subordinate_source() -> Source:
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
         raise NoHostUids(
-            "we are not root, and newuidmap is not installed; "
-            "apt-get install uidmap, or run as root"
+            "we are not root, and newuidmap is not installed",
+            "apt-get install uidmap, or run as root",
         )
     uid = os.geteuid()
     names = (str(uid), *_account_name(uid))
@@ -135,8 +140,9 @@ def _subordinate_source() -> Source:
     if users is None or users != groups or users.count < _LEAST + _SPARE:
         raise NoHostUids(
             f"we are not root, and user {names[-1]} has not the same subordinate ids in "
-            "/etc/subuid and /etc/subgid; as root: "
-            f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {names[-1]}"
+            "/etc/subuid and /etc/subgid",
+            "as root, with ids that nobody has: "
+            f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {names[-1]}",
         )
     return Source(
         ids=IdRange(users.first + _SPARE, users.count - _SPARE),

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from actors.kernels.host_uids import has_own_uids
 from actors.kernels.launchers import make_launcher
 from actors.kernels.probes.bait import SECRET_VARIABLE, laid_out
 from actors.kernels.probes.catalogue import PROBES
@@ -71,6 +72,8 @@ class Campaign:
 
 def run_campaign(launcher_name: str, probes: list[Probe]) -> Campaign:
     limits = probe_limits(Kernel(launcher=launcher_name))
+    if not has_own_uids(limits, launcher_name):
+        probes = [probe for probe in probes if not probe.keeps]
     with (
         laid_out(limits) as bait,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
@@ -117,7 +120,7 @@ def campaign(request: pytest.FixtureRequest) -> Campaign:
 
 def test_every_attack_ends_as_it_must(campaign: Campaign) -> None:
     assert campaign.wrong == []
-    assert len(campaign.results) >= len(SURVIVED)
+    assert len(campaign.results) >= sum(not probe.keeps for probe in SURVIVED)
 
 
 def test_the_attacks_ran_at_the_level_they_are_counted_for(campaign: Campaign) -> None:

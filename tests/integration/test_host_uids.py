@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from actors.kernels.bubblewrap import HOST_UID
+from actors.kernels.forked import ForkedLauncher
 from actors.kernels.launchers import make_launcher
 from actors.kernels.probes.bait import laid_out
 from actors.kernels.probes.catalogue import PROBES
@@ -25,7 +28,7 @@ import os, subprocess, sys
 for folder in ("/workspace", "/tmp", "/dev/shm"):
     with open(f"{folder}/kept", "x") as file:
         file.write("x")
-assert not subprocess.run([sys.executable, "-c", "import json, numpy"]).returncode
+assert not subprocess.run([sys.executable, "-c", "import json"]).returncode
 assert os.path.samefile("/proc/self/fd/0", "/dev/null")
 os.getresuid() + os.getresgid() + (os.stat("/workspace").st_uid, os.stat("/proc/self").st_uid)
 """
@@ -98,6 +101,60 @@ def test_an_id_is_free_again_when_its_kernel_is_gone(loop_runner):
             await made.close()
 
     assert loop_runner.run(scenario()) == ["2\n", "died", "4\n"]
+
+
+def test_where_the_ids_cannot_be_mapped_kernels_share_one(loop_runner, caplog):
+    """The range passes every check, and Linux refuses it all the same."""
+
+    async def scenario():
+        made = ForkedLauncher(Kernel(launcher="forked", **CONFIG))
+        uids = made._wardens.uids
+        uids._source = replace(uids.source, inner_root=uids.source.ids.first)
+        await made.start()
+        try:
+            kernel = await made.launch()
+            output = (await kernel.execute("6 * 7", timeout_s=10)).output
+            ids = ids_of(kernel)
+            await kernel.close()
+            return output, ids
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) == ("42\n", {HOST_UID})
+    assert "kernels share one user id of the host: user ids could not be mapped" in caplog.text
+
+
+IN_FLIGHT = """
+import array, os, socket
+kept, nulls = [], array.array("i", [os.open("/dev/null", os.O_RDONLY)] * 250)
+try:
+    while len(kept) < 8:
+        kept.append(socket.socketpair())
+        kept[-1][0].sendmsg([b"x"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, nulls)])
+except OSError as error:
+    print(error.strerror[:19])
+"""
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["forked", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("cold", "jupyter"))],
+)
+def test_kernels_start_even_where_all_share_one_id_and_one_fills_its_sockets(loop_runner, name):
+    async def scenario():
+        made = make_launcher(Kernel(launcher=name, first_uid=1, **CONFIG))
+        await made.start()
+        try:
+            attacker = await made.launch()
+            output = (await attacker.execute(IN_FLIGHT, timeout_s=10)).output
+            other = await made.launch()
+            other_output = (await other.execute("6 * 7", timeout_s=10)).output
+            await asyncio.gather(attacker.close(), other.close())
+            return output, other_output
+        finally:
+            await made.close()
+
+    assert loop_runner.run(scenario()) == ("Too many references\n", "42\n")
 
 
 def attacked(runner, config):
