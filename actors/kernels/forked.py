@@ -34,6 +34,7 @@ class ForkedLauncher:
         self._wardens = Wardens(config)
         self._zygote: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
+        self._had_uids = False
         self._numbers = itertools.count(1)
         self._kernels = weakref.WeakSet[PipedKernel]()
         self._closed = False
@@ -104,18 +105,18 @@ class ForkedLauncher:
             return self._zygote
 
     async def _start_zygote(self, runtime: RuntimePaths) -> ZygoteProcess:
-        """Start one whose forks have user ids of their own, or else one whose forks do not."""
+        """Start one whose forks have user ids of their own, or where none ever did, another."""
         uids = self._wardens.uids
-        if uids.source is not None:
-            zygote = self._make_zygote(runtime, uids.source)
-            try:
-                await zygote.start()
-            except (NoHostUids, EnvironmentFault) as reason:
-                uids.give_up(str(reason))
-            else:
-                return zygote
-        zygote = self._make_zygote(runtime, None)
-        await zygote.start()
+        zygote = self._make_zygote(runtime, uids.source)
+        try:
+            await zygote.start()
+        except (NoHostUids, EnvironmentFault) as reason:
+            if uids.source is None or self._had_uids:
+                raise EnvironmentFault(str(reason)) from None
+            uids.give_up(str(reason))
+            zygote = self._make_zygote(runtime, None)
+            await zygote.start()
+        self._had_uids = zygote.changes_users
         return zygote
 
     def _make_zygote(self, runtime: RuntimePaths, uids: Source | None) -> ZygoteProcess:

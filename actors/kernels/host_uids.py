@@ -62,9 +62,13 @@ class HostUids:
         if not self._opened:
             self._opened = True
             try:
-                self._source = find_source(self._range)
+                source = find_source(self._range)
+                os.close(_open_register(source.folder))
+                self._source = source
             except NoHostUids as reason:
                 self.give_up(f"{reason}; {reason.fix}")
+            except OSError as error:
+                self.give_up(f"the register of those in use cannot be kept: {error}")
         return self._source
 
     def give_up(self, reason: str) -> None:

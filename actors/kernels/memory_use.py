@@ -72,6 +72,7 @@ def _add_pages(account: _Account, pid: int) -> None:
     files = sizes.get(b"Pss_Shmem", 0)
     account.files += files
     account.own += sizes.get(b"Pss", 0) - files + sizes.get(b"SwapPss", 0)
+    account.own += sizes.get(b"Private_Hugetlb", 0) + sizes.get(b"Shared_Hugetlb", 0)
     account.own += _sizes(_of_process(pid, "status")).get(b"VmPTE", 0)
 
 

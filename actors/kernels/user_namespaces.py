@@ -59,7 +59,13 @@ def user_namespace(source: Source, users: list[Extent], groups: list[Extent]) ->
     """
     command = [*bubblewrap.drop_privileges(), "unshare", "--user", "--", "cat"]
     try:
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        process = subprocess.Popen(
+            command,
+            bufsize=0,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
     except OSError as error:
         raise NoHostUids(f"{command[0]} cannot be run: {error.strerror}") from None
     with process:
@@ -115,14 +121,13 @@ def _map_and_open(
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
     try:
         process.stdin.write(b"x")
-        process.stdin.flush()
         if process.stdout.read(1) != b"x":
             raise NoHostUids("a user namespace could not be made")
         for kind, extents in (("uid", users), ("gid", groups)):
             (_map_by_program if subordinate else _map)(process.pid, kind, extents)
         return os.open(f"/proc/{process.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise NoHostUids(f"user ids could not be mapped: {error.strerror}") from None
+    except (OSError, subprocess.SubprocessError) as error:
+        raise NoHostUids(f"user ids could not be mapped: {error}") from None
     finally:
         process.kill()
 

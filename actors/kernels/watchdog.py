@@ -33,7 +33,7 @@ _EXACT_DUTY = 0.1
 """Share of the time that exact measurements of one kernel take, if they are fast."""
 _MOST_REST_S = 1.0
 """A kernel whose measurements are dear is still measured this soon after the last one."""
-_DEAREST_S = 1.0
+_DEAREST_S = 2.0
 """CPU time of one measurement; a kernel that takes more is ended."""
 _MANY_PROCESSES = 6
 """Of so many the mappings may add up to more than they may be, see ``memory_use.py``."""

@@ -95,9 +95,9 @@ def acting_as(uid: int) -> Iterator[None]:
 
     Needs CAP_SETUID and CAP_SETGID in a user namespace that maps ``uid``.
     """
-    os.setresgid(uid, uid, SANDBOX_UID)
-    os.setresuid(uid, uid, SANDBOX_UID)
     try:
+        os.setresgid(uid, uid, SANDBOX_UID)
+        os.setresuid(uid, uid, SANDBOX_UID)
         yield
     finally:
         os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
