@@ -11,7 +11,7 @@ from actors.kernels.runtime import RuntimePaths
 from common.errors import EnvironmentFault
 
 HOST_UID = 64321
-"""User and group id of sandboxes on the host when we run as root; belongs to nobody else."""
+"""User and group id of what runs no cell on the host when we run as root, such as the zygote."""
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
@@ -34,6 +34,8 @@ class Sandbox:
         as_init: the command itself is pid 1, and mounts what bubblewrap cannot, see
             ``sandboxed/mounts.py``; it keeps the capabilities for that, and must drop them.
         folders: further empty folders, mount points for what the sandbox mounts itself.
+        user_namespace: descriptor of one to enter, see ``user_namespaces.py``; else a new one.
+        capabilities: of the user namespace, for the command.
     """
 
     runtime: RuntimePaths
@@ -41,18 +43,23 @@ class Sandbox:
     nested: bool = False
     as_init: bool = False
     folders: tuple[str, ...] = ()
+    user_namespace: int | None = None
+    capabilities: tuple[str, ...] = ()
 
 
 def arguments(sandbox: Sandbox) -> list[str]:
     """Bubblewrap's options: all namespaces, no environment, nothing of the host but /usr."""
     size = str(sandbox.workspace_mib * _MEBIBYTE)
-    options = _words("--unshare-all --unshare-user --die-with-parent --new-session --clearenv")
+    options = _namespaces(sandbox) + _words("--die-with-parent --new-session --clearenv")
     options += _words("--uid 1000 --gid 1000 --hostname sandbox --cap-drop ALL")
+    for capability in sandbox.capabilities:
+        options += ["--cap-add", capability]
     options += _words("--ro-bind /usr /usr --symlink usr/lib /lib --symlink usr/lib64 /lib64")
     options += _words("--symlink usr/bin /bin --symlink usr/sbin /sbin --proc /proc")
     options += _devices()
     options += _words(f"--size {size} --perms 1777 --tmpfs /tmp")
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
+    options += _words("--perms 0755 --dir /opt")  # the zygote's forks are other users than it
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
     for folder in sandbox.folders:
@@ -83,15 +90,23 @@ def _devices() -> list[str]:
     return [*options, "--remount-ro", "/dev"]
 
 
+def _namespaces(sandbox: Sandbox) -> list[str]:
+    if sandbox.user_namespace is None:
+        return _words("--unshare-all --unshare-user")
+    own = _words("--unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try")
+    return ["--userns", str(sandbox.user_namespace), *own]
+
+
 def start(
     sandbox: Sandbox,
     command: Sequence[str],
     *,
+    uid: int = HOST_UID,
     pass_fds: Sequence[int] = (),
     stdin: int | None = None,
     stderr: int | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start ``command`` in a sandbox, with an empty environment and an unprivileged user id.
+    """Start ``command`` in a sandbox, with an empty environment, and as ``uid`` if we are root.
 
     Call it from the main thread: the sandbox dies with the thread that started it. Options go
     through a file so that they show up in no process list.
@@ -99,10 +114,11 @@ def start(
     with tempfile.TemporaryFile() as options:
         options.write("\0".join([*arguments(sandbox), ""]).encode())
         options.seek(0)
+        entered = [] if sandbox.user_namespace is None else [sandbox.user_namespace]
         bubblewrap = ["bwrap", "--args", str(options.fileno()), "--"]
         return subprocess.Popen(
-            [*_SACRIFICE_FIRST, *drop_privileges(), *bubblewrap, *command],
-            pass_fds=[*pass_fds, options.fileno()],
+            [*_SACRIFICE_FIRST, *drop_privileges(uid), *bubblewrap, *command],
+            pass_fds=[*pass_fds, *entered, options.fileno()],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if stderr is None else stderr,
@@ -196,11 +212,11 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-def drop_privileges() -> list[str]:
-    """Words before a command that make it run as ``HOST_UID``, if we are root."""
+def drop_privileges(uid: int = HOST_UID) -> list[str]:
+    """Words before a command that make it run as ``uid``, if we are root."""
     if os.geteuid() != 0:
         return []
-    who = [f"--reuid={HOST_UID}", f"--regid={HOST_UID}", "--clear-groups"]
+    who = [f"--reuid={uid}", f"--regid={uid}", "--clear-groups"]
     return ["setpriv", *who, "--"]
 
 

@@ -9,6 +9,7 @@ from actors.kernels import bubblewrap
 from actors.kernels.forked import preloaded
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.single_process import Plan, SingleLauncher, single_command
+from actors.kernels.user_namespaces import start_as, try_namespace
 from actors.kernels.wardens import sandbox_limits
 
 
@@ -22,8 +23,9 @@ class ColdLauncher(SingleLauncher):
         await super().start()
         assert self._runtime is not None  # noqa: S101 - found just now
         bubblewrap.check_sandbox(self._runtime)
+        try_namespace(self._wardens.uids)
 
-    def _plan(self, runtime: RuntimePaths) -> Plan:
+    def _plan(self, runtime: RuntimePaths, uid: int) -> Plan:
         config = self._config
         sandbox = bubblewrap.Sandbox(
             runtime=runtime, workspace_mib=config.workspace_mib, as_init=True
@@ -31,8 +33,9 @@ class ColdLauncher(SingleLauncher):
         command = single_command(
             bubblewrap.PYTHON, sandbox_limits(config), "sandboxed", "/workspace", preloaded(config)
         )
+        source = self._wardens.uids.source
 
         def start(control: int, errors: int) -> "subprocess.Popen[bytes]":
-            return bubblewrap.start(sandbox, command, stdin=control, stderr=errors)
+            return start_as(sandbox, command, source, uid, stdin=control, stderr=errors)
 
         return Plan(start=start)

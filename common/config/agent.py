@@ -49,6 +49,11 @@ class Kernel:
     cgroup: str = ""
     """Folder of a cgroup v2 below which each kernel gets a group; empty for the actor's own, if
     that may be divided."""
+    first_uid: int = 1_900_000_000
+    """As root: first user id of the host that a kernel may have. Each has one of its own; other
+    users get them from /etc/subuid."""
+    uids: int = 4096
+    """How many of them; at least twice the kernels of all actors on the machine."""
     output_bytes: int = 65536
     """Output kept per cell; the rest is counted and dropped."""
     preload_numpy: bool = True

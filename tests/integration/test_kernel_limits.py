@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -162,11 +163,74 @@ def test_processes_that_share_their_memory_are_not_charged_for_it_twice(
 
     async def scans():
         for _ in range(3):
-            watchdog._exact_from = 0
+            watchdog._exact_from.clear()
             await watchdog.scan()
+            await watchdog.measured()
 
     loop_runner.run(scans())
     assert run("len(data) >> 20").output == "80\n"
+
+
+@everywhere
+def test_memory_counts_when_the_main_threads_of_its_processes_have_ended(run):
+    cause, message = death(
+        run,
+        """
+        import ctypes, os, threading, time
+        def hold():
+            hog = bytearray(os.urandom(1 << 20)) * 80
+            time.sleep(60)
+        for _ in range(6):
+            if os.fork() == 0:
+                threading.Thread(target=hold).start()
+                ctypes.CDLL(None).pthread_exit(None)
+        time.sleep(60)
+        """,
+    )
+
+    assert cause is DeathCause.MEMORY
+    assert megabytes(message) > 300
+
+
+DEAR = """
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+ours, theirs = os.pipe()
+for _ in range(4):
+    if os.fork() == 0:
+        start = libc.mmap(None, ctypes.c_size_t(60_000 * 4096), 0, 0x22, -1, 0)
+        for page in range(0, 60_000, 2):
+            libc.mprotect(ctypes.c_void_p(start + page * 4096), ctypes.c_size_t(4096), 1)
+        os.write(theirs, b"x")
+        time.sleep(60)
+made = sum(len(os.read(ours, 1)) for _ in range(4))
+made
+"""
+
+
+def test_the_limits_of_a_kernel_hold_beside_one_that_is_dear_to_measure(
+    launcher, loop_runner, kernel
+):
+    """The dear one stays below every limit, and is measured again and again meanwhile."""
+    hoard = "import os, time\nfor _ in range(7):\n    if os.fork() == 0: break\n"
+    hoard += "hog = bytearray(os.urandom(1 << 20)) * 60\ntime.sleep(60)"
+
+    async def scenario():
+        dear = await launcher.launch()
+        try:
+            assert (await dear.execute(DEAR, timeout_s=20)).output == "4\n"
+            started = time.monotonic()
+            with pytest.raises(KernelDied) as it:
+                await kernel.execute(hoard, timeout_s=20)
+            return it.value.cause, time.monotonic() - started, dear.alive
+        finally:
+            await dear.close()
+
+    cause, seconds, dear_lives = loop_runner.run(scenario())
+
+    assert (cause, dear_lives) == (DeathCause.MEMORY, True)
+    assert seconds < 5
 
 
 def test_memory_of_one_process_ends_in_a_memory_error(run):

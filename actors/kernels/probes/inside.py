@@ -37,6 +37,8 @@ NUMBERS = {
     **{"setresuid": (117, 147), "setgroups": (116, 159), "vhangup": (153, 58)},
 }
 """System call: (x86_64, aarch64), from the kernel's asm/unistd headers."""
+HELD: list[object] = []
+"""What an attack keeps until its kernel is gone."""
 REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT)
 
 

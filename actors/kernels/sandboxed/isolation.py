@@ -4,6 +4,7 @@ All through ctypes, because Python 3.11 lacks ``os.unshare``. The caller must be
 that already lives in an outer bubblewrap sandbox.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -12,7 +13,7 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -34,9 +35,11 @@ _NEW_NAMESPACES = (
 _CLONE_PIDFD = 0x00001000
 _CLONE_NUMBER = {"x86_64": 56, "aarch64": 220}
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
-_PR_SET_NO_NEW_PRIVS, _PR_SET_DUMPABLE = 38, 4
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
+_PENDING_SIGNALS = 1024
+"""Far below what the zygote's namespace may have, in which all forks count together."""
 
 libc = ctypes.CDLL(None, use_errno=True)
 _libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
@@ -85,11 +88,33 @@ def clone_isolated() -> tuple[int, int]:
     return pid, pidfd.value if pid else -1
 
 
-def map_user() -> None:
-    """Be uid and gid 1000 in the new user namespace, and forbid further user namespaces."""
+@contextlib.contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Have this user and group id outside, for the block: what is forked in it keeps it.
+
+    Needs CAP_SETUID and CAP_SETGID in a user namespace that maps ``uid``.
+    """
+    try:
+        os.setresgid(uid, uid, SANDBOX_UID)
+        os.setresuid(uid, uid, SANDBOX_UID)
+        yield
+    finally:
+        os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+        os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+
+
+def map_user(outside: int = SANDBOX_UID) -> None:
+    """Be uid and gid 1000 in the new user namespace, and forbid further user namespaces.
+
+    Args:
+        outside: our user id in the namespace around it.
+    """
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # or, after acting_as, /proc/self is not ours
     _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{SANDBOX_UID} {SANDBOX_UID} 1")
-    _write("/proc/self/gid_map", f"{SANDBOX_UID} {SANDBOX_UID} 1")
+    _write("/proc/self/uid_map", f"{SANDBOX_UID} {outside} 1")
+    _write("/proc/self/gid_map", f"{SANDBOX_UID} {outside} 1")
+    os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+    os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
     forbid_user_namespaces()
 
 
@@ -127,7 +152,7 @@ def drop_capabilities() -> None:
 
 
 def limit_resources(limits: Limits) -> None:
-    """Set the rlimits of this process and its descendants.
+    """Set the rlimits of this process and its descendants, but for that of open files.
 
     RLIMIT_DATA bounds what a process allocates; RLIMIT_AS, four times as high, catches shared
     mappings that RLIMIT_DATA does not count. RLIMIT_NPROC counts per user namespace (Linux 5.14).
@@ -141,12 +166,20 @@ def limit_resources(limits: Limits) -> None:
     for which, value in (
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
-        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_SIGPENDING, _PENDING_SIGNALS),
         (resource.RLIMIT_FSIZE, limits.file_mib * mib),
         (resource.RLIMIT_DATA, limits.memory_mib * mib),
         (resource.RLIMIT_AS, 4 * limits.memory_mib * mib),
     ):
         resource.setrlimit(which, (value, value))
+
+
+def limit_open_files(limits: Limits) -> None:
+    """Set the last rlimit, in pid 1 only once it has sent what it has to send.
+
+    Linux lets nobody send descriptors whose user has more of them in flight than this limit.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
 
 
 def isolate(limits: Limits, program: bytes) -> None:

@@ -52,15 +52,18 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
     try:
         init = os.pidfd_open(os.getpid())
         output = _memory_file() if capture else os.open("/dev/null", os.O_WRONLY)
-        folder = _isolate(isolation.Limits(**limits), connection)
+        kept = isolation.Limits(**limits)
+        folder = _isolate(kept, connection)
         os.set_blocking(tools, True)
         pid = os.fork()
         if pid:
             isolation.hide_from_the_sandbox()
             kernel = os.pidfd_open(pid)
             socket.send_fds(control, [msgpack.packb(["started"])], [init, kernel, folder])
+            isolation.limit_open_files(kept)
             isolation.close_from(_CONTROL_FD + 1)
             isolation.reap_until(pid, _say_exited)
+        isolation.limit_open_files(kept)
         _execute(command, {**os.environ, **environment}, tools, output)
     except BaseException as error:
         if os.getpid() == 1:

@@ -43,9 +43,10 @@ def main() -> None:
         socket.send_fds(control, [b"init"], [os.pidfd_open(os.getpid())])
         if mode == "bare":
             _adopt_orphans(folder)
-        _give_up(isolation.Limits(**json.loads(limits)), bare=mode == "bare")
+        kept = isolation.Limits(**json.loads(limits))
+        _give_up(kept, bare=mode == "bare")
         finish = partial(_end_descendants, folder) if mode == "bare" else lambda: None
-        become_init(control, descriptors[0], output, shell, folder, finish=finish)
+        become_init(control, descriptors[0], output, shell, folder, kept, finish=finish)
     except BaseException as error:
         control.send(f"{type(error).__name__}: {error}".encode()[:4000])
     finally:
