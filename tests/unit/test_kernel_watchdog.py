@@ -1,8 +1,10 @@
 """What the watchdog reads of processes, whom it ends, and what it writes into control groups."""
 
 import asyncio
+import itertools
 import math
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 from actors.kernels.cgroup import Cage, CageLimits, Cages, NoCgroup
 from actors.kernels.interface import DeathCause
 from actors.kernels.memory_use import MOST_MAPPINGS, TooDear, measure_memory
-from actors.kernels.procfs import files_use, host_pid, tree_use
+from actors.kernels.procfs import files_use, host_pid, sockets_bytes, tree_use
 from actors.kernels.watchdog import UseLimits, Watchdog, Watched
 
 MIB = 1 << 20
@@ -249,6 +251,17 @@ def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
     ended = scan(("dear", mapper, None), cpu_s=used_s + 0.005, memory_mib=4000, times=2)
 
     assert [cause for _, cause, _ in ended] == [DeathCause.MEMORY, DeathCause.CPU]
+
+
+def test_sockets_count_as_if_they_were_full():
+    before = sockets_bytes(os.getpid())
+    pairs = [socket.socketpair() for _ in range(64)]
+
+    assert sockets_bytes(os.getpid()) - before >= 32 * MIB  # others may close some meanwhile
+    assert sockets_bytes(-1) == 0
+
+    for one in itertools.chain.from_iterable(pairs):
+        one.close()
 
 
 def test_processes_that_are_gone_count_nothing():
