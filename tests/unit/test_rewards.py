@@ -1,6 +1,8 @@
 """The reward is the weighted sum of its terms, per step, and cannot grow with their number."""
 
+import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.rewards.l0_v1 import _blocks
 from actors.rewards.scorer import PRESETS, Scorer
 from common.config import Rewards
 from common.config_file import load_config
@@ -196,6 +199,18 @@ def test_l0_of_three_right_steps_is_the_published_example() -> None:
     found = rewards_of(L0, "Port Alden", GOOD, GOOD, GOOD)
 
     assert found == pytest.approx([0.066667, 0.066667, 0.866667], abs=1e-6)
+
+
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<code>", "x"]), max_size=10).map("".join))
+def test_l0_blocks_are_those_of_the_published_expression(text: str) -> None:
+    assert _blocks(text, "think") == re.findall(r"<think>(.*?)</think>", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("piece", ["<think>", "<think></think>"])
+def test_l0_reads_a_long_action_in_time_that_grows_with_its_length_only(piece: str) -> None:
+    began = time.process_time()
+    _blocks(piece * 100_000, "think")
+    assert time.process_time() - began < 0.5
 
 
 def test_l0_of_a_wrong_answer_by_clean_steps() -> None:
