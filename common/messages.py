@@ -66,9 +66,7 @@ class Task:
             raise ValueError("task_id must not be empty")
         if not self.question.strip():
             raise ValueError(f"task '{self.task_id}': question must not be empty")
-        needs_answers = self.kind == "qa"
-        is_empty = any(not answer.strip() for answer in self.answers)
-        if is_empty or (needs_answers and not self.answers):
+        if self.kind == "qa" and not any(answer.strip() for answer in self.answers):
             raise ValueError(
                 f"task '{self.task_id}': answers must hold at least one non-empty string, "
                 f"got {list(self.answers)!r}"

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from actors.rewards.answers import normalise
+from actors.rewards.answers import can_be_matched
 from common.errors import InputError
 from common.messages import Task
 from common.tasks import write_tasks
@@ -60,7 +60,7 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Conv
 
 def _scorable(task: Task) -> Task | None:
     """The task with the gold answers that an answer could match; None if there are none."""
-    answers = tuple(answer for answer in task.answers if normalise(answer))
+    answers = tuple(answer for answer in task.answers if can_be_matched(answer))
     return replace(task, answers=answers) if answers else None
 
 

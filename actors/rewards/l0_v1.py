@@ -69,7 +69,7 @@ def _has_format(step: Step) -> float:
 
 
 def _blocks(text: str, tag: str) -> list[str]:
-    """What ``<tag>(.*?)</tag>`` finds, in one pass even where blocks are opened and never closed."""
+    """What ``<tag>(.*?)</tag>`` finds, in one pass even where nothing is ever closed."""
     found: list[str] = []
     opening, closing = f"<{tag}>", f"</{tag}>"
     start = text.find(opening)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.rewards.answers import MAX_CHARACTERS
 from actors.rewards.l0_v1 import L0_TERMS
 from actors.rewards.task_types import measure_answer
 from actors.rewards.terms import TERMS, FinishedEpisode, RewardTerm
@@ -20,9 +21,6 @@ from common.config import Rewards
 from common.errors import ConfigError, PluginError
 from common.messages import Float32, Outcome, Step, Task
 from common.plugins import is_plugin, load_plugin
-
-MAX_ANSWER_CHARACTERS = 4096
-"""Longer answers are cut before they are compared."""
 
 PRESETS: Mapping[str, Mapping[str, float]] = {
     "default": {"exact_match": 0.72, "f1": 0.08, "format": 0.1, "code": 0.1},
@@ -107,7 +105,7 @@ class Scorer:
 def _counted_answer(answer: str | None, outcome: Outcome) -> str | None:
     if answer is None or outcome in _ANSWER_VOID:
         return None
-    return answer[:MAX_ANSWER_CHARACTERS]
+    return answer[:MAX_CHARACTERS]
 
 
 def find_term(name: str) -> RewardTerm:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Protocol, cast
 
-from actors.rewards.answers import contains, exact_match, f1, normalise
+from actors.rewards.answers import MAX_CHARACTERS, can_be_matched, contains, exact_match, f1
 from actors.rewards.numeric import equal_numbers, parse_number
 from actors.rewards.squad import squad_exact_match, squad_f1
 from common.errors import ConfigError, InputError, PluginError
@@ -54,13 +54,13 @@ class QuestionAnswering(TaskType):
     measures = ("exact_match", "f1", "contains", "squad_exact_match", "squad_f1")
 
     def check(self, task: Task) -> None:
-        """Refuse gold answers that nothing could match."""
-        for answer in task.answers:
-            if not normalise(answer):
-                raise ValueError(
-                    f"gold answer {answer!r} holds nothing but punctuation, symbols and articles; "
-                    "no answer could match it"
-                )
+        """Refuse a task none of whose gold answers could be matched; one that can is enough."""
+        if not any(map(can_be_matched, task.answers)):
+            raise ValueError(
+                f"no answer could match any of its gold answers, the first of which is "
+                f"{task.answers[0][:60]!r}: they hold nothing but punctuation, symbols and "
+                f"articles, or more than {MAX_CHARACTERS} characters"
+            )
 
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
         """Compare with every gold answer; the best one counts."""
@@ -83,12 +83,11 @@ class Number(TaskType):
     measures = ("exact_match",)
 
     def check(self, task: Task) -> None:
-        """Refuse gold answers and tolerances that are no numbers."""
+        """Refuse a task none of whose gold answers is a number, and tolerances that are none."""
         if not task.answers:
             raise ValueError("a task of kind 'number' needs at least one gold answer")
-        for answer in task.answers:
-            if parse_number(answer) is None:
-                raise ValueError(f"gold answer {answer!r} is not a number")
+        if all(parse_number(answer) is None for answer in task.answers):
+            raise ValueError(f"gold answer {task.answers[0][:60]!r} is not a number")
         _tolerances(task)
 
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
@@ -117,6 +116,13 @@ def _tolerance(task: Task, name: str, default: float) -> float:
 
 
 _BUILT_IN: dict[str, TaskType] = {"qa": QuestionAnswering(), "number": Number()}
+
+
+def unmatchable_answers(task: Task) -> list[str]:
+    """Gold answers of a built-in kind that no answer could match, beside others that one can."""
+    if task.kind == "number":
+        return [answer for answer in task.answers if parse_number(answer) is None]
+    return [a for a in task.answers if not can_be_matched(a)] if task.kind == "qa" else []
 
 
 @cache

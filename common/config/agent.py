@@ -84,7 +84,8 @@ class Agent:
     temperature: float = 1.0
     """Sampling temperature of training episodes."""
     episode_timeout_s: float = 120.0
-    """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
+    """Wall time of an episode, seconds; after an overrun that its own cells caused it is kept, and
+    its answer does not count."""
     format_reminders: int = 0
     """Actions per episode that do not parse and are answered with a reminder of the format; the
     next one ends the episode."""

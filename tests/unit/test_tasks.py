@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.rewards.task_types import check_task
+from actors.rewards.task_types import check_task, unmatchable_answers
 from common.errors import InputError
 from common.messages import Task
 from common.tasks import read_tasks, write_tasks
@@ -110,8 +110,8 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (
-            '{"task_id": "b", "question": "Who?", "answers": ["Anna", "!?"]}',
-            r"line 2: task 'b' of kind 'qa': gold answer '!\?' holds nothing but punctuation",
+            '{"task_id": "b", "question": "Who?", "answers": ["!?", "The The"]}',
+            r"line 2: task 'b' of kind 'qa': no answer could match .*'!\?': they hold nothing but",
         ),
         (
             '{"task_id": "b", "question": "How many?", "kind": "number", "answers": ["many"]}',
@@ -139,6 +139,21 @@ def test_a_task_that_its_type_refuses_is_named_with_its_line(
 
     with pytest.raises(InputError, match=message):
         read_tasks(path, check=check_task)
+
+
+def test_a_gold_answer_that_nothing_can_match_is_no_mistake_beside_one_that_can(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(
+        '{"task_id": "a", "question": "Who?", "answers": ["!?", "Anna", "", "The"]}\n'
+        '{"task_id": "b", "question": "How many?", "kind": "number", "answers": ["few", "3"]}\n'
+    )
+
+    words, number = read_tasks(path, check=check_task)
+
+    assert unmatchable_answers(words) == ["!?", "", "The"]
+    assert unmatchable_answers(number) == ["few"]
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
