@@ -293,15 +293,43 @@ def test_a_term_that_is_none_is_named(terms: dict[str, float], message: str) -> 
         Scorer(Rewards(terms=terms))
 
 
+BAD_TERMS = """def short(episode):
+    return [1.0]
+def nan(episode):
+    return [0.0, float('nan')]
+def huge(episode):
+    return [0.0, 1e30]
+def digits(episode):
+    return [0.0, 10 ** 400]
+def text(episode):
+    return 'ab'
+def texts(episode):
+    return ['1', '0']
+def scalar(episode):
+    return 1.0
+def nothing(episode):
+    pass
+def broken(episode):
+    return episode.no_such_thing
+def endless(episode):
+    while True: yield 1.0
+def late(episode):
+    yield {}['x']
+def odd(episode):
+    import fractions, numpy
+    return numpy.array([True, fractions.Fraction(1, 2)], dtype=object)
+def truth(episode):
+    return (episode.answer == 'x', numpy_true())
+def numpy_true():
+    import numpy
+    return numpy.bool_(True)
+"""
+MUST = r"must return one number for each of the 2 steps of task 't', got "
+
+
 @pytest.fixture
 def bad_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "bad_terms_for_test.py").write_text(
-        "def short(episode):\n    return [1.0]\n"
-        "def nan(episode):\n    return [0.0, float('nan')]\n"
-        "def text(episode):\n    return 'ab'\n"
-        "def scalar(episode):\n    return 1.0\n"
-        "def broken(episode):\n    return episode.no_such_thing\n"
-    )
+    (tmp_path / "bad_terms_for_test.py").write_text(BAD_TERMS)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("bad_terms_for_test", None)
     return "bad_terms_for_test"
@@ -310,11 +338,17 @@ def bad_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        ("short", r"must return one number for each of the 2 steps of task 't'"),
-        ("scalar", r"must return one number for each of the 2 steps of task 't'"),
-        ("nan", r"must return finite numbers, got \[0.0, nan\] for task 't'"),
-        ("text", r"failed for task 't': ValueError"),
-        ("broken", r"failed for task 't': AttributeError: .*no_such_thing"),
+        ("short", MUST + r"1: \[1.0\] \(.*/bad_terms_for_test.py, line 1, in short\)"),
+        ("endless", MUST + r"more: \[1.0, 1.0, 1.0\]"),
+        ("scalar", MUST + r"1.0; episode.on_last_step makes a list of one"),
+        ("nan", MUST + r"nan, which is not finite"),
+        ("huge", MUST + r"1e\+30, which is beyond 1e\+06; scale it down"),
+        ("digits", MUST + r"1000.*, which is not finite"),
+        ("text", MUST + r"'ab'; episode.on_last_step"),
+        ("texts", MUST + r"'1', which is no number"),
+        ("nothing", MUST + r"None; episode.on_last_step"),
+        ("late", MUST + r"KeyError: 'x' \(.*/bad_terms_for_test.py, line 22, in late\)"),
+        ("broken", r"failed for task 't': AttributeError: .*no_such_thing' \(.*, line 18, in bro"),
     ],
 )
 def test_a_term_that_returns_something_else_is_named(
@@ -324,3 +358,12 @@ def test_a_term_that_returns_something_else_is_named(
 
     with pytest.raises(PluginError, match=rf"rewards.terms: '{bad_terms}:{term}' {message}"):
         scorer.score(TASK, None, (GOOD, GOOD), Outcome.OUT_OF_STEPS)
+
+
+@pytest.mark.parametrize(("term", "expected"), [("odd", [1.0, 0.5]), ("truth", [0.0, 1.0])])
+def test_whatever_is_a_number_is_taken_as_one(
+    bad_terms: str, term: str, expected: list[float]
+) -> None:
+    scorer = Scorer(Rewards(preset="none", terms={f"{bad_terms}:{term}": 1.0}))
+
+    assert rewards_of(scorer, "y", GOOD, GOOD) == expected

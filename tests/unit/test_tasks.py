@@ -7,6 +7,7 @@ import pytest
 from actors.rewards.task_types import check_task, unmatchable_answers
 from common.errors import InputError
 from common.messages import Task
+from common.task_rules import TaskRules
 from common.tasks import read_tasks, write_tasks
 
 GOOD = '{"task_id": "a", "question": "Who?", "answers": ["Anna"]}'
@@ -29,7 +30,8 @@ def test_written_tasks_read_back_equal(tmp_path: Path) -> None:
 
     write_tasks(tasks, path)
 
-    assert read_tasks(path) == tasks
+    rules = TaskRules(kinds=frozenset({"package.module:name"}))
+    assert read_tasks(path, rules=rules) == tasks
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         ),
         (
             '{"task_id": "b", "question": "?", "kind": "no_such_package.m:t"}',
-            r"line 2: kind: cannot import 'no_such_package.m'",
+            r"line 2: tasks.kinds: cannot import 'no_such_package.m'",
         ),
     ],
 )
@@ -137,8 +139,9 @@ def test_a_task_that_its_type_refuses_is_named_with_its_line(
     path = tmp_path / "tasks.jsonl"
     path.write_text(f"{GOOD}\n{line}\n")
 
+    rules = TaskRules(kinds=frozenset({"no_such_package.m:t"}))
     with pytest.raises(InputError, match=message):
-        read_tasks(path, check=check_task)
+        read_tasks(path, rules=rules, check=check_task)
 
 
 def test_a_gold_answer_that_nothing_can_match_is_no_mistake_beside_one_that_can(
