@@ -33,7 +33,7 @@ from actors.rewards.scorer import (
 )
 from actors.rewards.task_types import kind_name
 from common.config import Config
-from common.errors import ConfigError, PluginError, ProtocolError
+from common.errors import ConfigError, EnvironmentFault, PluginError, ProtocolError
 from common.messages import Outcome, Step, Task
 from common.plugins import is_plugin
 
@@ -113,7 +113,13 @@ class Judge:
     async def _answer(self, request: Question | Finished, *, steps: int) -> str | Scored:
         async with self._free:
             process = self._take() or await self._begin()
-            answer = await self._put(process, pack_request(request), self._rewards.timeout_s, steps)
+            answer = await self._put(
+                process,
+                pack_request(request),
+                timeout_s=self._rewards.timeout_s,
+                steps=steps,
+                about=f" of task {request.task.task_id!r}",
+            )
             if process.alive:
                 self._idle.append(process)
         if isinstance(answer, Failure):
@@ -130,15 +136,24 @@ class Judge:
 
     async def _begin(self) -> JudgeProcess:
         self._gone = [process for process in self._gone if not process.over]
-        process = JudgeProcess()
-        answer = await self._put(process, self._setup, _START_S, 0)
+        try:
+            process = JudgeProcess()
+        except OSError as error:
+            raise EnvironmentFault(f"a judge process cannot start: {error}") from error
+        answer = await self._put(process, self._setup, timeout_s=_START_S)
         if isinstance(answer, Failure):
             self._give_up(process)
             raise self._fault(answer)
         return process
 
     async def _put(
-        self, process: JudgeProcess, frame: bytes, timeout_s: float, steps: int
+        self,
+        process: JudgeProcess,
+        frame: bytes,
+        *,
+        timeout_s: float,
+        steps: int = 0,
+        about: str = "",
     ) -> Answer:
         """Put a request to a process, which is given up where it does not answer as it should."""
         is_well = False
@@ -147,11 +162,11 @@ class Judge:
                 answer = unpack_answer(await process.exchange(frame), steps=steps)
             is_well = True
         except TimeoutError:
-            return await process.describe_hang(timeout_s)
+            return await process.describe_hang(timeout_s, about)
         except EOFError:
-            return await process.describe_end()
+            return await process.describe_end(about)
         except ProtocolError as error:
-            return Failure(plugin=process.called, text=f"{process.called}: {error}")
+            return Failure(plugin=process.called, text=f"{process.called}{about}: {error}")
         finally:
             if not is_well:
                 self._give_up(process)

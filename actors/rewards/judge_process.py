@@ -84,24 +84,24 @@ class JudgeProcess:
             raise EOFError(str(error)) from error
         return bytes(data[LENGTH.size :])
 
-    async def describe_hang(self, seconds: float) -> Failure:
-        """What to say of it when it has not answered for so long."""
+    async def describe_hang(self, seconds: float, about: str) -> Failure:
+        """What to say of it when it has not answered for so long; ``about`` names the task."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(STACK_SIGNAL)
         for _ in range(_STACK_TRIES):
             if noted_stack(self._notes):
                 break
             await asyncio.sleep(0.01)
-        return self._failure(f"was not done after {seconds:g} s (rewards.timeout_s)")
+        return self._failure(f"{about} was not done after {seconds:g} s (rewards.timeout_s)")
 
-    async def describe_end(self) -> Failure:
+    async def describe_end(self, about: str) -> Failure:
         """What to say of it when it has closed the channel."""
         status = await self._wait()
         if status is None:
-            return self._failure("closed the channel of its process")
+            return self._failure(f"{about} closed the channel of its process")
         if status >= 0:
-            return self._failure(f"ended its process with exit code {status}")
-        return self._failure(f"died of {_signal_name(-status)}")
+            return self._failure(f"{about} ended its process with exit code {status}")
+        return self._failure(f"{about} died of {_signal_name(-status)}")
 
     def kill(self) -> None:
         """End it at once, with all that it started."""
@@ -118,7 +118,7 @@ class JudgeProcess:
         await self._wait()
 
     def _failure(self, what: str) -> Failure:
-        text = f"{self.called} {what}{place_in(noted_stack(self._notes))}"
+        text = f"{self.called}{what}{place_in(noted_stack(self._notes))}"
         return Failure(plugin=self.called, text=text)
 
     async def _wait(self) -> int | None:

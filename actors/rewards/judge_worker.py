@@ -53,7 +53,7 @@ def _load(frame: bytes, notes: int) -> Scorer | Failure:
         note_call(notes, "rewards.terms")
         return Scorer(setup.rewards, on_call=partial(note_call, notes))
     except BaseException as error:  # a user's module may do anything while it is imported
-        return _failure(error, notes)
+        return _failure(error, notes, "")
 
 
 def _answer(scorer: Scorer, frame: bytes, notes: int) -> Answer:
@@ -64,16 +64,15 @@ def _answer(scorer: Scorer, frame: bytes, notes: int) -> Answer:
             return asked_question(request.task)
         return scorer.score(request.task, request.answer, request.steps, request.outcome)
     except BaseException as error:  # a user's code may raise anything, SystemExit too
-        return _failure(error, notes)
+        return _failure(error, notes, f" of task {request.task.task_id!r}")
 
 
-def _failure(error: BaseException, notes: int) -> Failure:
+def _failure(error: BaseException, notes: int, about: str) -> Failure:
     plugin = noted_call(notes)
     if isinstance(error, LZeroError):
         return Failure(plugin=plugin, text=str(error))
-    return Failure(
-        plugin=plugin, text=f"{plugin}: {type(error).__name__}: {error}{place_of(error)}"
-    )
+    what = f"{type(error).__name__}: {error}{place_of(error)}"
+    return Failure(plugin=plugin, text=f"{plugin}{about}: {what}")
 
 
 def _receive(channel: socket.socket) -> bytes:

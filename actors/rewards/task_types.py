@@ -265,9 +265,9 @@ def _plugin_type(kind: str) -> TaskType:
                 f"tasks.kinds: {kind!r} has no method {method!r}; a task type has question, check "
                 "and measure (inherit from actors.rewards.task_types.TaskType)"
             )
-    measures = getattr(found, "measures", None)
-    is_named = isinstance(measures, tuple) and all(isinstance(name, str) for name in measures)
-    if not is_named or "exact_match" not in measures:
+    measures: object = getattr(found, "measures", None)
+    names = measures if isinstance(measures, tuple) else ()
+    if "exact_match" not in names or not all(isinstance(name, str) for name in names):
         raise ConfigError(
             f"tasks.kinds: {kind!r} needs measures, a tuple of names with 'exact_match' among "
             f"them, got {measures!r}"
