@@ -70,7 +70,7 @@ def parse_json(text: str, where: str, *, replace_surrogates: bool = False) -> An
     """
     try:
         value = json.loads(
-            text,
+            text.rstrip(),
             object_pairs_hook=_object,
             parse_constant=_constant,
             parse_int=_whole,

@@ -78,7 +78,7 @@ def _check(task: Task) -> None:
     check_task(task)
     if task.corpus not in CORPORA:
         raise InputError(
-            f"field 'corpus': task {task.task_id!r} names {task.corpus!r}; "
+            f"field 'corpus': task {task.task_id!r} names the corpus {task.corpus!r}; "
             f"expected one of {', '.join(CORPORA)}"
         )
 

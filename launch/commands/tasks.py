@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from launch.commands.outputs import written
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe ``lzero tasks``."""
@@ -35,7 +37,8 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def _convert(arguments: argparse.Namespace) -> int:
     from launch.convert import convert
 
-    done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
+    with written(arguments.out):
+        done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
     print(f"wrote {done.tasks} tasks and {done.pages} pages to {arguments.out}")
     if done.unscorable:
         print(f"left out {done.unscorable} questions: their answers are only punctuation")
@@ -45,7 +48,8 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _index(arguments: argparse.Namespace) -> int:
     from actors.tools.search import build_index
 
-    pages = build_index(arguments.corpus, arguments.database)
+    with written(arguments.database):
+        pages = build_index(arguments.corpus, arguments.database)
     print(f"indexed {pages} pages into {arguments.database}")
     return 0
 
