@@ -31,7 +31,7 @@ from actors.rewards.scorer import (
     term_name,
     weights,
 )
-from actors.rewards.task_types import kind_name
+from actors.rewards.task_types import asked_question, kind_name
 from common.config import Config
 from common.errors import ConfigError, EnvironmentFault, PluginError, ProtocolError
 from common.messages import Outcome, Step, Task
@@ -84,9 +84,10 @@ class Judge:
 
         Raises:
             PluginError: its type failed, hung or crashed.
+            ConfigError: there is no such type.
         """
         if not is_plugin(task.kind):
-            return task.question  # as every built-in type asks it
+            return asked_question(task)
         answer = await self._answer(Question(task=task), steps=0)
         if not isinstance(answer, str):
             raise PluginError(f"{kind_name(task.kind)}: a judge process gave no question")

@@ -15,6 +15,7 @@ import numpy as np
 from actors.rewards.scorer import Scored
 from common.config import Rewards
 from common.errors import ProtocolError
+from common.json_text import surrogate_in
 from common.messages import Outcome, Step, Task
 
 LENGTH = struct.Struct("<Q")
@@ -22,6 +23,9 @@ LENGTH = struct.Struct("<Q")
 
 MAX_ANSWER_BYTES = 16 << 20
 """No honest answer of a judge is longer."""
+
+MAX_FAILURE_CHARACTERS = 2000
+"""What a user's exception says is cut there: it travels with the trajectory."""
 
 _TASK = tuple(field.name for field in fields(Task))
 _STEP = tuple(field.name for field in fields(Step))
@@ -113,7 +117,8 @@ def pack_answer(answer: Answer) -> bytes:
     if isinstance(answer, str):
         return _frame(["asked", answer])
     if isinstance(answer, Failure):
-        return _frame(["failed", answer.plugin, answer.text])
+        text = answer.text[:MAX_FAILURE_CHARACTERS].encode("utf-8", "replace").decode()
+        return _frame(["failed", answer.plugin, text])
     return _frame(["scored", answer.step_rewards.tolist(), answer.scores])
 
 
@@ -161,8 +166,8 @@ def _number(value: object) -> float:
 
 
 def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError(f"expected a text, got {type(value).__name__}")
+    if not isinstance(value, str) or surrogate_in(value) is not None:
+        raise TypeError(f"expected a text, got {value!r:.60}")
     return value
 
 

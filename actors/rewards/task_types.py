@@ -162,8 +162,8 @@ def check_task(task: Task) -> None:
     except ConfigError:
         raise
     except Exception as error:  # a user's type may raise anything
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise InputError(f"task {task.task_id!r} of kind {task.kind!r}: {kind}{error}") from error
+        said = str(error) if isinstance(error, ValueError) else _told(error)
+        raise InputError(f"task {task.task_id!r} of kind {task.kind!r}: {said}") from error
 
 
 def asked_question(task: Task) -> str:

@@ -210,7 +210,7 @@ def test_what_hangs_in_a_child_of_its_own_leaves_nothing_behind() -> None:
                 await score(judge, measure="sleep with a child")
             process = judge._gone[0]
             await process.close()
-            assert not is_running(-process.pid)
+            assert await asyncio.to_thread(until, lambda: not is_running(-process.pid))
 
     asyncio.run(main())
 
@@ -229,7 +229,7 @@ def is_running(pid: int) -> bool:
         ("x = (", r"cannot import 'judged_for_test' .* SyntaxError"),
         (
             "raise SystemExit(2)",
-            r"kind 'judged_for_test:Kind': SystemExit: 2 \(.*, line 1, in <mod",
+            r"cannot import 'judged_for_test' .* SystemExit: 2",
         ),
         ("import os; os._exit(5)", r"kind 'judged_for_test:Kind' ended its process with exit code"),
         ("Kind = 3", r"tasks.kinds: 'judged_for_test:Kind' has no method 'question'"),
