@@ -83,7 +83,7 @@ def config(**rewards: Any) -> Config:
     terms = {f"{MODULE}:term": 1.0}
     return Config(
         tasks=Tasks(kinds=(f"{MODULE}:Kind",)),
-        rewards=Rewards(**{"preset": "none", "terms": terms, "timeout_s": 0.3, **rewards}),
+        rewards=Rewards(**{"preset": "none", "terms": terms, "timeout_s": 0.5, **rewards}),
     )
 
 
@@ -123,8 +123,8 @@ def test_a_judge_scores_as_the_scorer_does() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("sleep", rf"was not done after 0.3 s \(rewards.timeout_s\) \(.*{HERE}, line 13, in act\)"),
-        ("regex", rf"was not done after 0.3 s .*{HERE}, line 18, in act\)"),
+        ("sleep", rf"was not done after 0.5 s \(rewards.timeout_s\) \(.*{HERE}, line 13, in act\)"),
+        ("regex", rf"was not done after 0.5 s .*{HERE}, line 18, in act\)"),
         ("exit", rf"SystemExit: 3 \(.*{HERE}, line 22, in act\)"),
         ("leave", r"ended its process with exit code 4$"),
         ("crash", rf"died of SIGSEGV \(.*{HERE}, line 26, in act\)"),
@@ -137,7 +137,7 @@ def test_a_failure_is_named_and_the_next_episode_is_scored(how: str, message: st
             with pytest.raises(PluginError, match=rf"^{kind} of task 't':? {message}"):
                 await score(judge, measure=how)
             assert (await score(judge)).scores["exact_match"] == 1.0
-            if how in ("sleep", "leave"):
+            if how == "leave":
                 with pytest.raises(PluginError, match=rf"^{term} of task 't':? {message}"):
                     await score(judge, term=how)
                 with pytest.raises(PluginError, match=rf"^{kind} of task 't':? {message}"):
@@ -175,7 +175,7 @@ def test_an_endless_measure_never_holds_up_the_event_loop() -> None:
 
     gap, results = asyncio.run(main())
 
-    assert gap < 0.4
+    assert gap < 1.5
     assert [isinstance(result, PluginError) for result in results] == [True, False, True, *2 * [0]]
 
 
@@ -250,13 +250,17 @@ def test_what_cannot_be_imported_is_a_mistake_of_the_configuration(
 
 def test_a_judge_dies_with_its_actor(module: Path) -> None:
     program = (
-        "import asyncio, sys\n"
-        "from tests.integration.test_judge import *\n"
+        "import asyncio\n"
+        "from actors.rewards.judge import Judge\n"
+        "from common.config import Config, Rewards\n"
+        "from common.messages import Outcome, Step, Task\n"
         "async def main():\n"
-        "    judge = Judge(config(timeout_s=100.0))\n"
+        f"    judge = Judge(Config(rewards=Rewards(terms={{'{MODULE}:term': 1.0}})))\n"
         "    await judge.start()\n"
         "    print(judge._idle[0].pid, flush=True)\n"
-        "    await score(judge, measure='spin')\n"
+        "    task = Task(task_id='t', question='q', answers=('a',), details={'term': 'spin'})\n"
+        "    step = Step(action='', code=None, observation='')\n"
+        "    await judge.score(task, None, (step,), Outcome.SUBMITTED)\n"
         "asyncio.run(main())\n"
     )
     path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), str(module)])
