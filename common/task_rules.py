@@ -79,8 +79,8 @@ def check_file(path: Path, folders: Sequence[Path], rules: TaskRules) -> None:
     Raises:
         InputError: it is missing, lies elsewhere, is no regular file, or is too large.
     """
-    allowed = [folder.resolve() for folder in (*folders, *rules.folders)]
     try:
+        allowed = [folder.resolve() for folder in (*folders, *rules.folders)]
         real = path.resolve(strict=True)
         status = real.stat()
     except FileNotFoundError:
