@@ -6,7 +6,6 @@ waits for  code of the user's, without a limit: an actor has it run by ``judge.p
 """
 
 import difflib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from actors.rewards.answers import MAX_CHARACTERS
 from actors.rewards.blame import place_of, place_of_function
 from actors.rewards.l0_v1 import L0_TERMS
-from actors.rewards.returned import as_numbers
+from actors.rewards.returned import LARGEST, as_numbers
 from actors.rewards.task_types import kind_name, measure_answer
 from actors.rewards.terms import TERMS, FinishedEpisode, RewardTerm
 from common.config import Rewards
@@ -79,14 +78,17 @@ class Scorer:
             on_call: hears the name of each term and task type before its code runs.
 
         Raises:
-            ConfigError: a term does not exist or cannot be imported, or a weight is not finite.
+            ConfigError: a term does not exist or cannot be imported, or a weight is none or too large.
         """
         self._settings = rewards
         self._weights = weights(rewards)
         self._on_call = on_call or (lambda name: None)
         for name, weight in self._weights.items():
-            if not math.isfinite(weight):
-                raise ConfigError(f"rewards.terms.{name} must be a finite number, got {weight}")
+            if not abs(weight) <= LARGEST:  # nor is NaN
+                raise ConfigError(
+                    f"rewards.terms.{name} must be a finite number, at most {LARGEST:g} in size, "
+                    f"got {weight}"
+                )
         self._terms = TERMS | {name: self._find(name) for name in self._weights}
 
     def score(
@@ -159,11 +161,7 @@ class Scorer:
         for name, weight in self._weights.items():
             if not (withheld and name in _PROCESS):
                 rewards += weight * values[name]
-        with np.errstate(over="ignore"):
-            weighed = rewards.astype(np.float32)
-        if not np.isfinite(weighed).all():
-            raise PluginError(f"rewards.terms: the weights make a reward of {rewards.max():g}")
-        return weighed
+        return rewards.astype(np.float32)
 
 
 def find_term(name: str) -> RewardTerm:

@@ -215,6 +215,25 @@ def test_what_hangs_in_a_child_of_its_own_leaves_nothing_behind() -> None:
     asyncio.run(main())
 
 
+def test_an_episode_that_is_given_up_leaves_no_process_at_its_work() -> None:
+    async def main() -> tuple[list[int], float]:
+        async with judging(config(timeout_s=30.0, workers=2)) as judge:
+            hung = [asyncio.create_task(score(judge, measure="sleep")) for _ in range(4)]
+            while len(judge._idle) or judge._free.locked() is False:
+                await asyncio.sleep(0.01)
+            for episode in hung:
+                episode.cancel()
+            await asyncio.gather(*hung, return_exceptions=True)
+            scored = await score(judge)
+            started = [process.pid for process in (*judge._idle, *judge._gone)]
+        return started, scored.scores["exact_match"]
+
+    started, exact = asyncio.run(main())
+
+    assert exact == 1.0
+    assert not any(map(is_running, started))
+
+
 def is_running(pid: int) -> bool:
     try:
         os.kill(pid, 0)
