@@ -78,7 +78,7 @@ class Scorer:
             on_call: hears the name of each term and task type before its code runs.
 
         Raises:
-            ConfigError: a term does not exist or cannot be imported, or a weight is no usable number.
+            ConfigError: a term does not exist or cannot be imported, or a weight cannot be used.
         """
         self._settings = rewards
         self._weights = weights(rewards)
