@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 
 from actors.rewards.blame import place_in
 from actors.rewards.judge_notes import STACK_SIGNAL, make_notes, noted_call, noted_stack
@@ -14,10 +15,11 @@ from actors.rewards.judge_wire import LENGTH, MAX_ANSWER_BYTES, Failure
 from common.child_process import module_command, module_environment
 from common.errors import ProtocolError
 
-_STACK_TRIES = 50
-"""Looks, 10 ms apart, for the stack that a hung judge was asked to write."""
+_STACK_S = 0.5
+"""How long a hung judge may take to write its stack."""
 _END_S = 2.0
 """How long a process may take to end once it was killed or has closed its channel."""
+_LOOK_S = 0.01
 _CHUNK = 1 << 16
 
 
@@ -25,23 +27,20 @@ class JudgeProcess:
     """One process; it has one request at a time, and is killed when that is given up."""
 
     def __init__(self) -> None:
-        """Start it, from a thread that stays: its death ends the process."""
+        """Start it, from a thread that stays: its death ends the process.
+
+        Raises:
+            OSError: the system does not let it start.
+        """
         ours, theirs = socket.socketpair()
+        with theirs, contextlib.ExitStack() as kept:
+            kept.callback(ours.close)
+            notes = make_notes()
+            kept.callback(os.close, notes)
+            self._process = _start(theirs.fileno(), notes)
+            kept.pop_all()
         ours.setblocking(False)
-        self._channel, self._notes = ours, make_notes()
-        with theirs:
-            self._process = subprocess.Popen(
-                module_command(
-                    "actors.rewards.judge_worker",
-                    str(theirs.fileno()),
-                    str(self._notes),
-                    str(os.getpid()),
-                ),
-                stdin=subprocess.DEVNULL,
-                env=module_environment(os.environ),
-                pass_fds=(theirs.fileno(), self._notes),
-                start_new_session=True,  # what the user's code starts dies with it
-            )
+        self._channel, self._notes = ours, notes
         self._is_open = True
 
     @property
@@ -52,12 +51,12 @@ class JudgeProcess:
     @property
     def alive(self) -> bool:
         """Whether it has not ended."""
-        return self._is_open and self._process.poll() is None
+        return self._is_open and self._exit_status() is None
 
     @property
     def over(self) -> bool:
-        """Whether it has ended and been collected."""
-        return self._process.poll() is not None
+        """Whether it was killed and is gone."""
+        return not self._is_open and self._process.poll() is not None
 
     @property
     def called(self) -> str:
@@ -88,15 +87,14 @@ class JudgeProcess:
         """What to say of it when it has not answered for so long; ``about`` names the task."""
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(STACK_SIGNAL)
-        for _ in range(_STACK_TRIES):
-            if noted_stack(self._notes):
-                break
-            await asyncio.sleep(0.01)
-        return self._failure(f"{about} was not done after {seconds:g} s (rewards.timeout_s)")
+        await _until(lambda: bool(noted_stack(self._notes)), _STACK_S)
+        limit = " (rewards.timeout_s)" if about else ""
+        return self._failure(f"{about} was not done after {seconds:g} s{limit}")
 
     async def describe_end(self, about: str) -> Failure:
         """What to say of it when it has closed the channel."""
-        status = await self._wait()
+        await _until(lambda: self._exit_status() is not None, _END_S)
+        status = self._exit_status()
         if status is None:
             return self._failure(f"{about} closed the channel of its process")
         if status >= 0:
@@ -115,17 +113,39 @@ class JudgeProcess:
     async def close(self) -> None:
         """The same, and wait until it is gone."""
         self.kill()
-        await self._wait()
+        await _until(lambda: self.over, _END_S)
 
     def _failure(self, what: str) -> Failure:
         text = f"{self.called}{what}{place_in(noted_stack(self._notes))}"
         return Failure(plugin=self.called, text=text)
 
-    async def _wait(self) -> int | None:
-        if self._process.poll() is None:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                await asyncio.to_thread(self._process.wait, _END_S)
-        return self._process.returncode
+    def _exit_status(self) -> int | None:
+        """How it ended, or None; it is not collected, so that its number stays its own."""
+        if self._process.returncode is not None:
+            return self._process.returncode
+        options = os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ended = os.waitid(os.P_PID, self._process.pid, options)
+        if ended is None:
+            return None
+        return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
+
+
+def _start(channel: int, notes: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        module_command("actors.rewards.judge_worker", str(channel), str(notes), str(os.getpid())),
+        stdin=subprocess.DEVNULL,
+        env=module_environment(os.environ),
+        pass_fds=(channel, notes),
+        start_new_session=True,  # what the user's code starts dies with it
+    )
+
+
+async def _until(holds: Callable[[], bool], seconds: float) -> None:
+    """Return when it holds, or after so many seconds."""
+    for _ in range(int(seconds / _LOOK_S)):
+        if holds():
+            return
+        await asyncio.sleep(_LOOK_S)
 
 
 def _signal_name(number: int) -> str:
