@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, LZeroError
-from common.json_text import numbered_lines, parse_json
+from common.json_input import numbered_lines, parse_json
 from common.messages import Task
 from common.task_rules import NO_EXTRAS, TaskRules, check_file, check_kind
 

@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from actors.rewards.answers import can_be_matched
 from common.errors import InputError
-from common.json_text import numbered_lines, parse_json, read_text
+from common.json_input import numbered_lines, parse_json, read_text
 from common.messages import Task
 from common.tasks import write_tasks
 

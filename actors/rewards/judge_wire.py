@@ -15,7 +15,7 @@ import numpy as np
 from actors.rewards.scorer import Scored
 from common.config import Rewards
 from common.errors import ProtocolError
-from common.json_text import surrogate_in
+from common.json_input import surrogate_in
 from common.messages import Outcome, Step, Task
 
 LENGTH = struct.Struct("<Q")

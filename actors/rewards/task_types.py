@@ -15,7 +15,7 @@ from actors.rewards.numeric import equal_numbers, parse_number
 from actors.rewards.returned import as_number
 from actors.rewards.squad import squad_exact_match, squad_f1
 from common.errors import ConfigError, InputError, PluginError
-from common.json_text import surrogate_in
+from common.json_input import surrogate_in
 from common.messages import Task
 from common.plugins import is_plugin, load_plugin
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import InputError
-from common.json_text import numbered_lines, parse_json, read_text
+from common.json_input import numbered_lines, parse_json, read_text
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst")
 """Files of free text; any other file that is named is JSON lines."""
@@ -105,9 +105,9 @@ def _cut(paragraph: str, room: int) -> Iterator[str]:
 def _last_break(paragraph: str, start: int, room: int) -> int:
     """Where the last sentence, else the last word, ends that fits into ``room`` characters."""
     for pattern in (_SENTENCE_END, _SPACE):
-        breaks = [match.start() for match in pattern.finditer(paragraph, start, start + room + 1)]
-        if breaks and breaks[-1] > start:
-            return breaks[-1]
+        ends = [match.start() for match in pattern.finditer(paragraph, start, start + room + 1)]
+        if ends and ends[-1] > start:
+            return ends[-1]
     return start + room
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from actors.tools.corpus import passages, read_pages
 from common.errors import InputError
-from common.json_text import numbered_lines, parse_json, read_text, surrogate_in
+from common.json_input import numbered_lines, parse_json, read_text, surrogate_in
 from common.tasks import read_tasks
 from launch.convert import convert
 
