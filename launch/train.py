@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.tools.search import build_index
-from common.config import Config, Tasks, World
+from common.config import Config, World
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
@@ -94,9 +94,21 @@ def resolve_config(request: TrainRequest) -> Config:
         profile_steps=config.run.profile_steps or (PROFILED_STEPS if request.profile else 0),
     )
     model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
-    resolved = dataclasses.replace(config, run=run, model=model, tasks=_located(config.tasks))
+    resolved = _with_absolute_tasks(dataclasses.replace(config, run=run, model=model))
     folder = RunFolder(Path(run.folder) / run.name)
     return use_world(resolved, folder.tasks) if config.world.enabled else resolved
+
+
+def _with_absolute_tasks(config: Config) -> Config:
+    tasks = dataclasses.replace(
+        config.tasks,
+        train=_absolute(config.tasks.train),
+        train_corpus=_absolute(config.tasks.train_corpus),
+        heldout=_absolute(config.tasks.heldout),
+        heldout_corpus=_absolute(config.tasks.heldout_corpus),
+        file_folders=tuple(map(_absolute, config.tasks.file_folders)),
+    )
+    return dataclasses.replace(config, tasks=tasks)
 
 
 def use_world(config: Config, world: Path) -> Config:
@@ -132,18 +144,6 @@ def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
                 f"all {lost} episodes of the evaluation '{name}' failed; "
                 f"{folder / name}.jsonl says why ('failure')"
             )
-
-
-def _located(tasks: Tasks) -> Tasks:
-    """The section with absolute paths."""
-    return dataclasses.replace(
-        tasks,
-        train=_absolute(tasks.train),
-        train_corpus=_absolute(tasks.train_corpus),
-        heldout=_absolute(tasks.heldout),
-        heldout_corpus=_absolute(tasks.heldout_corpus),
-        file_folders=tuple(map(_absolute, tasks.file_folders)),
-    )
 
 
 def _absolute(path: str) -> str:
