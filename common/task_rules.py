@@ -64,7 +64,8 @@ def check_kind(kind: str, rules: TaskRules) -> None:
         named = ", ".join(sorted(rules.kinds)) or "none"
         raise InputError(
             f"field 'kind': {kind[:100]!r} imports code of yours, and tasks.kinds does not name it "
-            f"(named: {named}); if you trust it, set tasks.kinds = [{kind[:100]!r}]"
+            f"(named: {named}); if you trust it, set tasks.kinds = [{kind[:100]!r}] in the "
+            "run's configuration (lzero tasks check takes it with --config)"
         )
 
 
