@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.tools.corpus import passages, read_pages
@@ -142,6 +142,7 @@ def test_json_reads_back_or_holds_half_a_surrogate_pair(value: Any) -> None:
         json.dumps(parse_json(text, "here", replace_surrogates=True), ensure_ascii=False).encode()
 
 
+@settings(deadline=None)  # it writes files
 @given(st.binary(max_size=60))
 def test_no_bytes_make_a_reader_raise_anything_else(
     tmp_path_factory: pytest.TempPathFactory, data: bytes
