@@ -140,7 +140,7 @@ def check_ports(config: Config) -> Iterator[Finding]:
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:
-    """Bubblewrap, and as root what gives up root."""
+    """Bubblewrap, and what starts it with fewer rights."""
     program = shutil.which("bwrap")
     if program is None:
         yield failure("bubblewrap", "bwrap is not on the PATH", "apt-get install bubblewrap")
@@ -151,8 +151,9 @@ def check_bubblewrap(_config: Config) -> Iterator[Finding]:
             yield warning("bubblewrap", found, "install version 0.8 or newer")
         else:
             yield fine("bubblewrap", found)
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        yield failure("setpriv", "not on the PATH, and we are root", "apt-get install util-linux")
+    for name in ("choom", "setpriv") if os.geteuid() == 0 else ("choom",):
+        if shutil.which(name) is None:
+            yield failure(name, "not on the PATH", "apt-get install util-linux")
 
 
 def check_control_groups(config: Config) -> Iterator[Finding]:

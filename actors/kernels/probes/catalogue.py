@@ -14,6 +14,7 @@ from actors.kernels.probes import (
     secrecy,
     shares,
     siblings,
+    unmapped,
 )
 from actors.kernels.probes.probe import Probe
 
@@ -27,6 +28,7 @@ _MODULES = (
     kernel_calls,
     resources,
     hiding,
+    unmapped,
     runaways,
     protocol,
 )

@@ -27,17 +27,13 @@ NUMBERS = {
     **{"finit_module": (313, 273), "delete_module": (176, 106), "reboot": (169, 142)},
     **{"swapon": (167, 224), "swapoff": (168, 225), "syslog": (103, 116), "acct": (163, 89)},
     **{"settimeofday": (164, 170), "clock_settime": (227, 112), "clock_adjtime": (305, 266)},
-    **{
-        "sethostname": (170, 161),
-        "setdomainname": (171, 162),
-        "fanotify_init": (300, 262),
-        "inotify_init1": (294, 26),
-    },
+    **{"sethostname": (170, 161), "setdomainname": (171, 162), "fanotify_init": (300, 262)},
     **{"name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265)},
-    **{"inotify_init1": (294, 26)},
     **{"shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180)},
     **{"iopl": (172, -1), "ioperm": (173, -1), "modify_ldt": (154, -1), "ioctl": (16, 29)},
     **{"capset": (126, 91), "socket": (41, 198), "setuid": (105, 146), "setgid": (106, 144)},
+    **{"inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27)},
+    **{"vmsplice": (278, 75), "io_setup": (206, 0), "cachestat": (451, 451)},
     **{"setresuid": (117, 147), "setgroups": (116, 159), "vhangup": (153, 58)},
 }
 """System call: (x86_64, aarch64), from the kernel's asm/unistd headers."""

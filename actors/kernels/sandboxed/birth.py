@@ -49,6 +49,7 @@ def become_init(
     """
     pid = os.fork()
     if pid:
+        isolation.hide_from_the_sandbox()
         kernel = os.pidfd_open(pid)
         socket.send_fds(notify, [b"kernel"], [kernel])
         isolation.limit_open_files(limits)

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.toolclient import TOOL_FD
 
 FOLDER = "/run/jupyter"
@@ -57,6 +57,7 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
         os.set_blocking(tools, True)
         pid = os.fork()
         if pid:
+            isolation.hide_from_the_sandbox()
             kernel = os.pidfd_open(pid)
             socket.send_fds(control, [msgpack.packb(["started"])], [init, kernel, folder])
             isolation.limit_open_files(kept)
@@ -73,8 +74,9 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
 
 def _isolate(limits: isolation.Limits, connection: str) -> int:
     isolation.map_user()
-    isolation.mount_private(limits)
-    folder = isolation.mount_sockets(FOLDER)
+    isolation.bound_network_buffers()
+    mounts.mount_private(limits)
+    folder = mounts.mount_sockets(FOLDER)
     with open(CONNECTION_FILE, "w", encoding="utf-8") as file:
         file.write(connection)
     os.setsid()

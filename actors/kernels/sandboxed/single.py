@@ -21,7 +21,7 @@ import socket
 import sys
 from functools import partial
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.birth import become_init, open_output
 from actors.kernels.sandboxed.shell import make_shell
 
@@ -58,6 +58,9 @@ def _give_up(limits: isolation.Limits, *, bare: bool) -> None:
         isolation.limit_resources(limits)
         return
     program = seccomp.deny_list()
+    isolation.forbid_user_namespaces()
+    isolation.bound_network_buffers()
+    mounts.mount_private(limits)
     isolation.drop_capabilities()
     isolation.limit_resources(limits)
     seccomp.load(program)

@@ -21,7 +21,7 @@ from typing import NamedTuple, NoReturn
 
 import msgpack
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.birth import become_init, open_output
 from actors.kernels.sandboxed.channel import Interrupts
 from actors.kernels.sandboxed.serve import capture_streams, run_cell
@@ -139,7 +139,8 @@ def _isolate(prepared: _Prepared) -> int:
     """Give up everything; the descriptor of the memory file for output."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     isolation.map_user(prepared.uid or isolation.SANDBOX_UID)
-    isolation.mount_private(prepared.limits)
+    isolation.bound_network_buffers()
+    mounts.mount_private(prepared.limits)
     os.setsid()
     output = open_output()
     isolation.isolate(prepared.limits, prepared.program)
