@@ -191,7 +191,7 @@ def check_user_ids(config: Config) -> Iterator[Finding]:
         fix = "raise kernel.uids" if not source.subordinate else "add subordinate ids"
         yield warning("user ids", f"{found}, too few for {kernels} kernels", fix)
     elif source.subordinate:
-        yield fine("user ids", f"{found}; those of kernel.launcher = 'jupyter' share ours")
+        yield fine("user ids", f"{found}, with kernel.launcher = 'forked'; others share ours")
     else:
         yield fine("user ids", found)
 

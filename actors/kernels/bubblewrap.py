@@ -11,7 +11,7 @@ from actors.kernels.runtime import RuntimePaths
 from common.errors import EnvironmentFault
 
 HOST_UID = 64321
-"""User and group id of what runs no cell on the host when we run as root, such as the zygote."""
+"""User and group id on the host of what is no kernel, when we run as root."""
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"

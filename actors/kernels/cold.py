@@ -9,7 +9,6 @@ from actors.kernels import bubblewrap
 from actors.kernels.forked import preloaded
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.single_process import Plan, SingleLauncher, single_command
-from actors.kernels.user_namespaces import start_as, try_namespace
 from actors.kernels.wardens import sandbox_limits
 
 
@@ -23,7 +22,6 @@ class ColdLauncher(SingleLauncher):
         await super().start()
         assert self._runtime is not None  # noqa: S101 - found just now
         bubblewrap.check_sandbox(self._runtime)
-        try_namespace(self._wardens.uids)
 
     def _plan(self, runtime: RuntimePaths, uid: int) -> Plan:
         config = self._config
@@ -33,9 +31,8 @@ class ColdLauncher(SingleLauncher):
         command = single_command(
             bubblewrap.PYTHON, sandbox_limits(config), "sandboxed", "/workspace", preloaded(config)
         )
-        source = self._wardens.uids.source
 
         def start(control: int, errors: int) -> "subprocess.Popen[bytes]":
-            return start_as(sandbox, command, source, uid, stdin=control, stderr=errors)
+            return bubblewrap.start(sandbox, command, uid=uid, stdin=control, stderr=errors)
 
         return Plan(start=start)

@@ -98,7 +98,7 @@ class HostUids:
 def has_own_uids(config: KernelConfig, launcher: str) -> bool:
     """Whether kernels of this launcher get user ids of their own here."""
     source = HostUids(config.first_uid, config.uids).source
-    return source is not None and (launcher != "jupyter" or not source.subordinate)
+    return source is not None and (launcher == "forked" or not source.subordinate)
 
 
 def lease_uid(ids: IdRange, folder: Path) -> UidLease | None:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LARGEST_ID = (1 << 31) - 1
-_SPARE = 1
-"""Subordinate ids that no kernel gets: the first is root inside, which nothing runs as."""
-_LEAST = 2
+_SPARE = 2
+"""Ids of a range that no kernel gets: that of the zygotes, and what is root inside."""
+_LEAST = _SPARE + 1
 
 
 class NoHostUids(Exception):
@@ -51,12 +51,14 @@ class Source:
         ids: those that kernels get.
         folder: of the register of those in use.
         inner_root: stands for root in namespaces that map the range; nothing runs as it.
+        zygote: what zygotes are, and who owns their namespaces, as root.
         subordinate: they are ours by /etc/subuid, and mapped by newuidmap.
     """
 
     ids: IdRange
     folder: Path
     inner_root: int
+    zygote: int
     subordinate: bool
 
 
@@ -68,10 +70,18 @@ def find_source(wanted: IdRange) -> Source:
     """
     if os.geteuid() == 0:
         check_range(wanted, mapped=_mapped(), taken=_taken())
-        # The last one of the range is kept back, so that one number says all.
-        ids = IdRange(wanted.first, wanted.count - _SPARE)
-        return Source(ids=ids, folder=Path("/run/lzero"), inner_root=ids.end, subordinate=False)
+        return _source(wanted, Path("/run/lzero"), subordinate=False)
     return _subordinate_source()
+
+
+def _source(ids: IdRange, folder: Path, *, subordinate: bool) -> Source:
+    return Source(
+        ids=IdRange(ids.first, ids.count - _SPARE),
+        folder=folder,
+        inner_root=ids.end - 1,
+        zygote=ids.end - 2,
+        subordinate=subordinate,
+    )
 
 
 def check_range(
@@ -137,19 +147,14 @@ def _subordinate_source() -> Source:
     names = (str(uid), *_account_name(uid))
     users = subordinate_range(_text("/etc/subuid"), names)
     groups = subordinate_range(_text("/etc/subgid"), names)
-    if users is None or users != groups or users.count < _LEAST + _SPARE:
+    if users is None or users != groups or users.count < _LEAST:
         raise NoHostUids(
             f"we are not root, and user {names[-1]} has not the same subordinate ids in "
             "/etc/subuid and /etc/subgid",
             "as root, with ids that nobody has: "
             f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {names[-1]}",
         )
-    return Source(
-        ids=IdRange(users.first + _SPARE, users.count - _SPARE),
-        folder=_own_folder(uid),
-        inner_root=users.first,
-        subordinate=True,
-    )
+    return _source(users, _own_folder(uid), subordinate=True)
 
 
 def _own_folder(uid: int) -> Path:

@@ -61,7 +61,7 @@ class SingleLauncher(ABC):
     async def launch(self) -> PipedKernel:
         """Start a fresh kernel; see ``interface.Launcher``."""
         self._runtime = self._runtime or find_runtime()
-        lease = self._wardens.uids.lease()
+        lease = self._wardens.uids.lease() if os.geteuid() == 0 else None
         plan = self._plan(self._runtime, lease.uid if lease else HOST_UID)
         try:
             process, handles = await start_single(plan.start, self._config.start_timeout_s)

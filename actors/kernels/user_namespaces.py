@@ -4,20 +4,16 @@ import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from actors.kernels import bubblewrap
-from actors.kernels.host_uids import HostUids
 from actors.kernels.id_ranges import NoHostUids, Source
-from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.sandboxed.isolation import SANDBOX_UID
 
 CHANGES_USER = ("CAP_SETUID", "CAP_SETGID")
 """What a process needs to fork children of other ids that its namespace maps."""
 _TIMEOUT_S = 20.0
-_OWN_UID_INSIDE = 1
-"""What we are in namespaces of subordinate ids, so that bubblewrap can reach what is ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +26,16 @@ class Extent:
 
 
 def zygote_namespace(source: Source) -> contextlib.AbstractContextManager[int]:
-    """One for the zygote: it is itself inside, and every id of a kernel has its own number."""
+    """One for a zygote, in which every id of a kernel has its own number.
+
+    The zygote is on the host who starts it, or bubblewrap would not die with the actor: a signal
+    of a dead parent must be one that it was allowed to send.
+    """
     ids = source.ids
     others = [Extent(0, source.inner_root), Extent(ids.first, ids.first, ids.count)]
-    return user_namespace(
-        source,
-        [Extent(SANDBOX_UID, bubblewrap.HOST_UID if os.geteuid() == 0 else os.geteuid()), *others],
-        [Extent(SANDBOX_UID, bubblewrap.HOST_UID if os.geteuid() == 0 else os.getegid()), *others],
-    )
-
-
-def kernel_namespace(source: Source, uid: int) -> contextlib.AbstractContextManager[int]:
-    """One for a single kernel that is ``uid`` on the host, which is a subordinate id."""
-    others = [Extent(0, source.inner_root), Extent(SANDBOX_UID, uid)]
-    return user_namespace(
-        source,
-        [Extent(_OWN_UID_INSIDE, os.geteuid()), *others],
-        [Extent(_OWN_UID_INSIDE, os.getegid()), *others],
-    )
+    own = (os.geteuid(), os.getegid()) if source.subordinate else (source.zygote, source.zygote)
+    users, groups = ([Extent(SANDBOX_UID, one), *others] for one in own)
+    return user_namespace(source, users, groups)
 
 
 @contextlib.contextmanager
@@ -57,7 +45,7 @@ def user_namespace(source: Source, users: list[Extent], groups: list[Extent]) ->
     Raises:
         NoHostUids: the machine does not allow it.
     """
-    command = [*bubblewrap.drop_privileges(), "unshare", "--user", "--", "cat"]
+    command = [*bubblewrap.drop_privileges(source.zygote), "unshare", "--user", "--", "cat"]
     try:
         process = subprocess.Popen(
             command,
@@ -74,44 +62,6 @@ def user_namespace(source: Source, users: list[Extent], groups: list[Extent]) ->
         yield handle
     finally:
         os.close(handle)
-
-
-def start_as(
-    sandbox: bubblewrap.Sandbox,
-    command: Sequence[str],
-    source: Source | None,
-    uid: int,
-    *,
-    stdin: int,
-    stderr: int | None = None,
-) -> "subprocess.Popen[bytes]":
-    """Start a sandbox that is ``uid`` on the host, or without a source what it always is.
-
-    Raises:
-        KernelDied: the machine does not allow it.
-    """
-    if source is None:
-        return bubblewrap.start(sandbox, command, stdin=stdin, stderr=stderr)
-    if not source.subordinate:
-        return bubblewrap.start(sandbox, command, uid=uid, stdin=stdin, stderr=stderr)
-    try:
-        with kernel_namespace(source, uid) as namespace:
-            inside = replace(sandbox, user_namespace=namespace)
-            return bubblewrap.start(inside, command, stdin=stdin, stderr=stderr)
-    except NoHostUids as reason:
-        raise KernelDied(str(reason), DeathCause.FAILED_TO_START) from None
-
-
-def try_namespace(uids: HostUids) -> None:
-    """Make a namespace for a single kernel; where that fails, kernels share a user id."""
-    source = uids.source
-    if source is None or not source.subordinate:
-        return
-    try:
-        with kernel_namespace(source, source.ids.first):
-            return
-    except NoHostUids as reason:
-        uids.give_up(str(reason))
 
 
 def _map_and_open(

@@ -1,7 +1,6 @@
 """The host's handle on the zygote: starts it, asks it for forks, notices its death."""
 
 import asyncio
-import contextlib
 import itertools
 import json
 import logging
@@ -98,12 +97,16 @@ class ZygoteProcess:
         )
         command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
         command += [json.dumps(asdict(self._limits)), *self._modules]
-        with contextlib.ExitStack() as stack:
-            if self._uids is not None:
-                namespace = stack.enter_context(zygote_namespace(self._uids))
-                sandbox = replace(sandbox, user_namespace=namespace, capabilities=CHANGES_USER)
+        control = self._theirs.fileno()
+        if self._uids is None:
+            return bubblewrap.start(sandbox, command, stdin=control, stderr=errors.fileno())
+        with zygote_namespace(self._uids) as namespace:
             return bubblewrap.start(
-                sandbox, command, stdin=self._theirs.fileno(), stderr=errors.fileno()
+                replace(sandbox, user_namespace=namespace, capabilities=CHANGES_USER),
+                command,
+                uid=self._uids.zygote,
+                stdin=control,
+                stderr=errors.fileno(),
             )
 
     async def fork(self, uid: int = 0) -> Handles:

@@ -85,7 +85,7 @@ def test_an_id_is_free_again_when_its_kernel_is_gone(loop_runner):
     """With one id for all, kernels can only come one after the other."""
 
     async def scenario():
-        made = make_launcher(Kernel(launcher="forked", first_uid=1_899_100_000, uids=2, **CONFIG))
+        made = make_launcher(Kernel(launcher="forked", first_uid=1_899_100_000, uids=3, **CONFIG))
         await made.start()
         try:
             outputs = []

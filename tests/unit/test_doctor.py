@@ -261,7 +261,7 @@ def test_kernels_that_would_share_a_user_id_are_a_warning_with_the_reason_and_th
     assert few.fix == "raise kernel.uids"
     assert (good.verdict, good.found) == (
         Verdict.OK,
-        "one for each kernel, of 1900000000-1900004094",
+        "one for each kernel, of 1900000000-1900004093",
     )
 
 

@@ -31,9 +31,9 @@ def check(wanted, *, mapped=EVERYTHING, taken=()):
 @pytest.mark.parametrize(
     ("wanted", "reason"),
     [
-        (IdRange(0, 10), "no range of at least 2 user ids between 1 and"),
+        (IdRange(0, 10), "no range of at least 3 user ids between 1 and"),
         (IdRange(-5, 10), "no range"),
-        (IdRange(1000, 1), "no range"),
+        (IdRange(1000, 2), "no range"),
         (IdRange(2**31 - 10, 11), "no range"),
         (IdRange(60_000, 10_000), "do not exist in this container, which has 0-65535"),
         (IdRange(99_990, 11), "meet 100000-165535 of alice in /etc/subuid"),
@@ -82,9 +82,9 @@ def test_the_largest_subordinate_range_of_a_user_is_found_by_name_or_number():
 def test_the_range_as_configured_holds_nobody_elses_ids():
     source = find_source(IdRange(1_900_000_000, 4096))
 
-    assert source.ids == IdRange(1_900_000_000, 4095)
+    assert source.ids == IdRange(1_900_000_000, 4094)
     assert not source.subordinate
-    assert source.inner_root == 1_900_004_095  # of no kernel
+    assert (source.zygote, source.inner_root) == (source.ids.end, source.ids.end + 1)
 
 
 def test_leases_are_different_until_none_is_left(tmp_path):
@@ -151,7 +151,7 @@ def test_a_register_that_others_can_write_is_refused(tmp_path):
 
 @root_only
 def test_when_all_are_taken_a_launch_fails_and_names_the_setting():
-    uids = HostUids(SMALL.first, 2)
+    uids = HostUids(SMALL.first, 3)
     lease = uids.lease()
 
     with pytest.raises(KernelDied, match=r"all 1 user ids from 1899000000 on .*kernel\.uids"):

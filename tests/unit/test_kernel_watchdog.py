@@ -248,9 +248,10 @@ def test_a_measurement_that_takes_too_long_is_given_up(mapper):
 def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
     used_s = tree_use(mapper).cpu_s
 
-    ended = scan(("dear", mapper, None), cpu_s=used_s + 0.005, memory_mib=4000, times=2)
+    ended = scan(("dear", mapper, None), cpu_s=used_s + 0.005, memory_mib=4000, times=6)
 
-    assert [cause for _, cause, _ in ended] == [DeathCause.MEMORY, DeathCause.CPU]
+    causes = [cause for _, cause, _ in ended]
+    assert (causes[0], DeathCause.CPU in causes) == (DeathCause.MEMORY, True)
 
 
 def test_sockets_count_as_if_they_were_full():
