@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.config import Run
+from common.visible import visible
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,15 +139,18 @@ def metric_writers(
 
 
 class _LineFormatter(logging.Formatter):
+    """One event a line; what a message quotes can neither steer a terminal nor begin a line."""
+
     def __init__(self, role: str) -> None:
         super().__init__()
         self._role = role
 
     def format(self, record: logging.LogRecord) -> str:
         moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        text = f"{moment} {self._role} {record.levelname.lower()} {record.getMessage()}"
+        said = visible(record.getMessage()).replace("\n", "\n  | ")
+        text = f"{moment} {self._role} {record.levelname.lower()} {said}"
         if record.exc_info:
-            text += "\n" + self.formatException(record.exc_info)
+            text += "\n" + visible(self.formatException(record.exc_info))
         return text
 
 

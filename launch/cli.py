@@ -10,6 +10,7 @@ from launch.package_names import refuse_clashes
 refuse_clashes()  # before anything is imported that another package might hide
 
 from common.errors import LZeroError, RunFailed  # noqa: E402
+from common.visible import visible  # noqa: E402
 from launch.commands import (  # noqa: E402
     EXIT_INTERRUPTED,
     agent,
@@ -47,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(parsed.run(parsed))
     except RunFailed as error:
-        print(f"lzero: {error}", file=sys.stderr)
+        print(visible(f"lzero: {error}"), file=sys.stderr)
         return EXIT_FAILED
     except LZeroError as error:
-        print(f"lzero: {error}", file=sys.stderr)
+        print(visible(f"lzero: {error}"), file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

@@ -19,10 +19,12 @@ from rich.text import Text
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
+from common.visible import visible
 from launch import doctor_machine, doctor_packages
 from launch.doctor_sandbox import SandboxChecks
 from launch.findings import Check, Diagnosis, Finding, Verdict, diagnose, failure, fine
 from launch.preflight import check_agent, check_model, check_task_files, locate_model
+from launch.screen import say
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 _NAME_WIDTH = 17
@@ -57,7 +59,7 @@ class Report:
         if self._console.is_terminal:
             self._console.print(finding_row(finding))
         else:
-            self._console.print(finding_text(finding), markup=False, soft_wrap=True)
+            say(self._console, finding_text(finding))
 
     def close(self, diagnosis: Diagnosis) -> None:
         """The last line."""
@@ -72,9 +74,11 @@ def finding_row(finding: Finding) -> Table:
     row.add_column(width=_NAME_WIDTH)
     row.add_column(overflow="fold")
     style = _STYLES[finding.verdict]
-    row.add_row(Text(finding.verdict, style=style), Text(finding.name), Text(finding.found))
+    row.add_row(
+        Text(finding.verdict, style=style), Text(finding.name), Text(visible(finding.found))
+    )
     if finding.fix:
-        row.add_row("", "", Text(f"fix: {finding.fix}", style=style))
+        row.add_row("", "", Text(visible(f"fix: {finding.fix}"), style=style))
     return row
 
 

@@ -19,6 +19,7 @@ from launch.ports import resolve_ports
 from launch.preflight import REPOSITORY, check_model, check_sandbox_present
 from launch.progress import Progress
 from launch.run_folder import RunFolder
+from launch.screen import cell
 from launch.summary import read_scores
 from launch.supervisor import Supervisor, interruptible
 from launch.train import check_scores, make_world, use_world
@@ -121,15 +122,15 @@ def scores_as_json(result: EvaluateResult) -> dict[str, Any]:
 
 def print_scores(result: EvaluateResult, console: Console) -> None:
     """The same as a table."""
-    title = f"{result.model}, held-out world {result.world_seed}"
+    title = cell(f"{result.model}, held-out world {result.world_seed}")
     table = Table(title=title, title_justify="left")
     for column in ("suite", "family", "n", "exact", "contains", "F1", "submitted", "steps"):
         table.add_column(column, justify="left" if column in ("suite", "family") else "right")
     for name, score in result.scores.items():
         for family, shares in score.families.items():
             table.add_row(
-                name,
-                family,
+                cell(name),
+                cell(family),
                 str(shares.n),
                 *(f"{s:.1%}" for s in (shares.exact_match, shares.contains, shares.f1)),
                 f"{shares.submitted:.1%}",

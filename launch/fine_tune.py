@@ -8,6 +8,7 @@ from rich.console import Console
 from common.errors import InputError
 from launch import processes
 from launch.preflight import check_model, locate_model
+from launch.screen import say
 from launch.supervisor import ProcessSpec, Supervisor, interruptible
 from learner.sft_config import SftConfig
 
@@ -84,6 +85,4 @@ class LogFollower:
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
             if " learner." in line:
-                self._console.print(
-                    line.split(" learner.", 1)[1], highlight=False, markup=False, soft_wrap=True
-                )
+                say(self._console, line.split(" learner.", 1)[1])

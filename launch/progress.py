@@ -18,6 +18,7 @@ from rich.text import Text
 from common.evaluation import SuiteScore, read_score
 from common.telemetry import StepRecord
 from launch.metrics_tail import MetricsTail
+from launch.screen import cell, say
 
 _RECENT = 8
 _REFRESH_S = 0.25
@@ -162,7 +163,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
     def phase(self, title: str) -> None:
         """Begin something that takes a while."""
@@ -219,7 +220,7 @@ class Progress:
 
     def _panel(self) -> RenderableType:
         spent = describe_duration(time.monotonic() - self._phase_started)
-        lines: list[RenderableType] = [Text(f"{self._phase} ({spent})")]
+        lines: list[RenderableType] = [cell(f"{self._phase} ({spent})")]
         view = self._training.view() if self._training is not None else None
         if view is not None:
             bar = ProgressBar(total=view.steps, completed=view.step)
@@ -254,5 +255,5 @@ def _table(view: View) -> Table:
         ("ETA", describe_duration(view.eta_s)),
     )
     for name, value in rows:
-        table.add_row(Text(name, style="dim"), Text(value))
+        table.add_row(Text(name, style="dim"), cell(value))
     return table

@@ -20,6 +20,7 @@ from launch.episodes import read_episodes
 from launch.plan import CONTROL, GREEDY, HELDOUT
 from launch.progress import describe_duration
 from launch.run_folder import RunFolder, RunState
+from launch.screen import cell, say
 from launch.strategy_shares import strategy_shares
 
 T = TypeVar("T")
@@ -206,19 +207,20 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
     """The short table at the end of a run."""
     families = list(summary.heldout)
     if families:
-        table = Table(title=f"L-Zero run '{summary.name}': held-out success", title_justify="left")
+        title = cell(f"L-Zero run '{summary.name}': held-out success")
+        table = Table(title=title, title_justify="left")
         table.add_column("")
         for family in families:
-            table.add_column(f"{family}\nbefore", justify="right")
+            table.add_column(cell(family).append("\nbefore"), justify="right")
             table.add_column("\nafter", justify="right")
             table.add_column("\nn", justify="right", style="dim")
         for title, scores in score_tables(summary):
             table.add_row(title, *(cell for f in families for cell in _cells(scores.get(f))))
         console.print(table)
     for name, value in facts(summary):
-        console.print(f"{name:<18} {value}", markup=False, soft_wrap=True, highlight=False)
+        say(console, f"{name:<18} {value}")
     for name, path in (("summary", folder.summary), ("report", folder.report)):
-        console.print(f"{name:<18} {path}", markup=False, soft_wrap=True, highlight=False)
+        say(console, f"{name:<18} {path}")
 
 
 def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:

@@ -31,6 +31,7 @@ from launch.run_folder import (
     locked,
     set_aside,
 )
+from launch.screen import say
 from launch.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.supervisor import Interrupted, Supervisor, interruptible
 from launch.world import write_world
@@ -76,7 +77,7 @@ def train(request: TrainRequest, console: Console) -> Summary:
         _check_folder(folder, resume=request.resume)
     check_run(config)
     if keep_old and (kept := set_aside(folder)):
-        console.print(f"kept the earlier run '{config.run.name}' as {kept}", highlight=False)
+        say(console, f"kept the earlier run '{config.run.name}' as {kept}")
     config = resolve_ports(config)
     with locked(folder):
         before = _check_folder(folder, resume=request.resume)
@@ -192,7 +193,7 @@ class _TrainRun:
         self._save_state("finished")
         print_summary(summary, self._folder, self._console)
         if self._folder.profiles.is_dir():
-            self._console.print(f"traces of the learner: {self._folder.profiles}", highlight=False)
+            say(self._console, f"traces of the learner: {self._folder.profiles}")
         return summary
 
     def _run_processes(self) -> None:

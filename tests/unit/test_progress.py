@@ -147,3 +147,20 @@ def test_on_a_terminal_a_panel_shows_step_success_and_time_left(tmp_path: Path) 
     text = screen.getvalue()
     for words in ("L-Zero", "3 of 10", "one_hop 50%", "one_hop 75% (step 3)", "ETA"):
         assert words in text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_names_from_outside_cannot_steer_the_terminal(tmp_path: Path, is_terminal: bool) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+    console = Console(file=screen, force_terminal=is_terminal, width=100)
+    family = "one\x1b]0;pwned\x07\u202e[bold]"
+
+    with Progress(console) as progress:
+        progress.watch_training(path, 1)
+        append(path, record(1, family_success={family: 0.5}))
+        progress.tick()
+        progress.say(f"actor {family} left")
+
+    assert "\x1b]0" not in screen.getvalue()
+    assert "\u202e" not in screen.getvalue()
+    assert screen.getvalue().count("one\u241b]0;pwned\u2407<U+202E>[bold]") >= 2
