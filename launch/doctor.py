@@ -21,6 +21,7 @@ from common.config_file import load_config
 from common.errors import LZeroError
 from common.visible import visible
 from launch import doctor_machine, doctor_packages
+from launch.config_pairs import check_pairs
 from launch.doctor_sandbox import SandboxChecks
 from launch.findings import Check, Diagnosis, Finding, Verdict, diagnose, failure, fine
 from launch.preflight import check_agent, check_model, check_task_files, locate_model
@@ -160,6 +161,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
         return
     yield fine("configuration", f"{file} is well-formed")
     try:
+        check_pairs(config)
         model = locate_model(config.model.path)
         check_model(model, max_context=config.model.max_context)
         yield fine("model", str(model))

@@ -16,6 +16,7 @@ from actors.tools.started import run_corpora
 from common.config import Config
 from common.errors import EnvironmentFault, InputError
 from common.tasks import read_tasks
+from launch.config_pairs import check_pairs
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CORPORA = ("train", "heldout")
@@ -26,10 +27,12 @@ def check_run(config: Config) -> None:
     """Check model, agent, task files, corpora and sandbox of a run (ports: ``launch.ports``).
 
     Raises:
-        ConfigError: a tool, a reward term or the system prompt cannot be used.
+        ConfigError: two keys exclude each other, or a tool, a reward term or the system prompt
+            cannot be used.
         InputError: a file or folder the configuration names cannot be used.
         EnvironmentFault: the machine lacks something.
     """
+    check_pairs(config)
     check_model(Path(config.model.path), max_context=config.model.max_context)
     check_agent(config)
     if not config.world.enabled:

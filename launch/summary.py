@@ -207,8 +207,8 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
     """The short table at the end of a run."""
     families = list(summary.heldout)
     if families:
-        title = cell(f"L-Zero run '{summary.name}': held-out success")
-        table = Table(title=title, title_justify="left")
+        heading = cell(f"L-Zero run '{summary.name}': held-out success")
+        table = Table(title=heading, title_justify="left")
         table.add_column("")
         for family in families:
             table.add_column(cell(family).append("\nbefore"), justify="right")

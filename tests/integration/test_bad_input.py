@@ -96,7 +96,7 @@ def test_a_missing_config_file(trial: Trial) -> None:
 def test_an_unknown_key_gets_a_suggestion(trial: Trial) -> None:
     line = trial.lzero_train("--set", "learner.max_stalenes=2")
 
-    assert "unknown key 'learner.max_stalenes'; did you mean 'max_staleness'?" in line
+    assert "unknown key 'learner.max_stalenes'; did you mean 'learner.max_staleness'?" in line
 
 
 def test_a_mistyped_value(trial: Trial) -> None:
@@ -166,3 +166,8 @@ def test_bubblewrap_missing(trial: Trial) -> None:
 
 def test_nothing_to_resume(trial: Trial) -> None:
     assert "nothing to resume" in trial.lzero_train("--resume")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a\nb"])
+def test_a_name_that_can_be_no_folder(trial: Trial, name: str) -> None:
+    assert "run.name must be a" in trial.lzero_train("--name", name)
