@@ -1,4 +1,4 @@
-"""An actor process: ``python -m actors.main --config RUN/config.json --actor-id a0``."""
+"""An actor process: ``python -m actors.main --config RUN/config.json --actor-id a0 ...``."""
 
 import argparse
 import asyncio
@@ -14,7 +14,7 @@ from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
 from actors.tools.started import started_tools
-from actors.wiring import LOOPBACK, make_policy, make_runner
+from actors.wiring import make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
@@ -23,14 +23,14 @@ from common.telemetry import configure_logging
 log = logging.getLogger(__name__)
 
 
-async def serve(config: Config, actor_id: str, folder: Path) -> None:
-    """Run episodes for the coordinator until it drains this actor; write the totals."""
+async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str) -> None:
+    """Run episodes for the coordinator at that address until it drains this actor."""
     launcher = make_launcher(config.kernel, config.sandbox)
     policy = make_policy(config)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
-        link = make_link(config, actor_id, launcher.level)
+        link = make_link(config, actor_id, launcher.level, coordinator)
         try:
             async with started_tools(config) as tools:
                 runner = make_runner(
@@ -57,11 +57,13 @@ async def serve(config: Config, actor_id: str, folder: Path) -> None:
         await policy.close()
 
 
-def make_link(config: Config, actor_id: str, kernel_level: str) -> CoordinatorLink:
+def make_link(
+    config: Config, actor_id: str, kernel_level: str, coordinator: str
+) -> CoordinatorLink:
     """The actor's side of the transport, not connected yet."""
     transport = config.transport
     return CoordinatorLink(
-        f"tcp://{LOOPBACK}:{transport.port}",
+        coordinator,
         actor_id=actor_id,
         run_id=config.run.name,
         credit=config.actors.episodes,
@@ -77,11 +79,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m actors.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
     parser.add_argument("--actor-id", required=True)
+    parser.add_argument(
+        "--coordinator", required=True, help="address, as the learner's learner.ready says it"
+    )
     arguments = parser.parse_args()
     configure_logging(arguments.actor_id)
     try:
         config = load_config(arguments.config)
-        uvloop.run(serve(config, arguments.actor_id, arguments.config.parent))
+        folder, coordinator = arguments.config.parent, arguments.coordinator
+        uvloop.run(serve(config, arguments.actor_id, folder, coordinator=coordinator))
     except (LZeroError, TimeoutError) as error:
         log.error("%s", error)
         return 2

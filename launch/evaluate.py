@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
 from launch.plan import GREEDY, HELDOUT, extra_suites
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from launch.preflight import REPOSITORY, check_model, check_sandbox_present
 from launch.progress import Progress
 from launch.run_folder import RunFolder
@@ -61,9 +62,10 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
     model, config = locate_checkpoint(request.checkpoint)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()
-    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch, ExitStack() as stack:
         folder = RunFolder(Path(scratch))
-        config = resolve_ports(_evaluation_config(config, model, request, folder))
+        config = _evaluation_config(config, model, request, folder)
+        config = stack.enter_context(held_ports(config))
         save_config(config, folder.config)
         with interruptible(), Progress(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")

@@ -92,11 +92,19 @@ def rank_processes(
     )
 
 
-def actor(folder: RunFolder, actor_id: str, *, hint: str) -> ProcessSpec:
-    """One rollout process."""
+def actor(folder: RunFolder, actor_id: str, *, coordinator: str, hint: str) -> ProcessSpec:
+    """One rollout process, which works for the coordinator at that address."""
     return ProcessSpec(
         name=f"actor-{actor_id}",
-        command=_python("actors.main", "--config", str(folder.config), "--actor-id", actor_id),
+        command=_python(
+            "actors.main",
+            "--config",
+            str(folder.config),
+            "--actor-id",
+            actor_id,
+            "--coordinator",
+            coordinator,
+        ),
         log=folder.logs / f"actor-{actor_id}.log",
         env={**_QUIET, "OMP_NUM_THREADS": "1"},
         hint=hint,

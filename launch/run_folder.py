@@ -82,8 +82,12 @@ class RunFolder:
 
     @property
     def learner_ready(self) -> Path:
-        """Exists while the coordinator listens."""
+        """Where the coordinator listens, written once it does."""
         return self.path / "learner.ready"
+
+    def coordinator(self) -> str:
+        """The address that actors connect to, as the learner bound it."""
+        return self.learner_ready.read_text().strip()
 
     @property
     def learner_totals(self) -> Path:

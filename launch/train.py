@@ -17,7 +17,7 @@ from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
 from launch.plan import plan_after, plan_before
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from launch.preflight import check_run, locate_model
 from launch.progress import Progress
 from launch.report import write_report
@@ -78,8 +78,7 @@ def train(request: TrainRequest, console: Console) -> Summary:
     check_run(config)
     if keep_old and (kept := set_aside(folder)):
         say(console, f"kept the earlier run '{config.run.name}' as {kept}")
-    config = resolve_ports(config)
-    with locked(folder):
+    with held_ports(config) as config, locked(folder):
         before = _check_folder(folder, resume=request.resume)
         run = _TrainRun(request, config, folder, before, console)
         return run.execute()
@@ -265,8 +264,9 @@ class _TrainRun:
                     self._config, self._folder, resume=self._has_checkpoint(), hint=hint
                 )
             )
+            coordinator = self._folder.coordinator()
             actors = [
-                processes.actor(self._folder, f"a{index}", hint=hint)
+                processes.actor(self._folder, f"a{index}", coordinator=coordinator, hint=hint)
                 for index in range(self._config.actors.processes)
             ]
             for actor in actors:

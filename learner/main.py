@@ -228,7 +228,7 @@ def _head(
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
-            (folder / "learner.ready").write_text(intake.endpoint)
+            _announce(folder / "learner.ready", intake.endpoint)
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -244,6 +244,13 @@ def _head(
         weights.stop()
         for writer in writers:
             writer.close()
+
+
+def _announce(file: Path, endpoint: str) -> None:
+    """Tell where the coordinator listens, in one step: the file is whole as soon as it exists."""
+    partial = file.with_suffix(".partial")
+    partial.write_text(endpoint)
+    partial.replace(file)
 
 
 def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:

@@ -46,7 +46,8 @@ class Transport(Section):
     """Actor to coordinator: ZeroMQ on loopback."""
 
     port: Annotated[int, Range("port", least=0, most=65535)] = 0
-    """TCP port of the coordinator; 0 takes a free one."""
+    """TCP port of the coordinator; 0 takes a free one, which ``learner.ready`` in the run's folder
+    tells."""
     resend_s: Annotated[float, Range("s", least=0.1, most=HOUR_S)] = 10.0
     """An unacknowledged trajectory is sent again after this long."""
     heartbeat_s: Annotated[float, Range("s", least=0.05, most=HOUR_S)] = 2.0
