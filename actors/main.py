@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import json
 import logging
 import sys
 from pathlib import Path
@@ -18,6 +17,7 @@ from actors.wiring import make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
+from common.json_text import json_text
 from common.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
             "resent": link.resent,
         }
         (folder / "actors").mkdir(exist_ok=True)
-        (folder / "actors" / f"{actor_id}.json").write_text(json.dumps(totals, indent=1))
+        (folder / "actors" / f"{actor_id}.json").write_text(json_text(totals, indent=1))
     finally:
         await kernels.close()
         await policy.close()

@@ -3,14 +3,19 @@
 import dataclasses
 import json
 import logging
+import secrets
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.config import Run
+from common.json_text import json_text
 from common.visible import visible
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,7 +88,7 @@ class JsonlWriter:
 
     def write(self, record: StepRecord) -> None:
         """Append one line."""
-        self._file.write(json.dumps(dataclasses.asdict(record)) + "\n")
+        self._file.write(json_text(dataclasses.asdict(record)) + "\n")
 
     def close(self) -> None:
         """Close the file."""
@@ -100,7 +105,11 @@ class WandbWriter:
     """Sends each record to Weights & Biases, flattened with slashes."""
 
     def __init__(self, run: Run, folder: Path, config: dict[str, Any]) -> None:
-        """Start (or continue) the wandb run that belongs to ``folder``."""
+        """Start (or continue) the wandb run that belongs to ``folder``.
+
+        The x-axis is the record's own step: W&B drops what is logged at a step below the last,
+        as a resumed run does for the steps after its checkpoint.
+        """
         import wandb
 
         self._run = wandb.init(
@@ -110,18 +119,20 @@ class WandbWriter:
             mode=run.wandb,
             config=config,
             resume="allow",
-            id=f"{run.name}-{run.seed}",
+            id=wandb_id(folder),
         )
+        self._run.define_metric("step")
+        self._run.define_metric("*", step_metric="step")
 
     def write(self, record: StepRecord) -> None:
-        """Log one record at its step."""
+        """Log one record."""
         flat: dict[str, Any] = {}
         for name, value in dataclasses.asdict(record).items():
             if isinstance(value, dict):
                 flat.update({f"{name}/{key}": item for key, item in value.items()})
             else:
                 flat[name] = value
-        self._run.log(flat, step=record.step)
+        self._run.log(flat)
 
     def close(self) -> None:
         """Finish the wandb run."""
@@ -134,8 +145,54 @@ def metric_writers(
     """The writers a run asks for; ``after_step`` steps have been done."""
     writers: list[MetricWriter] = [JsonlWriter(folder / "metrics.jsonl", after_step=after_step)]
     if run.wandb != "disabled":
-        writers.append(WandbWriter(run, folder, config))
+        writers.append(Tolerant("wandb", lambda: WandbWriter(run, folder, config)))
     return tuple(writers)
+
+
+class Tolerant:
+    """A writer whose failures are logged once and end nothing: every number is also on disk."""
+
+    def __init__(self, name: str, make: Callable[[], MetricWriter]) -> None:
+        """Make the writer; one that cannot be made takes nothing."""
+        self._name = name
+        self._writer: MetricWriter | None = None
+        self._attempt("start", lambda: setattr(self, "_writer", make()))
+
+    def write(self, record: StepRecord) -> None:
+        """Pass a record on, while the writer works."""
+        if self._writer is not None:
+            writer = self._writer
+            self._attempt("write", lambda: writer.write(record))
+
+    def close(self) -> None:
+        """Release the writer."""
+        if self._writer is not None:
+            self._attempt("close", self._writer.close)
+
+    def _attempt(self, what: str, act: Callable[[], None]) -> None:
+        try:
+            act()
+        except Exception as error:
+            log.error(
+                "metrics writer failed name=%s doing=%s error=%s: %s; the run goes on, and "
+                "metrics.jsonl holds every step",
+                self._name, what, type(error).__name__, error,
+            )  # fmt: skip
+            self._writer = None
+
+
+def wandb_id(folder: Path) -> str:
+    """The id of the W&B run that belongs to ``folder``: drawn once, then kept in the folder.
+
+    It depends on neither name nor seed: two runs of one name are two runs, and a resumed one is
+    itself.
+    """
+    file = folder / "wandb_id"
+    if not file.is_file():
+        partial = file.with_suffix(".partial")
+        partial.write_text(secrets.token_hex(8) + "\n")
+        partial.replace(file)
+    return file.read_text().strip()
 
 
 class _LineFormatter(logging.Formatter):

@@ -4,7 +4,6 @@ If another package hides one of ours, ``lzero`` itself may not start; then run
 ``python -m launch.doctor`` in the folder of the checkout.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from rich.text import Text
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
+from common.json_text import json_text
 from common.visible import visible
 from launch import doctor_machine, doctor_packages
 from launch.config_pairs import check_pairs
@@ -182,7 +182,7 @@ def doctor(config_file: Path | None, *, as_json: bool) -> int:
         diagnosis = examine(config_file, report)
     report.close(diagnosis)
     if as_json:
-        sys.stdout.write(json.dumps(diagnosis.as_tables(), indent=1) + "\n")
+        sys.stdout.write(json_text(diagnosis.as_tables(), indent=1) + "\n")
     return 0 if diagnosis.can_train else 1
 
 

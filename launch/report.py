@@ -1,7 +1,6 @@
 """The self-contained page about a run: what was learned, how stale it was, whole trajectories."""
 
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from pathlib import Path
 from string import Template
 
 from common.config import Config
+from common.json_text import json_text
 from common.messages import Step
 from common.telemetry import StepRecord
 from launch.charts import COLOURS, Series, histogram, legend, line_chart, paired_bars, smoothed
@@ -45,8 +45,8 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
         throughput=_throughput(metrics),
         time_table=_time_table(summary),
         trajectories=trajectory_pairs(before, after),
-        summary_json=escape(json.dumps(dataclasses.asdict(summary), indent=1)),
-        config_json=escape(json.dumps(dataclasses.asdict(config), indent=1)),
+        summary_json=escape(json_text(dataclasses.asdict(summary), indent=1)),
+        config_json=escape(json_text(dataclasses.asdict(config), indent=1)),
     )
     folder.report.write_text(text, encoding="utf-8")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import InputError
+from common.json_text import json_text
 
 _CHECKPOINT = re.compile(r"step-\d+")
 
@@ -118,15 +119,20 @@ class RunFolder:
     def write_state(self, state: RunState) -> None:
         """Replace the state file in one step."""
         partial = self.state_file.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(state), indent=1) + "\n")
+        partial.write_text(json_text(dataclasses.asdict(state), indent=1) + "\n")
         os.replace(partial, self.state_file)
 
     def last_checkpoint(self) -> Path | None:
         """The checkpoint with the highest step, or None."""
-        if not self.checkpoints.is_dir():
-            return None
-        found = [path for path in self.checkpoints.iterdir() if _CHECKPOINT.fullmatch(path.name)]
-        return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+        return newest_checkpoint(self.checkpoints)
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step in ``folder``, or None."""
+    if not folder.is_dir():
+        return None
+    found = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
 
 
 def set_aside(folder: RunFolder) -> Path | None:
@@ -195,13 +201,24 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         InputError: another command holds it.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
+    _make_private(folder)
     with (folder.path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"another lzero command is at work in {folder.path}") from error
         yield
+
+
+def _make_private(folder: RunFolder) -> None:
+    """Make the folder for its owner alone: it will hold gold answers and whole trajectories.
+
+    The folder of a run that was begun earlier stays as its owner left it.
+    """
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(mode=0o700, exist_ok=True)
+    if folder.read_state() is None:
+        folder.path.chmod(0o700)
 
 
 class PhaseClock:

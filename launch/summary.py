@@ -16,6 +16,7 @@ from rich.table import Table
 from common.config import Config
 from common.errors import RunFailed
 from common.evaluation import SuiteScore, read_score
+from common.json_text import as_number, json_text
 from launch.episodes import read_episodes
 from launch.plan import CONTROL, GREEDY, HELDOUT
 from launch.progress import describe_duration
@@ -199,7 +200,7 @@ def read_scores(folder: Path) -> dict[str, SuiteScore]:
 def write_summary(summary: Summary, path: Path) -> None:
     """Write ``summary.json`` in one step."""
     partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
+    partial.write_text(json_text(dataclasses.asdict(summary), indent=1) + "\n")
     os.replace(partial, path)
 
 
@@ -340,5 +341,8 @@ def _sum(tables: list[dict[str, Any]], key: str) -> int:
 
 def _select(kind: type[T], table: Mapping[str, Any]) -> T:
     """A record of ``kind`` from the keys of ``table`` that it knows."""
-    names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in table.items() if name in names})
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    known = [field for field in fields if field.name in table]
+    values = {field.name: table[field.name] for field in known}
+    numbers = {field.name: as_number(values[field.name]) for field in known if field.type is float}
+    return kind(**values | numbers)

@@ -137,6 +137,14 @@ def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
             )
 
 
+def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
+    """What a run has kept, and the command that goes on with it."""
+    last = folder.last_checkpoint()
+    if last is None:
+        return f"no checkpoint was written yet; begin again with: {request.resume_command}"
+    return f"checkpoint {last.name} is kept; go on with: {request.resume_command}"
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve()) if path else ""
 
@@ -257,16 +265,15 @@ class _TrainRun:
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
         self._folder.learner_ready.unlink(missing_ok=True)
         self._folder.actors.mkdir(exist_ok=True)
-        hint = f"the last checkpoint is kept; go on with: {self._request.resume_command}"
         with self._clock.phase("learn"):
             supervisor.start(
                 processes.learner(
-                    self._config, self._folder, resume=self._has_checkpoint(), hint=hint
+                    self._config, self._folder, resume=self._has_checkpoint(), hint=self._hint
                 )
             )
             coordinator = self._folder.coordinator()
             actors = [
-                processes.actor(self._folder, f"a{index}", coordinator=coordinator, hint=hint)
+                processes.actor(self._folder, f"a{index}", coordinator=coordinator, hint=self._hint)
                 for index in range(self._config.actors.processes)
             ]
             for actor in actors:
@@ -293,7 +300,10 @@ class _TrainRun:
         return self._state
 
     def _say_how_to_resume(self) -> None:
-        self._progress.say(f"interrupted; go on with: {self._request.resume_command}")
+        self._progress.say(f"interrupted; {self._hint()}")
+
+    def _hint(self) -> str:
+        return how_to_go_on(self._folder, self._request)
 
 
 def _setup_seconds() -> float:

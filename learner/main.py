@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import InputError, LZeroError
 from common.evaluation import family_of, first_of_each_family
+from common.json_text import json_text
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
@@ -318,7 +318,7 @@ def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) ->
         "tokens_generated": counters.tokens_generated,
         "cells_executed": counters.cells_executed,
     }
-    (folder / "learner.json").write_text(json.dumps(summary, indent=1) + "\n")
+    (folder / "learner.json").write_text(json_text(summary, indent=1) + "\n")
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from common.config.checks import require
-from common.config.ranges import MANY, Range, Section
+from common.config.ranges import MANY, Range, Section, short
 
 LONGEST_NAME = 128
 """Bytes of a run's name; its folder also gets names with something behind."""
@@ -38,6 +38,7 @@ class Run(Section):
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Weights & Biases mode; metrics go to JSON lines always."""
     wandb_project: str = "l-zero"
+    """Weights & Biases project."""
     trajectories_mib: Annotated[int, Range("MiB", least=1, most=1 << 30)] = 256
     """Size limit of the trajectory store; the oldest parts go first."""
     profile_steps: Annotated[int, Range("steps", least=0, most=1000)] = 0
@@ -46,6 +47,12 @@ class Run(Section):
 
     def check(self) -> None:
         """The name can be a folder's."""
+        require(
+            0 < len(self.wandb_project) <= LONGEST_NAME
+            and not set(self.wandb_project) & set("/\\#?%:"),
+            "run.wandb_project must be a name of at most 128 characters without / \\ # ? % and :, "
+            f"got {short(self.wandb_project)}",
+        )
         require(
             not name_fault(self.name),
             f"run.name must be {name_fault(self.name)}, got {self.name!r}",

@@ -5,10 +5,10 @@ docs/trajectories.md for the fields. When the limit is reached the oldest part i
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, TextIO
 
+from common.json_text import json_text
 from common.messages import Trajectory
 
 
@@ -55,7 +55,7 @@ class TrajectoryStore:
 
     def append(self, trajectory: Trajectory) -> None:
         """Write one line; starts the next part when this one is full."""
-        self._file.write(json.dumps(describe(trajectory), ensure_ascii=False) + "\n")
+        self._file.write(json_text(describe(trajectory), readable=True) + "\n")
         if self._file.tell() >= self._part_bytes:
             self._file.close()
             self._file = self._open(self._number + 1)

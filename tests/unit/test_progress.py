@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from common.telemetry import StepRecord
+from common.telemetry import JsonlWriter, StepRecord
 from launch.metrics_tail import MetricsTail, read_metrics
 from launch.progress import (
     Progress,
@@ -103,6 +103,19 @@ def test_a_view_keeps_the_last_heldout_score_and_the_largest_staleness() -> None
 
 def test_nothing_is_shown_before_the_first_step() -> None:
     assert Training(10).view() is None
+
+
+def test_a_number_that_is_not_finite_is_strict_json_and_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    writer = JsonlWriter(path, after_step=0)
+
+    writer.write(record(1, grad_norm=float("inf"), diagnostics={"k3": float("nan")}))
+    writer.close()
+
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    (back,) = read_metrics(path)
+    assert back.grad_norm == float("inf")
+    assert back.diagnostics["k3"] != back.diagnostics["k3"]
 
 
 def test_mean_staleness_weighs_by_actions() -> None:
