@@ -43,8 +43,13 @@ def load_config(
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write a resolved configuration as JSON, for the processes of the run and for the record."""
-    path.write_text(json_text(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
+    """Write a resolved configuration as JSON, for the processes of the run and for the record.
+
+    In one step: a file that is there is whole.
+    """
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(json_text(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
 
 
 def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:

@@ -126,6 +126,11 @@ class RunFolder:
         """The checkpoint with the highest step, or None."""
         return newest_checkpoint(self.checkpoints)
 
+    def steps_done(self) -> int | None:
+        """Steps of the newest checkpoint; None without one."""
+        last = self.last_checkpoint()
+        return None if last is None else int(last.name.removeprefix("step-"))
+
 
 def newest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the highest step in ``folder``, or None."""

@@ -16,6 +16,7 @@ from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
+from launch.continuation import check_continuation
 from launch.plan import plan_after, plan_before
 from launch.ports import held_ports
 from launch.preflight import check_run, locate_model
@@ -75,11 +76,15 @@ def train(request: TrainRequest, console: Console) -> Summary:
     keep_old = request.keep_old and not request.resume
     if not keep_old:
         _check_folder(folder, resume=request.resume)
+    if request.resume:
+        check_continuation(folder.config, config, steps_done=folder.steps_done())
     check_run(config)
     if keep_old and (kept := set_aside(folder)):
         say(console, f"kept the earlier run '{config.run.name}' as {kept}")
     with held_ports(config) as config, locked(folder):
         before = _check_folder(folder, resume=request.resume)
+        if request.resume:
+            _say_changes(folder, config, console)
         run = _TrainRun(request, config, folder, before, console)
         return run.execute()
 
@@ -147,6 +152,12 @@ def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve()) if path else ""
+
+
+def _say_changes(folder: RunFolder, config: Config, console: Console) -> None:
+    """Name what this attempt changes; nothing of the run has been touched before."""
+    for change in check_continuation(folder.config, config, steps_done=folder.steps_done()):
+        say(console, f"from here on: {change}")
 
 
 def _check_folder(folder: RunFolder, *, resume: bool) -> RunState | None:
