@@ -6,62 +6,17 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any, Protocol
 
 from common.config import Run
 from common.json_text import json_text
+from common.step_record import StepRecord
 from common.visible import visible
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StepRecord:
-    """One line of ``metrics.jsonl``: what one optimizer step did. Shares lie in [0, 1].
-
-    ``family_success`` is the exact-match share of the batch by the task label ``family``;
-    ``heldout`` the same of a short evaluation that ended in this step, of the weights before it;
-    empty when there was none. ``scores`` are the means of what the trajectories of the batch record
-    (docs/rewards.md), each over those that have it.
-    ``staleness`` counts actions by how many versions they lagged. ``mismatch_*`` are absolute
-    log-probability differences on tokens whose version was the learner's. ``diagnostics`` say how
-    far the learner is from the policy that sampled; ``learner/step/metrics.py`` explains them.
-    """
-
-    step: int
-    weight_version: int
-    seconds: float
-    trajectories_trained: int
-    trajectories_per_s: float
-    reward: float
-    exact_match: float
-    family_success: dict[str, float]
-    heldout: dict[str, float] = field(default_factory=dict)
-    scores: dict[str, float] = field(default_factory=dict)
-    staleness: dict[str, int]
-    dropped: dict[str, int]
-    loss: float
-    grad_norm: float
-    learning_rate: float
-    skipped: bool
-    effective_sample_share: float
-    masked: dict[str, float]
-    k3: float
-    mismatch_mean: float
-    mismatch_max: float
-    mismatch_tokens: int
-    action_tokens: int
-    packed_tokens: int
-    steps_per_trajectory: float
-    segments_per_trajectory: float = 1.0
-    wait_s: float
-    train_s: float
-    publish_s: float
-    paused_s: float
-    diagnostics: dict[str, float] = field(default_factory=dict)
 
 
 class MetricWriter(Protocol):
@@ -74,31 +29,56 @@ class MetricWriter(Protocol):
         """Flush and release."""
 
 
-class JsonlWriter:
-    """Appends each record as one JSON line, readable while the run goes on."""
+class StepLines:
+    """A file with one JSON line per step, readable while the run goes on."""
 
     def __init__(self, path: Path, *, after_step: int) -> None:
         """Open ``path`` for appending; lines of steps after ``after_step`` are taken out.
 
         They are of an attempt that got further than its last checkpoint and will be done again.
+        What is no whole line of JSON with a step is of a killed process, and goes, too.
         """
-        kept = [line for line in _lines(path) if json.loads(line)["step"] <= after_step]
-        path.write_text("".join(kept))
+        text = path.read_text() if path.exists() else ""
+        kept = "".join(
+            line for line in text.splitlines(keepends=True) if _step_of(line) <= after_step
+        )
+        if kept != text:
+            partial = path.with_suffix(".partial")
+            partial.write_text(kept)
+            partial.replace(path)
         self._file = path.open("a", buffering=1)
 
-    def write(self, record: StepRecord) -> None:
-        """Append one line."""
-        self._file.write(json_text(dataclasses.asdict(record)) + "\n")
+    def append(self, table: Mapping[str, Any]) -> None:
+        """Add one line; ``table`` has a ``step``."""
+        self._file.write(json_text(table) + "\n")
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
 
 
-def _lines(path: Path) -> list[str]:
-    """The whole lines of a file that may be missing, or end in half a line."""
-    text = path.read_text() if path.exists() else ""
-    return [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
+def _step_of(line: str) -> float:
+    """The step of a line; infinite for what is no whole line."""
+    try:
+        return int(json.loads(line)["step"]) if line.endswith("\n") else inf
+    except (ValueError, KeyError, TypeError):
+        return inf
+
+
+class JsonlWriter:
+    """Appends each record to ``metrics.jsonl``; see ``StepLines``."""
+
+    def __init__(self, path: Path, *, after_step: int) -> None:
+        """Go on after ``after_step`` steps."""
+        self._lines = StepLines(path, after_step=after_step)
+
+    def write(self, record: StepRecord) -> None:
+        """Append one line."""
+        self._lines.append(dataclasses.asdict(record))
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
 
 
 class WandbWriter:

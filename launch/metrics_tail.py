@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from common.json_text import as_number
-from common.telemetry import StepRecord
+from common.step_record import StepRecord
 
 
 class MetricsTail:

@@ -12,7 +12,7 @@ from string import Template
 from common.config import Config
 from common.json_text import json_text
 from common.messages import Step
-from common.telemetry import StepRecord
+from common.step_record import StepRecord
 from launch.charts import COLOURS, Series, histogram, legend, line_chart, paired_bars, smoothed
 from launch.episodes import Episode, read_episodes
 from launch.metrics_tail import read_metrics
@@ -38,6 +38,7 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
         name=escape(summary.name),
         subtitle=escape(_subtitle(summary, config)),
         tiles=_tiles(summary),
+        alerts=_alerts(summary),
         curves=learning_curves(metrics, summary),
         scores=_score_table(summary),
         strategies=_strategies(summary),
@@ -168,6 +169,13 @@ def _tiles(summary: Summary) -> str:
     )
 
 
+def _alerts(summary: Summary) -> str:
+    return "".join(
+        f'<p class="alert"><b>Nothing was learned</b> {escape(alert)}.</p>'
+        for alert in summary.alerts
+    )
+
+
 def _change(pair: BeforeAfter) -> str:
     shares = [f"{share:.0%}" for share in (pair.before, pair.after) if share is not None]
     return " → ".join(shares)
@@ -229,7 +237,12 @@ def _staleness(summary: Summary) -> str:
 
 def _throughput(metrics: Sequence[StepRecord]) -> str:
     points = [(float(record.step), record.trajectories_per_s) for record in metrics]
-    series = Series(name="trajectories per second", colour=COLOURS[2], points=points)
+    series = Series(
+        name="of each step (thick: mean of 5)",
+        colour=COLOURS[2],
+        points=points,
+        smooth=smoothed(points),
+    )
     return line_chart(
         [series],
         title="Trajectories per second",

@@ -13,11 +13,13 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from common.alerts import find_alerts
 from common.config import Config
 from common.errors import RunFailed
 from common.evaluation import SuiteScore, read_score
 from common.json_text import as_number, json_text
 from launch.episodes import read_episodes
+from launch.metrics_tail import read_metrics
 from launch.plan import CONTROL, GREEDY, HELDOUT
 from launch.progress import describe_duration
 from launch.run_folder import RunFolder, RunState
@@ -138,6 +140,8 @@ class Summary:
     sandbox: Sandbox
     learner: LearnerShare
     policy_server: PolicyServerUse
+    alerts: tuple[str, ...] = ()
+    """What kept the run from learning for some steps in a row, with numbers and what to do."""
 
 
 def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary:
@@ -172,6 +176,10 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         sandbox=_sandbox(config, actors, cells=int(totals.get("cells_executed", 0))),
         learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
         policy_server=_policy_server(actors),
+        alerts=tuple(
+            alert.text
+            for alert in find_alerts(read_metrics(folder.metrics), steps=config.run.steps)
+        ),
     )
 
 
@@ -220,6 +228,8 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
         console.print(table)
     for name, value in facts(summary):
         say(console, f"{name:<18} {value}")
+    for alert in summary.alerts:
+        say(console, f"{'nothing learned':<18} {alert}")
     for name, path in (("summary", folder.summary), ("report", folder.report)):
         say(console, f"{name:<18} {path}")
 

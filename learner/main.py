@@ -34,6 +34,7 @@ from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import Rank, seed_everything, training_processes
 from learner.loop import Head, Learner
 from learner.profiling import StepProfiler, profiled_steps
+from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, unpack_ledger
 from learner.weights.publishing import BackgroundPublisher
@@ -149,7 +150,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         learner.run()
         saver.finish()
         if head is not None:
-            _write_totals(config, folder, learner, head)
+            write_totals(config, folder, learner, head)
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
 
 
@@ -212,6 +213,7 @@ def _head(
     if ledger is not None:
         restore_ledger(coordinator, ledger)
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
+    batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     weights = WeightPublisher(server_urls)
     weights.start()
@@ -239,9 +241,11 @@ def _head(
                 writers=writers,
                 family_of=family,
                 heldout=first_of_each_family(heldout, config.evaluation.during_per_family),
+                batches=batches,
             )
     finally:
         weights.stop()
+        batches.close()
         for writer in writers:
             writer.close()
 
@@ -283,7 +287,7 @@ def _read(path: str) -> list[Task]:
     return list(tasks)
 
 
-def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
+def write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
     """``learner.json``: what the summary says about this process."""
     counters = head.intake.counters()
     totals = learner.totals

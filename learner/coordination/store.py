@@ -8,8 +8,10 @@ import dataclasses
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from common.json_text import json_text
-from common.messages import Trajectory
+from common.messages import NOT_AN_ACTION, Trajectory
 
 
 def describe(trajectory: Trajectory) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def describe(trajectory: Trajectory) -> dict[str, Any]:
         "scores": trajectory.scores,
         "step_rewards": [round(float(reward), 6) for reward in trajectory.step_rewards],
         "oldest_version": trajectory.oldest_version,
+        "versions": versions_of_actions(trajectory),
         "tokens": [len(segment.token_ids) for segment in trajectory.segments],
         "tokens_generated": trajectory.tokens_generated,
         "cells_executed": trajectory.cells_executed,
@@ -39,6 +42,16 @@ def describe(trajectory: Trajectory) -> dict[str, Any]:
             for step in trajectory.steps
         ],
     }
+
+
+def versions_of_actions(trajectory: Trajectory) -> list[int]:
+    """The lowest weight version that sampled a token of each action, in order."""
+    oldest: dict[int, int] = {}
+    for segment in trajectory.segments:
+        for action in np.unique(segment.action_index[segment.action_index != NOT_AN_ACTION]):
+            version = int(segment.versions[segment.action_index == action].min())
+            oldest[int(action)] = min(version, oldest.get(int(action), version))
+    return [oldest[action] for action in sorted(oldest)]
 
 
 class TrajectoryStore:

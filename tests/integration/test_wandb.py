@@ -6,7 +6,8 @@ import pytest
 import wandb
 
 from common.config import Run
-from common.telemetry import StepRecord, metric_writers, wandb_id
+from common.step_record import StepRecord
+from common.telemetry import metric_writers, wandb_id
 
 RECORD = StepRecord(
     step=1,

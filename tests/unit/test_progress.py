@@ -4,12 +4,12 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from common.telemetry import JsonlWriter, StepRecord
+from common.step_record import StepRecord
+from common.telemetry import JsonlWriter
 from launch.metrics_tail import MetricsTail, read_metrics
 from launch.progress import (
     Progress,
@@ -18,20 +18,7 @@ from launch.progress import (
     describe_view,
     mean_staleness,
 )
-
-
-def record(step: int, **changes: Any) -> StepRecord:
-    values: dict[str, Any] = {field.name: 0.0 for field in dataclasses.fields(StepRecord)}
-    values |= {
-        "step": step,
-        "seconds": 2.0,
-        "family_success": {"one_hop": 0.5, "two_hop": 0.25},
-        "heldout": {},
-        "staleness": {"0": 3, "1": 1},
-        "dropped": {},
-        "masked": {},
-    }
-    return StepRecord(**{**values, **changes})
+from tests.step_records import make_record as record
 
 
 def append(path: Path, *records: StepRecord) -> None:
@@ -88,6 +75,73 @@ def test_the_time_left_follows_the_pace_of_this_command() -> None:
     assert view is not None
     assert view.step == 5
     assert view.eta_s == pytest.approx(5 * 6.0)
+
+
+def test_right_after_a_resume_the_time_left_is_that_of_the_steps_before() -> None:
+    training = Training(40)
+    training.add([record(step) for step in range(1, 11)], is_earlier=True)
+
+    view = training.view()
+
+    assert view is not None
+    assert view.eta_s == pytest.approx(30 * 2.0)
+
+
+def test_dropped_is_what_the_run_dropped_and_not_a_sum_of_sums() -> None:
+    training = Training(10)
+    training.add([record(step, dropped={"late": 1}) for step in range(1, 8)])
+
+    view = training.view()
+
+    assert view is not None
+    assert view.dropped == 1
+
+
+def test_the_rate_is_that_of_the_steps_shown() -> None:
+    training = Training(20)
+    training.add([record(1, seconds=60.0, step_s=60.0)])
+    training.add([record(step, seconds=60.0 + 2 * step) for step in range(2, 11)])
+
+    view = training.view()
+
+    assert view is not None
+    assert view.trajectories_per_s == pytest.approx(4.0)
+
+
+def test_steps_that_are_done_again_replace_the_earlier_ones() -> None:
+    training = Training(20)
+    training.add([record(step, reward=1.0) for step in range(1, 7)])
+    training.add([record(4, reward=0.0), record(5, reward=0.0)])
+
+    view = training.view()
+
+    assert view is not None
+    assert (view.step, view.reward) == (5, pytest.approx(3 / 5))
+
+
+def test_a_run_that_learns_nothing_says_so_once_in_plain_lines(tmp_path: Path) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+
+    with Progress(Console(file=screen, force_terminal=False)) as progress:
+        progress.watch_training(path, 100)
+        for step in range(1, 9):
+            append(path, record(step, signal_share=0.0))
+            progress.tick()
+
+    said = [line for line in screen.getvalue().splitlines() if "nothing is learned" in line]
+    assert len(said) == 1
+    assert said[0].startswith("nothing is learned: in steps 1 to 4 no group had a signal")
+
+
+def test_a_run_that_learns_nothing_says_so_in_the_panel(tmp_path: Path) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+
+    with Progress(Console(file=screen, force_terminal=True, width=100)) as progress:
+        progress.watch_training(path, 100)
+        append(path, *(record(step, parsed_share=0.0) for step in range(1, 5)))
+        progress.tick()
+
+    assert "100% of the actions do not parse" in screen.getvalue()
 
 
 def test_a_view_keeps_the_last_heldout_score_and_the_largest_staleness() -> None:
