@@ -19,6 +19,7 @@ from common.config_file import load_config
 from common.errors import LZeroError
 from common.json_text import json_text
 from common.telemetry import configure_logging
+from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +52,7 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
             "resent": link.resent,
         }
         (folder / "actors").mkdir(exist_ok=True)
-        (folder / "actors" / f"{actor_id}.json").write_text(json_text(totals, indent=1))
+        write_whole(folder / "actors" / f"{actor_id}.json", json_text(totals, indent=1))
     finally:
         await kernels.close()
         await policy.close()

@@ -17,6 +17,7 @@ from common.config import Config
 from common.config.ranges import short
 from common.errors import ConfigError
 from common.json_text import as_number, json_text
+from common.whole_file import write_whole
 
 T = TypeVar("T")
 
@@ -43,13 +44,8 @@ def load_config(
 
 
 def save_config(config: Config, path: Path) -> None:
-    """Write a resolved configuration as JSON, for the processes of the run and for the record.
-
-    In one step: a file that is there is whole.
-    """
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json_text(dataclasses.asdict(config), indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    """Write a resolved configuration as JSON, for the processes of the run and for the record."""
+    write_whole(path, json_text(dataclasses.asdict(config), indent=1) + "\n")
 
 
 def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:

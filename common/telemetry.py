@@ -15,6 +15,7 @@ from common.config import Run
 from common.json_text import json_text
 from common.step_record import StepRecord
 from common.visible import visible
+from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
@@ -43,9 +44,7 @@ class StepLines:
             line for line in text.splitlines(keepends=True) if _step_of(line) <= after_step
         )
         if kept != text:
-            partial = path.with_suffix(".partial")
-            partial.write_text(kept)
-            partial.replace(path)
+            write_whole(path, kept)
         self._file = path.open("a", buffering=1)
 
     def append(self, table: Mapping[str, Any]) -> None:
@@ -169,9 +168,7 @@ def wandb_id(folder: Path) -> str:
     """
     file = folder / "wandb_id"
     if not file.is_file():
-        partial = file.with_suffix(".partial")
-        partial.write_text(secrets.token_hex(8) + "\n")
-        partial.replace(file)
+        write_whole(file, secrets.token_hex(8) + "\n")
     return file.read_text().strip()
 
 

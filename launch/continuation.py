@@ -104,13 +104,16 @@ def changes(then: Config, now: Config) -> list[Change]:
     return [change for change in found if not _follows(change, now)]
 
 
-def check_continuation(file: Path, now: Config, *, steps_done: int | None) -> list[Change]:
+def check_continuation(
+    file: Path, now: Config, *, steps_done: int | None, is_trained: bool = False
+) -> list[Change]:
     """Compare a run's saved configuration with the one that shall go on with it.
 
     Args:
         file: ``config.json`` of the run; without one nothing was begun.
         now: the configuration given.
         steps_done: steps of the newest checkpoint; None without one.
+        is_trained: the learner has done all its steps.
 
     Returns:
         What changes and may.
@@ -130,6 +133,12 @@ def check_continuation(file: Path, now: Config, *, steps_done: int | None) -> li
             f"the run in {file.parent} cannot go on with another configuration: "
             f"{'; '.join(map(str, fixed))}. Give the earlier values again "
             f"({' '.join(change.option for change in fixed)}), or begin a new run with --name"
+        )
+    if is_trained and any(change.key == "run.steps" for change in found):
+        raise InputError(
+            f"run.steps is {now.run.steps}, but training of the run in {file.parent} is over after "
+            f"{saved.run.steps} steps; only its last evaluation is left. Give that number, or "
+            "begin a new run from its newest checkpoint (model.path = .../checkpoints/step-.../hf)"
         )
     if steps_done is not None and now.run.steps < steps_done:
         raise InputError(

@@ -59,6 +59,8 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         InputError: there is no usable model at that path.
         RunFailed: the policy server or the evaluation failed.
     """
+    if request.per_family < 1:
+        raise InputError(f"--per-family must be at least 1, got {request.per_family}")
     model, config = locate_checkpoint(request.checkpoint)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()

@@ -4,7 +4,6 @@ import dataclasses
 import fcntl
 import itertools
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import Literal
 
 from common.errors import InputError
 from common.json_text import json_text
+from common.whole_file import write_whole
 
 _CHECKPOINT = re.compile(r"step-\d+")
 
@@ -111,16 +111,24 @@ class RunFolder:
         return self.path / "report.html"
 
     def read_state(self) -> RunState | None:
-        """The state, or None where no run was begun."""
+        """The state, or None where no run was begun.
+
+        Raises:
+            InputError: the file is none of ours, or of a later version.
+        """
         if not self.state_file.is_file():
             return None
-        return RunState(**json.loads(self.state_file.read_text()))
+        try:
+            return RunState(**json.loads(self.state_file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{self.state_file} is no state of a run that this version knows ({error}); "
+                "choose another name with --name"
+            ) from error
 
     def write_state(self, state: RunState) -> None:
         """Replace the state file in one step."""
-        partial = self.state_file.with_suffix(".partial")
-        partial.write_text(json_text(dataclasses.asdict(state), indent=1) + "\n")
-        os.replace(partial, self.state_file)
+        write_whole(self.state_file, json_text(dataclasses.asdict(state), indent=1) + "\n")
 
     def last_checkpoint(self) -> Path | None:
         """The checkpoint with the highest step, or None."""

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from common.config import Config
 from common.errors import RunFailed
 from common.evaluation import SuiteScore, read_score
 from common.json_text import as_number, json_text
+from common.whole_file import write_whole
 from launch.episodes import read_episodes
 from launch.metrics_tail import read_metrics
 from launch.plan import CONTROL, GREEDY, HELDOUT
@@ -207,9 +207,7 @@ def read_scores(folder: Path) -> dict[str, SuiteScore]:
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Write ``summary.json`` in one step."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json_text(dataclasses.asdict(summary), indent=1) + "\n")
-    os.replace(partial, path)
+    write_whole(path, json_text(dataclasses.asdict(summary), indent=1) + "\n")
 
 
 def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:

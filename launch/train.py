@@ -6,17 +6,19 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf, nan
 from pathlib import Path
 
 from rich.console import Console
 
 from actors.tools.search import build_index
 from common.config import Config, World
+from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
-from launch.continuation import check_continuation
+from launch.continuation import Change, check_continuation
 from launch.plan import plan_after, plan_before
 from launch.ports import held_ports
 from launch.preflight import check_run, locate_model
@@ -77,7 +79,7 @@ def train(request: TrainRequest, console: Console) -> Summary:
     if not keep_old:
         _check_folder(folder, resume=request.resume)
     if request.resume:
-        check_continuation(folder.config, config, steps_done=folder.steps_done())
+        _changes(folder, config)
     check_run(config)
     if keep_old and (kept := set_aside(folder)):
         say(console, f"kept the earlier run '{config.run.name}' as {kept}")
@@ -154,9 +156,19 @@ def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve()) if path else ""
 
 
+def _changes(folder: RunFolder, config: Config) -> list[Change]:
+    """What this attempt changes of the run in ``folder``; refuses what it may not."""
+    return check_continuation(
+        folder.config,
+        config,
+        steps_done=folder.steps_done(),
+        is_trained=folder.learner_totals.exists(),
+    )
+
+
 def _say_changes(folder: RunFolder, config: Config, console: Console) -> None:
     """Name what this attempt changes; nothing of the run has been touched before."""
-    for change in check_continuation(folder.config, config, steps_done=folder.steps_done()):
+    for change in _changes(folder, config):
         say(console, f"from here on: {change}")
 
 
@@ -320,6 +332,9 @@ class _TrainRun:
 def _setup_seconds() -> float:
     text = os.environ.get(SETUP_SECONDS, "0").strip()
     try:
-        return float(text or 0)
-    except ValueError as error:
-        raise LZeroError(f"{SETUP_SECONDS} must be a number of seconds, got {text!r}") from error
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = nan
+    if not 0 <= seconds < inf:
+        raise LZeroError(f"{SETUP_SECONDS} must be a number of seconds, got {short(text)}")
+    return seconds

@@ -20,6 +20,7 @@ from common.json_text import json_text
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
+from common.whole_file import write_whole
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
@@ -230,7 +231,7 @@ def _head(
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
-            _announce(folder / "learner.ready", intake.endpoint)
+            write_whole(folder / "learner.ready", intake.endpoint)
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -248,13 +249,6 @@ def _head(
         batches.close()
         for writer in writers:
             writer.close()
-
-
-def _announce(file: Path, endpoint: str) -> None:
-    """Tell where the coordinator listens, in one step: the file is whole as soon as it exists."""
-    partial = file.with_suffix(".partial")
-    partial.write_text(endpoint)
-    partial.replace(file)
 
 
 def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:
@@ -322,7 +316,7 @@ def write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> 
         "tokens_generated": counters.tokens_generated,
         "cells_executed": counters.cells_executed,
     }
-    (folder / "learner.json").write_text(json_text(summary, indent=1) + "\n")
+    write_whole(folder / "learner.json", json_text(summary, indent=1) + "\n")
 
 
 def main() -> int:

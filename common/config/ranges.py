@@ -75,6 +75,11 @@ class Section:
     AT: ClassVar[str] = ""
     """The table's name; empty where it is the class' name in lower case."""
 
+    def __init_subclass__(cls) -> None:
+        """See to it that no section goes around the check of its ranges."""
+        if "__post_init__" in vars(cls):
+            raise TypeError(f"{cls.__name__} must define check instead of __post_init__")
+
     def __post_init__(self) -> None:
         """Check every range, then ``check``.
 

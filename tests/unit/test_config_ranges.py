@@ -78,6 +78,11 @@ def test_every_number_has_a_unit_a_meaning_and_a_range(kind: type[Section]) -> N
             assert name in meant, f"{kind.table()}.{name} is not explained"
 
 
+def test_a_section_that_goes_around_its_ranges_cannot_be_defined() -> None:
+    with pytest.raises(TypeError, match="Sly must define check instead of __post_init__"):
+        type("Sly", (Section,), {"__post_init__": lambda self: None})
+
+
 @pytest.mark.parametrize("kind", SECTIONS, ids=lambda kind: kind.__name__)
 def test_no_number_may_be_nan_and_none_infinite_unless_it_says_so(kind: type[Section]) -> None:
     for hint in annotations_of(kind).values():  # type: ignore[arg-type]

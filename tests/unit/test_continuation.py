@@ -118,6 +118,13 @@ def test_fewer_steps_than_done_are_refused_and_more_are_not(tmp_path: Path) -> N
     ]
 
 
+def test_a_run_whose_training_is_over_takes_no_more_steps(tmp_path: Path) -> None:
+    file = saved(tmp_path, config(run={"steps": 10}))
+
+    with pytest.raises(InputError, match=r"training of the run .* is over after 10 steps"):
+        check_continuation(file, config(run={"steps": 20}), steps_done=10, is_trained=True)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

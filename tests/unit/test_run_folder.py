@@ -84,6 +84,14 @@ def test_only_an_unfinished_run_resumes(tmp_path: Path) -> None:
         check_resumable(run)
 
 
+@pytest.mark.parametrize("text", ["", "[1]", "null", '{"status": "failed", "later": 1}'])
+def test_a_state_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+
+    with pytest.raises(InputError, match=r"state.json is no state of a run that this version"):
+        check_fresh(RunFolder(tmp_path))
+
+
 def test_two_commands_never_work_in_one_folder(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "trial")
 
