@@ -66,7 +66,7 @@ class Learner(Section):
     """AdamW's decay per step of the mean gradient and of its square."""
     weight_decay: Annotated[float, Range("per step and learning rate", least=0, most=1000)] = 0.0
     """Share of a matrix that each step takes away, per unit of learning rate."""
-    grad_clip: Annotated[float, Range("L2 norm", above=0, most=1e12)] = 1.0
+    grad_clip: Annotated[float, Range("L2 norm", above=0, most=1e12, infinite=True)] = 1.0
     """Largest L2 norm of the gradient; a larger one is scaled down to it."""
     checkpoint_every: Annotated[int, Range("steps", least=1, most=MANY)] = 10
     """Steps between checkpoints; the last step is always saved."""
@@ -122,24 +122,26 @@ class Objective(Section):
     """``apg``: truncation of the weight where the advantage is not negative."""
     weight_limits_negative: Ratios = (0.0, 1.0)
     """``apg``: truncation of the weight where the advantage is negative."""
-    kappa: Annotated[float, Range("nats per square root of a token", least=0, most=1e6)] = 0.15
+    kappa: Annotated[
+        float, Range("nats per square root of a token", least=0, most=1e6, infinite=True)
+    ] = 0.15
     """``apg``, ``topr``: |sum of log ratios| / sqrt(tokens) beyond which an action is masked."""
-    t_ref: Annotated[float, Range("tokens", least=1, most=1e9)] = 512.0
+    t_ref: Annotated[float, Range("tokens", least=1, most=1e9, infinite=True)] = 512.0
     """``apg``: actions of more tokens have their log ratio tempered by sqrt(t_ref / T)."""
-    token_veto: Annotated[float, Range("ratio", above=1, most=1e30)] = 1e4
+    token_veto: Annotated[float, Range("ratio", above=1, most=1e30, infinite=True)] = 1e4
     """All: an action with a token ratio beyond this (either way) is masked."""
     token_cap: Annotated[float, Range("ratio", above=0, most=1e6, infinite=True)] = 4.0
     """``token_tis``: largest weight of a token."""
     token_band: Ratios = (0.0, inf)
     """``token_tis``: tokens with a ratio outside get no gradient."""
     gspo_clip: tuple[
-        Annotated[float, Range("ratio", above=0, below=1)],
-        Annotated[float, Range("ratio", above=0, most=1e6)],
+        Annotated[float, Range("ratio", least=0, most=1)],
+        Annotated[float, Range("ratio", least=0, most=1e6)],
     ] = (3e-3, 4e-3)
     """``gspo``: how far below and above 1 the ratio counts."""
     ppo_clip: Annotated[float, Range("ratio", above=0, below=1)] = 0.2
     """``decoupled_ppo``: how far from 1 the ratio to the proximal weights counts."""
-    behaviour_cap: Annotated[float, Range("ratio", least=1, most=1e6)] = 5.0
+    behaviour_cap: Annotated[float, Range("ratio", least=1, most=1e6, infinite=True)] = 5.0
     """``decoupled_ppo``: tokens with a larger ratio of proximal to behaviour are masked."""
     loss_norm: Literal["tokens", "actions"] = "tokens"
     """Whether each token or each action counts the same; ``gspo`` is always by actions."""
@@ -148,7 +150,7 @@ class Objective(Section):
     advantages with a critic, on steps and on tokens (section ``critic``)."""
     discount: Share = 0.95
     """Step discount of returns."""
-    advantage_clip: Annotated[float, Range("advantage", above=0, most=1e6)] = 5.0
+    advantage_clip: Annotated[float, Range("advantage", above=0, most=1e6, infinite=True)] = 5.0
     """Largest absolute advantage."""
     kl_reference: Annotated[float, Range("per nat", least=0, most=1e4)] = 0.0
     """Weight of the KL divergence to the model that the run started from, which is then kept in
