@@ -35,9 +35,9 @@ from common.evaluation import (
     write_score,
 )
 from common.json_text import json_text
+from common.log_lines import configure_logging
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.tasks import read_tasks
-from common.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.json_text import json_text
-from common.telemetry import configure_logging
+from common.log_lines import configure_logging
 from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)

@@ -1,11 +1,9 @@
-"""Logging, and the numbers a run writes about itself: JSON lines always, wandb when asked."""
+"""The numbers a run writes about itself: JSON lines always, wandb when asked."""
 
 import dataclasses
 import json
 import logging
 import secrets
-import sys
-import time
 from collections.abc import Callable, Mapping
 from math import inf
 from pathlib import Path
@@ -14,7 +12,6 @@ from typing import Any, Protocol
 from common.config import Run
 from common.json_text import json_text
 from common.step_record import StepRecord
-from common.visible import visible
 from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -170,28 +167,3 @@ def wandb_id(folder: Path) -> str:
     if not file.is_file():
         write_whole(file, secrets.token_hex(8) + "\n")
     return file.read_text().strip()
-
-
-class _LineFormatter(logging.Formatter):
-    """One event a line; what a message quotes can neither steer a terminal nor begin a line."""
-
-    def __init__(self, role: str) -> None:
-        super().__init__()
-        self._role = role
-
-    def format(self, record: logging.LogRecord) -> str:
-        moment = time.strftime("%H:%M:%S", time.localtime(record.created))
-        said = visible(record.getMessage()).replace("\n", "\n  | ")
-        text = f"{moment} {self._role} {record.levelname.lower()} {said}"
-        if record.exc_info:
-            text += "\n" + visible(self.formatException(record.exc_info))
-        return text
-
-
-def configure_logging(role: str, level: int = logging.INFO) -> None:
-    """One line per event on standard error, with the process' role; call it once, in ``main``."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_LineFormatter(role))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(level)

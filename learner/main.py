@@ -17,9 +17,10 @@ from common.config_file import load_config
 from common.errors import InputError, LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.json_text import json_text
+from common.log_lines import configure_logging
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks
-from common.telemetry import configure_logging, metric_writers
+from common.telemetry import metric_writers
 from common.whole_file import write_whole
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.checkpoints.state import Trainee

@@ -8,7 +8,8 @@ import pytest
 
 from common.config import Run
 from common.errors import ConfigError
-from common.telemetry import JsonlWriter, Tolerant, configure_logging, wandb_id
+from common.log_lines import configure_logging
+from common.telemetry import JsonlWriter, Tolerant, wandb_id
 
 
 def write_steps(path: Path, steps: list[int]) -> None:
