@@ -109,6 +109,7 @@ class Learner:
         if self._head is not None:
             self._head.publisher.wait()
             self.totals.finished_at = time.monotonic()
+            self.totals.paused_here_s = self._head.publisher.total_paused_s
 
     def _step(self, step: int) -> None:
         began = time.monotonic()
@@ -219,6 +220,7 @@ class Learner:
         timings: StepTimings,
     ) -> StepRecord:
         self.totals.add_step(metrics, timings)
+        self.totals.paused_here_s = head.publisher.total_paused_s
         record = step_record(
             step + 1,
             batch,

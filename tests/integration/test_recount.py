@@ -71,7 +71,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run of the real learner over a real socket, with a scripted actor."""
     folder = RunFolder(tmp_path_factory.mktemp("run"))
     make_model(folder.path)
-    servers = Servers()
+    servers = Servers(seconds_paused=0.5)
     coordinator = Coordinator(
         TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE, max_staleness=2,
         total_batches=STEPS, max_buffered_bytes=1 << 30,
@@ -185,6 +185,7 @@ def test_rates_and_times_are_of_their_step_and_add_up_to_the_run(
 
 
 def test_the_summary_counts_what_the_store_holds(
+    run: RunFolder,
     summary: Summary,
     stored: dict[str, dict[str, Any]],
     batches: list[list[dict[str, Any]]],
@@ -207,6 +208,8 @@ def test_the_summary_counts_what_the_store_holds(
         sum(int(age) * n for age, n in histogram.items()) / histogram.total()
     )
     assert summary.weight_versions == STEPS + 1
+    totals = json.loads(run.learner_totals.read_text())
+    assert totals["paused_seconds"] == pytest.approx(0.5 * (STEPS + 1)), "each publish once"
     assert summary.wall_seconds.rl == pytest.approx(metrics[-1].seconds, rel=0.5)
 
 
