@@ -176,10 +176,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         sandbox=_sandbox(config, actors, cells=int(totals.get("cells_executed", 0))),
         learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
         policy_server=_policy_server(actors),
-        alerts=tuple(
-            alert.text
-            for alert in find_alerts(read_metrics(folder.metrics), steps=config.run.steps)
-        ),
+        alerts=_alerts(folder),
     )
 
 
@@ -288,6 +285,11 @@ def _read_totals(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunFailed(f"the learner ended without writing {path}")
     return dict(json.loads(path.read_text()))
+
+
+def _alerts(folder: RunFolder) -> tuple[str, ...]:
+    records = read_metrics(folder.metrics)
+    return tuple(alert.text for alert in find_alerts(records, steps=len(records)))
 
 
 def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
