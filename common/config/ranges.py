@@ -16,7 +16,7 @@ from typing import Annotated, Any, ClassVar
 
 from common.errors import ConfigError
 
-MINUTE_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
+HOUR_S, DAY_S = 3600.0, 86400.0
 MANY = 2**31 - 1
 """More of anything than one run can have, and what every library still takes as an integer."""
 
@@ -37,7 +37,7 @@ class Range:
         """What ``value`` must be and is not; empty if it lies in the range."""
         if value == inf and self.infinite:
             return ""
-        if not isfinite(value):
+        if value != value or value in (inf, -inf):  # isfinite refuses very large whole numbers
             return "a finite number"
         if value < self.least:
             return f"at least {self.least:g}"
