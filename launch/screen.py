@@ -1,4 +1,6 @@
-"""What the commands put on a terminal, with nothing in it that could steer it."""
+"""What the commands put on a terminal or a page, with nothing in it that could steer it."""
+
+from html import escape
 
 from rich.console import Console
 from rich.text import Text
@@ -14,3 +16,8 @@ def say(console: Console, text: str) -> None:
 def cell(text: str) -> Text:
     """What a table shows in one place; names of families and suites are the user's."""
     return Text(visible_line(text))
+
+
+def html_text(text: str) -> str:
+    """The same for a page: escaped, and no line reads differently from what it says."""
+    return escape(visible(text))

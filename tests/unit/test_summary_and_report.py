@@ -149,6 +149,13 @@ def summarise(folder: RunFolder) -> Summary:
     return build_summary(folder, CONFIG, state)
 
 
+def test_no_text_of_the_report_reorders_a_line() -> None:
+    told = describe_step(Step(action="<think>\u202eevil</think>", code=None, observation="\x1b[2J"))
+
+    assert "&lt;U+202E&gt;evil" in told
+    assert "\u241b[2J" in told
+
+
 def test_the_summary_has_every_promised_number(folder: RunFolder) -> None:
     summary = dataclasses.asdict(summarise(folder))
 
