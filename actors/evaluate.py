@@ -34,7 +34,7 @@ from common.evaluation import (
     read_suites,
     write_score,
 )
-from common.json_text import json_text
+from common.json_output import json_text
 from common.log_lines import configure_logging
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.tasks import read_tasks

@@ -17,7 +17,7 @@ from actors.wiring import make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
-from common.json_text import json_text
+from common.json_output import json_text
 from common.log_lines import configure_logging
 from common.whole_file import write_whole
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from common.config import Config
 from common.config.ranges import short
 from common.errors import ConfigError
-from common.json_text import as_number, json_text
+from common.json_output import as_number, json_text
 from common.whole_file import write_whole
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.json_text import json_text
+from common.json_output import json_text
 from common.messages import Task
 from common.whole_file import write_whole
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.config import Run
-from common.json_text import json_text
+from common.json_output import json_text
 from common.step_record import StepRecord
 from common.whole_file import write_whole
 

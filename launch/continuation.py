@@ -17,7 +17,7 @@ from common.config import Config
 from common.config.ranges import short
 from common.config_file import config_from_tables, keys_of, read_tables
 from common.errors import ConfigError, InputError
-from common.json_text import json_text
+from common.json_output import json_text
 
 FIXED: Mapping[str, str] = {
     "run": "seed",

@@ -18,7 +18,7 @@ from rich.text import Text
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
-from common.json_text import json_text
+from common.json_output import json_text
 from common.visible import visible
 from launch import doctor_machine, doctor_packages
 from launch.config_pairs import check_pairs

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.evaluation import family_of
-from common.json_text import as_number
+from common.json_output import as_number
 from common.messages import Step, Task
 
 _STEP_FIELDS = frozenset(field.name for field in fields(Step))

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from common.json_text import as_number
+from common.json_output import as_number
 from common.step_record import StepRecord
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from string import Template
 
 from common.config import Config
-from common.json_text import json_text
+from common.json_output import json_text
 from common.messages import Step
 from common.step_record import StepRecord
 from launch.charts import COLOURS, Series, histogram, legend, line_chart, paired_bars, smoothed

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import InputError
-from common.json_text import json_text
+from common.json_output import json_text
 from common.whole_file import write_whole
 
 _CHECKPOINT = re.compile(r"step-\d+")

@@ -16,7 +16,7 @@ from common.alerts import find_alerts
 from common.config import Config
 from common.errors import RunFailed
 from common.evaluation import SuiteScore, read_score
-from common.json_text import as_number, json_text
+from common.json_output import as_number, json_text
 from common.whole_file import write_whole
 from launch.episodes import read_episodes
 from launch.metrics_tail import read_metrics

@@ -16,7 +16,7 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import InputError, LZeroError
 from common.evaluation import family_of, first_of_each_family
-from common.json_text import json_text
+from common.json_output import json_text
 from common.log_lines import configure_logging
 from common.messages import Task, Trajectory
 from common.tasks import read_tasks

@@ -10,7 +10,7 @@ from typing import Any
 from common.config.ranges import MANY, Range, short
 from common.config_file import read_tables
 from common.errors import ConfigError
-from common.json_text import json_text
+from common.json_output import json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

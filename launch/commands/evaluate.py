@@ -22,7 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it; 130 where Ctrl-C ended it."""
     from rich.console import Console
 
-    from common.json_text import json_text
+    from common.json_output import json_text
     from launch.evaluate import EvaluateRequest, evaluate, print_scores, scores_as_json
     from launch.supervisor import Interrupted
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from common.json_text import json_text
+from common.json_output import json_text
 from common.messages import NOT_AN_ACTION, Trajectory
 
 
