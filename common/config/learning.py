@@ -128,7 +128,7 @@ class Objective(Section):
     """``apg``, ``topr``: |sum of log ratios| / sqrt(tokens) beyond which an action is masked."""
     t_ref: Annotated[float, Range("tokens", least=1, most=1e9, infinite=True)] = 512.0
     """``apg``: actions of more tokens have their log ratio tempered by sqrt(t_ref / T)."""
-    token_veto: Annotated[float, Range("ratio", above=1, most=1e30, infinite=True)] = 1e4
+    token_veto: Annotated[float, Range("ratio", above=1, most=1e300, infinite=True)] = 1e4
     """All: an action with a token ratio beyond this (either way) is masked."""
     token_cap: Annotated[float, Range("ratio", above=0, most=1e6, infinite=True)] = 4.0
     """``token_tis``: largest weight of a token."""
@@ -136,7 +136,7 @@ class Objective(Section):
     """``token_tis``: tokens with a ratio outside get no gradient."""
     gspo_clip: tuple[
         Annotated[float, Range("ratio", least=0, most=1)],
-        Annotated[float, Range("ratio", least=0, most=1e6)],
+        Annotated[float, Range("ratio", least=0, most=1e6, infinite=True)],
     ] = (3e-3, 4e-3)
     """``gspo``: how far below and above 1 the ratio counts."""
     ppo_clip: Annotated[float, Range("ratio", above=0, below=1)] = 0.2
