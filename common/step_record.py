@@ -61,8 +61,8 @@ class StepRecord:
     family_success: StepShares
     """The same by the task label ``family``."""
     heldout: Annotated[dict[str, float], Scope.EARLIER] = field(default_factory=dict)
-    """The same of a short evaluation that ended in this step, of the weights before it; empty when
-    there was none."""
+    """The same of a short evaluation, of the weights before it, that ended since the line before
+    this one; empty when there was none."""
     scores: StepShares = field(default_factory=dict)
     """Means of what the trajectories record (docs/rewards.md), each over those that have it."""
     signal_share: StepFloat = 1.0

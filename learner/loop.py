@@ -230,12 +230,12 @@ class Learner:
             family_of=head.family_of,
             heldout=self._heldout,
         )
-        self._heldout = {}
         if head.batches is not None:
             head.batches.write(record.step, batch)
         if record.step % self._config.run.log_every == 0 or self._is_last(record.step):
             for writer in head.writers:
                 writer.write(record)
+            self._heldout = {}  # what ended in a step without a line is told in the next one
         log.info(
             "step done step=%d reward=%.3f exact_match=%.3f staleness_max=%d wait=%.2f train=%.2f",
             record.step, record.reward, record.exact_match, metrics.batch.staleness_max,

@@ -4,6 +4,7 @@ import json
 import random
 import threading
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from common.config import Config
 from common.messages import Outcome, Task, TaskLease, Trajectory
 from common.step_record import StepRecord
 from common.telemetry import JsonlWriter
@@ -68,13 +70,18 @@ def unreliable(lease: TaskLease, version: int) -> Trajectory:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run of the real learner over a real socket, with a scripted actor."""
     folder = RunFolder(tmp_path_factory.mktemp("run"))
+    train(folder, RUN)
+    return folder
+
+
+def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> None:
+    """A run of the real learner over a real socket, with a scripted actor."""
     make_model(folder.path)
     servers = Servers(seconds_paused=0.5)
     coordinator = Coordinator(
         TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE, max_staleness=2,
-        total_batches=STEPS, max_buffered_bytes=1 << 30,
+        total_batches=config.run.steps, max_buffered_bytes=1 << 30,
     )  # fmt: skip
     with ExitStack() as stack:
         rank = stack.enter_context(training_processes())
@@ -92,23 +99,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         stack.callback(writer.close)
         stack.callback(batches.close)
         head = Head(
-            intake=intake, publisher=publisher, heldout=(), writers=(writer,), batches=batches,
-            family_of=lambda trajectory: family(trajectory.task_id),
+            intake=intake, publisher=publisher, heldout=heldout, writers=(writer,),
+            batches=batches, family_of=lambda trajectory: family(trajectory.task_id),
         )  # fmt: skip
         model = shard(load_model(folder.path), rank, compute_dtype=torch.float32)
         step = TrainStep(
-            model, PolicyOptimizer(model, RUN.learner), rank, config=RUN.learner,
-            objective=RUN.objective, temperature=1.0,
+            model, PolicyOptimizer(model, config.learner), rank, config=config.learner,
+            objective=config.objective, temperature=1.0,
         )  # fmt: skip
         learner = Learner(
-            RUN, model=model, vocabulary=VOCABULARY, rank=rank, train_step=step,
+            config, model=model, vocabulary=VOCABULARY, rank=rank, train_step=step,
             verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0, totals=Totals(),
         )  # fmt: skip
         learner.run()
-        write_totals(RUN, folder.path, learner, head)
+        write_totals(config, folder.path, learner, head)
         intake.drain("done", timeout_s=10)
         actor.join(timeout=10)
-    return folder
 
 
 def family(task_id: str) -> str:
@@ -235,3 +241,17 @@ def test_panel_and_report_show_the_same(
         f"infrastructure:KernelError {summary.trajectories.dropped['infrastructure:KernelError']}"
         in page
     )
+
+
+@pytest.mark.nightly
+def test_an_evaluation_that_ends_between_two_lines_is_in_the_next(tmp_path: Path) -> None:
+    config = replace(
+        RUN,
+        run=replace(RUN.run, steps=4, log_every=2),
+        evaluation=replace(RUN.evaluation, during_every=2),
+    )
+
+    train(RunFolder(tmp_path), config, heldout=TASKS[:2])
+
+    told = {record.step: set(record.heldout) for record in read_metrics(tmp_path / "metrics.jsonl")}
+    assert told == {2: set(), 4: {"even", "odd"}}
