@@ -19,6 +19,7 @@ from common.config_file import load_config
 from common.errors import LZeroError
 from common.json_output import json_text
 from common.log_lines import configure_logging
+from common.run_key import read_run_key
 from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
-        link = make_link(config, actor_id, launcher.level, coordinator)
+        run_key = read_run_key(folder)
+        link = make_link(config, actor_id, launcher.level, coordinator, run_key)
         try:
             async with started_tools(config) as tools:
                 runner = make_runner(
@@ -59,14 +61,14 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
 
 
 def make_link(
-    config: Config, actor_id: str, kernel_level: str, coordinator: str
+    config: Config, actor_id: str, kernel_level: str, coordinator: str, run_key: str
 ) -> CoordinatorLink:
     """The actor's side of the transport, not connected yet."""
     transport = config.transport
     return CoordinatorLink(
         coordinator,
         actor_id=actor_id,
-        run_id=config.run.name,
+        run_key=run_key,
         credit=config.actors.episodes,
         kernel_level=kernel_level,
         heartbeat_s=transport.heartbeat_s,

@@ -65,9 +65,11 @@ def _memory(config: Config) -> Checked:
 def _times(config: Config) -> Checked:
     agent, kernel, learner = config.agent, config.kernel, config.learner
     yield (
-        learner.batch_timeout_s > agent.episode_timeout_s,
+        learner.batch_timeout_s > config.lease_timeout_s,
         f"learner.batch_timeout_s ({learner.batch_timeout_s:g}) must be above "
-        f"agent.episode_timeout_s ({agent.episode_timeout_s:g}), or one slow episode ends the run",
+        f"agent.episode_timeout_s ({agent.episode_timeout_s:g}) + transport.lease_grace_s "
+        f"({config.transport.lease_grace_s:g}), or one episode that hangs ends the run before its "
+        "task is handed out again",
     )
     yield (
         kernel.cell_timeout_s <= kernel.cpu_s,

@@ -53,7 +53,7 @@ FREE: Mapping[str, str] = {
     " sandbox_memory_mib cpu_s workspace_mib inodes processes cgroup output_bytes preload_numpy",
     "agent": "max_output_bytes tool_timeout_s episode_timeout_s",
     "actors": "processes episodes",
-    "transport": "port resend_s heartbeat_s silence_s buffer_mib",
+    "transport": "port resend_s heartbeat_s silence_s lease_grace_s buffer_mib",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"
     " filter_patience group_timeout_s activation_checkpointing cpu_offload compile replicas"
     " context_parallel learning_rate warmup_steps betas weight_decay grad_clip checkpoint_every"

@@ -17,6 +17,7 @@ from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
+from common.run_key import make_run_key
 from launch import processes
 from launch.continuation import Change, check_continuation
 from launch.plan import plan_after, plan_before
@@ -209,6 +210,7 @@ class _TrainRun:
         """Run all phases; the state file says how it ended, whatever happens."""
         self._save_state("running")
         save_config(self._config, self._folder.config)
+        make_run_key(self._folder.path)
         try:
             with interruptible(), self._progress:
                 self._run_processes()

@@ -9,7 +9,7 @@ from statistics import fmean
 from common.messages import Outcome, Trajectory
 from common.step_record import StepRecord
 from common.telemetry import StepLines
-from learner.coordination.coordinator import Counters
+from learner.coordination.counters import Counters
 from learner.step.metrics import StepMetrics
 
 FamilyOf = Callable[[Trajectory], str]

@@ -54,6 +54,9 @@ class Transport(Section):
     """Time between two signs of life of an actor, and between two answers."""
     silence_s: Annotated[float, Range("s", least=0.5, most=DAY_S)] = 60.0
     """An actor silent for this long loses its leases."""
+    lease_grace_s: Annotated[float, Range("s", least=1, most=DAY_S)] = 60.0
+    """Time beyond ``agent.episode_timeout_s`` after which an episode is given up and its task
+    handed out again: for starting it, for its rewards and for sending what came of it."""
     buffer_mib: Annotated[int, Range("MiB", least=1, most=1 << 30)] = 256
     """Trajectories the learner keeps before it stops handing out tasks."""
 

@@ -18,6 +18,7 @@ from actors.tools.search import build_index
 from common.config import Config
 from common.config_file import save_config
 from common.messages import Outcome, Task, Trajectory
+from common.run_key import make_run_key, read_run_key
 from common.tasks import read_tasks
 from launch.convert import convert
 from launch.ports import held_ports
@@ -52,6 +53,7 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         agent=dataclasses.replace(config.agent, max_action_tokens=512),
         actors=dataclasses.replace(config.actors, episodes=16),
     )
+    make_run_key(folder)
     scripts = {task.question: scripted_actions(task) for task in tasks}
     (folder / "scripts.json").write_text(json.dumps(scripts))
     coordinator = Coordinator(
@@ -77,10 +79,9 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
             Intake(
                 coordinator,
                 TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24),
-                run_id="scripted",
+                run_key=read_run_key(folder),
                 host="127.0.0.1",
                 port=config.transport.port,
-                silence_s=30.0,
             )
         )
         actor = start(

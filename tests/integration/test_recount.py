@@ -59,7 +59,7 @@ def unreliable(lease: TaskLease, version: int) -> Trajectory:
     """What ``scripted`` does, but some episodes are lost, and some lag behind."""
     rng = random.Random(lease.lease_id)
     trajectory = scripted(lease, max(0, version - rng.randrange(2)))
-    trajectory = replace(trajectory, task_id=lease.task.task_id)
+    trajectory = replace(trajectory, task_id=lease.task.task_id, purpose=lease.purpose)
     if rng.random() < 0.2:
         return replace(
             trajectory, outcome=Outcome.INFRASTRUCTURE, failure="KernelError: it died", segments=(),
@@ -87,7 +87,7 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
         rank = stack.enter_context(training_processes())
         store = TrajectoryStore(folder.path / "trajectories", limit_bytes=1 << 24)
         intake = stack.enter_context(
-            Intake(coordinator, store, run_id="run", host="127.0.0.1", port=0, silence_s=60.0)
+            Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0)
         )
         publisher = stack.enter_context(
             BackgroundPublisher(servers, acknowledge=intake.acknowledge)
