@@ -72,6 +72,12 @@ def _times(config: Config) -> Checked:
         "task is handed out again",
     )
     yield (
+        config.transport.lease_grace_s > config.rewards.timeout_s,
+        f"transport.lease_grace_s ({config.transport.lease_grace_s:g}) must be above "
+        f"rewards.timeout_s ({config.rewards.timeout_s:g}), or an episode is given up while it is "
+        "scored",
+    )
+    yield (
         kernel.cell_timeout_s <= kernel.cpu_s,
         f"kernel.cell_timeout_s ({kernel.cell_timeout_s:g}) must be at most kernel.cpu_s "
         f"({kernel.cpu_s:g}), or a cell that computes costs its kernel before its time is up",

@@ -48,10 +48,12 @@ FREE: Mapping[str, str] = {
     "vision": "base_url api_key_env",
     "policy_server": "port max_sequences threads memory_gib gpu_memory_fraction tensor_parallel"
     " ready_timeout_s request_timeout_s request_attempts",
+    "tasks": "kinds file_folders",
     "sandbox": "minimum_level unsafe_no_sandbox",
     "kernel": "launcher kernelspec idle cell_timeout_s grace_s start_timeout_s memory_mib"
     " sandbox_memory_mib cpu_s workspace_mib inodes processes cgroup output_bytes preload_numpy",
     "agent": "max_output_bytes tool_timeout_s episode_timeout_s",
+    "rewards": "timeout_s workers",
     "actors": "processes episodes",
     "transport": "port resend_s heartbeat_s silence_s lease_grace_s buffer_mib",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"
@@ -199,6 +201,6 @@ def _plain(value: Any) -> Any:
 
 def _follows(change: Change, now: Config) -> bool:
     """Whether a key's value is none that a person gave."""
-    if change.key.startswith("tasks."):
+    if change.key.startswith("tasks.") and change.key in names(FIXED):
         return now.world.enabled  # inside the run's folder, wherever that is now
     return change.key in ("policy_server.port", "transport.port") and change.now == 0

@@ -87,7 +87,8 @@ class Agent(Section):
     """Sampling temperature of training episodes, which must be above 0; for an agent that only
     works, 0 takes the likeliest token."""
     episode_timeout_s: Annotated[float, Range("s", above=0, most=7 * DAY_S)] = 120.0
-    """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
+    """Wall time of an episode; after an overrun that its own cells caused it is kept, and its
+    answer does not count."""
     format_reminders: Annotated[int, Range("actions", least=0, most=100_000)] = 0
     """Actions per episode that do not parse and are answered with a reminder of the format; the
     next one ends the episode."""
@@ -123,3 +124,9 @@ class Rewards(Section):
     """Terms about the way (``format``, ``code``) count only in episodes that submit an answer."""
     length_tokens: Annotated[int, Range("tokens", least=1, most=MANY)] = 4096
     """Tokens sampled in an episode at which the term ``length`` reaches 1."""
+    timeout_s: Annotated[float, Range("s", above=0, most=HOUR_S)] = 10.0
+    """Wall time that the terms and the task type may take for one episode; beyond it the episode
+    fails and is dropped."""
+    workers: Annotated[int, Range("processes", least=1, most=64)] = 2
+    """Processes per actor in which terms and task types run, at most; each scores one episode at
+    a time."""

@@ -40,13 +40,13 @@ class Range:
         if value != value or value in (inf, -inf):  # isfinite refuses very large whole numbers
             return "a finite number"
         if value < self.least:
-            return f"at least {self.least:g}"
+            return f"at least {_plain(self.least)}"
         if value <= self.above:
-            return f"above {self.above:g}"
+            return f"above {_plain(self.above)}"
         if value > self.most:
             return f"at most {_plain(self.most)}"
         if value >= self.below:
-            return f"below {self.below:g}"
+            return f"below {_plain(self.below)}"
         return ""
 
     def describe(self) -> str:

@@ -203,6 +203,7 @@ def test_a_doubtful_value_is_refused_by_section_and_key(
         (["kernel.sandbox_memory_mib=512"], "kernel.memory_mib (1024), of one process, must be"),
         (["kernel.workspace_mib=2000"], "must be at most half of kernel.sandbox_memory_mib (2048)"),
         (["learner.batch_timeout_s=60"], "learner.batch_timeout_s (60) must be above agent"),
+        (["rewards.timeout_s=90"], "transport.lease_grace_s (60) must be above rewards.timeout_s"),
         (["kernel.cpu_s=5"], "kernel.cell_timeout_s (10) must be at most kernel.cpu_s (5)"),
         (["learner.ranks=3", "learner.replicas=2"], "learner.ranks is 3, which is no multiple"),
         (["transport.port=9", "policy_server.port=9"], "are both 9; they must differ"),
