@@ -84,4 +84,5 @@ class TrajectoryStore:
         self._number = number
         for old in self._existing()[: -(self._parts - 1)]:
             old.unlink()
-        return (self._folder / f"part-{number:05d}.jsonl").open("a", encoding="utf-8")
+        file = self._folder / f"part-{number:05d}.jsonl"
+        return file.open("a", buffering=1, encoding="utf-8")  # a killed process loses no line

@@ -152,8 +152,27 @@ def check_finished_run(run: Path) -> None:
     records = [json.loads(line) for line in lines]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert set(records[-1]["heldout"]) == {"one_hop", "two_hop"}
+    assert [record["trajectories"] for record in records] == [16, 16, 16, 16]
+    trained = [json.loads(line) for line in (run / "batches.jsonl").read_text().splitlines()]
+    stored = {
+        json.loads(line)["trajectory_id"]
+        for part in (run / "trajectories").glob("part-*.jsonl")
+        for line in part.read_text().splitlines()
+    }
+    assert [line["step"] for line in trained] == [1, 2, 3, 4]
+    assert {name for line in trained for name in line["trajectories"]} <= stored
     assert "<svg" in (run / "report.html").read_text()
+    assert run.stat().st_mode & 0o777 == 0o700
+    check_strict_json(run)
     assert (run / "checkpoints" / "step-000004" / "hf" / "config.json").is_file()
+
+
+def check_strict_json(run: Path) -> None:
+    """Every JSON file of a run is JSON for every reader."""
+    for file in (*run.rglob("*.json"), *run.rglob("*.jsonl")):
+        text = file.read_text(encoding="utf-8")
+        for part in text.splitlines() if file.suffix == ".jsonl" else [text]:
+            json.loads(part, parse_constant=lambda name: pytest.fail(f"{file} holds {name}"))  # noqa: B023
 
 
 @pytest.mark.nightly
