@@ -4,7 +4,8 @@ import dataclasses
 import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from typing import Any, Protocol
@@ -132,22 +133,25 @@ class Tolerant:
         """Make the writer; one that cannot be made takes nothing."""
         self._name = name
         self._writer: MetricWriter | None = None
-        self._attempt("start", lambda: setattr(self, "_writer", make()))
+        with self._giving_up("start"):
+            self._writer = make()
 
     def write(self, record: StepRecord) -> None:
         """Pass a record on, while the writer works."""
         if self._writer is not None:
-            writer = self._writer
-            self._attempt("write", lambda: writer.write(record))
+            with self._giving_up("write"):
+                self._writer.write(record)
 
     def close(self) -> None:
         """Release the writer."""
         if self._writer is not None:
-            self._attempt("close", self._writer.close)
+            with self._giving_up("close"):
+                self._writer.close()
 
-    def _attempt(self, what: str, act: Callable[[], None]) -> None:
+    @contextmanager
+    def _giving_up(self, what: str) -> Iterator[None]:
         try:
-            act()
+            yield
         except Exception as error:
             log.error(
                 "metrics writer failed name=%s doing=%s error=%s: %s; the run goes on, and "
