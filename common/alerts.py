@@ -1,4 +1,4 @@
-"""Says that a run learns nothing, from the records of its steps.
+"""Says that a run learns nothing or loses most of its work, from the records of its steps.
 
 Training goes on happily on data without any signal: an untrained model whose actions never parse
 gives losses and learning rates of 0 for as long as one lets it. Learner, panel, summary and report
@@ -16,6 +16,9 @@ PATIENCE = 4
 FEW = 0.02
 """A share that is as good as none."""
 
+LOST = 0.5
+"""A share of lost episodes that somebody should know of."""
+
 MOST = 0.98
 """A share that is as good as all."""
 
@@ -27,7 +30,7 @@ class Alert:
     Attributes:
         kind: a short name of the cause.
         first, last: the steps in a row over which it held.
-        text: what it is, with numbers, and what to do, for a person.
+        text: what is wrong, with numbers, and what to do, for a person.
     """
 
     kind: str
@@ -39,6 +42,7 @@ class Alert:
 @dataclass(frozen=True, slots=True)
 class _Sign:
     kind: str
+    consequence: str
     holds: Callable[[StepRecord], bool]
     describe: Callable[[Sequence[StepRecord]], str]
 
@@ -69,7 +73,7 @@ def _alerts(
         if len(stretch) >= max(1, min(PATIENCE, steps)):
             first, last = stretch[0].step, stretch[-1].step
             where = f"in steps {first} to {last}" if last > first else f"in step {first}"
-            text = f"{where} {sign.describe(stretch)}"
+            text = f"{sign.consequence}: {where} {sign.describe(stretch)}"
             found.append(Alert(kind=sign.kind, first=first, last=last, text=text))
     return found
 
@@ -122,10 +126,34 @@ def _no_signal(records: Sequence[StepRecord]) -> str:
     )
 
 
+def _lost(records: Sequence[StepRecord]) -> str:
+    last = records[-1]
+    reasons = sorted(_losses(last).items(), key=lambda item: -item[1])
+    listed = ", ".join(f"{reason} {count}" for reason, count in reasons[:3])
+    return (
+        f"{_lost_share(last):.0%} of the episodes so far were dropped ({listed}); of an "
+        "infrastructure failure the trajectory store tells the cause ('failure'), against stale "
+        "ones lower actors.episodes or raise learner.max_staleness"
+    )
+
+
+def _lost_share(record: StepRecord) -> float:
+    """Share of the episodes that were dropped, of those that are over."""
+    lost = sum(_losses(record).values())
+    return lost / max(1, lost + record.trajectories_trained)
+
+
+def _losses(record: StepRecord) -> dict[str, int]:
+    """Episodes dropped by reason, but for those that a filter leaves out on purpose."""
+    return {reason: n for reason, n in record.dropped.items() if reason != "no_signal"}
+
+
+_NOTHING = "nothing is learned"
 _SIGNS = (
-    _Sign("unparsable", lambda record: record.parsed_share <= FEW, _unparsable),
-    _Sign("failing_cells", lambda record: record.cells_ok_share <= FEW, _failing_cells),
-    _Sign("no_signal", lambda record: record.signal_share <= 0, _no_signal),
+    _Sign("dropped", "most episodes are lost", lambda r: _lost_share(r) >= LOST, _lost),
+    _Sign("unparsable", _NOTHING, lambda record: record.parsed_share <= FEW, _unparsable),
+    _Sign("failing_cells", _NOTHING, lambda record: record.cells_ok_share <= FEW, _failing_cells),
+    _Sign("no_signal", _NOTHING, lambda record: record.signal_share <= 0, _no_signal),
 )
 
 

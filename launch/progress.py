@@ -46,7 +46,7 @@ class View:
     dropped: int
     eta_s: float
     alerts: tuple[str, ...] = ()
-    """What keeps the run from learning, up to the last step."""
+    """What keeps the run from learning or loses its work, up to the last step."""
 
 
 class Training:
@@ -237,7 +237,7 @@ class Progress:
             remedy = text.partition(";")[2]
             if remedy not in self._said:
                 self._said.add(remedy)
-                self.say(f"nothing is learned: {text}")
+                self.say(text)
 
     def _look_at_scores(self) -> None:
         if self._scores is None:
@@ -259,7 +259,7 @@ class Progress:
         if view is not None:
             bar = ProgressBar(total=view.steps, completed=view.step)
             lines += [Padding(bar, 0), _table(view)]
-            lines += [Text(visible(f"nothing is learned: {a}"), "bold red") for a in view.alerts]
+            lines += [Text(visible(text), "bold red") for text in view.alerts]
         return Panel(Group(*lines), title="L-Zero", title_align="left")
 
 

@@ -171,7 +171,7 @@ def _tiles(summary: Summary) -> str:
 
 def _alerts(summary: Summary) -> str:
     return "".join(
-        f'<p class="alert"><b>Nothing was learned</b> {html_text(alert)}.</p>'
+        f'<p class="alert">{html_text(alert[:1].upper() + alert[1:])}.</p>'
         for alert in summary.alerts
     )
 

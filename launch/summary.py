@@ -141,7 +141,8 @@ class Summary:
     learner: LearnerShare
     policy_server: PolicyServerUse
     alerts: tuple[str, ...] = ()
-    """What kept the run from learning for some steps in a row, with numbers and what to do."""
+    """What kept the run from learning, or lost its work, for some steps in a row; with numbers and
+    what to do."""
 
 
 def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary:
@@ -224,7 +225,7 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
     for name, value in facts(summary):
         say(console, f"{name:<18} {value}")
     for alert in summary.alerts:
-        say(console, f"{'nothing learned':<18} {alert}")
+        say(console, f"{'alert':<18} {alert}")
     for name, path in (("summary", folder.summary), ("report", folder.report)):
         say(console, f"{name:<18} {path}")
 

@@ -44,7 +44,7 @@ class Trends:
         """Take in a step and its record; what has become wrong with it, usually nothing."""
         self._records.append(record)
         alerts = present_alerts(self._records, steps=self._steps)
-        found = {alert.kind: f"nothing is learned: {alert.text}" for alert in alerts}
+        found = {alert.kind: alert.text for alert in alerts}
         if metrics.update is not None and metrics.update.applied and ALL in metrics.kinds:
             found |= {
                 "sample size": self._sample_size(metrics),

@@ -207,8 +207,10 @@ def test_an_untrained_model_is_said_to_learn_nothing(tmp_path: Path) -> None:
     summary = read_json(run / "summary.json")
     log = (run / "logs" / "learner.log").read_text()
     unparsable, no_signal = summary["alerts"]
-    assert unparsable.startswith("in steps 1 to 4 100% of the actions do not parse")
-    assert no_signal.startswith("in steps 1 to 4 no group had a signal")
+    assert unparsable.startswith(
+        "nothing is learned: in steps 1 to 4 100% of the actions do not parse"
+    )
+    assert no_signal.startswith("nothing is learned: in steps 1 to 4 no group had a signal")
     assert "nothing is learned: in steps 1 to 4 100% of the actions do not parse" in log
     assert "nothing is learned: in steps 1 to 4 no group had a signal" in output
-    assert "Nothing was learned" in (run / "report.html").read_text()
+    assert "Nothing is learned: in steps 1 to 4" in (run / "report.html").read_text()

@@ -23,9 +23,16 @@ def test_a_healthy_run_has_no_alert() -> None:
     ("change", "kind", "words"),
     [
         (
+            {"dropped": {"infrastructure:RewardError": 90, "late": 2, "no_signal": 900}},
+            "dropped",
+            r"^most episodes are lost: in steps 1 to 4 74% of the episodes so far were dropped "
+            r"\(infrastructure:RewardError 90, late 2\); .*'failure'",
+        ),
+        (
             {"parsed_share": 0.01},
             "unparsable",
-            "in steps 1 to 4 99% of the actions do not parse, .*; .*warm start.*rewards.terms",
+            "^nothing is learned: in steps 1 to 4 99% of the actions do not parse, .*; "
+            ".*warm start.*rewards.terms",
         ),
         (
             {"cells_ok_share": 0.0},
