@@ -8,6 +8,7 @@ step on, and is logged.
 """
 
 import dataclasses
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,8 +88,10 @@ class Change:
 
     @property
     def option(self) -> str:
-        """The option that gives the earlier value again."""
-        return f"--set {self.key}={json_text(self.then, readable=True)}"
+        """What gives the earlier value again, for a shell; tables belong into the file."""
+        if isinstance(self.then, Mapping):
+            return f"[{self.key}] in the file"
+        return f"--set {shlex.quote(f'{self.key}={json_text(self.then, readable=True)}')}"
 
 
 def names(table: Mapping[str, str]) -> frozenset[str]:

@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from common.config import Config
-from common.config_file import config_from_tables, keys_of, save_config
+from common.config_file import config_from_tables, keys_of, load_config, save_config
 from common.errors import InputError
 from launch.continuation import FIXED, FREE, changes, check_continuation, names
 
@@ -74,6 +75,20 @@ def test_what_may_not_change_is_refused_with_both_values_and_what_to_do(tmp_path
     assert "run.seed was 7 and is 0 now; learner.group_size was 4 and is 8 now" in text
     assert "(--set run.seed=7 --set learner.group_size=4), or begin a new run with --name" in text
     assert file.read_bytes() == before
+
+
+def test_the_options_given_are_those_of_a_shell_and_work(tmp_path: Path) -> None:
+    given = config(agent={"tools": ["notepad", "submit_final_answer"]}, search={"results": 2})
+    file = saved(tmp_path, given)
+
+    with pytest.raises(InputError) as caught:
+        check_continuation(file, Config(), steps_done=None)
+
+    options = str(caught.value).partition("again (")[2].partition("), or")[0]
+    words = [word for word in shlex.split(options) if word != "--set"]
+    (tmp_path / "run.toml").touch()
+    again = load_config(tmp_path / "run.toml", words)
+    assert check_continuation(file, again, steps_done=None) == []
 
 
 def test_what_may_change_is_named(tmp_path: Path) -> None:
