@@ -12,7 +12,8 @@ from rich.console import Console
 
 from actors.evaluate import write_episodes
 from common.messages import Outcome, Step, Task, Trajectory
-from launch.agent_view import Ending, LiveView, PlainView, split_growing, visible
+from common.visible import visible
+from launch.agent_view import Ending, LiveView, PlainView, split_growing
 from launch.cli import main
 from launch.notebooks import make_notebook
 from launch.tracebacks import split_output
