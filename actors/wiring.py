@@ -60,7 +60,7 @@ def make_runner(
         policy=policy,
         loop=loop,
         tokenizer=tokenizer,
-        renderer=ChatRenderer(tokenizer, tokenizer.added_tokens),
+        renderer=ChatRenderer(tokenizer),
         scorer=Scorer(config.rewards),
         max_context=config.model.max_context,
         direct=config.agent.mode == "direct",

@@ -65,6 +65,10 @@ class Conversation(Protocol):
         """The most tokens that a context may hold."""
         ...
 
+    def escape(self, text: str) -> str:
+        """``text`` from outside as it may stand in a system prompt: no tag for this policy."""
+        ...
+
     def begin(self, opening: Opening, kept: Sequence[KeptStep] = ()) -> None:
         """Start a new segment; earlier segments stay on record as they are."""
         ...

@@ -76,7 +76,7 @@ class AgentLoop:
                 listener,
                 agent=self._agent,
                 tools=self._tools,
-                system=self._system_prompt(task),
+                system=self._system_prompt(task, conversation),
             )
             async with asyncio.timeout(self._agent.episode_timeout_s):
                 outcome = await self._episode(state)
@@ -93,9 +93,10 @@ class AgentLoop:
             log.exception("episode failed task=%s", task.task_id)
         return finish_episode(state, outcome, failure)
 
-    def _system_prompt(self, task: Task) -> str:
+    def _system_prompt(self, task: Task, conversation: Conversation) -> str:
         specs = self._tools.specs if self._agent.mode == "agent" else ()
-        return self._prompt.render(self._agent, specs, [Path(file).name for file in task.files])
+        files = [Path(file).name for file in task.files]
+        return self._prompt.render(self._agent, specs, files, escape=conversation.escape)
 
     async def _episode(self, state: EpisodeState) -> Outcome:
         conversation = state.conversation

@@ -57,6 +57,10 @@ class TokenConversation:
         """Tokens of the current segment."""
         return len(self._current)
 
+    def escape(self, text: str) -> str:
+        """``text`` from outside as it may stand in a system prompt."""
+        return self._renderer.escape(text)
+
     def begin(self, opening: Opening, kept: Sequence[KeptStep] = ()) -> None:
         """Start a new segment; one in which nothing was sampled is forgotten."""
         if self._current.has_actions:

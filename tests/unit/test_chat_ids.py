@@ -33,7 +33,7 @@ def _ids(renderer: ChatRenderer) -> Iterator[list[int]]:
 
 
 def test_prompts_and_observations_have_the_ids_that_they_were_recorded_with() -> None:
-    renderer = ChatRenderer(TOKENIZER, TOKENIZER.added_tokens)
+    renderer = ChatRenderer(TOKENIZER)
     digest = hashlib.sha256()
     for ids in _ids(renderer):
         digest.update(json.dumps(ids).encode())
