@@ -21,13 +21,13 @@ from actors.agent.chat_errors import (
     KEY_VARIABLE,
     RENAMES,
     URL_VARIABLE,
-    ContextTooLong,
     cause,
     is_too_long,
     listed,
     refused_parameter,
     url_hint,
 )
+from actors.agent.conversation import ContextTooLong
 from common.chat import ACTION_END
 from common.errors import PolicyServerError
 

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 
 from actors.agent.chat_answer import ChatAnswer, ChatMessage
 from actors.agent.chat_client import ChatClient
-from actors.agent.chat_errors import ContextTooLong
-from actors.agent.conversation import DeltaListener, KeptStep, Opening, Sample
+from actors.agent.conversation import ContextTooLong, DeltaListener, KeptStep, Opening, Sample
 from actors.agent.foreign_action import rewrite
 from actors.agent.foreign_tags import break_all_tags
 from actors.agent.token_estimate import TokenEstimate

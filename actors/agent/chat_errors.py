@@ -6,8 +6,6 @@ from typing import Any
 
 import openai
 
-from common.errors import PolicyServerError
-
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
 URL_VARIABLE = "OPENAI_BASE_URL"
@@ -21,10 +19,6 @@ _LONGEST_DETAIL = 400
 
 
 _TOO_LONG = re.compile(r"context.?(length|window|size)|too long|too many tokens", re.IGNORECASE)
-
-
-class ContextTooLong(PolicyServerError):
-    """The server's model takes no prompt of this length, or none with an answer of this length."""
 
 
 def is_too_long(error: openai.OpenAIError) -> bool:
