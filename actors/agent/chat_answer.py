@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.agent.foreign_action import with_thoughts
+from actors.agent.foreign_action import end_of_action, with_thoughts
 
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Servers have two names for what a model thinks beside its answer."""
@@ -42,11 +42,12 @@ class AnswerStream:
         self._end = end
         self._thoughts = ""
         self._content = ""
+        self._complete = False
 
     @property
     def is_complete(self) -> bool:
         """Whether the end was seen, so that nothing more is needed."""
-        return bool(self._end) and self._content.endswith(self._end)
+        return self._complete
 
     @property
     def text(self) -> str:
@@ -76,9 +77,9 @@ class AnswerStream:
         closing = "</think>" if piece and self._thoughts and not self._content else ""
         shown = len(self._content)
         self._content += piece
-        end = self._content.find(self._end) if self._end else -1
+        end = end_of_action(self._content, self._end) if self._end else -1
         if end >= 0:
-            self._content = self._content[: end + len(self._end)]
+            self._content, self._complete = self._content[:end], True
         return closing + self._content[shown:]
 
 

@@ -19,6 +19,7 @@ from tests.chat_server import ChatServer, Reply, replies, tokens_of
 
 T = TypeVar("T")
 ACTION = "<think>add them</think><code>print(1 + 1)</code>"
+DRAFT = "try:\n```python\ndraft()\n```"
 OPENING = Opening(system="Work in a notebook.", task="How many are 1 and 1?")
 
 
@@ -117,6 +118,28 @@ def test_reasoning_that_comes_apart_becomes_the_think_block(field: str) -> None:
         ("First:\n```python\nx = 1\n```\nwhich gives 1", "First:", "x = 1"),
         ("<think>a</think>\n```\nx\n```", "a", "x"),
         ("<think>a</think>```py\nx\n```", "a", "x"),
+        ("<think>try:\n```python\ndraft()\n```\n</think>\n```python\nx\n```", DRAFT, "x"),
+        ("try:\n```python\ndraft()\n```\n</think>\n```python\nx\n```", DRAFT, "x"),
+        ("<think>I need <code> here</think><code>x</code>", "I need < code> here", "x"),
+        ("<think>as <code>y</code> says</think><code>x</code>", "as < code>y< /code> says", "x"),
+        ("<think>an <output></think>\n```python\nx\n```", "an < output>", "x"),
+        ("<think>a</think>In <code> tags:\n```python\nx\n```", "a\nIn < code> tags:", "x"),
+        ("<think>a</think><think>b</think><code>x</code>", "a\nb", "x"),
+        ("<think>a\n<code>x</code>", "a", "x"),
+        ("```Python\nx\n```", "", "x"),
+        ("```python3\nx\n```", "", "x"),
+        ("``` python title=a.py\nx\n```", "", "x"),
+        ("```{python}\nx\n```", "", "x"),
+        ("a\r\n```python\r\nx = 1\r\ny\r\n```\r\n", "a", "x = 1\ny"),
+        ("1. So:\n   ```python\n   if x:\n\n       y\n   ```", "1. So:", "if x:\n\n    y"),
+        ("~~~python\nx\n~~~", "", "x"),
+        ("````python\ns = '''\n```\n'''\n````", "", "s = '''\n```\n'''"),
+        ("So:\n```python\nx = 1\n", "So:", "x = 1"),
+        ("```bash\nls\n```\nthen\n```python\nx\n```", "```bash\nls\n```\nthen", "x"),
+        ("<think>a</think><code>```python\nx</code>", "a", "x"),
+        ("<think>a</think><code>\n~~~\nx\n~~~\n</code>", "a", "x"),
+        ("<think>a</think><code>\ufeffx</code>", "a", "x"),
+        ("```python\n\ufeffx\n```", "", "x"),
     ],
 )
 def test_what_plainly_means_an_action_is_read_as_one(written: str, think: str, code: str) -> None:
@@ -128,7 +151,17 @@ def test_what_plainly_means_an_action_is_read_as_one(written: str, think: str, c
 
 @pytest.mark.parametrize(
     "written",
-    ["", "It is 2.", "<think>a</think><code></code>", "<think>a</think><code>x<code>y</code>"],
+    [
+        "",
+        "It is 2.",
+        "<think>a</think><code></code>",
+        "<think>a</think><code>x<code>y</code>",
+        "<think>try:\n```python\ndraft()\n```\n</think>\nNot yet.",
+        "<think>try:\n```python\ndraft()\n```\nbut that is wrong, so",
+        "<think>a</think>\n```bash\nls\n```",
+        "<think>a</think>\n```\n```",
+        "inline ```x``` only",
+    ],
 )
 def test_what_means_no_action_is_left_as_it_came(written: str) -> None:
     assert rewrite(written) == cut_after_end(written)
@@ -141,6 +174,25 @@ def test_a_code_block_that_was_cut_off_is_not_closed() -> None:
         text, _ = sampled(server)
 
     assert text == "<think>a</think><code>x = "
+
+
+def test_a_fence_that_was_cut_off_is_not_run() -> None:
+    written = "First:\n```python\nimport shutil\nshutil.rm"
+
+    assert rewrite(written, stopped=False) == written
+
+
+@pytest.mark.parametrize("knows_stop", [True, False], ids=["stops", "overshoots"])
+def test_an_end_that_thoughts_mention_is_not_the_end(knows_stop: bool) -> None:
+    written = "<think>close it with </code> then</think><code>x</code><output>1"
+    with ChatServer(replies(written), knows_stop=knows_stop) as server:
+        text, pieces = sampled(server)
+
+    if knows_stop:
+        assert parse_action(text) is None
+    else:
+        assert text == "<think>close it with < /code> then</think><code>x</code>"
+        assert "".join(pieces) == "<think>close it with </code> then</think><code>x</code>"
 
 
 def test_a_direct_answer_is_plain_text_without_a_stop_string() -> None:
