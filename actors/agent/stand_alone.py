@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from actors.agent.chat_client import ServedModel
+from actors.agent.chat_answer import whole_text
+from actors.agent.chat_models import ServedModel
 from actors.tools.tool import FunctionTool, Tool
 from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
 from common.config_file import config_from_tables
@@ -96,7 +97,7 @@ def make_task(question: str, files: Sequence[str | Path] = ()) -> Task:
         raise InputError("the task is empty; say what the agent should do")
     return Task(
         task_id=f"stand-alone-{uuid.uuid4().hex[:12]}",
-        question=question,
+        question=whole_text(question),
         kind=_KIND,
         files=tuple(map(str, paths)),
     )

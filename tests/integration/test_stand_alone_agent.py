@@ -372,6 +372,24 @@ def test_the_command_fails_without_an_answer_and_can_speak_json(tmp_path: Path) 
     assert [str(path) for path in tmp_path.iterdir()] == [str(tmp_path / told["notebook"])]
 
 
+def test_half_a_character_in_an_answer_does_not_lose_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    submit = act("submit_final_answer('café \ud83d!')", think="half: \udc00")
+    with ChatServer(replies(submit)) as server:
+        done = lzero(
+            "agent", "x\udcff?", "--url", server.url, "--json", "--out", "a.ipynb", folder=tmp_path
+        )
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["answer"] == "café ?!"
+    assert told["steps"][0]["action"].startswith("<think>half: ?</think>")
+    assert server.requests[0]["messages"][1]["content"] == "x??"
+    assert "café ?!" in (tmp_path / "a.ipynb").read_text(encoding="utf-8")
+
+
 def test_the_command_takes_its_settings_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "prompt.j2").write_text("You have {{ max_steps }} cells.")
     (tmp_path / "agent.toml").write_text('[agent]\nmax_steps = 7\nsystem_prompt = "prompt.j2"\n')
