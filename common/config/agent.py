@@ -84,8 +84,7 @@ class Agent:
     temperature: float = 1.0
     """Sampling temperature of training episodes."""
     episode_timeout_s: float = 120.0
-    """Wall time of an episode. An overrun that its cells caused is kept and its answer does not
-    count; one that we caused (policy server, a slow tool) is dropped."""
+    """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
     format_reminders: int = 0
     """Actions per episode that do not parse and are answered with a reminder of the format; the
     next one ends the episode."""
@@ -119,9 +118,7 @@ class Rewards:
     terms: dict[str, float] = field(default_factory=dict)
     """Weights by term name, over the preset's; ``package.module:name`` for one of your own."""
     process_requires_submission: bool = False
-    """Terms about the way (``format``, ``code``) count only in episodes that submit an answer. If
-    false, an episode that times out or ends its kernel still earns them for its steps. ``code``
-    believes a cell that says it ran to its end: its weight is all that a forged claim can win."""
+    """Terms about the way (``format``, ``code``) count only in episodes that submit an answer."""
     length_tokens: int = 4096
     """Tokens sampled in an episode at which the term ``length`` reaches 1."""
 
