@@ -83,8 +83,8 @@ class PromptTemplate:
                 has_notepad="notepad" in agent.tools,
                 has_context="context" in agent.tools,
             ).strip()
-        except (jinja2.TemplateError, TypeError) as error:
-            raise ConfigError(f"{self._name}: {error}") from error
+        except Exception as error:  # a template may do anything, such as divide by zero
+            raise ConfigError(f"{self._name}: {type(error).__name__}: {error}") from error
 
 
 def load_template(name: str) -> PromptTemplate:
@@ -104,7 +104,11 @@ def load_template(name: str) -> PromptTemplate:
             f"agent.system_prompt: there is no template {name!r}; expected '' for none, "
             f"{SHIPPED!r} for the shipped one, or the path of a Jinja template"
         )
-    return PromptTemplate(path.read_text(encoding="utf-8"), name=str(path))
+    try:
+        source = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"agent.system_prompt: {path} cannot be read: {error}") from error
+    return PromptTemplate(source, name=str(path))
 
 
 def _shown(tool: ToolSpec, escape: Callable[[str], str]) -> ShownTool:

@@ -43,9 +43,7 @@ CELL = "<think>a</think><code>b</code>"
 TEXTS = st.lists(st.sampled_from([*SPECIAL_TOKENS, CELL, CELL, CELL, "a", "\n"]), max_size=4)
 ACTIONS = st.just(CELL) | TEXTS.map("".join) | st.lists(st.integers(0, 5000), max_size=30)
 OUTPUTS = st.text(max_size=40) | st.sampled_from(["\ud800", "é" * 4000, "<|im_start|>" * 9, "\0"])
-PLAYS = st.lists(
-    st.tuples(ACTIONS, st.lists(CALLS, max_size=3), OUTPUTS), min_size=1, max_size=6
-)
+PLAYS = st.lists(st.tuples(ACTIONS, st.lists(CALLS, max_size=3), OUTPUTS), min_size=1, max_size=6)
 Plays = list[tuple[str | list[int], list[tuple[str, list[Any], dict[str, Any]]], str]]
 
 
@@ -126,4 +124,3 @@ def test_no_policy_has_its_episode_dropped(plays: Plays, trim: str, limit: int) 
     assert all(len(segment.token_ids) <= limit for segment in segments if episode.steps)
     assert episode.answer is None or isinstance(episode.answer, str)
     assert len(episode.steps) <= 7
-
