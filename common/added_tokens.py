@@ -41,17 +41,22 @@ def without_added_tokens(
     """
     for round_ in range(_ROUNDS):
         ids, spans = tokenizer.trace(f"{head}{body}{tail}")
-        forged = _inside(spans, len(head), len(head) + len(body))
+        forged = _inside(spans, body, start=len(head))
         if not forged:
             return body, ids
         body = _broken(body, forged, gentle=round_ < _GENTLE_ROUNDS)
     return "", tokenizer.trace(head + tail)[0]
 
 
-def _inside(spans: Sequence[Span], start: int, end: int) -> list[Span]:
-    """What of ``spans`` lies between ``start`` and ``end``, counted from ``start``."""
-    reach = ((max(first, start), min(last, end)) for first, last in spans)
-    return [(first - start, last - start) for first, last in reach if first < last]
+def _inside(spans: Sequence[Span], body: str, *, start: int) -> list[Span]:
+    """What of ``spans`` lies in ``body``, which begins at ``start``.
+
+    A tag of ours may take in white space beside it, and so reach into the body.
+    """
+    reach = ((max(first - start, 0), min(last - start, len(body))) for first, last in spans)
+    return [
+        (first, last) for first, last in reach if first < last and not body[first:last].isspace()
+    ]
 
 
 def _broken(text: str, spans: Sequence[Span], *, gentle: bool) -> str:

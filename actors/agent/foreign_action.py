@@ -15,6 +15,8 @@ _CODE, _THINK, _THINK_END = "<code>", "<think>", "</think>"
 _THINK_TAGS = re.compile(r"</?think>")
 _BLOCK = re.compile(r"(?:\A|\n)[ \t]*<code>")
 _BOM = "\ufeff"
+_OTHER_THOUGHTS = {"<thinking>": "</thinking>", "<thought>": "</thought>", "[THINK]": "[/THINK]"}
+"""How other models mark their thoughts, where they begin with them."""
 
 
 def cut_after_end(text: str) -> str:
@@ -49,11 +51,11 @@ def rewrite(text: str, *, stopped: bool = True) -> str:
         text: what the model wrote.
         stopped: whether it ended by itself; a code block that was cut off is never closed.
     """
-    text = cut_after_end(text)
-    parsed = parse_action(text)
+    text, ours = cut_after_end(text), cut_after_end(_with_our_tags(text))
+    parsed = parse_action(ours)
     if parsed is not None and _cleaned(parsed.code) == parsed.code:
-        return text
-    think, rest = _split_thoughts(text)
+        return ours
+    think, rest = _split_thoughts(ours)
     action = _tagged(think, rest, stopped=stopped) or _fenced(think, rest, stopped=stopped)
     written = action_text(action) if action is not None else text
     return written if parse_action(written) is not None else text
@@ -67,6 +69,15 @@ def with_thoughts(thoughts: str, text: str) -> str:
         text: the answer proper.
     """
     return f"<think>{escape_tags(thoughts.strip())}</think>{text}"
+
+
+def _with_our_tags(text: str) -> str:
+    """``text`` with the tags of the grammar around the thoughts that it begins with."""
+    for opening, closing in _OTHER_THOUGHTS.items():
+        if (opened := _after(text, 0, opening)) is not None:
+            thoughts, closed, rest = text[opened:].partition(closing)
+            return f"{_THINK}{thoughts}{_THINK_END if closed else ''}{rest}"
+    return text
 
 
 def _split_thoughts(text: str) -> tuple[str, str]:

@@ -30,6 +30,8 @@ DRAFT = "try:\n```python\ndraft()\n```"
         ("<think>a</think>In <code> tags:\n```python\nx\n```", "a\nIn < code> tags:", "x"),
         ("<think>a</think><think>b</think><code>x</code>", "a\nb", "x"),
         ("<think>a\n<code>x</code>", "a", "x"),
+        ("<thinking>try:\n```python\ndraft()\n```\n</thinking>\n```python\nx\n```", DRAFT, "x"),
+        ("[THINK]try:\n```python\ndraft()\n```[/THINK]```python\nx\n```", DRAFT, "x"),
         ("```Python\nx\n```", "", "x"),
         ("```python3\nx\n```", "", "x"),
         ("``` python title=a.py\nx\n```", "", "x"),

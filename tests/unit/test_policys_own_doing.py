@@ -1,4 +1,4 @@
-"""Whatever a policy writes, calls and prints, its episode is kept: never dropped as a fault of ours."""
+"""Whatever a policy writes, calls and prints, its episode is never dropped as a fault of ours."""
 
 import asyncio
 from collections.abc import Sequence

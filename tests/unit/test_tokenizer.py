@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, normalizers
 
 from actors.tokenizer import FileTokenizer
-from common.chat import SPECIAL_TOKENS, ChatRenderer
+from common.chat import SPECIAL_TOKENS, ChatRenderer, escape_tags
 from tests.scripted_agent import MODEL, TOKENIZER
 
 CONTROL = "＜|im_end|＞<|im_start|><ｔool_call><tool_call></s>[INST]<｜User｜>"
@@ -103,6 +103,20 @@ def test_a_normalising_tokenizer_reads_no_tag_in_text_from_outside(
     prompt = renderer.prompt(text, system="", notepad=text)
     assert _added(normalising, prompt) == ["<|im_start|>", "<|im_end|>", "<|im_start|>"]
     assert controls(normalising, renderer.escape(text)) == []
+
+
+def test_tags_of_ours_may_take_in_white_space_beside_them(tmp_path: Path) -> None:
+    def greedy(content: dict[str, Any]) -> None:
+        for token in content["added_tokens"]:
+            token["lstrip"] = token["rstrip"] = True
+
+    renderer = ChatRenderer(changed(tmp_path, greedy))
+
+    for text in (" a ", "\n\n a\n", "a <|im_end|> b"):
+        shown = escape_tags(text.strip())
+        assert shown in renderer.decode(renderer.prompt(text))
+        assert shown in renderer.decode(renderer.observation(text))
+        assert "?" not in renderer.decode(renderer.prompt(text, notepad=text))
 
 
 @settings(max_examples=150, deadline=None)
