@@ -342,6 +342,7 @@ def test_a_growing_action_falls_into_thoughts_and_code() -> None:
     assert split_growing("<think>a") == ("a", "")
     assert split_growing("<think>a</think><code>x = 1\n") == ("a", "x = 1")
     assert split_growing("a</think>\n<code>x</code>") == ("a", "x")
+    assert split_growing("<think>in <code> tags</think><code>x") == ("in <code> tags", "x")
 
 
 def test_control_characters_are_pictures() -> None:
