@@ -18,7 +18,7 @@ from common.chat import parse_action
 from common.messages import Step
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-_CODE, _CODE_END, _THINK_END = "<code>", "</code>", "</think>"
+_CODE, _CODE_END = "<code>", "</code>"
 _THEME = "ansi_dark"
 _MARGIN = 6
 """Lines of the terminal that a growing action leaves free."""
@@ -50,7 +50,7 @@ def visible(text: str) -> str:
 
 def split_growing(text: str) -> tuple[str, str]:
     """Thoughts and code of an action that is still being written; either may be empty."""
-    thoughts, closed, rest = text.rpartition(_THINK_END)
+    thoughts, closed, rest = text.rpartition("</think>")
     before, _, code = (rest if closed else text).partition(_CODE)
     before = thoughts + before
     for tag in ("<think>", "</think>"):
