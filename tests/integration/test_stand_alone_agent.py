@@ -335,6 +335,13 @@ def test_what_cannot_work_is_refused_before_the_model_is_asked(
         assert server.requests == []
 
 
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"a\xff.csv")
+    odd.write_text("1,2")
+    with ChatServer(replies(ADD)) as server, pytest.raises(InputError, match="cannot be used"):
+        agent_of(server).run("x", files=[odd])
+
+
 def lzero(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in ``folder``."""
     command = [sys.executable, "-m", "launch.cli", *map(str, arguments)]
