@@ -110,10 +110,13 @@ class TokenConversation:
         return Sample(text=text, finish_reason=generation.finish_reason, tokens=len(ids))
 
     def segments(self) -> tuple[Segment, ...]:
-        """All segments in which something was sampled; the first one if there is none."""
-        if self._current.has_actions or not self._finished:
+        """All segments in which something was sampled; if there is none, the start of the first.
+
+        Not all of it: a prompt that is too long alone fits no segment, and nobody learns from it.
+        """
+        if self._current.has_actions:
             return (*self._finished, self._current.build())
-        return tuple(self._finished)
+        return tuple(self._finished) or (self._current.build(most=self.limit),)
 
     def _render(self, text: str) -> list[int]:
         """Ids of an observation; the last one is remembered, as it is measured, then shown."""

@@ -131,6 +131,7 @@ def test_prompt_that_is_too_long_alone_is_named_and_said_once(
     trajectory = play(ScriptedPolicy(), task=task, max_context=100)
 
     assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
+    assert len(trajectory.segments[0].token_ids) == 100, "no longer segment can be used"
     assert "the prompt alone has" in trajectory.failure
     assert "100 of the context (model.max_context)" in trajectory.failure
     assert [r.levelname for r in caplog.records if "too long" in r.message] == ["WARNING"]
