@@ -75,7 +75,7 @@ async def _play(pool: KernelPool, cells: tuple[str, ...], **agent: Any) -> Episo
     [
         ("for _ in range(30): start(slow, 9)\ntime.sleep(9)", Outcome.TIMED_OUT),
         ("start(slow, 9)\ntime.sleep(9)", Outcome.TIMED_OUT),
-        ("slow(0.5)\ntime.sleep(9)", Outcome.TIMED_OUT),
+        ("slow(0.4)\ntime.sleep(9)", Outcome.TIMED_OUT),
         ("slow(9)", Outcome.INFRASTRUCTURE),
     ],
     ids=["beside many calls", "beside one call", "after a call", "waits for the tool"],
@@ -83,7 +83,7 @@ async def _play(pool: KernelPool, cells: tuple[str, ...], **agent: Any) -> Episo
 def test_only_a_cell_that_does_nothing_but_wait_for_a_slow_tool_is_dropped(
     play: Play, cell: str, outcome: Outcome
 ) -> None:
-    episode = play(IN_THREAD + cell, episode_timeout_s=0.8)
+    episode = play(IN_THREAD + cell, episode_timeout_s=0.6)
 
     assert episode.outcome is outcome, episode.failure
     assert bool(episode.failure) is (outcome is Outcome.INFRASTRUCTURE)

@@ -115,7 +115,7 @@ async def run(plays: Plays, trim: str, limit: int) -> tuple[Episode, tuple[Segme
     return episode, conversation.segments()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(PLAYS, st.sampled_from(["none", "soft", "hard"]), st.integers(40, 700))
 def test_no_policy_has_its_episode_dropped(plays: Plays, trim: str, limit: int) -> None:
     episode, segments = asyncio.run(run(plays, trim, limit))

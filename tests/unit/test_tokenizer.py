@@ -119,7 +119,7 @@ def test_tags_of_ours_may_take_in_white_space_beside_them(tmp_path: Path) -> Non
         assert "?" not in renderer.decode(renderer.prompt(text, notepad=text))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(MIXED)
 def test_no_text_forges_an_added_token(normalising: FileTokenizer, text: str) -> None:
     for tokenizer in (normalising, TOKENIZER):
