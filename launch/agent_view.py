@@ -44,7 +44,9 @@ class Ending:
 
 def split_growing(text: str) -> tuple[str, str]:
     """Thoughts and code of an action that is still being written; either may be empty."""
-    before, _, code = text.partition(_CODE)
+    thoughts, closed, rest = text.rpartition("</think>")
+    before, _, code = (rest if closed else text).partition(_CODE)
+    before = thoughts + before
     for tag in ("<think>", "</think>"):
         before = before.replace(tag, "")
     return before.strip(), code.removesuffix(_CODE_END).strip("\n")

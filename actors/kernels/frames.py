@@ -52,12 +52,17 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A cell calls a tool."""
+    """A cell calls a tool; the numbers of calls out of its other threads are negative."""
 
     number: int
     name: str
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+
+    @property
+    def alone(self) -> bool:
+        """Whether the cell itself calls and waits, as far as the notebook tells."""
+        return self.number > 0
 
 
 Message = Ready | Done | Filed | Exited | Call

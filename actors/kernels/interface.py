@@ -2,6 +2,7 @@
 
 import keyword
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
@@ -175,6 +176,10 @@ ToolHandler = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 An exception reaches the cell as itself if it is a ValueError, TypeError, KeyError, TimeoutError or
 PermissionError, else as ``ToolError``. The arguments are untrusted.
 """
+
+called_alone: ContextVar[bool] = ContextVar("called_alone", default=True)
+"""Whether the call that a handler runs came from the cell itself, which waits for the answer; False
+for a call from another thread, beside which the cell may do what it likes. The notebook says so."""
 
 
 class Kernel(Protocol):

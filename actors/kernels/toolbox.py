@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.kernels.frames import Call, encode
-from actors.kernels.interface import ToolError, ToolHandler
+from actors.kernels.interface import ToolError, ToolHandler, called_alone
 
 _USUAL = (ValueError, TypeError, KeyError, TimeoutError, PermissionError)
 _MOST_AT_ONCE = 64
@@ -45,6 +45,7 @@ class Toolbox:
             task.cancel()
 
     async def _run(self, handler: ToolHandler, call: Call) -> None:
+        called_alone.set(call.alone)
         try:
             value = await handler(call.name, call.arguments, call.keywords)
             frame = encode(["ret", call.number, value])

@@ -80,11 +80,16 @@ class Played:
 
 
 def play(cells: Sequence[Cell], *, limit: int = 400, **agent: Any) -> Played:
-    tools = ("notepad", "planning", "context", "submit_final_answer")
-    chosen = Agent(
-        **{"max_steps": len(cells), "max_action_tokens": 40, "tools": tools, **agent},
-    )
     policy = ScriptedPolicy(*(action(number) for number in range(len(cells))))
+    agent = {"max_steps": len(cells), **agent}
+    return play_with(CellsKernel(cells), policy, limit=limit, **agent)
+
+
+def play_with(
+    kernel: CellsKernel, policy: ScriptedPolicy, *, limit: int = 400, **agent: Any
+) -> Played:
+    tools = ("notepad", "planning", "context", "submit_final_answer")
+    chosen = Agent(**{"max_action_tokens": 40, "tools": tools, **agent})
     conversation = TokenConversation(
         policy=policy,  # type: ignore[arg-type]
         renderer=ChatRenderer(TOKENIZER),
@@ -94,13 +99,44 @@ def play(cells: Sequence[Cell], *, limit: int = 400, **agent: Any) -> Played:
     )
     loop = AgentLoop(
         agent=chosen,
-        kernels=Pool(CellsKernel(cells)),  # type: ignore[arg-type]
+        kernels=Pool(kernel),  # type: ignore[arg-type]
         tools=make_tools(Config(agent=chosen), {}),
         prompt=PromptTemplate(SYSTEM),
         cell_timeout_s=1.0,
     )
     episode = asyncio.run(loop.run(TASK, conversation))
     return Played(episode, conversation.segments(), policy.prompts)
+
+
+class CallingPolicy(ScriptedPolicy):
+    """Calls a tool out of the kernel while it samples, as a thread of an earlier cell would."""
+
+    def __init__(self, kernel: CellsKernel, *actions: str) -> None:
+        super().__init__(*actions)
+        self.kernel = kernel
+
+    async def generate(self, prompt_ids: Sequence[int], **options: Any) -> Any:
+        if self.prompts:
+            await self.kernel.call("notepad.add_fact", f"fact {len(self.prompts)}")
+        return await super().generate(prompt_ids, **options)
+
+
+def test_calls_between_and_after_cells_belong_to_the_cell_that_ran_last() -> None:
+    async def reads(call: Call) -> str:
+        return str(await call("notepad.read"))
+
+    kernel = CellsKernel([says("one"), reads])
+    policy = CallingPolicy(kernel, action(0), "no action", action(1), "no action")
+
+    episode = play_with(kernel, policy, max_steps=5, format_reminders=1).episode
+
+    assert episode.outcome is Outcome.UNPARSABLE
+    assert [step.tool_calls for step in episode.steps] == [
+        ("notepad.add_fact", "notepad.add_fact"),
+        (),
+        ("notepad.read", "notepad.add_fact"),
+        (),
+    ]
 
 
 def sampled_ids(segment: Segment) -> dict[int, list[int]]:

@@ -171,6 +171,8 @@ class Channel:
         if not self.usable:
             raise RuntimeError(f"{name}() works only in the notebook's own process")
         number = next(self._numbers)
+        if threading.current_thread() is not threading.main_thread():
+            number = -number  # the cell may go on meanwhile
         body = pack_call(number, name, arguments, keywords)
         self._answers[number] = None
         try:

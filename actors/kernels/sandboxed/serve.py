@@ -6,7 +6,8 @@ Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [tool, ...]]
 Kernel to host: ``["ready"]``, ``["filed", problem | None]``,
 ``["exited", code]`` (from pid 1, at the end),
 ``["done", cell, status, output, dropped, exception | None, outputs]``,
-``["call", call, name, [argument, ...], {keyword: argument}]``.
+``["call", call, name, [argument, ...], {keyword: argument}]``, where the number of a call out
+of another thread than the main one is negative.
 """
 
 import errno
