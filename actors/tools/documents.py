@@ -50,7 +50,7 @@ def decoded(data: bytes, charset: str = "") -> str:
         try:
             if encoding:
                 return data.decode(encoding)
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, ValueError):  # no such encoding, or not in it
             continue
     return data.decode("cp1252", "replace")
 

@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+from actors.tools.arguments import shown
+
 
 def excerpt(text: str, start: object, limit: int, *, most: object = None) -> str:
     """Characters of ``text`` from ``start``, and a note where more follows.
@@ -27,7 +29,7 @@ def excerpt(text: str, start: object, limit: int, *, most: object = None) -> str
 
 def _whole(value: object, name: str, *, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
     return value
 
 

@@ -50,7 +50,7 @@ def retry_after(header: str | None, *, now: float) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever a strange date raises
         return None
 
 
