@@ -10,6 +10,7 @@ from typing import Any
 from actors.tools.document_reader import DocumentReader
 from actors.tools.inspect_file import InspectFile
 from actors.tools.local_search import DisabledSearch, LocalSearch
+from actors.tools.names import EPISODE_TOOLS, check_name
 from actors.tools.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.tool import FunctionTool, Tool
 from actors.tools.visual_qa import VisualQa
@@ -19,9 +20,6 @@ from actors.tools.web_search import WebSearch
 from common.config import Config, McpServer
 from common.errors import ConfigError
 from common.plugins import is_plugin, load_plugin
-
-EPISODE_TOOLS = ("notepad", "planning", "context", "submit_final_answer")
-"""Names in ``agent.tools`` whose tools have a state of the episode; ``actors/agent`` makes them."""
 
 _KEY = "agent.tools"
 
@@ -98,6 +96,7 @@ def _read_page(config: Config, rules: PageRules, client: WebClient, reader: Docu
 def _mcp(name: str, server: McpServer) -> Tool:
     from actors.tools.mcp_tool import McpTool  # the SDK takes a while to import
 
+    check_name(name, f"MCP server [mcp.servers.{name}]")
     return McpTool(name, server)
 
 

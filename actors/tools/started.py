@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from actors.tools.catalogue import make_tools
+from actors.tools.names import check_tools
 from actors.tools.tool import Tool
 from common.config import Config
 from common.errors import LZeroError, PluginError
@@ -29,6 +30,7 @@ async def started_tools(
         for name, tool in tools.items():
             stack.push_async_callback(tool.close)
             await _start(name, tool)
+        check_tools({name: tool.specs for name, tool in tools.items()})
         yield tools
 
 
