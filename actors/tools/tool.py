@@ -6,15 +6,19 @@ final answer) are made per episode by ``actors/agent``. Both have this interface
 """
 
 import asyncio
+import functools
 import inspect
 import types
 import typing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.kernels.interface import ToolParameter, ToolSpec
 from common.messages import Task
+
+_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +65,8 @@ class Tool(Protocol):
 class FunctionTool:
     """A plain function, sync or async, as a tool: its signature and docstring are the notebook's.
 
-    A sync function runs in a thread. A parameter annotated with ``Task`` is filled in with the task
+    A sync function runs in a thread of the tool's own: one that never ends holds up this tool, and
+    nothing else of the process. A parameter annotated with ``Task`` is filled in with the task
     of the episode and is not part of the signature.
     """
 
@@ -72,6 +77,7 @@ class FunctionTool:
             ValueError: its signature has ``*args``, ``**keywords`` or unusual defaults.
         """
         self._function = function
+        self._threads: ThreadPoolExecutor | None = None
         self._signature = inspect.signature(function, eval_str=True)
         self._task_parameter = next(
             (p.name for p in self._signature.parameters.values() if p.annotation is Task), None
@@ -93,10 +99,16 @@ class FunctionTool:
             keywords[self._task_parameter] = call.task
         if inspect.iscoroutinefunction(self._function):
             return await self._function(**keywords)
-        return await asyncio.to_thread(self._function, **keywords)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=self.specs[0].name)
+        call_it = functools.partial(self._function, **keywords)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call_it)
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Give the threads back; one that is still busy is not waited for."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
 
 
 def describe(

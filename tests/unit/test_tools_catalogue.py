@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import NO_RESULTS, build_index
-from actors.tools.tool import Tool, ToolCall
+from actors.tools.tool import FunctionTool, Tool, ToolCall
 from common.config import Agent, Config, Mcp, McpServer, Pages, Search, Vision, Web
 from common.errors import ConfigError, InputError
 from common.messages import Task
@@ -192,6 +193,31 @@ def test_a_function_of_the_user_becomes_a_tool(plugin: str) -> None:
 
     assert tool.specs[0].signature == "double(number: int, *, times: int = 1) -> int"
     assert call(tool, "double", 4, times=2) == 16
+
+
+def test_calls_of_a_tool_that_never_ends_leave_all_other_threads_alone() -> None:
+    release = threading.Event()
+
+    def stuck(number: int) -> int:
+        release.wait(20)
+        return number
+
+    async def others() -> str:
+        tool = FunctionTool(stuck)
+        task = Task(task_id="t", question="?", answers=("a",))
+        await tool.start()
+        for number in range(40):
+            call = ToolCall(name="stuck", arguments=(number,), keywords={}, task=task)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(tool.call(call), 0.001)
+        try:
+            async with asyncio.timeout(5):
+                return await asyncio.to_thread(lambda: "free")
+        finally:
+            release.set()
+            await tool.close()
+
+    assert asyncio.run(others()) == "free"
 
 
 def test_a_tool_class_is_instantiated_and_a_tool_object_is_used_as_it_is(plugin: str) -> None:

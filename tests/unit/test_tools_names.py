@@ -21,7 +21,7 @@ TAKEN = [*keyword.kwlist, *dir(builtins), *EPISODE_TOOLS, "search", "os", "time"
 
 @pytest.mark.parametrize("name", TAKEN)
 def test_a_name_of_python_or_of_the_agent_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match="a thing may not be called .* give it another name"):
+    with pytest.raises(ConfigError, match=r"a thing may not be called .* give it another name"):
         check_name(name, "a thing")
 
 
