@@ -14,7 +14,8 @@ HOST_UID = 64321
 """User and group id of sandboxes on the host when we run as root; belongs to nobody else."""
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
-_SOURCES = "/opt/lzero"
+SOURCES = "/opt/lzero"
+"""What is on PYTHONPATH inside."""
 _SHARED_MEMORY_BYTES = 16 << 20
 _CHECK_TIMEOUT_S = 20
 _MEBIBYTE = 1 << 20
@@ -29,6 +30,8 @@ class Sandbox:
         nested: processes inside make further user namespaces (the zygote).
         as_init: the command itself is pid 1.
         folders: further empty folders, mount points for what the sandbox mounts itself.
+        read_only: further folders of the host, and where they are inside.
+        sealed: nothing inside can be written, nor a file be made.
     """
 
     runtime: RuntimePaths
@@ -36,6 +39,8 @@ class Sandbox:
     nested: bool = False
     as_init: bool = False
     folders: tuple[str, ...] = ()
+    read_only: tuple[tuple[str, str], ...] = ()
+    sealed: bool = False
 
 
 def arguments(sandbox: Sandbox) -> list[str]:
@@ -49,7 +54,9 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += _words(f"--size {size} --perms 1777 --tmpfs /tmp")
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
-    options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
+    options += ["--ro-bind", str(sandbox.runtime.sources), SOURCES]
+    for source, place in sandbox.read_only:
+        options += ["--ro-bind", source, place]
     for folder in sandbox.folders:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():
@@ -58,6 +65,8 @@ def arguments(sandbox: Sandbox) -> list[str]:
         options.append("--disable-userns")
     if sandbox.as_init:
         options.append("--as-pid-1")
+    if sandbox.sealed:
+        options += _words("--remount-ro /tmp --remount-ro /workspace --remount-ro /dev/shm")
     return [*options, "--chdir", "/workspace", "--remount-ro", "/"]
 
 
@@ -181,7 +190,7 @@ def environment(runtime: RuntimePaths) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108
         "LD_LIBRARY_PATH": runtime.library_path,
-        "PYTHONPATH": _SOURCES,
+        "PYTHONPATH": SOURCES,
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "IPYTHONDIR": "/workspace/.ipython",

@@ -38,7 +38,7 @@ def make_tools(
         ConfigError: a name is unknown, or its section of the configuration cannot work.
     """
     client = WebClient(config.web)
-    reader = DocumentReader()
+    reader = DocumentReader(unsafe_no_sandbox=config.sandbox.unsafe_no_sandbox)
     rules = PageRules(allowed=config.pages.allowed_domains, blocked=config.web.blocked_domains)
     makers: dict[str, Callable[[], Tool]] = {
         "search": lambda: _search(config, corpora, client, disabled=search_disabled),

@@ -1,7 +1,7 @@
 """Text of documents: web pages, PDF, Word, Excel, tables, JSON, archives.
 
 Parsing what strangers wrote may take any time and memory, so this runs in a process of its own,
-``actors/tools/document_worker.py``, which can be killed.
+``actors/tools/document_worker.py``, in a sandbox.
 """
 
 import csv
@@ -29,9 +29,13 @@ def document_text(data: bytes, kind: DocumentKind, charset: str = "") -> str:
 
     Raises:
         ValueError: it cannot be parsed; says why.
+        MemoryError: parsing it needs more than this process may have.
+        ImportError: a library is missing.
     """
     try:
         text = _READERS[kind](data, charset)
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # parsers raise whatever they like for a damaged file
         raise ValueError(f"damaged {kind}: {type(error).__name__}: {error}") from error
     text = text.encode("utf-8", "replace").decode("utf-8").strip()

@@ -5,13 +5,12 @@ closed in one task; calls come from any other.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import anyio
 import httpx2
@@ -21,6 +20,7 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from actors.tools.last_words import LINES, captured, joined
 from actors.tools.mcp_messages import mended, summary
 from common.config import McpServer
 from common.errors import EnvironmentFault
@@ -34,7 +34,6 @@ MAX_TOOLS = 1000
 CLOSE_S = 10.0
 """A server that needs longer to end is left to the SDK's last means."""
 
-_STDERR_LINES = 20
 _LONGEST_ERROR = 1000
 _logger = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class McpConnection:
         """Describe it; ``open`` starts it."""
         self._name = name
         self._server = server
-        self._said: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._said: deque[str] = deque(maxlen=LINES)
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._opening: anyio.CancelScope | None = None
@@ -162,7 +161,7 @@ class McpConnection:
             env=environment,
             encoding_error_handler="replace",
         )
-        async with _captured(self._said) as errors:
+        async with captured(self._said) as errors:
             yield stdio_client(parameters, errlog=errors)
 
     def _key(self) -> str:
@@ -173,7 +172,7 @@ class McpConnection:
         return EnvironmentFault(f"MCP server '{self._name}' ({where}) {what}{self._last_words()}")
 
     def _last_words(self) -> str:
-        return f"; it said: {' | '.join(self._said)[-500:]}" if self._said else ""
+        return f"; it said: {joined(self._said)}" if self._said else ""
 
 
 async def _all_tools(client: Client, server: str) -> tuple[types.Tool, ...]:
@@ -201,30 +200,6 @@ def _first(tools: list[types.Tool], server: str) -> tuple[types.Tool, ...]:
     if len(kept) > MAX_TOOLS:
         _logger.warning("MCP server name=%s: %d tools, %d shown", server, len(kept), MAX_TOOLS)
     return tuple(kept[:MAX_TOOLS])
-
-
-@asynccontextmanager
-async def _captured(lines: deque[str]) -> AsyncIterator[TextIO]:
-    """A file for a child's standard error whose last lines are kept."""
-    read_end, write_end = os.pipe()
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
-    )
-    keeping = asyncio.create_task(_keep(reader, lines))
-    try:
-        with os.fdopen(write_end, "w") as file:
-            yield file
-    finally:
-        keeping.cancel()
-        transport.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
-
-
-async def _keep(reader: asyncio.StreamReader, lines: deque[str]) -> None:
-    while chunk := await reader.read(1 << 16):
-        lines.extend(line for line in chunk.decode("utf-8", "replace").splitlines() if line.strip())
 
 
 def _text(error: BaseException) -> str:

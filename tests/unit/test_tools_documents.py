@@ -1,6 +1,7 @@
 """Documents become text in child processes: whatever they hold, the actor goes on."""
 
 import asyncio
+import contextlib
 import io
 import zipfile
 from collections.abc import Coroutine
@@ -41,6 +42,15 @@ def earlier() -> None:
 def children() -> list[psutil.Process]:
     """What the test at hand started."""
     return [child for child in psutil.Process().children() if child not in EARLIER]
+
+
+def cpu_seconds() -> float:
+    """What the forks that parse have used, and all else that the test started."""
+    used = 0.0
+    for process in (*children(), *(c for p in children() for c in p.children(recursive=True))):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += process.cpu_times().user
+    return used
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -246,7 +256,7 @@ def test_a_document_that_needs_too_much_memory_is_refused() -> None:
         reader = DocumentReader(workers=1, memory_mib=256)
         await reader.start()
         try:
-            with pytest.raises(ValueError, match=r"too much memory|MemoryError|the parser died"):
+            with pytest.raises(ValueError, match="it needs more memory than 256 MiB"):
                 await reader.read(b"[" + b"[],[1]," * 2_000_000 + b"[]]", DocumentKind.JSON)
             return await reader.read(b"next", DocumentKind.TEXT)
         finally:
@@ -274,7 +284,7 @@ def test_children_see_no_keys_and_are_no_more_than_allowed(
     texts, environments = run(many())
     assert texts == [f"text {n}" for n in range(8)]
     assert 1 <= len(environments) <= 2
-    assert all(set(names) <= {"PATH", "LC_ALL"} for names in environments)
+    assert all(set(names) <= {"PATH"} for names in environments)
 
 
 def test_an_idle_child_that_died_is_replaced() -> None:
@@ -286,7 +296,7 @@ def test_an_idle_child_that_died_is_replaced() -> None:
             (child,) = children()
             child.kill()
             async with asyncio.timeout(10):
-                while reader._idle[0].returncode is None:
+                while reader._idle[0].alive:
                     await asyncio.sleep(0.01)
             return await reader.read(b"second", DocumentKind.TEXT)
         finally:
@@ -302,7 +312,7 @@ def test_a_cancelled_read_leaves_no_child(cpu_s: float) -> None:
         await reader.start()
         reading = asyncio.ensure_future(reader.read(SLOW_PAGE, DocumentKind.HTML))
         async with asyncio.timeout(10):
-            while sum(child.cpu_times().user for child in children()) < cpu_s or not children():
+            while cpu_seconds() < cpu_s or not children():
                 await asyncio.sleep(0.001)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):
