@@ -88,8 +88,8 @@ class WebSearch(FunctionTool):
         body = self._provider.request(text, self._search.results, self._search.max_characters)
         answer = await self._service.post(self._provider.path, encoded(body))
         try:
-            found = self._provider.results(answer)
-        except (AttributeError, KeyError, TypeError) as error:
+            found = self._provider.results(_object(answer))
+        except (KeyError, TypeError) as error:
             raise ValueError(
                 f"{self._provider.address.name} answered in an unknown shape: {shown(error)}"
             ) from None
@@ -123,8 +123,8 @@ class WebSearch(FunctionTool):
 
 def _serper_results(answer: Mapping[str, Any]) -> list[SearchResult]:
     results = [_result(item, "link", "snippet") for item in _items(answer.get("organic"))]
-    box = answer.get("answerBox") or {}
-    if box.get("link") and (box.get("answer") or box.get("snippet")):
+    box = answer.get("answerBox")
+    if isinstance(box, Mapping) and box.get("link") and (box.get("answer") or box.get("snippet")):
         results.insert(0, _result({**box, "snippet": box.get("answer") or box["snippet"]}, "link"))
     return results
 
@@ -135,8 +135,14 @@ def _exa_results(answer: Mapping[str, Any]) -> list[SearchResult]:
 
 def _firecrawl_results(answer: Mapping[str, Any]) -> list[SearchResult]:
     data = answer["data"]
-    found = data if isinstance(data, list) else data.get("web")
+    found = data if isinstance(data, list) else _object(data).get("web")
     return [_result(item, "url", "description") for item in _items(found)]
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected an object, got {type(value).__name__}")
+    return value
 
 
 def _items(found: Any) -> list[Mapping[str, Any]]:
