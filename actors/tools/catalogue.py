@@ -10,7 +10,7 @@ from typing import Any
 from actors.tools.document_reader import DocumentReader
 from actors.tools.inspect_file import InspectFile
 from actors.tools.local_search import DisabledSearch, LocalSearch
-from actors.tools.names import EPISODE_TOOLS, check_name
+from actors.tools.names import EPISODE_TOOLS, check_name, check_tools
 from actors.tools.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.tool import FunctionTool, Tool
 from actors.tools.visual_qa import VisualQa
@@ -35,7 +35,8 @@ def make_tools(
         search_disabled: ``search`` finds nothing, whatever its provider (a control experiment).
 
     Raises:
-        ConfigError: a name is unknown, or its section of the configuration cannot work.
+        ConfigError: a name is unknown, its section of the configuration cannot work, or a function
+            would replace another, or something else of the notebook.
     """
     client = WebClient(config.web)
     reader = DocumentReader(unsafe_no_sandbox=config.sandbox.unsafe_no_sandbox)
@@ -51,7 +52,9 @@ def make_tools(
         for name, server in config.mcp.servers.items()
     )
     names = [name for name in config.agent.tools if name not in EPISODE_TOOLS]
-    return {name: _make(name, makers) for name in dict.fromkeys(names)}
+    made = {name: _make(name, makers) for name in dict.fromkeys(names)}
+    check_tools({n: tool.specs for n, tool in made.items() if isinstance(tool, FunctionTool)})
+    return made
 
 
 def missing_variables(tools: Mapping[str, Tool]) -> dict[str, tuple[str, ...]]:

@@ -29,6 +29,7 @@ _logger = logging.getLogger(__name__)
 MAX_PARAMETERS = 100
 """A tool with more is left out."""
 
+_DEEPEST_ARGUMENT = 50
 _LONGEST_NAME = 64
 _LONGEST_DESCRIPTION = 2000
 _LONGEST_PARAMETER_DESCRIPTION = 500
@@ -53,7 +54,8 @@ class McpFunction:
         """The arguments of a call by the server's names; what was left out stays out.
 
         Raises:
-            TypeError: they do not fit the signature.
+            TypeError: they do not fit the signature, or JSON cannot hold them.
+            ValueError: they are nested too deeply for a server to read.
         """
         signature = Signature(
             [
@@ -66,12 +68,25 @@ class McpFunction:
             ]
         )
         bound = signature.bind(*arguments, **keywords).arguments
+        for name, value in bound.items():
+            _check_sendable(name, value)
         optional = {p.name for p in self.spec.parameters if not p.required and p.default is None}
         return {
             self.keys[name]: value
             for name, value in bound.items()
             if value is not None or name not in optional
         }
+
+
+def _check_sendable(name: str, value: Any, depth: int = 0) -> None:
+    if isinstance(value, bytes):
+        raise TypeError(f"{name} holds bytes, which JSON cannot; send text, such as base64")
+    if depth > _DEEPEST_ARGUMENT:
+        raise ValueError(f"{name} is nested more than {_DEEPEST_ARGUMENT} levels deep")
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list | tuple):
+        for item in inner:
+            _check_sendable(name, item, depth + 1)
 
 
 def mcp_functions(owner: str, tools: Sequence[types.Tool]) -> list[McpFunction]:

@@ -38,7 +38,7 @@ def document_text(data, kind, charset=""):
     exec(data.decode(), said)
     return str(said.get("text", ""))
 '''
-LIMITS = Limits(memory_mib=512, timeout_s=1.0)
+LIMITS = Limits(memory_mib=512, timeout_s=0.4)
 Ask = Callable[[str], tuple[Outcome, str]]
 
 

@@ -1,6 +1,7 @@
 """JSON Schema becomes signatures that Python can hold, and results become values."""
 
 import base64
+import json
 import keyword
 import time
 from typing import Any
@@ -133,6 +134,23 @@ def test_optional_arguments_that_were_left_out_are_not_sent() -> None:
     assert function.arguments((1, "x", 3), {}) == {"a": 1, "from": "x", "b": 3}
     with pytest.raises(TypeError, match="too many positional arguments"):
         function.arguments((1, "x", 3, 4), {})
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (b"\xff", TypeError, "a holds bytes, which JSON cannot"),
+        ([{"b": [b"x"]}], TypeError, "a holds bytes"),
+        (json.loads("[" * 500 + "]" * 500), ValueError, "a is nested more than 50 levels deep"),
+    ],
+)
+def test_arguments_that_a_server_could_not_read_are_refused_at_once(
+    value: Any, error: type[Exception], message: str
+) -> None:
+    (function,) = mcp_functions("s", [types.Tool(name="t", input_schema={"properties": {"a": {}}})])
+    with pytest.raises(error, match=message):
+        function.arguments((value,), {})
+    assert function.arguments(([{"b": [1, "x", None]}],), {}) == {"a": [{"b": [1, "x", None]}]}
 
 
 def blob(text: str) -> str:

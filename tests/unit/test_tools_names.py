@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from actors.kernels.interface import ToolSpec
+from actors.tools.catalogue import make_tools
 from actors.tools.names import EPISODE_TOOLS, check_name, check_tools
 from actors.tools.started import started_tools
 from common.config import Agent, Config
@@ -52,6 +53,17 @@ def test_a_search_of_the_user_s_own_may_be_called_search() -> None:
     check_tools({"my.package:search": specs("search"), "mcp.x": specs("x.a", "x.b")})
 
 
+LATE = """
+from actors.kernels.interface import ToolSpec
+
+class Late:
+    specs = ()
+    async def start(self): self.specs = (ToolSpec(name="context.more", doc=""),)
+    async def call(self, call): ...
+    async def close(self): ...
+"""
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     def make(function: str) -> str:
@@ -64,11 +76,24 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], s
 
 
 @pytest.mark.parametrize("name", ["print", "notepad", "submit_final_answer", "time"])
-def test_a_tool_of_the_user_s_own_is_checked_when_it_starts(plugin: Any, name: str) -> None:
+def test_a_function_of_the_user_s_own_is_checked_before_anything_starts(
+    plugin: Any, name: str
+) -> None:
+    config = Config(agent=Agent(tools=(plugin(name), "submit_final_answer")))
+    with pytest.raises(ConfigError, match=rf"a function of 'named_plugin:{name}' may not be call"):
+        make_tools(config, {})
+
+
+def test_a_tool_that_tells_its_functions_late_is_checked_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "late_plugin.py").write_text(LATE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = Config(agent=Agent(tools=("late_plugin:Late", "submit_final_answer")))
+
     async def start() -> None:
-        config = Config(agent=Agent(tools=(plugin(name), "submit_final_answer")))
         async with started_tools(config, {}):
             pass
 
-    with pytest.raises(ConfigError, match=rf"a function of 'named_plugin:{name}' may not be call"):
+    with pytest.raises(ConfigError, match=r"a function of 'late_plugin:Late' may not be called"):
         asyncio.run(start())

@@ -171,6 +171,9 @@ def test_pauses_double_with_jitter_up_to_a_limit() -> None:
         ("soon", None),
         ("", None),
         (None, None),
+        ("nan", 0.0),
+        ("Mon, 32 Jan 2020 99:00:00 GMT", None),
+        ("\ud800" * 8000, None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | None) -> None:
@@ -185,6 +188,16 @@ def test_requests_to_one_host_keep_the_pace_and_hosts_do_not_wait_for_each_other
         return time.monotonic() - begin
 
     assert 0.1 <= asyncio.run(turns()) < 5
+
+
+def test_hosts_whose_turn_is_over_are_forgotten() -> None:
+    async def turns() -> int:
+        pace = Pace(1e6)
+        for number in range(5000):
+            await pace.turn(f"host{number}")
+        return len(pace._locks) + len(pace._next)
+
+    assert asyncio.run(turns()) <= 2 * 1001
 
 
 def test_a_request_that_is_given_up_leaves_no_gap() -> None:
@@ -239,5 +252,8 @@ def test_the_memory_of_texts_forgets_what_was_not_used_for_longest() -> None:
 
     assert memory.get("b") is None
     assert (memory.get("a"), memory.get("c")) == ("1234", "1234")
+    for number in range(100):
+        memory.put(f"empty {number}", "")
+    assert len(memory._texts) == 1
     memory.put("big", "x" * 11)
     assert memory.get("big") is None
