@@ -1,6 +1,7 @@
 """An MCP server may list and answer what it likes: its tools are offered, or refused by name."""
 
 import asyncio
+import json
 import logging
 import sys
 from collections.abc import Coroutine, Iterator
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import uvloop
+from aiohttp import web
 
 from actors.tools.catalogue import make_tools
 from actors.tools.started import started_tools
@@ -16,6 +18,7 @@ from actors.tools.tool import Tool, ToolCall
 from common.config import Agent, Config, Mcp, McpServer
 from common.errors import ConfigError
 from common.messages import Task
+from tests.web_fakes import serving
 
 SERVER = Path(__file__).with_name("mcp_raw_server.py")
 
@@ -119,6 +122,52 @@ def test_answers_of_another_shape_are_errors_at_once(answers: Any, name: str, me
     assert message in str(result)
     assert len(str(result)) < 700
     assert answers("x") == "fine"
+
+
+def test_an_answer_over_http_that_is_no_unicode_is_an_error_at_once() -> None:
+    def answer(request: web.Request) -> Any:
+        return _rpc(request)
+
+    async def called() -> None:
+        async with serving(answer) as fake:
+            server = McpServer(url=f"{fake.url}/mcp", timeout_s=10.0)
+            config = Config(
+                agent=Agent(tools=("mcp.raw", "submit_final_answer")),
+                mcp=Mcp(servers={"raw": server}),
+            )
+            tool = make_tools(config, {})["mcp.raw"]
+            await tool.start()
+            try:
+                result = await _called(tool, "x")
+            finally:
+                await tool.close()
+            assert isinstance(result, ValueError)
+            assert "MCP server 'raw' refused the call: Failed to parse" in str(result)
+
+    run(called())
+
+
+async def _rpc(request: web.Request) -> web.Response:
+    if request.method != "POST":
+        return web.Response(status=405)
+    message = await request.json()
+    server = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "raw", "version": "1"},
+    }
+    results = {
+        "initialize": json.dumps(server),
+        "tools/list": '{"tools": [{"name": "x", "inputSchema": {"type": "object"}}]}',
+        "tools/call": '{"content": [{"type": "text", "text": "\\ud800"}]}',
+    }
+    number, result = message.get("id"), results.get(message["method"])
+    if number is None:
+        return web.Response(status=202)
+    if result is None:
+        result = '"x"'
+    text = f'{{"jsonrpc": "2.0", "id": {json.dumps(number)}, "result": {result}}}'
+    return web.Response(text=text, content_type="application/json")
 
 
 @pytest.mark.parametrize(

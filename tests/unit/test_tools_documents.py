@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import os
 import zipfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -14,10 +15,12 @@ import psutil
 import pypdf
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.tools.document_kinds import DocumentKind, document_kind, image_type
 from actors.tools.document_reader import DocumentReader
-from actors.tools.documents import document_text
+from actors.tools.documents import decoded, document_text
 from actors.tools.inspect_file import InspectFile
 from actors.tools.tool import ToolCall
 from common.config import Files
@@ -158,6 +161,14 @@ async def inspected(folder: Path, name: str, *arguments: Any, limit: int = 1000)
         await tool.close()
 
 
+CHARSETS = ("idna", "punycode", "undefined", "base64", "utf-7", "unicode_escape", "\0", "x" * 40)
+
+
+@given(st.binary(max_size=60), st.sampled_from(CHARSETS) | st.text(max_size=20))
+def test_bytes_in_any_declared_encoding_are_some_text(data: bytes, charset: str) -> None:
+    assert isinstance(decoded(data, charset), str)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_document_becomes_text(name: str) -> None:
     data, expected = CASES[name]
@@ -230,6 +241,15 @@ def test_an_attached_file_that_is_gone_is_named(tmp_path: Path) -> None:
     call = ToolCall(name="inspect_file", arguments=("gone.txt",), keywords={}, task=task)
     with pytest.raises(ValueError, match=r"'gone\.txt' cannot be read: No such file"):
         run(InspectFile(Files(), DocumentReader()).call(call))
+
+
+def test_an_attached_file_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        task = Task(task_id="t", question="?", answers=("a",), files=(str(path),))
+        call = ToolCall(name="inspect_file", arguments=(path.name,), keywords={}, task=task)
+        with pytest.raises(ValueError, match="is not a plain file"):
+            run(InspectFile(Files(), DocumentReader()).call(call))
 
 
 def test_a_document_that_takes_too_long_ends_its_child_and_nothing_else() -> None:
