@@ -10,7 +10,7 @@ from typing import Any
 from actors.agent.context_tool import ContextTool
 from actors.agent.notepad import Notepad
 from actors.kernels.interface import ToolSpec
-from actors.tools.names import EPISODE_TOOLS
+from actors.tools.catalogue import EPISODE_TOOLS
 from actors.tools.tool import Tool, ToolCall, describe
 from common.config import Agent
 from common.errors import ConfigError, LZeroError

@@ -14,8 +14,7 @@ HOST_UID = 64321
 """User and group id of sandboxes on the host when we run as root; belongs to nobody else."""
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
-SOURCES = "/opt/lzero"
-"""What is on PYTHONPATH inside."""
+_SOURCES = "/opt/lzero"
 _SHARED_MEMORY_BYTES = 16 << 20
 _CHECK_TIMEOUT_S = 20
 _MEBIBYTE = 1 << 20
@@ -54,7 +53,7 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += _words(f"--size {size} --perms 1777 --tmpfs /tmp")
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
-    options += ["--ro-bind", str(sandbox.runtime.sources), SOURCES]
+    options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
     for source, place in sandbox.read_only:
         options += ["--ro-bind", source, place]
     for folder in sandbox.folders:
@@ -190,7 +189,7 @@ def environment(runtime: RuntimePaths) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "TMPDIR": "/tmp",  # noqa: S108
         "LD_LIBRARY_PATH": runtime.library_path,
-        "PYTHONPATH": SOURCES,
+        "PYTHONPATH": _SOURCES,
         "PYTHONHASHSEED": "0",
         "PYTHONDONTWRITEBYTECODE": "1",
         "IPYTHONDIR": "/workspace/.ipython",

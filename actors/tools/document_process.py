@@ -173,7 +173,8 @@ def _start_sandboxed(
         sealed=True,
         read_only=((str(files.sources), _SOURCES), (str(files.libraries), _LIBRARIES)),
     )
-    path = os.pathsep.join((_SOURCES, _LIBRARIES, bubblewrap.SOURCES))
+    inside = bubblewrap.environment(files.runtime)["PYTHONPATH"]
+    path = os.pathsep.join((_SOURCES, _LIBRARIES, inside))
     command = ["env", f"PYTHONPATH={path}", *_command(bubblewrap.PYTHON, limits, "sandboxed")]
     return bubblewrap.start(sandbox, command, stdin=connection, stderr=errors)
 
