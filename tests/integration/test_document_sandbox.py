@@ -255,7 +255,7 @@ def test_a_sandbox_that_does_not_start_says_why_and_no_document_is_called_damage
 def test_without_a_sandbox_nothing_is_read_unless_the_configuration_says_so(
     may_do_without: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(bubblewrap, "arguments", lambda sandbox: ["--no-such-option"])
+    monkeypatch.setattr(bubblewrap, "arguments", lambda *_: ["--no-such-option"])
 
     async def read() -> str:
         reader = DocumentReader(unsafe_no_sandbox=may_do_without)
