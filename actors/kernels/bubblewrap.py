@@ -56,6 +56,8 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
     for source, place in sandbox.read_only:
         options += ["--ro-bind", source, place]
+    if sandbox.sealed:
+        options += _words("--remount-ro /tmp --remount-ro /workspace --remount-ro /dev/shm")
     for folder in sandbox.folders:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():
@@ -64,8 +66,6 @@ def arguments(sandbox: Sandbox) -> list[str]:
         options.append("--disable-userns")
     if sandbox.as_init:
         options.append("--as-pid-1")
-    if sandbox.sealed:
-        options += _words("--remount-ro /tmp --remount-ro /workspace --remount-ro /dev/shm")
     return [*options, "--chdir", "/workspace", "--remount-ro", "/"]
 
 
