@@ -26,20 +26,20 @@ class Sandbox:
     """What varies between the outer sandboxes of the two launchers.
 
     Attributes:
+        read_only: further folders of the host, and where they are inside.
+        sealed: nothing inside can be written, nor a file be made.
         nested: processes inside make further user namespaces (the zygote).
         as_init: the command itself is pid 1.
         folders: further empty folders, mount points for what the sandbox mounts itself.
-        read_only: further folders of the host, and where they are inside.
-        sealed: nothing inside can be written, nor a file be made.
     """
 
     runtime: RuntimePaths
     workspace_mib: int
+    read_only: tuple[tuple[str, str], ...] = ()
+    sealed: bool = False
     nested: bool = False
     as_init: bool = False
     folders: tuple[str, ...] = ()
-    read_only: tuple[tuple[str, str], ...] = ()
-    sealed: bool = False
 
 
 def arguments(sandbox: Sandbox) -> list[str]:
