@@ -107,7 +107,7 @@ def with_valid_text(error: Exception) -> Item:
 def drop_malformed_tools(result: dict[str, Any], version: str, server: str) -> None:
     """Take out of an answer that lists tools those that break the schema of ``version``."""
     tools = result.get("tools")
-    if not isinstance(tools, list):
+    if not isinstance(tools, list) or "content" in result:  # the latter is the result of a call
         return
     wrong = _malformed(result, version if (_LISTING, version) in SERVER_RESULTS else _USUAL_VERSION)
     for index, problem in wrong.items():
