@@ -4,6 +4,7 @@ Parsing what strangers wrote may take any time and memory, so this runs in a pro
 ``actors/tools/document_worker.py``, in a sandbox.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -17,6 +18,9 @@ MAX_CHARACTERS = 4_000_000
 
 MAX_ROWS = 20_000
 """Rows of one table or sheet that are shown."""
+
+_NO_ENCODINGS_OF_TEXT = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
+"""What Python decodes by, but no document is written in."""
 
 
 def document_text(data: bytes, kind: DocumentKind, charset: str = "") -> str:
@@ -52,7 +56,7 @@ def decoded(data: bytes, charset: str = "") -> str:
     marked = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
     for encoding in (charset, marked, "utf-8-sig"):
         try:
-            if encoding:
+            if encoding and codecs.lookup(encoding).name not in _NO_ENCODINGS_OF_TEXT:
                 return data.decode(encoding)
         except (LookupError, ValueError):  # no such encoding, or not in it
             continue

@@ -7,6 +7,8 @@ import time
 from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from actors.tools.excerpts import TextMemory, excerpt
@@ -114,6 +116,22 @@ def test_no_address_takes_longer_than_its_length(text: str) -> None:
         with contextlib.suppress(ValueError):
             read(text)
     assert time.perf_counter() - begin < 0.15
+
+
+@given(
+    st.text(max_size=40)
+    | st.builds("{}://{}/{}".format, st.sampled_from(["http", "ftp", "HTTP"]), st.text(), st.text())
+)
+def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
+    assert isinstance(host_of(text), str)
+    for read in (parse_url, partial(redirected, URL("http://example.org/a"))):
+        try:
+            url = read(text)
+        except ValueError:
+            continue
+        assert url.scheme in ("http", "https")
+        assert url.raw_host
+        assert url.user is None
 
 
 def test_a_redirect_may_be_told_in_part() -> None:
