@@ -1,6 +1,5 @@
 """Reads the pages of a corpus from JSON lines, text and Markdown files, and folders of them."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from actors.tools.arguments import shown, valid_text
 from common.errors import InputError
+from common.json_input import numbered_lines, parse_json, read_text
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst")
 """Files of free text; any other file that is named is JSON lines."""
@@ -22,7 +22,6 @@ _HEADING = re.compile(r"^#{1,6}[^\S\n]+(\S.*)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SPACE = re.compile(r"\s+")
 _BLOCK = re.compile(r".{0,4095}\s|.{1,4096}", re.DOTALL)
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Page = tuple[str, str]
 """Title, and a text that begins with the title."""
@@ -81,12 +80,7 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _read_text(path: Path, limit: int) -> Iterator[Page]:
-    try:
-        text = _storable(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"corpus '{path}' cannot be read: expected UTF-8, {error}") from error
-    except OSError as error:
-        raise InputError(f"corpus '{path}' cannot be read: {error}") from error
+    text = _storable(read_text(path, what="corpus"))
     heading = _HEADING.search(text)
     title = _title(heading.group(1)) if heading else _storable(path.stem)
     if heading and not text[: heading.start()].strip():
@@ -128,31 +122,18 @@ def _last_break(paragraph: str, start: int, room: int) -> int:
 
 def _read_lines(corpus: Path) -> Iterator[Page]:
     """The pages of a file of JSON lines, checked line by line."""
-    try:
-        with corpus.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                text = line.removeprefix(_BYTE_ORDER_MARK) if number == 1 else line
-                if text.strip():
-                    yield _read_page(text, f"corpus '{corpus}' line {number}")
-    except OSError as error:
-        raise InputError(f"corpus '{corpus}' cannot be read: {error}") from error
+    for number, line in numbered_lines(corpus, what="corpus"):
+        yield _read_page(line, f"corpus '{corpus}' line {number}")
 
 
-def _read_page(line: bytes, where: str) -> Page:
-    try:
-        page = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: expected UTF-8, {error}") from error
-    except RecursionError as error:
-        raise InputError(f"{where}: expected a JSON object, got one nested too deeply") from error
-    except ValueError as error:  # malformed, or a number of too many digits
-        raise InputError(f"{where}: expected a JSON object, got {error}") from error
+def _read_page(line: str, where: str) -> Page:
+    page = parse_json(line, where, replace_surrogates=True)
     if not isinstance(page, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(page).__name__}")
     for key in ("title", "text"):
-        if not isinstance(page.get(key), str) or not page[key].strip():
-            got = shown(page.get(key))
-            raise InputError(f"{where}: '{key}' must be a non-empty string, got {got}")
+        value = page.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: '{key}' must be a non-empty string, got {shown(value)}")
     title, text = _storable(page["title"]), _storable(page["text"])
     return title, text if text.startswith(title) else f"{title}\n{text}"
 
