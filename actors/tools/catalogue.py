@@ -13,7 +13,7 @@ from actors.tools.local_search import DisabledSearch, LocalSearch
 from actors.tools.names import EPISODE_TOOLS as EPISODE_TOOLS
 from actors.tools.names import check_name, check_tools
 from actors.tools.read_page import JinaPages, LocalPages, ReadPage
-from actors.tools.tool import FunctionTool, Tool
+from actors.tools.tool import FunctionTool, Tool, UserTool
 from actors.tools.visual_qa import VisualQa
 from actors.tools.web_client import WebClient
 from actors.tools.web_rules import PageRules
@@ -110,8 +110,10 @@ def _plugin(name: str) -> Tool:
     try:
         if inspect.isclass(found):
             found = found()
-        return found if _is_tool(found) else FunctionTool(found)
-    except Exception as error:  # a user's class may raise anything
+        if isinstance(found, FunctionTool):
+            return found
+        return UserTool(found, name) if _is_tool(found) else FunctionTool(found)
+    except (Exception, SystemExit) as error:  # a user's class may raise anything
         raise ConfigError(
             f"{_KEY}: {name!r} is neither a tool nor a function that can be one: "
             f"{type(error).__name__}: {error}"

@@ -32,6 +32,19 @@ class Counter:
     async def call(self, call): self.calls += 1; return self.calls
     async def close(self) -> None: ...
 
+def leave():
+    raise SystemExit(3)
+
+async def leave_soon():
+    raise SystemExit(3)
+
+class Leaving(Counter):
+    """A tool that ends itself."""
+    async def call(self, call): raise SystemExit(3)
+
+class Gone(Counter):
+    def __init__(self): raise SystemExit(3)
+
 counter = Counter()
 variadic = lambda *arguments: None
 number = 3
@@ -224,8 +237,21 @@ def test_a_tool_class_is_instantiated_and_a_tool_object_is_used_as_it_is(plugin:
     names = (f"{plugin}:Counter", f"{plugin}:counter")
     tools = make_tools(config_with(*names), {})
 
-    assert tools[names[1]] is sys.modules[plugin].counter
+    assert call(tools[names[1]], "count") == 1
+    assert sys.modules[plugin].counter.calls == 1
     assert call(tools[names[0]], "count") == 1
+
+
+@pytest.mark.parametrize("name", ["leave", "leave_soon", "Leaving"])
+def test_a_tool_that_calls_exit_ends_its_call_and_nothing_else(plugin: str, name: str) -> None:
+    tool = make_tools(config_with(f"{plugin}:{name}"), {})[f"{plugin}:{name}"]
+    with pytest.raises(ValueError, match=rf"{name} ended itself: SystemExit\(3\)"):
+        call(tool, name)
+
+
+def test_a_tool_whose_class_calls_exit_is_a_config_error(plugin: str) -> None:
+    with pytest.raises(ConfigError, match="SystemExit: 3"):
+        make_tools(config_with(f"{plugin}:Gone"), {})
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,23 @@ class Late:
 """
 
 
+CLOSING = """
+import asyncio
+
+class Raising(Late):
+    async def close(self): raise KeyError("x")
+
+class Leaving(Late):
+    async def close(self): raise SystemExit(3)
+
+class Hanging(Late):
+    async def close(self): await asyncio.Event().wait()
+
+class Counting(Late):
+    ...
+"""
+
+
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     def make(function: str) -> str:
@@ -82,6 +99,27 @@ def test_a_function_of_the_user_s_own_is_checked_before_anything_starts(
     config = Config(agent=Agent(tools=(plugin(name), "submit_final_answer")))
     with pytest.raises(ConfigError, match=rf"'named_plugin:{name}' (may not be|is neither)"):
         make_tools(config, {})
+
+
+def test_a_tool_that_cannot_be_closed_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "closing_plugin.py").write_text(
+        LATE.replace("context.more", "shelf.more") + CLOSING
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr("actors.tools.started.CLOSE_S", 0.05)
+    names = tuple(
+        f"closing_plugin:{name}" for name in ("Raising", "Leaving", "Hanging", "Counting")
+    )
+
+    async def done(name: str) -> str:
+        config = Config(agent=Agent(tools=(name, "submit_final_answer")))
+        async with started_tools(config, {}):
+            return "done"
+
+    assert [asyncio.run(done(name)) for name in names] == ["done"] * 4
+    assert caplog.text.count("could not be closed") == 3
 
 
 def test_a_tool_that_tells_its_functions_late_is_checked_then(
