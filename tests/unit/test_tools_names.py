@@ -76,7 +76,7 @@ class Leaving(Late):
 class Hanging(Late):
     async def close(self): await asyncio.Event().wait()
 
-class Counting(Late):
+class Quiet(Late):
     ...
 """
 
