@@ -109,9 +109,8 @@ def test_a_tool_that_cannot_be_closed_loses_nothing(
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr("actors.tools.started.CLOSE_S", 0.05)
-    names = tuple(
-        f"closing_plugin:{name}" for name in ("Raising", "Leaving", "Hanging", "Counting")
-    )
+    classes = ("Raising", "Leaving", "Hanging", "Quiet")
+    names = [f"closing_plugin:{name}" for name in classes]
 
     async def done(name: str) -> str:
         config = Config(agent=Agent(tools=(name, "submit_final_answer")))
