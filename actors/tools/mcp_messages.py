@@ -21,6 +21,9 @@ from pydantic import ValidationError
 from actors.tools.arguments import shown, valid_text
 
 _logger = logging.getLogger(__name__)
+logging.getLogger("mcp.client.stdio").setLevel(
+    logging.CRITICAL
+)  # tracebacks of what is mended here
 _LISTING = "tools/list"
 _USUAL_VERSION = "2025-11-25"
 
