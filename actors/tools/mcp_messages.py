@@ -21,9 +21,8 @@ from pydantic import ValidationError
 from actors.tools.arguments import shown, valid_text
 
 _logger = logging.getLogger(__name__)
-logging.getLogger("mcp.client.stdio").setLevel(
-    logging.CRITICAL
-)  # tracebacks of what is mended here
+# It logs a traceback for each message that is mended here.
+logging.getLogger("mcp.client.stdio").setLevel(logging.CRITICAL)
 _LISTING = "tools/list"
 _USUAL_VERSION = "2025-11-25"
 
