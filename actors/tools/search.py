@@ -172,7 +172,7 @@ def _opened(path: Path) -> sqlite3.Connection:
             return connection
         problem = f"has format version {version}, expected {FORMAT_VERSION}"
     except sqlite3.Error as error:
-        problem = f"is not a search index: {error}"
+        problem = f"is not a SQLite file that holds an index: {error}"
     if connection is not None:
         connection.close()
     raise InputError(f"search index '{path}' {problem}; build it again with lzero index")

@@ -196,7 +196,9 @@ def test_an_index_that_is_damaged_or_cannot_be_written_is_named(
     with sqlite3.connect(tmp_path / "empty.sqlite") as made:
         made.execute("PRAGMA user_version = 1")
     made.close()
-    with pytest.raises(InputError, match=r"empty\.sqlite' is not a search index: no such table"):
+    with pytest.raises(
+        InputError, match=r"empty\.sqlite' is not a SQLite file that holds an index: no such table"
+    ):
         SearchIndex(tmp_path / "empty.sqlite")
 
     whole = database.read_bytes()
@@ -220,7 +222,7 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
         build_index(tmp_path / "empty.jsonl", tmp_path / "x.sqlite")
     with pytest.raises(InputError, match="does not exist"):
         SearchIndex(tmp_path / "none.sqlite")
-    with pytest.raises(InputError, match="is not a search index: file is not a database"):
+    with pytest.raises(InputError, match="is not a SQLite file"):
         SearchIndex(tmp_path / "text.sqlite")
     with pytest.raises(InputError, match="format version 0, expected 1"):
         SearchIndex(tmp_path / "foreign.sqlite")
