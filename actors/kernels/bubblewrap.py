@@ -26,6 +26,8 @@ class Sandbox:
     """What varies between the outer sandboxes of the two launchers.
 
     Attributes:
+        read_only: further folders of the host, and where they are inside.
+        sealed: nothing inside can be written, nor a file be made.
         nested: processes inside make further user namespaces (the zygote).
         as_init: the command itself is pid 1.
         folders: further empty folders, mount points for what the sandbox mounts itself.
@@ -33,6 +35,8 @@ class Sandbox:
 
     runtime: RuntimePaths
     workspace_mib: int
+    read_only: tuple[tuple[str, str], ...] = ()
+    sealed: bool = False
     nested: bool = False
     as_init: bool = False
     folders: tuple[str, ...] = ()
@@ -50,6 +54,10 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
+    for source, place in sandbox.read_only:
+        options += ["--ro-bind", source, place]
+    if sandbox.sealed:
+        options += _words("--remount-ro /tmp --remount-ro /workspace --remount-ro /dev/shm")
     for folder in sandbox.folders:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():
