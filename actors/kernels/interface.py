@@ -1,12 +1,18 @@
 """What an episode sees of a kernel, whatever launcher made it."""
 
+import builtins
 import keyword
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from common.errors import KernelError
+
+_TAKEN = ("ToolError", "get_ipython", "In", "Out", "exit", "quit")
+"""Names of the notebook's own."""
+_LONGEST_NAME = 200
 
 
 class DeathCause(StrEnum):
@@ -98,9 +104,11 @@ class ToolSpec:
     def __post_init__(self) -> None:
         """Reject names and orders of parameters that Python does not know."""
         parts = self.name.split(".")
-        fits = len(parts) <= 2 and all(p.isidentifier() and not keyword.iskeyword(p) for p in parts)
-        if not fits:
-            raise ValueError(f"a tool must be called 'name' or 'object.name', got {self.name!r}")
+        if len(parts) > 2 or not all(map(_is_free, parts)) or _is_taken(self.name):
+            raise ValueError(
+                "a tool must be called 'name' or 'object.name', by names of Python's that neither "
+                f"the language nor the notebook uses, got {self.name!r}"
+            )
         if self.is_property and len(parts) != 2:
             raise ValueError(f"only 'object.name' can be a property, got {self.name!r}")
         names = [parameter.name for parameter in self.parameters]
@@ -135,6 +143,33 @@ class ToolSpec:
             [p.name, p.annotation, p.required, p.default, p.keyword_only] for p in self.parameters
         ]
         return [self.name, self.doc, parameters, self.returns, self.is_property]
+
+
+def _is_free(part: str) -> bool:
+    """Whether a cell can write ``part`` as a name, and Python gives it no meaning."""
+    own = keyword.iskeyword(part) or (len(part) > 4 and part[:2] == part[-2:] == "__")
+    return part.isidentifier() and not own and unicodedata.normalize("NFKC", part) == part
+
+
+def _is_taken(name: str) -> bool:
+    """Whether the notebook needs the first part of ``name``, or cannot send so long a name."""
+    first = name.partition(".")[0]
+    own = first in _TAKEN or not first.strip("_") or hasattr(builtins, first)
+    return own or len(name) > _LONGEST_NAME
+
+
+def check_tools(tools: Sequence[ToolSpec]) -> None:
+    """Raise ValueError if one of ``tools`` would stand where another does."""
+    owners: dict[str, str] = {}
+    names: set[str] = set()
+    for tool in tools:
+        first, dot, _ = tool.name.partition(".")
+        other = owners.setdefault(first, tool.name)
+        if tool.name in names:
+            raise ValueError(f"two tools cannot both be called {tool.name!r}")
+        if other != tool.name and not (dot and "." in other):
+            raise ValueError(f"tools {other!r} and {tool.name!r} cannot stand at one name")
+        names.add(tool.name)
 
 
 class CellStatus(StrEnum):
@@ -203,7 +238,13 @@ class Kernel(Protocol):
         """
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
-        """Make ``tools`` functions of the notebook that call ``handler`` on the host."""
+        """Make ``tools`` functions of the notebook that call ``handler`` on the host.
+
+        They stay what a cell finds under their names, whatever cells before it did to these.
+
+        Raises:
+            ValueError: two of them cannot stand side by side.
+        """
 
     async def put_file(self, name: str, data: bytes) -> None:
         """Write a file into the notebook's working folder, /workspace.

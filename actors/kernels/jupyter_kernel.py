@@ -18,6 +18,7 @@ from actors.kernels.interface import (
     KernelDied,
     ToolHandler,
     ToolSpec,
+    check_tools,
 )
 from actors.kernels.jupyter_channel import JupyterChannel
 from actors.kernels.procfs import host_pid
@@ -110,6 +111,7 @@ class JupyterKernel:
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Make ``tools`` functions of the notebook (Python kernels only)."""
+        check_tools(tools)
         self._pipe.bind([tool.name for tool in tools], handler)
         self._unbound = tuple(tools)
 
@@ -208,7 +210,8 @@ class JupyterKernel:
         """Make the tools' functions, in the kernel that is idle now."""
         if self._unbound:
             tools, self._unbound = self._unbound, ()
-            await self._run_silent(f"connect({[tool.wire() for tool in tools]!r}, globals())")
+            connect = "connect" if self._observed else "connect_foreign"
+            await self._run_silent(f"{connect}({[tool.wire() for tool in tools]!r}, globals())")
 
     async def _run_silent(self, call: str) -> str | None:
         """Call a function of ``sandboxed/guest.py``; what went wrong, or None."""

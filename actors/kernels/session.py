@@ -23,6 +23,7 @@ from actors.kernels.interface import (
     KernelDied,
     ToolHandler,
     ToolSpec,
+    check_tools,
 )
 from actors.kernels.toolbox import Toolbox
 
@@ -136,6 +137,7 @@ class KernelSession(asyncio.Protocol):
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Make ``tools`` functions of the notebook; see ``interface.Kernel``."""
+        check_tools(tools)
         self._toolbox.bind([tool.name for tool in tools], handler)
         self._send(encode(["tools", [tool.wire() for tool in tools]]))
 

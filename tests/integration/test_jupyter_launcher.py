@@ -145,6 +145,9 @@ def test_a_stock_kernel_has_tools(notebook):
     notebook.kernel.bind_tools([ToolSpec(name="ask", doc="Asks.")], handler)
 
     assert notebook.run("ask()").output == "'ask()'\n"
+    assert notebook.run("ask = 1").output == "[ask is a tool again: use another name]\n"
+    notebook.run("%reset -f")
+    assert notebook.run("ask()").output == "'ask()'\n"
 
 
 @in_every_python

@@ -7,9 +7,9 @@ import threading
 import msgpack
 import pytest
 
-from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.kernels.interface import ToolParameter, ToolSpec, check_tools
 from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
-from actors.kernels.sandboxed.toolclient import bind_tools
+from actors.kernels.sandboxed.toolclient import Tools
 
 QUERY = ToolParameter(name="query", annotation="str")
 LIMIT = ToolParameter(name="limit", required=False, default=3)
@@ -27,9 +27,8 @@ def host():
     ours, theirs = socket.socketpair()
     namespace = {}
     with ours, theirs:
-        bind_tools(
-            Channel(theirs, Interrupts()), [t.wire() for t in (SEARCH, TOKENS, DROP)], namespace
-        )
+        tools = Tools(Channel(theirs, Interrupts()), namespace)
+        tools.bind([t.wire() for t in (SEARCH, TOKENS, DROP)])
         yield ours, namespace
 
 
@@ -48,10 +47,49 @@ def answer(host, reply):
     return thread, asked
 
 
-@pytest.mark.parametrize("name", ["", "a b", "class", "a.b.c", "a.", ".a", "1a", "a.def"])
-def test_a_tool_needs_a_name_that_python_knows(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "a b", "class", "a.b.c", "a.", ".a", "1a", "a.def", "\ud800", "a" * 201),
+        *(
+            "__builtins__",
+            "__slots__",
+            "a.__slots__",
+            "a.__class__",
+            "a.__init__",
+            "_",
+            "__",
+            "___",
+        ),
+        *("ｓearch", "ToolError", "get_ipython", "In", "Out", "exit", "print", "open.it"),
+    ],
+)
+def test_a_tool_needs_a_name_that_python_and_the_notebook_leave_free(name):
     with pytest.raises(ValueError, match="must be called"):
         ToolSpec(name=name, doc="")
+
+
+@pytest.mark.parametrize("name", ["a.list", "a.print", "_a", "a._", "a.__b", "time.now"])
+def test_other_names_are_free(name):
+    assert ToolSpec(name=name, doc="").name == name
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (("search", "search"), "both be called 'search'"),
+        (("search", "search.web"), "'search' and 'search.web'"),
+        (("notepad.read", "notepad"), "'notepad.read' and 'notepad'"),
+        (("a.b", "a.b"), "both be called 'a.b'"),
+    ],
+)
+def test_no_tool_shadows_another(names, problem):
+    with pytest.raises(ValueError, match=problem):
+        check_tools([ToolSpec(name=name, doc="") for name in names])
+
+
+def test_tools_of_different_names_and_of_one_object_go_together():
+    check_tools([ToolSpec(name=name, doc="") for name in ("a", "b.a", "b.c", "c")])
 
 
 def test_only_a_member_can_be_a_property():

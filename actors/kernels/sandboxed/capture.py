@@ -39,6 +39,11 @@ class Capture:
         self._count(stream)
         self._append(text[: self._room + 1].encode("utf-8", "replace"), _size(text))
 
+    def note(self, text: str) -> None:
+        """Append what the kernel itself has to say, if that is anything."""
+        if text:
+            self.write(text)
+
     def drain(self) -> None:
         """Append what went to descriptors 1 and 2 since the last time."""
         if self.descriptor is None:
