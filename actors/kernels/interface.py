@@ -13,6 +13,7 @@ from common.errors import KernelError
 _TAKEN = ("ToolError", "get_ipython", "In", "Out", "exit", "quit")
 """Names of the notebook's own."""
 _LONGEST_NAME = 200
+_LARGEST_COUNT = 2**53
 
 
 class DeathCause(StrEnum):
@@ -172,6 +173,10 @@ def check_tools(tools: Sequence[ToolSpec]) -> None:
         names.add(tool.name)
 
 
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 class CellStatus(StrEnum):
     """How a cell ended; the kernel lives on in every case."""
 
@@ -187,10 +192,12 @@ class CellResult:
     """What came of one cell. All of it was told by untrusted code: observation, never evidence.
 
     Attributes:
-        output: stdout, stderr, the last expression's text and the traceback, in order. Capped;
-            when something was dropped the last line says how much.
+        output: stdout, stderr, the last expression's text and the traceback, in order. Capped:
+            of a longer one the beginning and the end, with a line between them that says how much
+            was dropped. Can be encoded in UTF-8.
         dropped_bytes: output beyond the cap.
-        error_name: class name of the exception that ended the cell, or None.
+        error_name: class name of the exception that ended the cell, 200 characters at most, or
+            None.
         seconds: wall time, measured on the host.
         outputs: how many outputs a notebook would show: runs of one stream, displayed values and
             the traceback, each counted.
@@ -202,6 +209,16 @@ class CellResult:
     error_name: str | None
     seconds: float
     outputs: int = 0
+
+    def __post_init__(self) -> None:
+        """Make text that anything can hold; ValueError for counts that no cell can have."""
+        for name in ("dropped_bytes", "outputs"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or not 0 <= count <= _LARGEST_COUNT:
+                raise ValueError(f"{name} of a cell must be in 0..2**53, got {count!r:.40}")
+        object.__setattr__(self, "output", _encodable(self.output))
+        if self.error_name is not None:
+            object.__setattr__(self, "error_name", _encodable(self.error_name[:_LONGEST_NAME]))
 
 
 ToolHandler = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
