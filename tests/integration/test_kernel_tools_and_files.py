@@ -43,7 +43,7 @@ def test_outputs_are_counted_as_a_notebook_shows_them(notebook):
 def test_a_cell_can_be_given_less_output(notebook):
     result = notebook.execute("print('ä' * 100)", output_bytes=10)
 
-    assert result.output == "ää\n[193 bytes of output dropped]\nää\n"
+    assert result.output == "ää\n[192 bytes of output dropped]\nää\n"
     assert notebook.execute("1", output_bytes=0).output == "\n[2 bytes of output dropped]\n"
     assert notebook.execute("print('x' * 10)", output_bytes=1 << 40).output == "x" * 10 + "\n"
 
