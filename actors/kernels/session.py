@@ -169,6 +169,14 @@ class KernelSession(asyncio.Protocol):
             loop.call_later(_WORDLESS_WAIT_S, lambda: self.fail(*self._explain(None)))
         self._lost = True
 
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._toolbox.pause()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._toolbox.resume()
+
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes that untrusted code may have written."""
         if self._died is not None:
