@@ -90,8 +90,6 @@ def identifier(text: str, taken: Collection[str] = ()) -> str:
         name = f"_{name}"
     if keyword.iskeyword(name):
         name = f"{name}_"
-    if name[:2] == name[-2:] == "__":  # Python's own, such as __slots__
-        name = f"_{name.strip('_')}"
     number, free = 2, name
     while free in taken:
         free, number = f"{name}_{number}", number + 1

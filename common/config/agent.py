@@ -50,7 +50,7 @@ class Kernel:
     """Folder of a cgroup v2 below which each kernel gets a group; empty for the actor's own, if
     that may be divided."""
     output_bytes: int = 65536
-    """Output kept per cell; the rest is counted and dropped."""
+    """Output kept per cell, both ends of a longer one; the rest is counted and dropped."""
     preload_numpy: bool = True
     """``forked``: numpy is there at once in every kernel, for 2 ms of CPU per kernel."""
 
@@ -74,7 +74,7 @@ class Agent:
     max_tokens: int = 0
     """Tokens sampled per episode; 0 for no limit."""
     max_observation_characters: int = 400
-    """Longest observation put into the context."""
+    """Longest observation put into the context; of a longer one both ends."""
     max_output_bytes: int = 1 << 20
     """Output of all cells of an episode; beyond it nothing more is shown."""
     max_tool_calls: int = 64

@@ -46,7 +46,6 @@ def test_a_schema_is_shown_as_a_python_type(schema: Any, text: str) -> None:
         ("list-files", "list_files"),
         ("3d", "_3d"),
         ("class", "class_"),
-        ("__slots__", "_slots"),
         ("", "_"),
         ("größe", "größe"),
         ("a.b/c", "a_b_c"),

@@ -60,8 +60,7 @@ def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | N
     try:
         try:
             interrupts.begin()
-            if isinstance(shell.loop_runner, CellLoop):
-                shell.loop_runner.catch_up()
+            _catch_up(shell)
             result = shell.run_cell(code, store_history=True)
         finally:
             interrupts.end()
@@ -69,6 +68,16 @@ def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | N
         return name_of(error)
     failure = result.error_before_exec or result.error_in_exec
     return name_of(failure) if failure is not None else None
+
+
+def _catch_up(shell: NotebookShell) -> None:
+    """Let tasks of earlier cells go on; an interrupt that strikes there ends the cell."""
+    if isinstance(shell.loop_runner, CellLoop):
+        try:
+            shell.loop_runner.catch_up()
+        except KeyboardInterrupt:
+            shell.showtraceback()
+            raise
 
 
 def name_of(error: BaseException) -> str:
