@@ -6,8 +6,8 @@ from collections.abc import Coroutine, Iterator
 from types import TracebackType
 from typing import Any
 
-_NEEDS_LOOP = ("create_task", "get_running_loop")
-"""Functions that work only where a loop runs."""
+_NEEDS_LOOP = ("create_task", "ensure_future", "gather", "get_event_loop", "get_running_loop")
+"""Functions of asyncio that look for the loop that runs."""
 _BRINGS_LOOP = ("run_until_complete", "run_forever", "Runner")
 """Functions that work only where none runs; and ``asyncio.run``."""
 _MOST_TURNS = 100
@@ -69,27 +69,23 @@ def needs_loop(code: str) -> bool:
         return False
     try:
         called = list(_called(ast.parse(code)))
-    except (SyntaxError, ValueError, RecursionError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
-    if any(name in called for name in (*_BRINGS_LOOP, "asyncio.run")):
+    if any(name.rpartition(".")[2] in _BRINGS_LOOP or name == "asyncio.run" for name in called):
         return False
-    return any(name.rpartition(".")[2] in _NEEDS_LOOP for name in called)
+    return any(name.removeprefix("asyncio.") in _NEEDS_LOOP for name in called)
 
 
 def _called(node: ast.AST) -> Iterator[str]:
-    """Names of what is called outside of coroutines: ``f``, ``m.f``, and ``f`` for others."""
+    """Names of what is called outside of coroutines: ``f``, ``m.f``, or ``.f`` of anything."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.AsyncFunctionDef):
             continue
-        if isinstance(child, ast.Call):
-            yield from _names(child.func)
+        match child:
+            case ast.Call(func=ast.Name(id=name)):
+                yield name
+            case ast.Call(func=ast.Attribute(value=ast.Name(id=owner), attr=name)):
+                yield f"{owner}.{name}"
+            case ast.Call(func=ast.Attribute(attr=name)):
+                yield f".{name}"
         yield from _called(child)
-
-
-def _names(function: ast.expr) -> Iterator[str]:
-    if isinstance(function, ast.Name):
-        yield function.id
-    elif isinstance(function, ast.Attribute):
-        yield function.attr
-        if isinstance(function.value, ast.Name):
-            yield f"{function.value.id}.{function.attr}"
