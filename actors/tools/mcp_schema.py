@@ -86,6 +86,8 @@ def identifier(text: str, taken: Collection[str] = ()) -> str:
     """A Python name as close to ``text`` as can be, and none of ``taken``."""
     text = unicodedata.normalize("NFKC", text)
     name = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in text)
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_") or "_"
     if not name.isidentifier():
         name = f"_{name}"
     if keyword.iskeyword(name):
