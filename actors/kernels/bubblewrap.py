@@ -1,14 +1,13 @@
 """The outer sandbox: bubblewrap's arguments, and starting it safely."""
 
-import contextlib
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import IO
 
+from actors.kernels.inner_files import inner_files
 from actors.kernels.runtime import RuntimePaths
 from common.errors import EnvironmentFault
 
@@ -17,13 +16,6 @@ HOST_UID = 64321
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
-_FILES = {
-    "/etc/passwd": "root:x:0:0::/:/bin/false\nagent:x:1000:1000::/workspace:/bin/sh\n",
-    "/etc/group": "root:x:0:\nagent:x:1000:\n",
-    "/etc/hosts": "127.0.0.1 localhost sandbox\n",
-    "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-}
-"""The whole of /etc: whom a cell runs as, and where localhost is."""
 _SHARED_MEMORY_BYTES = 16 << 20
 _CHECK_TIMEOUT_S = 20
 _MEBIBYTE = 1 << 20
@@ -47,13 +39,8 @@ class Sandbox:
     folders: tuple[str, ...] = ()
 
 
-def arguments(sandbox: Sandbox, files: Mapping[str, int]) -> list[str]:
-    """Bubblewrap's options: all namespaces, no environment, nothing of the host but /usr.
-
-    Args:
-        sandbox: what varies.
-        files: descriptors of what small files inside hold, by their path.
-    """
+def arguments(sandbox: Sandbox) -> list[str]:
+    """Bubblewrap's options: all namespaces, no environment, nothing of the host but /usr."""
     size = str(sandbox.workspace_mib * _MEBIBYTE)
     options = _words("--unshare-all --unshare-user --die-with-parent --new-session --clearenv")
     options += _words("--uid 1000 --gid 1000 --hostname sandbox --cap-drop ALL")
@@ -64,8 +51,6 @@ def arguments(sandbox: Sandbox, files: Mapping[str, int]) -> list[str]:
     options += _words(f"--size {size} --perms 0700 --tmpfs /workspace")
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
-    for path, descriptor in files.items():
-        options += ["--perms", "0444", "--file", str(descriptor), path]
     for folder in sandbox.folders:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():
@@ -90,26 +75,17 @@ def start(
     Call it from the main thread: the sandbox dies with the thread that started it. Options go
     through a file so that they show up in no process list.
     """
-    with contextlib.ExitStack() as stack:
-        files = {path: stack.enter_context(_holding(text)) for path, text in _FILES.items()}
-        words = arguments(sandbox, {path: file.fileno() for path, file in files.items()})
-        options = stack.enter_context(_holding("\0".join([*words, ""])))
+    with inner_files() as (files, held), tempfile.TemporaryFile() as options:
+        options.write("\0".join([*files, *arguments(sandbox), ""]).encode())
+        options.seek(0)
         return subprocess.Popen(
             [*drop_privileges(), "bwrap", "--args", str(options.fileno()), "--", *command],
-            pass_fds=[*pass_fds, options.fileno(), *(file.fileno() for file in files.values())],
+            pass_fds=[*pass_fds, *held, options.fileno()],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if stderr is None else stderr,
             env={"PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin"},
         )
-
-
-def _holding(text: str) -> IO[bytes]:
-    """An unnamed file that holds ``text``, to be read from its beginning."""
-    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-    file.write(text.encode())
-    file.seek(0)
-    return file
 
 
 def check_sandbox(runtime: RuntimePaths) -> None:
