@@ -189,7 +189,7 @@ class JupyterKernel:
             self.fail(memory_reason(limit * 2**20, limit), DeathCause.MEMORY)
         code = provisioner.exit_code()
         if code is None:
-            self.fail("its sandbox was killed from outside", DeathCause.EXITED)
+            self.fail("the first process of its sandbox was killed", DeathCause.EXITED)
         else:
             self.fail(*explain_exit(code, self._config.cpu_s))
         if self._cage is not None:
