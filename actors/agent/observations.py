@@ -15,6 +15,7 @@ FORMAT_REMINDER = (
 """Shown for an action that does not parse, where that is forgiven."""
 
 _GAP = "\n…\n"
+_TRACEBACK = "Traceback (most recent call last):"
 _THINK_END = "</think>"
 _TURN_END = "<|im_end|>"
 
@@ -104,7 +105,7 @@ class Observer:
 def cut(text: str, characters: int) -> str:
     """``text``, shortened to at most ``characters``: both ends, with a mark where it was cut.
 
-    The beginning says what it is, and errors come at the end.
+    The end is a third of it; up to two thirds where a traceback begins there.
     """
     text = text.rstrip()
     if len(text) <= characters:
@@ -112,8 +113,10 @@ def cut(text: str, characters: int) -> str:
     room = characters - len(_GAP)
     if room < 2:
         return text[: characters - 1] + "…" if characters > 1 else ""
-    head = room // 2
-    return f"{text[:head]}{_GAP}{text[head - room :]}"
+    traceback = text.rfind(_TRACEBACK)
+    wanted = len(text) - traceback if traceback >= 0 else 0
+    end = min(max(wanted, (room + 1) // 3), room - room // 3)
+    return f"{text[: room - end]}{_GAP}{text[-end:]}"
 
 
 def direct_answer(text: str) -> str:

@@ -6,9 +6,13 @@ import threading
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from actors.kernels.frames import Call, Done, FrameBudget, FrameReader, encode
 from actors.kernels.interface import ToolParameter, ToolSpec, check_tools
-from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
+from actors.kernels.sandboxed.channel import HEADER, Channel, Interrupts, ToolError, pack_call
+from actors.kernels.sandboxed.serve import name_of
 from actors.kernels.sandboxed.toolclient import Tools
 
 QUERY = ToolParameter(name="query", annotation="str")
@@ -180,3 +184,63 @@ def test_only_usual_exceptions_arrive_as_themselves(host, kind, raised):
         namespace["context"].drop("a")
 
     thread.join(5)
+
+
+LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.just("\ud800")
+    | st.binary(max_size=5)
+    | st.just(object())
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=3))
+)
+ARGUMENT = st.recursive(
+    LEAF,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(
+            st.text(max_size=3) | st.integers() | st.tuples(st.none()) | st.none(), inner
+        )
+        | st.frozensets(st.integers(), max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+@given(ARGUMENT)
+def test_whatever_a_cell_passes_to_a_tool_is_refused_inside_or_taken_by_the_host(value):
+    try:
+        body = pack_call(1, "search", (value,), {"key": value})
+    except (TypeError, ValueError):
+        return
+
+    (message,) = FrameReader(FrameBudget()).feed(HEADER.pack(len(body)) + body)
+
+    assert isinstance(message, Call)
+
+
+def odd_metaclass(answer):
+    return type("Odd", (type,), {"__name__": property(lambda cls: answer)})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        type("E" * 5000, (Exception,), {}),
+        type("", (Exception,), {}),
+        odd_metaclass(None)("Error", (Exception,), {}),
+        odd_metaclass(["E"] * 1000)("Error", (Exception,), {}),
+        type("Ünicode😀", (Exception,), {}),
+    ],
+)
+def test_the_name_of_any_error_is_one_that_the_host_takes(made):
+    name = name_of(made())
+
+    (message,) = FrameReader(FrameBudget()).feed(encode(["done", 1, "error", "", 0, name, 1]))
+
+    assert message == Done(1, True, "", 0, name, 1)
+    assert type.__dict__["__name__"].__get__(made).startswith(name)

@@ -35,4 +35,16 @@ def test_an_error_after_long_output_is_seen(characters):
 
     assert shown.startswith("row 0\nrow 1\n")
     assert shown.endswith(ERROR)
-    assert characters - 1 <= len(shown) <= characters
+    assert len(shown) == characters
+
+
+def test_a_traceback_gets_the_room_that_it_needs_and_the_beginning_the_rest():
+    frames = "".join(f"  Cell In[1], line {line} in f\n    f({line})\n" for line in range(8))
+    error = f"Traceback (most recent call last):\n{frames}KeyError: 'missing'"
+
+    shown = cut("row\n" * 1000 + error, 600)
+
+    assert len(error) > 200
+    assert shown.endswith(f"\n…\n{error}")
+    assert len(shown) == 600
+    assert len(cut("x" * 1000, 600).partition("\n…\n")[2]) == 199
