@@ -14,7 +14,7 @@ from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
 from actors.tools.started import started_tools
-from actors.wiring import LOOPBACK, make_policy, make_runner
+from actors.wiring import LOOPBACK, make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
@@ -33,9 +33,14 @@ async def serve(config: Config, actor_id: str, folder: Path) -> None:
         await kernels.start()
         link = make_link(config, actor_id, launcher.level, read_run_key(folder))
         try:
-            async with started_tools(config) as tools:
+            async with started_judge(config) as judge, started_tools(config) as tools:
                 runner = make_runner(
-                    config, actor_id=actor_id, policy=policy, kernels=kernels, tools=tools
+                    config,
+                    actor_id=actor_id,
+                    policy=policy,
+                    kernels=kernels,
+                    tools=tools,
+                    judge=judge,
                 )
                 lost = await run_leases(link, runner)
         finally:

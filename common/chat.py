@@ -37,7 +37,6 @@ MAX_OVERSHOOT = 16
 _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")
 _TAG = r"</?(?:think|code|output)>"
 _RESERVED = re.compile(rf"<(?=\|)|{_TAG}")
-_ACTION = re.compile(r"\s*<think>(.*?)</think>\s*<code>(.*?)</code>(.*)", re.DOTALL)
 
 
 class Tokenizer(Protocol):
@@ -73,10 +72,11 @@ def parse_action(text: str) -> ParsedAction | None:
     Returns:
         The parts, or None where ``text`` is not an action.
     """
-    match = _ACTION.fullmatch(text)
-    if match is None:
+    head, think_end, tail = text.lstrip().partition("</think>")
+    body, code_end, rest = tail.lstrip().partition(ACTION_END)
+    if not (think_end and code_end and head.startswith("<think>") and body.startswith("<code>")):
         return None
-    think, code, rest = match.groups()
+    think, code = head.removeprefix("<think>"), body.removeprefix("<code>")
     if len(rest) > MAX_OVERSHOOT or any(_RESERVED.search(part) for part in (think, code, rest)):
         return None
     if not code.strip():

@@ -9,17 +9,16 @@ from actors.agent.prompt import load_template
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.runtime import find_runtime
 from actors.rewards.scorer import Scorer
-from actors.rewards.task_types import check_task
+from actors.rewards.task_types import task_type
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.tools.started import run_corpora
 from common.config import Config
 from common.errors import ConfigError, EnvironmentFault, InputError
-from common.tasks import read_tasks
+from common.task_rules import task_rules
+from launch.task_check import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CORPORA = ("train", "heldout")
-"""What ``Task.corpus`` may say."""
 
 
 def check_run(config: Config) -> None:
@@ -84,7 +83,7 @@ def check_model(folder: Path, *, max_context: int) -> None:
 
 
 def check_agent(config: Config) -> None:
-    """Make the agent's tools, rewards and prompt once, without connecting to anything.
+    """Make the agent's tools, rewards, task types and prompt once, without connecting to anything.
 
     Raises:
         ConfigError: a name is unknown, or a section of the configuration cannot work.
@@ -92,6 +91,8 @@ def check_agent(config: Config) -> None:
     """
     load_template(config.agent.system_prompt)
     Scorer(config.rewards)
+    for kind in config.tasks.kinds:
+        task_type(kind)
     tools = make_tools(config, run_corpora(config))
     for name, variables in missing_variables(tools).items():
         raise EnvironmentFault(
@@ -111,8 +112,10 @@ def check_task_files(config: Config) -> None:
         raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
     if "search" in config.agent.tools and config.search.provider == "local":
         check_corpora(config)
+    for folder in filter(lambda name: not Path(name).is_dir(), tasks.file_folders):
+        raise InputError(f"tasks.file_folders: {folder} is not a folder")
     for file in filter(None, (tasks.train, tasks.heldout)):
-        check_corpus_names(Path(file))
+        read_checked(Path(file), task_rules(config))
 
 
 def check_corpora(config: Config) -> None:
@@ -128,20 +131,6 @@ def check_corpora(config: Config) -> None:
         )
     for corpus in set(run_corpora(config).values()):
         SearchIndex(Path(corpus)).close()
-
-
-def check_corpus_names(file: Path) -> None:
-    """Check that every task of ``file`` names a corpus that exists.
-
-    Raises:
-        InputError: the file cannot be read, or a task names another corpus.
-    """
-    for task in read_tasks(file, check=check_task):
-        if task.corpus not in CORPORA:
-            raise InputError(
-                f"{file}: task {task.task_id!r} names the corpus {task.corpus!r}; "
-                f"expected one of {', '.join(CORPORA)}"
-            )
 
 
 def check_sandbox_present() -> None:

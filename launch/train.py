@@ -95,12 +95,21 @@ def resolve_config(request: TrainRequest) -> Config:
         profile_steps=config.run.profile_steps or (PROFILED_STEPS if request.profile else 0),
     )
     model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
-    tasks = {name: _absolute(path) for name, path in dataclasses.asdict(config.tasks).items()}
-    resolved = dataclasses.replace(
-        config, run=run, model=model, tasks=dataclasses.replace(config.tasks, **tasks)
-    )
+    resolved = _with_absolute_tasks(dataclasses.replace(config, run=run, model=model))
     folder = RunFolder(Path(run.folder) / run.name)
     return use_world(resolved, folder.tasks) if config.world.enabled else resolved
+
+
+def _with_absolute_tasks(config: Config) -> Config:
+    tasks = dataclasses.replace(
+        config.tasks,
+        train=_absolute(config.tasks.train),
+        train_corpus=_absolute(config.tasks.train_corpus),
+        heldout=_absolute(config.tasks.heldout),
+        heldout_corpus=_absolute(config.tasks.heldout_corpus),
+        file_folders=tuple(map(_absolute, config.tasks.file_folders)),
+    )
+    return dataclasses.replace(config, tasks=tasks)
 
 
 def use_world(config: Config, world: Path) -> Config:

@@ -15,10 +15,11 @@ from torch import nn
 
 from common.config import Config
 from common.config_file import load_config
-from common.errors import InputError, LZeroError
+from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.messages import Task, Trajectory
 from common.run_key import read_run_key
+from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
@@ -211,8 +212,8 @@ def _head(
     version: int,
 ) -> Iterator[Head]:
     """What only rank 0 has; announces readiness when the coordinator's port is bound."""
-    tasks = _read(config.tasks.train)
-    heldout = _read(config.tasks.heldout) if config.tasks.heldout else []
+    tasks = _read(config, config.tasks.train)
+    heldout = _read(config, config.tasks.heldout) if config.tasks.heldout else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
     coordinator = _coordinator(config, tasks, vocabulary)
     if ledger is not None:
@@ -277,11 +278,8 @@ def _signal_filter(config: Config) -> SignalFilter | None:
     )
 
 
-def _read(path: str) -> list[Task]:
-    tasks = read_tasks(Path(path))
-    if not tasks:
-        raise InputError(f"task file {path} holds no tasks")
-    return list(tasks)
+def _read(config: Config, path: str) -> list[Task]:
+    return read_tasks(Path(path), rules=task_rules(config))
 
 
 def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:

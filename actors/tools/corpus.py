@@ -1,12 +1,12 @@
 """Reads the pages of a corpus from JSON lines, text and Markdown files, and folders of them."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from common.errors import InputError
+from common.json_input import numbered_lines, parse_json, read_text
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst")
 """Files of free text; any other file that is named is JSON lines."""
@@ -76,12 +76,7 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _read_text(path: Path, limit: int) -> Iterator[Page]:
-    try:
-        text = _storable(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"corpus '{path}' cannot be read: expected UTF-8, {error}") from error
-    except OSError as error:
-        raise InputError(f"corpus '{path}' cannot be read: {error}") from error
+    text = _storable(read_text(path, what="corpus"))
     heading = _HEADING.search(text)
     title = heading.group(1) if heading else _storable(path.stem)
     if heading and not text[: heading.start()].strip():
@@ -97,44 +92,39 @@ def _pieces(text: str, room: int) -> Iterator[str]:
 
 
 def _cut(paragraph: str, room: int) -> Iterator[str]:
-    while len(paragraph) > room:
-        end = _last_break(paragraph, room)
-        yield paragraph[:end]
-        paragraph = paragraph[end:].lstrip()
-    if paragraph:
-        yield paragraph
+    start = 0
+    while len(paragraph) - start > room:
+        end = _last_break(paragraph, start, room)
+        yield paragraph[start:end]
+        space = _SPACE.match(paragraph, end)
+        start = space.end() if space else end
+    if start < len(paragraph):
+        yield paragraph[start:]
 
 
-def _last_break(paragraph: str, room: int) -> int:
-    """Where the last sentence, else the last word, that fits into ``room`` characters ends."""
+def _last_break(paragraph: str, start: int, room: int) -> int:
+    """Where the last sentence, else the last word, ends that fits into ``room`` characters."""
     for pattern in (_SENTENCE_END, _SPACE):
-        starts = [match.start() for match in pattern.finditer(paragraph, 0, room + 1)]
-        if starts and starts[-1]:
-            return starts[-1]
-    return room
+        ends = [match.start() for match in pattern.finditer(paragraph, start, start + room + 1)]
+        if ends and ends[-1] > start:
+            return ends[-1]
+    return start + room
 
 
 def _read_lines(corpus: Path) -> Iterator[Page]:
     """The pages of a file of JSON lines, checked line by line."""
-    try:
-        with corpus.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _read_page(line, f"corpus '{corpus}' line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"corpus '{corpus}' cannot be read: {error}") from error
+    for number, line in numbered_lines(corpus, what="corpus"):
+        yield _read_page(line, f"corpus '{corpus}' line {number}")
 
 
 def _read_page(line: str, where: str) -> Page:
-    try:
-        page = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: expected a JSON object, got {error}") from error
+    page = parse_json(line, where, replace_surrogates=True)
     if not isinstance(page, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(page).__name__}")
     for key in ("title", "text"):
-        if not isinstance(page.get(key), str) or not page[key].strip():
-            raise InputError(f"{where}: '{key}' must be a non-empty string, got {page.get(key)!r}")
+        value = page.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: '{key}' must be a non-empty string, got {value!r:.80}")
     title, text = _storable(page["title"]), _storable(page["text"])
     return title, text if text.startswith(title) else f"{title}\n{text}"
 

@@ -84,7 +84,8 @@ class Agent:
     temperature: float = 1.0
     """Sampling temperature of training episodes."""
     episode_timeout_s: float = 120.0
-    """Wall time of an episode; a model-caused overrun scores 0 and is kept."""
+    """Wall time of an episode, seconds; after an overrun that its own cells caused it is kept, and
+    its answer does not count."""
     format_reminders: int = 0
     """Actions per episode that do not parse and are answered with a reminder of the format; the
     next one ends the episode."""
@@ -121,10 +122,23 @@ class Rewards:
     """Terms about the way (``format``, ``code``) count only in episodes that submit an answer."""
     length_tokens: int = 4096
     """Tokens sampled in an episode at which the term ``length`` reaches 1."""
+    timeout_s: float = 10.0
+    """Wall time that the terms and the task type may take for one episode, seconds; beyond it the
+    episode fails and is dropped."""
+    workers: int = 2
+    """Processes per actor in which terms and task types run, at most; each scores one episode at
+    a time."""
 
     def __post_init__(self) -> None:
         """Check ranges."""
         require(
             self.length_tokens >= 1,
             f"rewards.length_tokens must be at least 1, got {self.length_tokens}",
+        )
+        require(
+            0 < self.timeout_s <= 3600,
+            f"rewards.timeout_s must be above 0 and at most 3600 seconds, got {self.timeout_s}",
+        )
+        require(
+            1 <= self.workers <= 64, f"rewards.workers must be from 1 to 64, got {self.workers}"
         )

@@ -101,6 +101,20 @@ class Tasks:
     """Held-out tasks; empty to run without evaluation."""
     heldout_corpus: str = ""
     """Corpus of tasks whose ``corpus`` is ``heldout``; empty to use ``train_corpus``."""
+    kinds: tuple[str, ...] = ()
+    """Task types of your own that tasks may name, each ``package.module:name``: only these are
+    imported (docs/extending.md)."""
+    file_folders: tuple[str, ...] = ()
+    """Folders from which tasks may bring files, beside the folder of their task file."""
+
+    def __post_init__(self) -> None:
+        """Check names."""
+        for kind in self.kinds:
+            require(
+                ":" in kind, f"tasks.kinds must name types as package.module:name, got {kind!r}"
+            )
+        for folder in self.file_folders:
+            require(bool(folder), "tasks.file_folders must name folders, got an empty one")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

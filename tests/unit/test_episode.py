@@ -1,7 +1,9 @@
 """What an episode does with whatever the policy, the kernel or the machinery does to it."""
 
 import asyncio
+import dataclasses
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from actors.agent.loop import AgentLoop
 from actors.agent.prompt import PromptTemplate
 from actors.episode import EpisodeRunner
 from actors.kernels.interface import DeathCause, KernelDied
-from actors.rewards.scorer import Scorer
+from actors.rewards.judge import Judge
 from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
 from common.config import Agent, Config, Rewards
@@ -20,7 +22,16 @@ from tests.scripted_agent import TOKENIZER, FakeKernel, FakePool, ScriptedPolicy
 
 SEARCH = '<think>look</think><code>print(search("x"))</code>'
 SUBMIT = '<think>done</think><code>submit_final_answer("Port Alden")</code>'
+REWARDS = Rewards(preset="none", terms={"exact_match": 1.0, "unparsable": -0.1})
+JUDGE = Judge(Config(rewards=REWARDS))
 TASK = Task(task_id="t", question="Where was Anna Keller born?", answers=("Port Alden",))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def judge() -> Iterator[None]:
+    asyncio.run(JUDGE.start())
+    yield
+    asyncio.run(JUDGE.close())
 
 
 def play(
@@ -47,7 +58,7 @@ def play(
         loop=loop,
         tokenizer=TOKENIZER,
         renderer=ChatRenderer(TOKENIZER),
-        scorer=Scorer(Rewards(preset="none", terms={"exact_match": 1.0, "unparsable": -0.1})),
+        judge=JUDGE,
         max_context=max_context,
         direct=settings.mode == "direct",
     )
@@ -147,6 +158,30 @@ def test_kernel_that_cannot_be_had_drops_the_trajectory() -> None:
 
     assert trajectory.outcome is Outcome.INFRASTRUCTURE
     assert trajectory.failure == "KernelDied (launcher_died): the zygote is gone"
+
+
+@pytest.mark.parametrize(
+    ("named", "failure"),
+    [
+        ({"kind": "os:getcwd"}, "InputError: task 't': field 'kind': 'os:getcwd' imports code of"),
+        (
+            {"files": ("/etc/hostname",)},
+            "InputError: task 't': /etc/hostname leads to .*hostname; ",
+        ),
+        ({"files": ("/proc/self/environ",)}, "InputError: task 't': /proc/self/environ leads to "),
+        ({"files": ("notes.txt",)}, "InputError: task 't': 'notes.txt' is no absolute path"),
+    ],
+)
+def test_a_lease_cannot_choose_what_is_imported_or_read_here(
+    named: dict[str, Any], failure: str
+) -> None:
+    task = dataclasses.replace(TASK, **named)
+
+    trajectory = play(ScriptedPolicy(), task=task)
+
+    assert trajectory.outcome is Outcome.INFRASTRUCTURE
+    assert re.match(failure, trajectory.failure), trajectory.failure
+    assert trajectory.steps == ()
 
 
 def test_tokens_of_an_episode_are_bounded() -> None:
