@@ -10,8 +10,7 @@ from typing import Any
 from actors.tools.document_reader import DocumentReader
 from actors.tools.inspect_file import InspectFile
 from actors.tools.local_search import DisabledSearch, LocalSearch
-from actors.tools.names import EPISODE_TOOLS as EPISODE_TOOLS
-from actors.tools.names import check_name, check_tools
+from actors.tools.names import EPISODE_TOOLS, check_name, check_tools
 from actors.tools.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.tool import FunctionTool, Tool, UserTool
 from actors.tools.visual_qa import VisualQa
