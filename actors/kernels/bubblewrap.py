@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.kernels.inner_files import inner_files
 from actors.kernels.runtime import RuntimePaths
 from common.errors import EnvironmentFault
 
@@ -82,12 +83,12 @@ def start(
     Call it from the main thread: the sandbox dies with the thread that started it. Options go
     through a file so that they show up in no process list.
     """
-    with tempfile.TemporaryFile() as options:
-        options.write("\0".join([*arguments(sandbox), ""]).encode())
+    with inner_files() as (files, held), tempfile.TemporaryFile() as options:
+        options.write("\0".join([*files, *arguments(sandbox), ""]).encode())
         options.seek(0)
         return subprocess.Popen(
             [*drop_privileges(), "bwrap", "--args", str(options.fileno()), "--", *command],
-            pass_fds=[*pass_fds, options.fileno()],
+            pass_fds=[*pass_fds, *held, options.fileno()],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if stderr is None else stderr,

@@ -76,6 +76,14 @@ class FrameBudget:
     total_bytes: int = 16 << 20
     frames: int = 4096
 
+    @classmethod
+    def for_output(cls, output_bytes: int) -> "FrameBudget":
+        """Room for cells that may show ``output_bytes``, in the worst encoding."""
+        default, shown = cls(), 8 * output_bytes
+        return cls(
+            frame_bytes=max(default.frame_bytes, shown), total_bytes=default.total_bytes + shown
+        )
+
 
 class FrameReader:
     """Cuts a byte stream into messages within a budget. Pure: no I/O."""

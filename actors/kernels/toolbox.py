@@ -22,6 +22,9 @@ class Toolbox:
         self._names: frozenset[str] = frozenset()
         self._handler: ToolHandler | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._answering = asyncio.Lock()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def bind(self, names: Sequence[str], handler: ToolHandler) -> None:
         """Replace the tools."""
@@ -38,6 +41,14 @@ class Toolbox:
             task = asyncio.get_running_loop().create_task(self._run(handler, call))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
+
+    def pause(self) -> None:
+        """The kernel has not read yet what it was sent: further results wait."""
+        self._flows.clear()
+
+    def resume(self) -> None:
+        """The kernel has read what it was sent."""
+        self._flows.set()
 
     def cancel(self) -> None:
         """Give up all calls in progress; the kernel is gone."""
@@ -56,7 +67,9 @@ class Toolbox:
                 )
         except Exception as error:
             frame = _failure(call.number, error)
-        self._send(frame)
+        async with self._answering:  # one after the other, each when there is room
+            await self._flows.wait()
+            self._send(frame)
 
 
 def _failure(number: int, error: Exception) -> bytes:

@@ -52,7 +52,7 @@ class Kernel(Section):
     """Folder of a cgroup v2 below which each kernel gets a group; empty for the actor's own, if
     that may be divided."""
     output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 30)] = 65536
-    """Output kept per cell; the rest is counted and dropped."""
+    """Output kept per cell, both ends of a longer one; the rest is counted and dropped."""
     preload_numpy: bool = True
     """``forked``: numpy is there at once in every kernel, for 2 ms of CPU per kernel."""
 
@@ -76,7 +76,7 @@ class Agent(Section):
     max_tokens: Annotated[int, Range("tokens", least=0, most=MANY)] = 0
     """Tokens sampled per episode; 0 for no limit."""
     max_observation_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 400
-    """Longest observation put into the context."""
+    """Longest observation put into the context; of a longer one both ends."""
     max_output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 40)] = 1 << 20
     """Output of all cells of an episode; beyond it nothing more is shown."""
     max_tool_calls: Annotated[int, Range("calls", least=0, most=MANY)] = 64

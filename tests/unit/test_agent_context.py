@@ -194,6 +194,22 @@ def test_whole_output_of_a_step_can_be_read_again() -> None:
     assert "more characters in context.output(0)" in played.episode.steps[0].observation
 
 
+def test_a_progress_bar_is_shown_as_it_ends_and_hides_nothing() -> None:
+    bar = "".join(f"\rstep {number} of 99" for number in range(100))
+
+    played = play([says(f"begin\n{bar}\nresult"), says("x")], max_observation_characters=40)
+
+    assert played.episode.steps[0].observation == "begin\nstep 99 of 99\nresult"
+
+
+def test_both_ends_of_a_long_output_are_shown_and_the_rest_can_be_read() -> None:
+    played = play([says("a" * 500 + "\nError: b"), says("x")], max_observation_characters=40)
+
+    assert played.episode.steps[0].observation == (
+        f"{'a' * 25}\n…\n{'a' * 3}\nError: b [469 more characters in context.output(0)]"
+    )
+
+
 @pytest.mark.parametrize("step", [-1, 1, 7, "0", None])
 def test_only_earlier_steps_can_be_changed(step: Any) -> None:
     errors: list[str] = []
