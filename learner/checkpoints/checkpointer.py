@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import nn
 
 from common.errors import LZeroError
-from learner.checkpoints.agreement import broadcast_number, gather_texts
 from learner.checkpoints.buffer import SnapshotBuffer
 from learner.checkpoints.files import (
     FORMAT_VERSION,
@@ -42,6 +41,7 @@ from learner.checkpoints.state import (
     random_state,
     size_of_state,
 )
+from learner.engine.agreement import broadcast_number, gather_texts
 from learner.engine.sharding import Rank
 
 log = logging.getLogger(__name__)
