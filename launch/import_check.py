@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from common.child_process import module_command, module_environment
 from common.errors import InputError
 from learner.checkpoints.model_files import CONFIG, Weight, write_model_files
 from learner.checkpoints.shard_files import TensorFolder
@@ -198,14 +198,11 @@ def check_vllm(folder: Path) -> Finding:
     """Let vLLM's own loader take the tensors, without memory for them, in another process."""
     if importlib.util.find_spec("vllm") is None:
         return Finding("vllm", True, "not installed here; not checked")
-    command = [sys.executable, "-P", "-m", "launch.vllm_loader", str(folder)]
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH", ""))))
     quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            command,
-            env={**os.environ, **quiet, "PYTHONPATH": path},
+            module_command("launch.vllm_loader", str(folder)),
+            env=module_environment({**os.environ, **quiet}),
             capture_output=True,
             text=True,
             check=False,
