@@ -23,7 +23,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.child_process import module_command, module_environment
 from common.errors import InputError
-from learner.checkpoints.model_files import CONFIG, Weight, write_model_files
+from common.model_config import CONFIG
+from learner.checkpoints.model_files import Weight, write_model_files
 from learner.checkpoints.shard_files import TensorFolder
 from learner.engine.attention import layout_of
 from learner.engine.loading import build_empty

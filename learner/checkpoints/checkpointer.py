@@ -29,7 +29,7 @@ from learner.checkpoints.files import (
 from learner.checkpoints.job import Answer, FinishJob, Job, answer_of_failure
 from learner.checkpoints.number_formats import FORMAT_OF_DTYPE
 from learner.checkpoints.process import WriterProcess
-from learner.checkpoints.shard_files import describe_pieces, make_header
+from learner.checkpoints.shard_header import describe_pieces, make_header
 from learner.checkpoints.state import (
     Progress,
     Trainee,
