@@ -1,4 +1,4 @@
-"""Which file of a model folder holds each tensor, as its index says."""
+"""Which files of a model folder hold its weights, for the learner and for vLLM alike."""
 
 from pathlib import Path
 
@@ -34,3 +34,34 @@ def read_index(folder: Path) -> dict[str, str]:
             f"'{missing[0]}'; bring them{beside}"
         )
     return files
+
+
+def weight_files(folder: Path) -> tuple[str, ...]:
+    """Names of the files that hold the weights, sorted.
+
+    vLLM takes the files that the index names, or all ``*.safetensors`` where there is no index, or
+    only ``consolidated*`` where there are such; the learner goes by index or ``model.safetensors``.
+    A folder for which that is not the same is refused.
+
+    Raises:
+        InputError: there are none, or it is not clear which; names the files.
+    """
+    found = sorted(path.name for path in folder.glob("*.safetensors"))
+    others = [name for name in found if name.startswith("consolidated")]
+    if (folder / INDEX).is_file():
+        names = tuple(sorted(set(read_index(folder).values())))
+    elif WEIGHTS in found:
+        names = (WEIGHTS,)
+        others = [name for name in found if name != WEIGHTS]
+    else:
+        listed = f", only {', '.join(found[:3])}" if found else ""
+        raise InputError(
+            f"model folder '{folder}' has neither {WEIGHTS} nor {INDEX}{listed}; save the model "
+            "with safetensors"
+        )
+    if others:
+        raise InputError(
+            f"model folder '{folder}' holds {others[0]} beside {names[0]}, and vLLM would load it "
+            "too, or instead; move it away"
+        )
+    return names

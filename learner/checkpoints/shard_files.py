@@ -51,16 +51,19 @@ class TensorFile:
 
 
 class TensorFolder:
-    """All ``*.safetensors`` files of a folder as one set of tensors, pieces put together."""
+    """``*.safetensors`` files of a folder as one set of tensors, pieces put together."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read all headers.
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
+        """Read the headers of the files of these names, or of all.
 
         Raises:
             InputError: there is no such file, or one cannot be read.
         """
         self.folder = folder
-        files = [TensorFile(path) for path in sorted(folder.glob("*.safetensors"))]
+        paths = (
+            sorted(folder.glob("*.safetensors")) if names is None else [folder / n for n in names]
+        )
+        files = [TensorFile(path) for path in paths]
         if not files:
             raise InputError(f"folder '{folder}' holds no *.safetensors files")
         self._pieces: dict[str, list[tuple[TensorFile, Piece]]] = {}

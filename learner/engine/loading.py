@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from common.errors import InputError
-from common.weight_index import INDEX, WEIGHTS, read_index
+from common.weight_index import INDEX, read_index, weight_files
 from learner.engine.attention import PACKED_ATTENTION, register_packed_attention
 from learner.engine.lora import is_adapter
 from learner.engine.mesh import Rank
@@ -92,16 +92,12 @@ def _restore_rotary_tables(model: PreTrainedModel, device: torch.device) -> None
 
 def _files_of(folder: Path) -> Mapping[str, str]:
     """Which file of the folder holds each tensor."""
+    names = weight_files(folder)
     if (folder / INDEX).is_file():
         return read_index(folder)
     try:
-        with safe_open(folder / WEIGHTS, framework="pt", device="cpu") as tensors:
-            return dict.fromkeys(tensors.keys(), WEIGHTS)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"model folder '{folder}' has neither {WEIGHTS} nor {INDEX}; save the model with "
-            "safetensors"
-        ) from error
+        with safe_open(folder / names[0], framework="pt", device="cpu") as tensors:
+            return dict.fromkeys(tensors.keys(), names[0])
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"the weights of model folder '{folder}' are damaged: {error}") from error
 
