@@ -21,7 +21,7 @@ def read_index(folder: Path) -> dict[str, str]:
     if not isinstance(files, dict) or not files:
         raise InputError(f"'{path}' lacks its table 'weight_map' of file names by tensor")
     for tensor, name in files.items():
-        if not isinstance(name, str) or not name or name != Path(name).name:
+        if not isinstance(name, str) or name in ("", "..") or name != Path(name).name:
             raise InputError(
                 f"'{path}': tensor {tensor!r:.80} is to lie in {name!r:.80}, which is not the name "
                 "of a file in the folder"

@@ -157,7 +157,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
     yield fine("configuration", f"{file} is well-formed")
     try:
         model = locate_model(config.model.path)
-        check_model(model, max_context=config.model.max_context)
+        check_model(model, max_context=config.model.max_context, lora=config.model.lora)
         yield fine("model", str(model))
         check_agent(config)
         if not config.world.enabled:

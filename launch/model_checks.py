@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from common.config import Config, Lora
+from common.config import Lora
 from common.errors import InputError
 from common.model_config import CONFIG, longest_context, read_model_config
 from common.weight_index import INDEX, read_index, weight_files
@@ -26,18 +26,6 @@ UNUSED = ("rotary_emb.inv_freq", "rotary_emb.cos_cached", "rotary_emb.sin_cached
 _TRAINABLE = ("F64", "F32", "F16", "BF16")
 _BLOCK_BYTES = 16 << 20
 _NO_ADAPTERS = Lora()
-
-
-def check_model_of_run(config: Config) -> None:
-    """Check the model folder of a run with what the run asks of it.
-
-    Raises:
-        InputError: see ``check_model_folder``.
-        ConfigError: ``model.lora`` does not fit the model.
-    """
-    check_model_folder(
-        Path(config.model.path), max_context=config.model.max_context, lora=config.model.lora
-    )
 
 
 def check_model_folder(folder: Path, *, max_context: int = 1, lora: Lora = _NO_ADAPTERS) -> None:
