@@ -3,13 +3,15 @@
 import argparse
 import dataclasses
 import json
+import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError
+from common.errors import ConfigError, InputError
+from common.json_text import parse_json, read_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,9 +65,11 @@ class SftConfig:
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
-        for name in ("epochs", "batch", "ranks", "threads", "pack_tokens", "checkpoints_kept"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            value = getattr(self, name)
+            # Not `value < least`: what is no number must not pass.
+            if not least <= value <= most:
+                raise ConfigError(f"{_option(name)} must be {_said(least, most)}, got {value}")
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
@@ -82,6 +86,28 @@ class SftConfig:
         """Write it as JSON, for the processes of the run."""
         path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
+
+_TINY = sys.float_info.min
+_HUGE = sys.float_info.max
+_RANGES: dict[str, tuple[float, float]] = {
+    "epochs": (1, _HUGE),
+    "batch": (1, _HUGE),
+    "ranks": (1, _HUGE),
+    "threads": (1, _HUGE),
+    "pack_tokens": (1, _HUGE),
+    "checkpoints_kept": (1, _HUGE),
+    "log_every": (1, _HUGE),
+    "checkpoint_every": (0, _HUGE),
+    "warmup_steps": (0, _HUGE),
+    "seed": (0, 2**63 - 1),
+    "context_weight": (0, 1e6),
+    "normaliser": (_TINY, _HUGE),
+    "muon_learning_rate": (0, 100),
+    "adamw_learning_rate": (0, 100),
+    "final_share": (0, 1),
+    "grad_clip": (_TINY, _HUGE),
+}
+"""Smallest and largest value of each number."""
 
 _CHOICES = {
     "optimizer": ("muon", "adamw"),
@@ -130,10 +156,18 @@ def config_from_options(options: Mapping[str, Any]) -> SftConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
-        return dict(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
-    except (OSError, ValueError) as error:
+        text = read_text(path, what="configuration")
+        values = parse_json(text, str(path)) if path.suffix == ".json" else tomllib.loads(text)
+    except (InputError, ValueError, RecursionError) as error:
         raise ConfigError(f"configuration {path} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"configuration {path} must hold an object, got {values!r:.60}")
+    return values
+
+
+def _said(least: float, most: float) -> str:
+    low = "above 0" if least == _TINY else f"at least {least:g}"
+    return low if most == _HUGE else f"{low} and at most {most:g}"
 
 
 def _option(name: str) -> str:
