@@ -135,7 +135,7 @@ def check_logits(folder: Path, vocabulary: int, files: TensorFolder) -> Finding:
         f"segments; largest logit {largest:.3g}"
     )
     if difference != difference:
-        detail = f"logits are not finite; so are the values of {', '.join(_not_finite(files)[:5])}"
+        detail = f"logits are not finite; nor are values of {', '.join(_not_finite(files)[:5])}"
     # A difference that is not a number is no agreement.
     return Finding("logits", difference <= TOLERANCE * max(1.0, largest), detail)
 

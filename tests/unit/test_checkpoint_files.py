@@ -78,7 +78,9 @@ def test_every_missing_file_is_named(tmp_path: Path) -> None:
     assert find_damage(checkpoint) == ["hf/model.safetensors is missing", "ledger.bin is missing"]
 
 
-OUTSIDE = ['{"files": {"%s": {"bytes": 1, "blake2b": ""}}}' % n for n in ("../x", "/dev/zero")]
+OUTSIDE = [
+    json.dumps({"files": {name: {"bytes": 1, "blake2b": ""}}}) for name in ("../x", "/dev/zero")
+]
 
 
 @pytest.mark.parametrize(
