@@ -192,7 +192,8 @@ class WeightPublisher:
             return
         server.update(version, enter=False)
         with self._rotation:
-            if self._newest_version() == version and server.enter(version):
+            was_out = bool(server.failure)
+            if self._newest_version() == version and server.enter(version) and was_out:
                 log.info("brought server back server=%s version=%d", server.url, version)
 
     def _newest_version(self) -> int | None:
