@@ -1,15 +1,21 @@
 """An actor's end of the wire: leases in, trajectories out, each kept until it is acknowledged.
 
 consumes   finished trajectories of the runner; leases and acks of the coordinator
-produces   leases for the runner
+produces   leases for the runner, and word of leases that are over without it
 waits for  a message, the next heartbeat, the next resend
 unblocked by  the coordinator; after ``silence_s`` without a word from it the link fails
+
+One link is one *session*: it says hello until it is welcomed, and again when the coordinator does
+not know it. A lease is *held* from its arrival until its trajectory is acknowledged, or until the
+coordinator's welcome does not name it: then its fate has been decided elsewhere. Every heartbeat
+names all that is held, so that nothing can be lost between the two without being noticed.
 """
 
 import asyncio
 import logging
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -17,14 +23,17 @@ import zmq.asyncio
 
 from common.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
 from common.errors import ProtocolError
-from common.messages import (
+from common.messages import TaskLease, Trajectory
+from common.session import (
     Ack,
     Drain,
     Heartbeat,
+    HeartbeatAck,
     Hello,
+    HelloWanted,
+    Leave,
     Refused,
-    TaskLease,
-    Trajectory,
+    Rejected,
     Welcome,
 )
 
@@ -45,7 +54,7 @@ class CoordinatorLink:
         endpoint: str,
         *,
         actor_id: str,
-        run_id: str,
+        run_key: str,
         credit: int,
         kernel_level: str,
         heartbeat_s: float,
@@ -53,34 +62,46 @@ class CoordinatorLink:
         silence_s: float,
     ) -> None:
         """Nothing is sent before ``run``."""
+        self.actor_id = actor_id
         self._endpoint = endpoint
-        self._actor_id = actor_id
-        self._run_id = run_id
-        self._credit = credit
-        self._kernel_level = kernel_level
+        self._hello = Hello(
+            actor_id=actor_id,
+            session=secrets.token_hex(16),
+            run_key=run_key,
+            schema_version=SCHEMA_VERSION,
+            credit=credit,
+            kernel_level=kernel_level,
+        )
         self._heartbeat_s = heartbeat_s
         self._resend_s = resend_s
         self._silence_s = silence_s
-        self._unacknowledged: dict[str, _Unacknowledged] = {}
+        self._seen = 0
         self._held: set[str] = set()
+        self._unacknowledged: dict[str, _Unacknowledged] = {}
         self._leases: asyncio.Queue[TaskLease | None] = asyncio.Queue()
+        self._on_revoked: Callable[[str], None] = _ignore
         self._last_heard = time.monotonic()
+        self._said_hello = 0.0
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.IDENTITY, actor_id.encode())
+        self._socket.setsockopt(zmq.IDENTITY, self._hello.identity.encode())
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)
         self.resent = 0
 
-    async def run(self) -> None:
+    async def run(self, on_revoked: Callable[[str], None] | None = None) -> None:
         """Talk to the coordinator until it says drain.
+
+        ``on_revoked`` is called with the id of every lease that is over without us.
 
         Raises:
             ProtocolError: the coordinator refused this actor.
             TimeoutError: the coordinator has been silent for ``silence_s``.
         """
+        self._on_revoked = on_revoked or _ignore
+        self._last_heard = time.monotonic()
         self._socket.connect(self._endpoint)
-        await self._hello()
+        await self._say_hello()
         try:
             async with asyncio.TaskGroup() as group:
                 beat = group.create_task(self._beat())
@@ -94,13 +115,21 @@ class CoordinatorLink:
             self._leases.put_nowait(None)
 
     async def next_lease(self) -> TaskLease | None:
-        """The next lease; None when no more will come."""
-        return await self._leases.get()
+        """The next lease that is still held; None when no more will come."""
+        while True:
+            lease = await self._leases.get()
+            if lease is None or lease.lease_id in self._held:
+                return lease
 
     async def deliver(self, trajectory: Trajectory) -> None:
-        """Send a trajectory, and again until it is acknowledged."""
-        frames = encode(trajectory)
-        self._held.discard(trajectory.trajectory_id)
+        """Send a trajectory, and again until it is acknowledged.
+
+        Raises:
+            ProtocolError: the coordinator could not read it; nothing was sent, the lease is held.
+        """
+        frames = _checked_frames(trajectory)
+        if trajectory.trajectory_id not in self._held:
+            return  # revoked meanwhile
         self._unacknowledged[trajectory.trajectory_id] = _Unacknowledged(frames, time.monotonic())
         await self._socket.send_multipart(frames)
 
@@ -111,7 +140,7 @@ class CoordinatorLink:
             if not await self._socket.poll(100):
                 continue
             self._handle(await self._read())
-        await self._send(Drain(reason="the actor has finished"))
+        await self._send(Leave(reason="the actor has finished"))
         self._socket.close(linger=2000)
         return len(self._unacknowledged)
 
@@ -119,18 +148,9 @@ class CoordinatorLink:
         """Release the socket at once."""
         self._context.destroy(linger=0)
 
-    async def _hello(self) -> None:
-        holding = (*self._held, *self._unacknowledged)
-        await self._send(
-            Hello(
-                actor_id=self._actor_id,
-                run_id=self._run_id,
-                schema_version=SCHEMA_VERSION,
-                credit=self._credit,
-                kernel_level=self._kernel_level,
-                unacknowledged=holding,
-            )
-        )
+    async def _say_hello(self) -> None:
+        self._said_hello = time.monotonic()
+        await self._send(self._hello)
 
     async def _receive(self) -> None:
         while True:
@@ -139,19 +159,36 @@ class CoordinatorLink:
                 log.info("drain received reason=%s", record.reason)
                 return
             if isinstance(record, Refused):
-                if record.reason != "hello":
-                    raise ProtocolError(f"the coordinator refused this actor: {record.reason}")
-                await self._hello()
+                raise ProtocolError(f"the coordinator refused this actor: {record.reason}")
+            if isinstance(record, HelloWanted):
+                if time.monotonic() - self._said_hello >= self._heartbeat_s:
+                    await self._say_hello()
+                continue
             self._handle(record)
 
     def _handle(self, record: Record) -> None:
         if isinstance(record, Ack):
             self._unacknowledged.pop(record.trajectory_id, None)
+            self._held.discard(record.trajectory_id)
         elif isinstance(record, TaskLease):
+            self._seen = max(self._seen, record.serial)
             self._held.add(record.lease_id)
             self._leases.put_nowait(record)
+        elif isinstance(record, HeartbeatAck):
+            self._seen = max(self._seen, record.sent)
         elif isinstance(record, Welcome):
-            log.info("coordinator welcomed this actor run=%s", record.run_id)
+            self._welcomed(record)
+        elif isinstance(record, Rejected):
+            log.warning("the coordinator could not use a message reason=%s", record.reason)
+
+    def _welcomed(self, welcome: Welcome) -> None:
+        """What the coordinator does not name is over: it has been handed to somebody else."""
+        revoked = self._held - set(welcome.leases)
+        log.info("coordinator welcomed this actor leases_revoked=%d", len(revoked))
+        for lease_id in sorted(revoked):
+            self._held.discard(lease_id)
+            self._unacknowledged.pop(lease_id, None)
+            self._on_revoked(lease_id)
 
     async def _read(self) -> Record:
         frames: Sequence[zmq.Frame] = await self._socket.recv_multipart(copy=False)
@@ -160,19 +197,43 @@ class CoordinatorLink:
 
     async def _beat(self) -> None:
         while True:
+            began = time.monotonic()
             await asyncio.sleep(self._heartbeat_s)
             now = time.monotonic()
+            self._excuse(now - began - self._heartbeat_s)
             if now - self._last_heard > self._silence_s:
                 raise TimeoutError(
-                    f"actor {self._actor_id}: the coordinator at {self._endpoint} has been silent "
+                    f"actor {self.actor_id}: the coordinator at {self._endpoint} has been silent "
                     f"for {now - self._last_heard:.0f} s (transport.silence_s)"
                 )
-            await self._send(Heartbeat(actor_id=self._actor_id, leases=tuple(self._held)))
+            await self._send(Heartbeat(seen=self._seen, leases=tuple(self._held)))
             for item in list(self._unacknowledged.values()):
                 if now - item.sent_at > self._resend_s:
                     item.sent_at = now
                     self.resent += 1
                     await self._socket.send_multipart(item.frames)
 
+    def _excuse(self, overslept_s: float) -> None:
+        """Time in which this process itself stood still says nothing about the coordinator."""
+        if overslept_s > self._heartbeat_s:
+            log.warning(
+                "this actor stood still for %.1f s: something holds its event loop", overslept_s
+            )
+            self._last_heard += overslept_s
+
     async def _send(self, record: Record) -> None:
         await self._socket.send_multipart(encode(record))
+
+
+def _ignore(_: str) -> None:
+    """Nobody wants to know of revoked leases."""
+
+
+def _checked_frames(trajectory: Trajectory) -> list[Buffer]:
+    """The frames of a trajectory, as the other side will be able to read them."""
+    try:
+        frames = encode(trajectory)
+    except Exception as error:  # whatever a field of a wrong type makes msgpack or numpy raise
+        raise ProtocolError(f"the trajectory cannot be encoded: {error}") from error
+    decode(frames)
+    return frames

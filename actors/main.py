@@ -18,6 +18,7 @@ from actors.wiring import LOOPBACK, make_policy, make_runner
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
+from common.run_key import read_run_key
 from common.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ async def serve(config: Config, actor_id: str, folder: Path) -> None:
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
-        link = make_link(config, actor_id, launcher.level)
+        link = make_link(config, actor_id, launcher.level, read_run_key(folder))
         try:
             async with started_tools(config) as tools:
                 runner = make_runner(
@@ -57,13 +58,13 @@ async def serve(config: Config, actor_id: str, folder: Path) -> None:
         await policy.close()
 
 
-def make_link(config: Config, actor_id: str, kernel_level: str) -> CoordinatorLink:
+def make_link(config: Config, actor_id: str, kernel_level: str, run_key: str) -> CoordinatorLink:
     """The actor's side of the transport, not connected yet."""
     transport = config.transport
     return CoordinatorLink(
         f"tcp://{LOOPBACK}:{transport.port}",
         actor_id=actor_id,
-        run_id=config.run.name,
+        run_key=run_key,
         credit=config.actors.episodes,
         kernel_level=kernel_level,
         heartbeat_s=transport.heartbeat_s,

@@ -4,14 +4,21 @@ consumes   leases of the link
 produces   trajectories for the link
 waits for  a lease; the number in flight is bounded by the credit that the link announced
 unblocked by  the coordinator
+
+The invariant kept here: every lease that comes is delivered exactly once, as what became of its
+episode or as a failure that names what went wrong; only a lease that the coordinator revoked, or
+that a drain finds running, is not delivered.
 """
 
 import asyncio
 import logging
+import time
+
+import numpy as np
 
 from actors.episode import EpisodeRunner
 from actors.link import CoordinatorLink
-from common.messages import TaskLease
+from common.messages import Outcome, TaskLease, Trajectory
 
 log = logging.getLogger(__name__)
 
@@ -21,21 +28,60 @@ async def run_leases(link: CoordinatorLink, runner: EpisodeRunner) -> int:
 
     When the coordinator drains, episodes still running are abandoned: nobody would use them.
     """
-    talking = asyncio.create_task(link.run(), name="link")
-    episodes: set[asyncio.Task[None]] = set()
+    episodes: dict[str, asyncio.Task[None]] = {}
+
+    def revoke(lease_id: str) -> None:
+        if (episode := episodes.get(lease_id)) is not None:
+            episode.cancel()
+
+    talking = asyncio.create_task(link.run(revoke), name="link")
     try:
         while (lease := await link.next_lease()) is not None:
-            episode = asyncio.create_task(_one(link, runner, lease), name=lease.lease_id)
-            episodes.add(episode)
-            episode.add_done_callback(episodes.discard)
+            lease_id = lease.lease_id
+            episodes[lease_id] = asyncio.create_task(run_lease(link, runner, lease), name=lease_id)
+            episodes[lease_id].add_done_callback(lambda task: episodes.pop(task.get_name(), None))
         await talking
     finally:
         talking.cancel()
-        for episode in list(episodes):
+        for episode in list(episodes.values()):
             episode.cancel()
-        await asyncio.gather(talking, *episodes, return_exceptions=True)
+        await asyncio.gather(talking, *episodes.values(), return_exceptions=True)
     return await link.leave(timeout_s=5.0)
 
 
-async def _one(link: CoordinatorLink, runner: EpisodeRunner, lease: TaskLease) -> None:
-    await link.deliver(await runner.run(lease))
+async def run_lease(link: CoordinatorLink, runner: EpisodeRunner, lease: TaskLease) -> None:
+    """Run one lease within its time and deliver what became of it, whatever happens."""
+    started_at = time.time()
+    try:
+        async with asyncio.timeout(lease.timeout_s):
+            trajectory = await runner.run(lease)
+        await link.deliver(trajectory)
+    except Exception as error:  # nothing that one episode does may be lost in silence
+        log.exception("episode failed lease=%s", lease.lease_id)
+        await link.deliver(failed_trajectory(lease, link.actor_id, error, started_at))
+
+
+def failed_trajectory(
+    lease: TaskLease, actor_id: str, error: BaseException, started_at: float
+) -> Trajectory:
+    """What is delivered of a lease whose episode left nothing that can be sent."""
+    text = str(error) or f"after {lease.timeout_s:.0f} s"
+    failure = f"{type(error).__name__}: {text}".encode("utf-8", "replace").decode()
+    return Trajectory(
+        trajectory_id=lease.lease_id,
+        task_id=lease.task.task_id,
+        group_id=lease.group_id,
+        sample_index=lease.sample_index,
+        purpose=lease.purpose,
+        actor_id=actor_id,
+        outcome=Outcome.INFRASTRUCTURE,
+        segments=(),
+        step_rewards=np.zeros(0, dtype=np.float32),
+        steps=(),
+        answer=None,
+        scores={},
+        failure=failure[:2000],
+        question=lease.task.question,
+        started_at=started_at,
+        finished_at=time.time(),
+    )

@@ -16,20 +16,22 @@ import msgpack
 import numpy as np
 
 from common.errors import ProtocolError
-from common.messages import (
+from common.messages import TaskLease, Trajectory, WeightManifest
+from common.session import (
     Ack,
     Drain,
     Heartbeat,
+    HeartbeatAck,
     Hello,
+    HelloWanted,
+    Leave,
     Message,
     Refused,
-    TaskLease,
-    Trajectory,
-    WeightManifest,
+    Rejected,
     Welcome,
 )
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised whenever a record changes; both sides compare it at hello."""
 
 Record = Message | WeightManifest
@@ -38,7 +40,8 @@ Buffer = bytes | memoryview
 _KINDS: dict[str, type] = {
     kind.__name__: kind
     for kind in (
-        Hello, Welcome, Refused, Heartbeat, Ack, Drain, TaskLease, Trajectory, WeightManifest,
+        Hello, Welcome, HelloWanted, Refused, Rejected, Heartbeat, HeartbeatAck, Ack, Drain,
+        Leave, TaskLease, Trajectory, WeightManifest,
     )
 }  # fmt: skip
 _DTYPES = {"int32": np.dtype(np.int32), "float32": np.dtype(np.float32)}
@@ -67,8 +70,24 @@ def decode(frames: Sequence[Buffer]) -> Record:
         raise ProtocolError(f"message header cannot be read: {error!r}") from error
     try:
         return typing.cast(Record, _unpack(kind, body, frames))
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except Exception as error:  # hostile bytes find every exception that numpy or a record raises
         raise ProtocolError(f"malformed {kind_name}: {error}") from error
+
+
+def claim_of(frames: Sequence[Buffer]) -> tuple[str, str]:
+    """Kind and ``trajectory_id`` of a message that ``decode`` refused; empty where it has none.
+
+    A claim: whoever acts on it must check that its sender holds that lease.
+    """
+    try:
+        kind, body = msgpack.unpackb(frames[0], raw=False, strict_map_key=True)
+        trajectory_id = body.get("trajectory_id", "")
+    except Exception:  # as above
+        return "", ""
+    return (
+        kind if isinstance(kind, str) else "",
+        trajectory_id if isinstance(trajectory_id, str) else "",
+    )
 
 
 def _pack(value: Any, arrays: list[Buffer]) -> Any:
@@ -137,10 +156,15 @@ def _scalar(hint: Any, value: Any) -> Any:
 
 def _array(hint: Any, value: Any, frames: Sequence[Buffer]) -> Any:
     index, dtype_name, shape = value
+    if type(shape) is not list or len(shape) != 1 or type(shape[0]) is not int:
+        raise ValueError(f"arrays have one dimension, got the shape {shape!r}"[:200])
     (scalar,) = typing.get_args(typing.get_args(hint)[1])
     dtype = _DTYPES[dtype_name]
     if dtype != np.dtype(scalar):
         raise TypeError(f"expected an array of {np.dtype(scalar)}, got {dtype_name}")
-    if not isinstance(index, int) or not 1 <= index < len(frames):
-        raise IndexError(f"array frame {index} of {len(frames) - 1}")
-    return np.frombuffer(frames[index], dtype=dtype).reshape([int(size) for size in shape])
+    if type(index) is not int or not 1 <= index < len(frames):
+        raise IndexError(f"array frame {index!r} of {len(frames) - 1}"[:200])
+    array = np.frombuffer(frames[index], dtype=dtype)
+    if len(array) != shape[0]:
+        raise ValueError(f"expected {shape[0]} numbers in frame {index}, got {len(array)}")
+    return array

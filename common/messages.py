@@ -67,12 +67,37 @@ class Task:
         if not self.question.strip():
             raise ValueError(f"task '{self.task_id}': question must not be empty")
         needs_answers = self.kind == "qa"
+        _refuse_surrogates(self.task_id, self)
         is_empty = any(not answer.strip() for answer in self.answers)
         if is_empty or (needs_answers and not self.answers):
             raise ValueError(
                 f"task '{self.task_id}': answers must hold at least one non-empty string, "
                 f"got {list(self.answers)!r}"
             )
+
+
+def _refuse_surrogates(task_id: str, task: Task) -> None:
+    """Half a surrogate pair is a valid Python string that no UTF-8 wire or file can carry."""
+    texts = {
+        "task_id": (task.task_id,),
+        "question": (task.question,),
+        "answers": task.answers,
+        "corpus": (task.corpus,),
+        "labels": (*task.labels, *task.labels.values()),
+        "kind": (task.kind,),
+        "files": task.files,
+        "details": (*task.details, *task.details.values()),
+    }
+    for name, values in texts.items():
+        for value in values:
+            try:
+                value.encode()
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"task {task_id!r}: {name} holds half a character at place {error.start} "
+                    f"({value[error.start]!r}, a lone surrogate); write the character whole or "
+                    "take it out"
+                ) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -218,7 +243,14 @@ class Trajectory:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskLease:
-    """A task handed to an actor, to be run once (coordinator to actor)."""
+    """A task handed to one session of an actor, to be run once (coordinator to actor).
+
+    Attributes:
+        lease_id: a function of group, member and attempt, so that whoever holds it can be
+            recognised.
+        serial: place among the leases sent to this session, from 1.
+        timeout_s: how long its holder may run it, seconds from arrival.
+    """
 
     lease_id: str
     group_id: str
@@ -226,59 +258,8 @@ class TaskLease:
     purpose: Purpose
     temperature: float
     task: Task
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Hello:
-    """First message of an actor (actor to coordinator).
-
-    ``credit`` is how many leases it can hold; ``unacknowledged`` names trajectories it still
-    holds from before a reconnect, whose leases must not be handed out again.
-    """
-
-    actor_id: str
-    run_id: str
-    schema_version: int
-    credit: int
-    kernel_level: str
-    unacknowledged: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Welcome:
-    """The coordinator accepts an actor (coordinator to actor)."""
-
-    run_id: str
-    schema_version: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Refused:
-    """The coordinator will not work with this actor, and why (coordinator to actor)."""
-
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Heartbeat:
-    """The actor is alive and holds these leases (actor to coordinator)."""
-
-    actor_id: str
-    leases: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Ack:
-    """The coordinator has a trajectory, kept or knowingly dropped (coordinator to actor)."""
-
-    trajectory_id: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Drain:
-    """No more leases will come; finish, wait for the last acks, exit (coordinator to actor)."""
-
-    reason: str
+    serial: int = 0
+    timeout_s: float = 3600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -303,7 +284,3 @@ class WeightManifest:
     tensors: tuple[TensorSpec, ...]
     checksum: str
     base: str = ""
-
-
-Message = Hello | Welcome | Refused | Heartbeat | Ack | Drain | TaskLease | Trajectory
-"""What travels between an actor and the coordinator."""

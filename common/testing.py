@@ -46,6 +46,8 @@ def make_trajectory(
     outcome: Outcome = Outcome.SUBMITTED,
     seed: int = 0,
     vocabulary: int = 64,
+    task_id: str = "task",
+    actor_id: str = "a0",
 ) -> Trajectory:
     """A finished trajectory of one segment whose last step carries ``reward``."""
     rewards = np.zeros(len(lengths), dtype=np.float32)
@@ -53,11 +55,11 @@ def make_trajectory(
         rewards[-1] = reward
     return Trajectory(
         trajectory_id=trajectory_id,
-        task_id="task",
+        task_id=task_id,
         group_id=group_id,
         sample_index=sample_index,
         purpose=purpose,
-        actor_id="a0",
+        actor_id=actor_id,
         outcome=outcome,
         segments=(make_segment(lengths, version=version, seed=seed, vocabulary=vocabulary),),
         step_rewards=rewards,

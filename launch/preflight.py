@@ -12,7 +12,7 @@ from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.tools.started import run_corpora
 from common.config import Config, Lora
-from common.errors import EnvironmentFault, InputError
+from common.errors import ConfigError, EnvironmentFault, InputError
 from common.tasks import read_tasks
 from launch.model_checks import check_model_folder
 
@@ -30,6 +30,7 @@ def check_run(config: Config) -> None:
         InputError: a file or folder the configuration names cannot be used.
         EnvironmentFault: the machine lacks something.
     """
+    check_times(config)
     check_model(
         Path(config.model.path), max_context=config.model.max_context, lora=config.model.lora
     )
@@ -38,6 +39,22 @@ def check_run(config: Config) -> None:
         check_task_files(config)
     if not config.sandbox.unsafe_no_sandbox:
         check_sandbox_present()
+
+
+def check_times(config: Config) -> None:
+    """Check that a lease ends before the run gives up waiting for what was made of it.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    learner, agent, transport = config.learner, config.agent, config.transport
+    if learner.batch_timeout_s <= config.lease_timeout_s:
+        raise ConfigError(
+            f"learner.batch_timeout_s ({learner.batch_timeout_s:g}) must be above "
+            f"agent.episode_timeout_s ({agent.episode_timeout_s:g}) + transport.lease_grace_s "
+            f"({transport.lease_grace_s:g}), or one episode that hangs ends the run before its "
+            "task is handed out again"
+        )
 
 
 def locate_model(path: str) -> Path:

@@ -15,6 +15,7 @@ from common.config import Config, World
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
+from common.run_key import make_run_key
 from launch import processes
 from launch.plan import plan_after, plan_before
 from launch.ports import resolve_ports
@@ -178,6 +179,7 @@ class _TrainRun:
         """Run all phases; the state file says how it ended, whatever happens."""
         self._save_state("running")
         save_config(self._config, self._folder.config)
+        make_run_key(self._folder.path)
         try:
             with interruptible(), self._progress:
                 self._run_processes()

@@ -18,6 +18,7 @@ from common.config_file import load_config
 from common.errors import InputError, LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.messages import Task, Trajectory
+from common.run_key import read_run_key
 from common.tasks import read_tasks
 from common.telemetry import configure_logging, metric_writers
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
@@ -27,6 +28,7 @@ from learner.coordination.groups import SignalFilter, TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.ledger import restore_ledger
 from learner.coordination.store import TrajectoryStore
+from learner.coordination.trajectory_checks import ModelLimits
 from learner.engine.critic import Critic, load_critic
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
@@ -120,7 +122,10 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         stack.enter_context(saver)
         head: Head | None = None
         if rank.is_first:
-            wiring = _head(config, folder, server_urls, ledger=ledger, version=first_step)
+            wiring = _head(
+                config, folder, server_urls,
+                vocabulary=vocabulary, ledger=ledger, version=first_step,
+            )  # fmt: skip
             head = stack.enter_context(wiring)
         learner = Learner(
             config,
@@ -199,6 +204,7 @@ def _head(
     folder: Path,
     server_urls: tuple[str, ...],
     *,
+    vocabulary: int,
     ledger: bytes | None,
     version: int,
 ) -> Iterator[Head]:
@@ -206,7 +212,7 @@ def _head(
     tasks = _read(config.tasks.train)
     heldout = _read(config.tasks.heldout) if config.tasks.heldout else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
-    coordinator = _coordinator(config, tasks)
+    coordinator = _coordinator(config, tasks, vocabulary)
     if ledger is not None:
         restore_ledger(coordinator, ledger)
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
@@ -218,10 +224,9 @@ def _head(
             Intake(
                 coordinator,
                 store,
-                run_id=config.run.name,
+                run_key=read_run_key(folder),
                 host=LOOPBACK,
                 port=config.transport.port,
-                silence_s=config.transport.silence_s,
                 version=version,
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
@@ -244,7 +249,7 @@ def _head(
             writer.close()
 
 
-def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:
+def _coordinator(config: Config, tasks: list[Task], vocabulary: int) -> Coordinator:
     return Coordinator(
         TaskOrder(tasks, seed=config.run.seed),
         groups_per_batch=config.learner.groups,
@@ -255,6 +260,9 @@ def _coordinator(config: Config, tasks: list[Task]) -> Coordinator:
         max_buffered_bytes=config.transport.buffer_mib * MIB,
         signal_filter=_signal_filter(config),
         group_timeout_s=config.learner.group_timeout_s,
+        lease_timeout_s=config.lease_timeout_s,
+        silence_s=config.transport.silence_s,
+        limits=ModelLimits(vocabulary=vocabulary, max_context=config.model.max_context),
     )
 
 

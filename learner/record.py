@@ -7,7 +7,7 @@ from statistics import fmean
 
 from common.messages import Trajectory
 from common.telemetry import StepRecord
-from learner.coordination.coordinator import Counters
+from learner.coordination.counters import Counters
 from learner.step.metrics import StepMetrics
 
 FamilyOf = Callable[[Trajectory], str]

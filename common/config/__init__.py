@@ -67,6 +67,11 @@ class Config:
     critic: Critic = field(default_factory=Critic)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
+    @property
+    def lease_timeout_s(self) -> float:
+        """How long an actor may run a lease: an episode, then starting, scoring and sending."""
+        return self.agent.episode_timeout_s + self.transport.lease_grace_s
+
     def __post_init__(self) -> None:
         """Check what spans two sections."""
         require(

@@ -45,5 +45,8 @@ class Transport:
     heartbeat_s: float = 2.0
     silence_s: float = 60.0
     """An actor silent for this long loses its leases."""
+    lease_grace_s: float = 60.0
+    """Seconds beyond ``agent.episode_timeout_s`` after which an episode is given up and its task
+    handed out again: for starting it, for its rewards and for sending what came of it."""
     buffer_mib: int = 256
     """Trajectories the learner keeps before it stops handing out tasks."""

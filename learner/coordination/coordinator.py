@@ -1,69 +1,43 @@
 """The coordinator's state: leases out, trajectories in, batches of complete fresh groups.
 
-Pure: no sockets, clock or threads; ``intake`` feeds it and acts on what it returns. The staleness
-bound holds twice over. At admission, in trajectories (AReaL, arXiv 2505.24298, eq. 3):
+Pure: no sockets, clock or threads; ``intake`` feeds it and acts on what it returns. What it keeps,
+after any history of events (tests/unit/test_coordinator_properties.py plays random ones):
 
-    trained + buffered + running <= (max_staleness + v + 1) * B
+* *Delivery.* Every lease ends exactly once: trained, dropped with a counted reason, or handed out
+  again. ``started = trained + sum(dropped) + held in groups + out``. Only the session that holds a
+  lease settles it; what comes second, or from somebody else, changes nothing.
+* *Admission.* The staleness bound holds twice over. At admission, in trajectories (AReaL,
+  arXiv 2505.24298, eq. 3), where v is the lowest weight version that the policy servers
+  acknowledged and B the batch:
 
-where v is the lowest weight version that the policy servers acknowledged and B the batch; and
-again when a trajectory arrives and when a batch is taken, where a group that is too stale is
-dropped, counted and gives its place back. ``max_staleness = 0`` is synchronous training.
+      capacity = (max_staleness + v + 1) * B - batches_taken * B - buffered - running
+
+  and again when a trajectory arrives and when a batch is taken. A short batch counts as a whole
+  one, and so does a short group; whatever is dropped gives its place back. ``max_staleness = 0``
+  is synchronous training.
+* *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
+  leaves, or does not name a lease that must have reached it, loses it.
+* *Liveness.* Every lease has a deadline, so nothing is waited for without end.
 """
 
 import logging
-from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
-from common.messages import Hello, Outcome, Purpose, Task, TaskLease, Trajectory
+from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.session import Heartbeat, Hello
+from learner.coordination.buffer import GroupBuffer
+from learner.coordination.counters import Counters, FailureLog, reason_of_failure
+from learner.coordination.evaluation import Evaluation
 from learner.coordination.groups import Group, SignalFilter, TaskOrder
+from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
+from learner.coordination.sessions import Sessions
+from learner.coordination.trajectory_checks import ModelLimits, fault_in
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class Actor:
-    """What the coordinator knows of one actor."""
-
-    actor_id: str
-    credit: int
-    kernel_level: str
-    leases: set[str] = field(default_factory=set)
-
-
-@dataclass(slots=True)
-class Counters:
-    """Training trajectories so far: ``started = trained + sum(dropped) + open``."""
-
-    started: int = 0
-    finished: int = 0
-    trained: int = 0
-    duplicates: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    tokens_generated: int = 0
-    cells_executed: int = 0
-
-
-@dataclass(slots=True)
-class Evaluation:
-    """Held-out tasks being run under one weight version."""
-
-    waiting: deque[Task]
-    temperature: float
-    expected: int
-    attempts: Counter[str] = field(default_factory=Counter)
-    leased: dict[str, Task] = field(default_factory=dict)
-    finished: list[Trajectory] = field(default_factory=list)
-    lost: int = 0
-
-    @property
-    def done(self) -> bool:
-        """Every task has a trajectory or was given up."""
-        return len(self.finished) + self.lost >= self.expected
-
-
 class Coordinator:
-    """Owns the task cursor, the groups and the task leases."""
+    """Owns the sessions, the task leases, the groups and the held-out evaluation."""
 
     def __init__(
         self,
@@ -75,287 +49,273 @@ class Coordinator:
         temperature: float = 1.0,
         total_batches: int,
         max_buffered_bytes: int,
-        attempt: int = 0,
         signal_filter: SignalFilter | None = None,
         group_timeout_s: float = 0.0,
+        lease_timeout_s: float = 3600.0,
+        silence_s: float = 60.0,
+        limits: ModelLimits | None = None,
     ) -> None:
-        """An empty coordinator; ``attempt`` counts resumes, so that lease ids never repeat."""
-        self.order = order
-        self.counters = Counters()
-        self.attempt = attempt
+        """An empty coordinator; times are seconds.
+
+        Args:
+            order: which task comes next.
+            groups_per_batch: groups in a batch.
+            group_size: trajectories of one task.
+            max_staleness: versions that an action may lag behind the learner.
+            temperature: at which training episodes are sampled.
+            total_batches: nothing is admitted beyond these.
+            max_buffered_bytes: of trajectories kept, before no group is opened any more.
+            signal_filter: leaves groups out.
+            group_timeout_s: after which a group goes on without late members; 0 for never.
+            lease_timeout_s: how long an actor may run a lease.
+            silence_s: after which a session that says nothing has lost its leases.
+            limits: of the model, checked in every trajectory.
+        """
         self.version = 0
-        self.batches_taken = 0
-        self.open_groups: dict[str, Group] = {}
-        self.ready: deque[Group] = deque()
-        self.next_group = 0
+        self.next_evaluation = 0
         self.evaluation: Evaluation | None = None
-        self._actors: dict[str, Actor] = {}
-        self._lease_owner: dict[str, tuple[str, str | None]] = {}
-        self._settled: set[str] = set()
-        self._groups_per_batch = groups_per_batch
-        self._group_size = group_size
-        self._max_staleness = max_staleness
+        self.groups = GroupBuffer(
+            order,
+            groups_per_batch=groups_per_batch,
+            group_size=group_size,
+            max_staleness=max_staleness,
+            signal_filter=signal_filter,
+            group_timeout_s=group_timeout_s,
+        )
+        self._sessions = Sessions()
+        self._leases = LeaseBook()
+        self._failures = FailureLog()
         self._temperature = temperature
         self._total_batches = total_batches
         self._max_buffered_bytes = max_buffered_bytes
-        self._next_lease = 0
-        self._signal_filter = signal_filter
-        self._group_timeout_s = group_timeout_s
-        self.late: set[str] = set()
-        """Leases still out of groups that went on without them."""
-
-    # ---- actors ------------------------------------------------------------------------------
-
-    def join(self, hello: Hello) -> None:
-        """An actor connects, or again: leases that it no longer knows of are handed out anew."""
-        known = self._actors.get(hello.actor_id)
-        if known is not None:
-            self._lose(known, keep=set(hello.unacknowledged))
-        leases = known.leases if known is not None else set()
-        self._actors[hello.actor_id] = Actor(
-            hello.actor_id, hello.credit, hello.kernel_level, leases
-        )
-
-    def leave(self, actor_id: str, reason: str) -> int:
-        """An actor is gone: everything it held is handed out again. Returns how many leases."""
-        actor = self._actors.pop(actor_id, None)
-        return self._lose(actor, keep=set(), reason=reason) if actor is not None else 0
-
-    def _lose(self, actor: Actor, keep: set[str], reason: str = "actor_lost") -> int:
-        lost = actor.leases - keep
-        for lease_id in sorted(lost):
-            self._fail(lease_id, reason)
-        return len(lost)
+        self._lease_timeout_s = lease_timeout_s
+        self._silence_s = silence_s
+        self._limits = limits
 
     @property
-    def actors(self) -> tuple[str, ...]:
-        """Ids of connected actors."""
-        return tuple(self._actors)
+    def counters(self) -> Counters:
+        """What became of all training leases."""
+        return self.groups.counters
+
+    # ---- sessions ----------------------------------------------------------------------------
+
+    def join(self, hello: Hello, *, now: float = 0.0) -> bool:
+        """A session says hello; returns whether it is new. Said again, nothing changes."""
+        return self._sessions.join(hello, now)
+
+    def heard(self, identity: str, now: float) -> bool:
+        """A session said something; returns whether it is known."""
+        return self._sessions.heard(identity, now)
+
+    def leave(self, identity: str, reason: str) -> int:
+        """A session has ended: what it held is handed out again. Returns how many leases."""
+        if self._sessions.pop(identity, None) is None:
+            return 0
+        return self._lose(self._leases.of(identity), reason)
+
+    def heartbeat(self, identity: str, beat: Heartbeat) -> int:
+        """Take back what a session must have received but does not name.
+
+        Returns the serial of the last lease sent to it, for the answer.
+        """
+        session = self._sessions[identity]
+        seen = min(beat.seen, session.sent)
+        lost = self._leases.unnamed(identity, seen=seen, named=beat.leases)
+        if lost:
+            log.warning("leases never arrived actor=%s leases=%s", session.actor_id, lost[:8])
+        self._lose(lost, "never_arrived")
+        return session.sent
+
+    def held_by(self, identity: str) -> tuple[str, ...]:
+        """Ids of the leases that a session holds."""
+        return self._leases.of(identity)
+
+    @property
+    def sessions(self) -> dict[str, str]:
+        """The actor's name of every session, by identity."""
+        return {identity: session.actor_id for identity, session in self._sessions.items()}
+
+    def tick(self, now: float) -> None:
+        """Act on the clock: silence, deadlines, overdue groups."""
+        for identity, silent_s in self._sessions.silent(now, self._silence_s):
+            actor_id = self._sessions[identity].actor_id
+            lost = self.leave(identity, "actor_silent")
+            log.warning(
+                "actor silent actor=%s seconds=%.0f leases_returned=%d", actor_id, silent_s, lost
+            )
+        for lease_id in self._leases.overdue(now):
+            log.warning("lease expired lease=%s", lease_id)
+            self._fail(lease_id, "lease_expired")
+        self.groups.close_overdue(now)
 
     # ---- leases ------------------------------------------------------------------------------
 
     @property
-    def batch(self) -> int:
-        """Trajectories in a batch."""
-        return self._groups_per_batch * self._group_size
-
-    @property
     def capacity(self) -> int:
         """Trajectories that may still be started under the staleness bound; can be negative."""
-        admitted = min(self._max_staleness + self.version + 1, self._total_batches)
-        pending = sum(group.pending for group in self.open_groups.values())
-        held = sum(len(group.finished) for group in self.open_groups.values())
-        held += sum(len(group.finished) for group in self.ready)
-        return admitted * self.batch - self.counters.trained - held - pending
+        groups = self.groups
+        admitted = min(groups.max_staleness + self.version + 1, self._total_batches)
+        return (admitted - groups.batches_taken) * groups.batch - groups.places
 
-    @property
-    def buffered_bytes(self) -> int:
-        """Wire size of the trajectories kept."""
-        return sum(g.num_bytes for g in (*self.open_groups.values(), *self.ready))
-
-    def hand_out(self) -> list[tuple[str, TaskLease]]:
-        """As many leases as credit and admission allow, each with its actor."""
+    def hand_out(self, *, now: float = 0.0) -> list[tuple[str, TaskLease]]:
+        """As many leases as credit and admission allow, each with the identity of its session."""
         handed: list[tuple[str, TaskLease]] = []
-        while True:
-            actor = min(
-                (a for a in self._actors.values() if len(a.leases) < a.credit),
-                key=lambda a: len(a.leases) / a.credit,
-                default=None,
+        while (identity := self._sessions.least_busy(self._leases.count)) is not None:
+            lease = self._next(identity, now)
+            if lease is None:
+                break
+            handed.append((identity, lease))
+        return handed
+
+    def _next(self, identity: str, now: float) -> TaskLease | None:
+        evaluation = self.evaluation
+        if evaluation is not None and evaluation.has_waiting:
+            lease = evaluation.lease()
+            return self._grant(
+                identity, now, *lease, group_id="", temperature=evaluation.temperature
             )
-            lease = self._next(actor.actor_id) if actor is not None else None
-            if actor is None or lease is None:
-                return handed
-            actor.leases.add(lease.lease_id)
-            handed.append((actor.actor_id, lease))
-
-    def _next(self, actor_id: str) -> TaskLease | None:
-        if self.evaluation is not None and self.evaluation.waiting:
-            return self._lease_evaluation(actor_id, self.evaluation)
-        group = next((g for g in self.open_groups.values() if g.waiting), None)
+        group = self.groups.waiting() or self._open()
         if group is None:
-            if self.capacity < self._group_size or self.buffered_bytes > self._max_buffered_bytes:
-                return None
-            group = Group.fresh(self.next_group, self.order.next(), self._group_size)
-            self.next_group += 1
-            self.open_groups[group.group_id] = group
-        lease_id = self._new_lease_id(group.group_id)
-        sample_index = group.lease(lease_id)
-        self._lease_owner[lease_id] = (actor_id, group.group_id)
+            return None
         self.counters.started += 1
-        return TaskLease(
-            lease_id=lease_id,
+        lease_id, sample_index = group.lease()
+        return self._grant(
+            identity,
+            now,
+            lease_id,
+            sample_index,
+            group.task,
             group_id=group.group_id,
-            sample_index=sample_index,
-            purpose=Purpose.TRAIN,
             temperature=self._temperature,
-            task=group.task,
         )
 
-    def _lease_evaluation(self, actor_id: str, evaluation: Evaluation) -> TaskLease:
-        task = evaluation.waiting.popleft()
-        lease_id = self._new_lease_id("eval")
-        evaluation.leased[lease_id] = task
-        evaluation.attempts[task.task_id] += 1
-        self._lease_owner[lease_id] = (actor_id, None)
+    def _open(self) -> Group | None:
+        """A new group, where the bound and the buffer allow one."""
+        groups = self.groups
+        if self.capacity < groups.group_size or groups.num_bytes > self._max_buffered_bytes:
+            return None
+        return groups.open()
+
+    def _grant(
+        self,
+        identity: str,
+        now: float,
+        lease_id: str,
+        sample_index: int,
+        task: Task,
+        *,
+        group_id: str,
+        temperature: float,
+    ) -> TaskLease:
+        """Enter a lease into the book; what its session is sent. Held-out tasks have no group."""
+        session = self._sessions[identity]
+        session.sent += 1
+        lease = Lease(
+            lease_id=lease_id,
+            session=identity,
+            group_id=group_id,
+            sample_index=sample_index,
+            purpose=Purpose.TRAIN if group_id else Purpose.EVALUATE,
+            task=task,
+            serial=session.sent,
+            deadline=now + self._lease_timeout_s + DELIVERY_S,
+        )
+        self._leases.grant(lease)
         return TaskLease(
             lease_id=lease_id,
-            group_id="evaluation",
-            sample_index=0,
-            purpose=Purpose.EVALUATE,
-            temperature=evaluation.temperature,
+            group_id=group_id or "evaluation",
+            sample_index=sample_index,
+            purpose=lease.purpose,
+            temperature=temperature,
             task=task,
+            serial=lease.serial,
+            timeout_s=self._lease_timeout_s,
         )
 
-    def _new_lease_id(self, group_id: str) -> str:
-        self._next_lease += 1
-        return f"{group_id}-r{self.attempt}-{self._next_lease}"
+    def withdraw(self, identity: str, lease_id: str, reason: str, text: str) -> bool:
+        """A lease cannot be used by the session that holds it; returns whether it held it."""
+        if self._leases.held(lease_id, by=identity) is None:
+            return False
+        self._fail(lease_id, reason, text)
+        return True
 
     # ---- trajectories ------------------------------------------------------------------------
 
     def receive(
         self,
+        identity: str,
         trajectory: Trajectory,
         *,
         learner_version: int,
         num_bytes: int = 0,
         now: float = 0.0,
     ) -> bool:
-        """Take in a trajectory; returns False when it is a duplicate or of a lost lease.
+        """Take in what a session made of a lease; returns whether anybody should keep it.
 
         Either way the sender gets its ack: the answer to its existence has been decided.
         """
-        lease_id = trajectory.trajectory_id
-        owner = self._lease_owner.pop(lease_id, None)
-        if owner is None:
-            self.counters.duplicates += lease_id in self._settled
+        lease = self._leases.held(trajectory.trajectory_id, by=identity)
+        if lease is None:
+            self.counters.duplicates += 1
             return False
-        self._settled.add(lease_id)
-        actor_id, group_id = owner
-        if actor_id in self._actors:
-            self._actors[actor_id].leases.discard(lease_id)
-        if group_id is None:
-            self._receive_evaluation(trajectory)
+        fault = fault_in(
+            trajectory,
+            lease,
+            actor_id=self._sessions[identity].actor_id,
+            limits=self._limits,
+            newest_version=max(learner_version + 1, self.version),
+        )
+        if fault is not None:
+            self._fail(lease.lease_id, f"invalid:{fault.kind}", fault.text)
+            return False
+        if lease.group_id:
+            self.counters.tokens_generated += trajectory.tokens_generated
+            self.counters.cells_executed += trajectory.cells_executed
+        if trajectory.outcome is Outcome.INFRASTRUCTURE:
+            reason = reason_of_failure(trajectory.failure)
+            self._fail(lease.lease_id, reason, trajectory.failure)
             return True
-        self.counters.tokens_generated += trajectory.tokens_generated
-        self.counters.cells_executed += trajectory.cells_executed
-        if lease_id in self.late:
-            self._drop_late(lease_id)
-        elif trajectory.outcome is Outcome.INFRASTRUCTURE:
-            cause = trajectory.failure.partition(":")[0] or "unknown"
-            self._drop_member(lease_id, group_id, f"infrastructure:{cause}"[:60])
-        elif self._too_stale(trajectory, learner_version):
-            self.counters.finished += 1
-            self._drop_member(lease_id, group_id, "stale_on_arrival")
-        else:
-            self.counters.finished += 1
-            self.open_groups[group_id].settle(lease_id, trajectory, num_bytes, now)
-            self._close_if_complete(group_id)
+        self._failures.succeeded()
+        self._leases.end(lease.lease_id)
+        if lease.group_id:
+            self.groups.settle(
+                lease.group_id,
+                trajectory,
+                learner_version=learner_version,
+                num_bytes=num_bytes,
+                now=now,
+            )
+        elif self.evaluation is not None:
+            self.evaluation.settle(trajectory)
         return True
 
-    def _receive_evaluation(self, trajectory: Trajectory) -> None:
-        evaluation = self.evaluation
-        task = evaluation.leased.pop(trajectory.trajectory_id, None) if evaluation else None
-        if evaluation is None or task is None:
+    def _lose(self, lease_ids: Sequence[str], reason: str) -> int:
+        for lease_id in lease_ids:
+            self._fail(lease_id, reason)
+        return len(lease_ids)
+
+    def _fail(self, lease_id: str, reason: str, text: str = "") -> None:
+        """End a lease that brought nothing."""
+        lease = self._leases.end(lease_id)
+        if lease is None:
             return
-        if trajectory.outcome is not Outcome.INFRASTRUCTURE:
-            evaluation.finished.append(trajectory)
-        else:
-            self._retry_evaluation(evaluation, task)
-
-    @staticmethod
-    def _retry_evaluation(evaluation: Evaluation, task: Task) -> None:
-        if evaluation.attempts[task.task_id] < 3:
-            evaluation.waiting.append(task)
-        else:
-            evaluation.lost += 1
-
-    def _fail(self, lease_id: str, reason: str) -> None:
-        owner = self._lease_owner.pop(lease_id, None)
-        if owner is None:
-            return
-        actor_id, group_id = owner
-        if actor_id in self._actors:
-            self._actors[actor_id].leases.discard(lease_id)
-        if lease_id in self.late:
-            self._drop_late(lease_id)
-        elif group_id is not None:
-            self._drop_member(lease_id, group_id, reason)
-        elif self.evaluation is not None and lease_id in self.evaluation.leased:
-            self._retry_evaluation(self.evaluation, self.evaluation.leased.pop(lease_id))
-
-    def _drop_member(self, lease_id: str, group_id: str, reason: str) -> None:
-        self.counters.dropped[reason] += 1
-        self.open_groups[group_id].give_back(lease_id)
-        self._close_if_complete(group_id)
-
-    def _close_if_complete(self, group_id: str) -> None:
-        group = self.open_groups[group_id]
-        if not group.complete:
-            return
-        self._close(group)
-
-    def close_overdue(self, now: float) -> int:
-        """Go on without members that are missing too long; returns how many groups did."""
-        if not self._group_timeout_s:
-            return 0
-        overdue = [
-            group
-            for group in self.open_groups.values()
-            if group.is_overdue(now, self._group_timeout_s)
-        ]
-        for group in overdue:
-            self.late.update(group.abandon())
-            self._close(group)
-        return len(overdue)
-
-    def _drop_late(self, lease_id: str) -> None:
-        self.late.discard(lease_id)
-        self.counters.dropped["late"] += 1
-
-    def _close(self, group: Group) -> None:
-        del self.open_groups[group.group_id]
-        if len(group.finished) >= 2 or (len(group.finished) == 1 and group.size == 1):
-            self._admit(group)
-        else:
-            self.counters.dropped["group_too_small"] += len(group.finished)
-            log.warning("group dropped group=%s members=%d", group.group_id, len(group.finished))
-
-    def _admit(self, group: Group) -> None:
-        if self._signal_filter is None or self._signal_filter.admits(group):
-            self.ready.append(group)
-        else:
-            self.counters.dropped["no_signal"] += len(group.finished)
-
-    def _too_stale(self, trajectory: Trajectory, learner_version: int) -> bool:
-        oldest = trajectory.oldest_version
-        return oldest is not None and learner_version - oldest > self._max_staleness
+        if text:
+            self._failures.failed(reason, text)
+        if lease.group_id:
+            self.groups.fail(lease.group_id, lease_id, reason)
+        elif self.evaluation is not None:
+            self.evaluation.give_back(lease_id)
 
     # ---- batches -----------------------------------------------------------------------------
 
     def take_batch(self, *, learner_version: int) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""
-        fresh: list[Group] = []
-        for group in sorted(self.ready, key=lambda g: g.number):
-            if any(self._too_stale(t, learner_version) for t in group.finished):
-                self.counters.dropped["stale_in_buffer"] += len(group.finished)
-            else:
-                fresh.append(group)
-        self.ready = deque(fresh)
-        if len(fresh) < self._groups_per_batch:
-            return None
-        taken = [self.ready.popleft() for _ in range(self._groups_per_batch)]
-        batch = [
-            trajectory
-            for group in taken
-            for trajectory in sorted(group.finished, key=lambda t: t.sample_index)
-        ]
-        self.counters.trained += len(batch)
-        self.batches_taken += 1
-        return batch
+        return self.groups.take_batch(learner_version=learner_version)
 
     def begin_evaluation(self, tasks: Sequence[Task], *, temperature: float) -> None:
         """Hand out these tasks next, before any training task."""
-        self.evaluation = Evaluation(deque(tasks), temperature, len(tasks))
+        self.evaluation = Evaluation(self.next_evaluation, tasks, temperature=temperature)
+        self.next_evaluation += 1
 
     def take_evaluation(self) -> list[Trajectory] | None:
         """The finished evaluation, once; None while it runs or when there is none."""
@@ -365,10 +325,13 @@ class Coordinator:
         return finished
 
     def waiting_for(self) -> str:
-        """What a full batch is waiting for, in words, for time-outs."""
-        leases = {actor.actor_id: len(actor.leases) for actor in self._actors.values()}
+        """What a full batch is waiting for, and what failed most, in words, for time-outs."""
+        groups = self.groups
+        leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
+        dropped = self._failures.describe(self.counters.dropped)
         return (
-            f"{len(self.ready)} of {self._groups_per_batch} groups ready, "
-            f"{len(self.open_groups)} open, leases held {leases or 'by no actor'}, "
+            f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
+            f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity}, weight version acknowledged {self.version}"
+            + (f"; dropped so far: {dropped}" if dropped else "")
         )

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 
 from common.messages import Task, Trajectory
 from learner.advantages import has_signal
+from learner.coordination.leases import lease_id_of
 
 log = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 3
-"""Tries of one group member before the group goes on without it."""
+"""Failed tries of one group member before the group goes on without it."""
 
 
 class TaskOrder:
@@ -64,6 +65,9 @@ class Group:
     """Lease id to sample index."""
     finished: list[Trajectory] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
+    """Leases given out so far, by sample index: part of a lease's id, so never counted back."""
+    failures: dict[int, int] = field(default_factory=dict)
+    """Failed tries, by sample index."""
     num_bytes: int = 0
     """Wire size of ``finished``."""
     first_at: float | None = None
@@ -85,12 +89,14 @@ class Group:
         """Nothing more will come."""
         return self.pending == 0
 
-    def lease(self, lease_id: str) -> int:
-        """Hand out the next member; returns its sample index."""
+    def lease(self) -> tuple[str, int]:
+        """Hand out the next member; its lease id and sample index."""
         sample_index = self.waiting.pop(0)
+        attempt = self.attempts.get(sample_index, 0) + 1
+        lease_id = lease_id_of(self.group_id, sample_index, attempt)
+        self.attempts[sample_index] = attempt
         self.leased[lease_id] = sample_index
-        self.attempts[sample_index] = self.attempts.get(sample_index, 0) + 1
-        return sample_index
+        return lease_id, sample_index
 
     def settle(
         self, lease_id: str, trajectory: Trajectory, num_bytes: int = 0, now: float = 0.0
@@ -101,10 +107,14 @@ class Group:
         self.num_bytes += num_bytes
         self.finished.append(trajectory)
 
-    def give_back(self, lease_id: str) -> bool:
-        """A leased member failed; returns whether it will be tried again."""
+    def give_back(self, lease_id: str, *, failed: bool) -> bool:
+        """A lease ended without a trajectory; returns whether the member will be tried again.
+
+        ``failed``: it counts against the member. A trajectory that was only too old does not.
+        """
         sample_index = self.leased.pop(lease_id)
-        if self.attempts[sample_index] >= MAX_ATTEMPTS:
+        self.failures[sample_index] = self.failures.get(sample_index, 0) + failed
+        if self.failures[sample_index] >= MAX_ATTEMPTS:
             return False
         self.waiting.append(sample_index)
         return True

@@ -2,11 +2,12 @@
 
 consumes   hellos, heartbeats and trajectories of the actors
 produces   task leases, acks, complete batches for the training loop
-waits for  a message, a wake-up by the training loop, or the next silence check
+waits for  a message, a wake-up by the training loop, or the next look at the clock
 unblocked by  actors; ``take_batch`` is unblocked by the trajectory that completes a batch
 
 Every trajectory is acknowledged once its fate is decided, also a duplicate; an actor repeats
-what was not. Nothing is published and forgotten.
+what was not. No message ends the thread: what cannot be read is answered, counted and forgotten.
+Whoever has not said hello with the key of the run gets nothing and is believed nothing.
 """
 
 import copy
@@ -18,25 +19,41 @@ from typing import Self
 
 import zmq
 
-from common.codec import SCHEMA_VERSION, Record, decode, encode
+from common.codec import Record, claim_of, decode, encode
 from common.errors import EnvironmentFault, LZeroError, ProtocolError
-from common.messages import (
+from common.messages import Task, Trajectory
+from common.quiet_log import QuietLog
+from common.session import (
     Ack,
     Drain,
     Heartbeat,
+    HeartbeatAck,
     Hello,
+    HelloWanted,
+    Leave,
     Refused,
-    Task,
-    Trajectory,
-    Welcome,
+    Rejected,
 )
-from learner.coordination.coordinator import Coordinator, Counters
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.counters import Counters
 from learner.coordination.ledger import save_ledger
+from learner.coordination.reception import Reception
 from learner.coordination.store import TrajectoryStore
 
 log = logging.getLogger(__name__)
 
-MAX_MESSAGE_BYTES = 256 << 20
+MAX_FRAME_BYTES = 64 << 20
+"""Of one frame of a message; a trajectory's longest is the text of all its steps."""
+
+_MESSAGES_AT_ONCE = 64
+"""Handled before the training loop gets its turn at the lock."""
+
+_SEND_QUEUE = 16_384
+"""Messages that wait for one actor; what an actor does not read beyond them is lost to it."""
+
+_TICK_MS = 500
+
+_SAME_VERSION = "run the same version of l-zero on both sides"
 
 
 class Intake:
@@ -47,10 +64,9 @@ class Intake:
         coordinator: Coordinator,
         store: TrajectoryStore,
         *,
-        run_id: str,
+        run_key: str,
         host: str,
         port: int,
-        silence_s: float,
         version: int = 0,
     ) -> None:
         """Bind the port; the learner is at weight ``version``.
@@ -60,9 +76,8 @@ class Intake:
         """
         self._coordinator = coordinator
         self._store = store
-        self._run_id = run_id
-        self._silence_s = silence_s
-        self._last_heard: dict[str, float] = {}
+        self._reception = Reception(coordinator, run_key)
+        self._quiet = QuietLog(log)
         self._learner_version = version
         self._error: BaseException | None = None
         self._stopping = False
@@ -72,9 +87,9 @@ class Intake:
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.setsockopt(zmq.LINGER, 0)
-        self._router.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)
-        self._router.setsockopt(zmq.SNDHWM, 0)
+        self._router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
+        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # identities hold a session's secret
+        self._router.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
         self._wake_out = self._context.socket(zmq.PAIR)
         self._wake_in = self._context.socket(zmq.PAIR)
         self._wake_in.bind("inproc://wake")
@@ -162,10 +177,10 @@ class Intake:
         with self._changed:
             self._draining = reason
             self._wake()
-            while self._coordinator.actors and time.monotonic() < deadline:
+            while self._coordinator.sessions and time.monotonic() < deadline:
                 self._changed.wait(0.2)
-            if self._coordinator.actors:
-                log.warning("actors did not leave actors=%s", ",".join(self._coordinator.actors))
+            if left := sorted(self._coordinator.sessions.values()):
+                log.warning("actors did not leave actors=%s", ",".join(left))
 
     def _wait(self, deadline: float, what: str, timeout_s: float) -> None:
         remaining = deadline - time.monotonic()
@@ -190,15 +205,14 @@ class Intake:
         poller.register(self._wake_in, zmq.POLLIN)
         try:
             while not self._stopping:
-                events = dict(poller.poll(500))
+                events = dict(poller.poll(_TICK_MS))
+                if self._wake_in in events:
+                    while self._wake_in.poll(0):
+                        self._wake_in.recv()
+                self._receive_some()
                 with self._changed:
-                    if self._wake_in in events:
-                        while self._wake_in.poll(0):
-                            self._wake_in.recv()
-                    self._receive_all()
-                    self._drop_silent()
-                    if self._coordinator.close_overdue(time.monotonic()):
-                        self._changed.notify_all()
+                    self._coordinator.tick(time.monotonic())
+                    self._changed.notify_all()
                     self._hand_out()
         except BaseException as error:
             log.exception("intake failed")
@@ -206,83 +220,101 @@ class Intake:
                 self._error = error
                 self._changed.notify_all()
 
-    def _receive_all(self) -> None:
-        while self._router.poll(0):
-            identity, *frames = self._router.recv_multipart(copy=False)
-            self._receive(bytes(identity.buffer), [frame.buffer for frame in frames])
+    def _receive_some(self) -> None:
+        """Handle what is there, but only so much before others get their turn."""
+        for _ in range(_MESSAGES_AT_ONCE):
+            if not self._router.poll(0):
+                return
+            first, *rest = self._router.recv_multipart(copy=False)
+            identity, frames = bytes(first.buffer), [frame.buffer for frame in rest]
+            try:
+                record = decode(frames)
+            except ProtocolError as error:
+                self._refuse(identity, frames, str(error))
+                continue
+            try:
+                with self._changed:
+                    self._handle(identity, record, sum(frame.nbytes for frame in frames))
+            except Exception as error:  # one message never ends the run
+                self._quiet.exception("message dropped", "kind=%s", type(record).__name__)
+                self._refuse(identity, frames, f"{type(error).__name__}: {error}")
 
-    def _receive(self, identity: bytes, frames: list[memoryview]) -> None:
-        try:
-            record = decode(frames)
-        except ProtocolError as error:
-            log.warning("message refused from=%r reason=%s", identity[:40], error)
-            self._send(identity, Refused(reason=str(error)))
-            return
-        actor_id = identity.decode("utf-8", "replace")
+    def _refuse(self, identity: bytes, frames: Sequence[memoryview], reason: str) -> None:
+        """Answer a message that cannot be used; the lease that it was about is over."""
+        self._quiet.warning("message refused", "from=%r reason=%s", identity[:40], reason)
+        kind, lease_id = claim_of(frames)
+        name = _name(identity)
+        with self._changed:
+            if kind == Hello.__name__:
+                self._send(identity, Refused(reason=f"{reason[:500]}; {_SAME_VERSION}"))
+            elif name not in self._coordinator.sessions:
+                self._send(identity, HelloWanted())
+            else:
+                self._send(identity, Rejected(reason=reason[:500]))
+                if self._coordinator.withdraw(name, lease_id, "malformed", reason):
+                    self._send(identity, Ack(trajectory_id=lease_id))
+
+    def _handle(self, identity: bytes, record: Record, num_bytes: int) -> None:
+        now, name = time.monotonic(), _name(identity)
         if isinstance(record, Hello):
-            self._hello(identity, record)
-        elif actor_id not in self._coordinator.actors:
-            self._send(identity, Refused(reason="hello"))
+            self._send(identity, self._reception.greet(identity, record, now))
+        elif not self._coordinator.heard(name, now):
+            self._quiet.warning("message without hello", "from=%r", identity[:40])
+            self._send(identity, HelloWanted())
         elif isinstance(record, Trajectory):
-            self._trajectory(identity, record, sum(frame.nbytes for frame in frames))
+            self._trajectory(identity, record, num_bytes, now)
         elif isinstance(record, Heartbeat):
-            self._send(identity, Heartbeat(actor_id=actor_id, leases=()))
-        elif isinstance(record, Drain):
-            lost = self._coordinator.leave(actor_id, "actor_left")
-            log.info("actor left actor=%s reason=%s leases=%d", actor_id, record.reason, lost)
-            self._changed.notify_all()
-        self._last_heard[actor_id] = time.monotonic()
+            self._send(identity, HeartbeatAck(sent=self._coordinator.heartbeat(name, record)))
+        elif isinstance(record, Leave):
+            lost = self._coordinator.leave(name, "actor_left")
+            log.info(
+                "actor left actor=%s reason=%s leases=%d", name.partition("#")[0], record.reason,
+                lost,
+            )  # fmt: skip
 
-    def _hello(self, identity: bytes, hello: Hello) -> None:
-        refusal = ""
-        if hello.schema_version != SCHEMA_VERSION:
-            refusal = (
-                f"actor '{hello.actor_id}' speaks wire schema {hello.schema_version}, the "
-                f"coordinator {SCHEMA_VERSION}; run the same version of l-zero on both sides"
-            )
-        elif hello.run_id != self._run_id:
-            refusal = f"actor of run '{hello.run_id}' called the coordinator of '{self._run_id}'"
-        if refusal:
-            log.warning("actor refused reason=%s", refusal)
-            self._send(identity, Refused(reason=refusal))
-            return
-        self._coordinator.join(hello)
-        log.info(
-            "actor joined actor=%s credit=%d kernel=%s",
-            hello.actor_id, hello.credit, hello.kernel_level,
-        )  # fmt: skip
-        self._send(identity, Welcome(run_id=self._run_id, schema_version=SCHEMA_VERSION))
-
-    def _trajectory(self, identity: bytes, trajectory: Trajectory, num_bytes: int) -> None:
+    def _trajectory(
+        self, identity: bytes, trajectory: Trajectory, num_bytes: int, now: float
+    ) -> None:
         fresh = self._coordinator.receive(
+            _name(identity),
             trajectory,
             learner_version=self._learner_version,
-            now=time.monotonic(),
+            now=now,
             num_bytes=num_bytes,
         )
-        if fresh:
-            self._store.append(trajectory)
         self._send(identity, Ack(trajectory_id=trajectory.trajectory_id))
-        self._changed.notify_all()
+        if fresh:
+            self._keep(trajectory)
 
-    def _drop_silent(self) -> None:
-        now = time.monotonic()
-        for actor_id in self._coordinator.actors:
-            silent = now - self._last_heard.get(actor_id, now)
-            if silent > self._silence_s:
-                lost = self._coordinator.leave(actor_id, "actor_silent")
-                log.warning(
-                    "actor silent actor=%s seconds=%.0f leases_returned=%d", actor_id, silent, lost
-                )
+    def _keep(self, trajectory: Trajectory) -> None:
+        """Into the store, which people read; training does not depend on it."""
+        try:
+            self._store.append(trajectory)
+        except (OSError, ValueError) as error:
+            self._quiet.warning("trajectory not stored", "reason=%s", error)
 
     def _hand_out(self) -> None:
         if self._draining is not None:
-            for actor_id in set(self._coordinator.actors) - self._drained:
-                self._send(actor_id.encode(), Drain(reason=self._draining))
-                self._drained.add(actor_id)
+            for name in self._coordinator.sessions.keys() - self._drained:
+                self._send(_identity(name), Drain(reason=self._draining))
+                self._drained.add(name)
             return
-        for actor_id, lease in self._coordinator.hand_out():
-            self._send(actor_id.encode(), lease)
+        for name, lease in self._coordinator.hand_out(now=time.monotonic()):
+            try:
+                self._send(_identity(name), lease)
+            except Exception as error:  # a task that no wire carries is that task's failure
+                self._quiet.exception("lease not sent", "lease=%s", lease.lease_id)
+                text = f"task '{lease.task.task_id}' cannot be sent: {error}"
+                self._coordinator.withdraw(name, lease.lease_id, "unsendable", text)
 
     def _send(self, identity: bytes, record: Record) -> None:
         self._router.send_multipart([identity, *encode(record)])
+
+
+def _name(identity: bytes) -> str:
+    """A session's identity as the coordinator knows it; of no session if it is not UTF-8."""
+    return identity.decode("utf-8", "replace")
+
+
+def _identity(name: str) -> bytes:
+    return name.encode()

@@ -9,27 +9,28 @@ from typing import Any
 
 import msgpack
 
-from common.codec import decode, encode
+from common.codec import SCHEMA_VERSION, decode, encode
 from common.errors import InputError
 from common.messages import Trajectory
-from learner.coordination.coordinator import Coordinator, Counters
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.counters import Counters
 from learner.coordination.groups import Group
 
-LEDGER_FORMAT = 2
+LEDGER_FORMAT = 3
 
 
 def save_ledger(coordinator: Coordinator) -> bytes:
     """The ledger of a coordinator that is not being changed meanwhile."""
-    counters = coordinator.counters
-    groups = [*coordinator.open_groups.values(), *coordinator.ready]
+    groups, counters = coordinator.groups, coordinator.counters
     return bytes(
         msgpack.packb(
             {
                 "format": LEDGER_FORMAT,
-                "attempt": coordinator.attempt,
-                "cursor": coordinator.order.cursor,
-                "next_group": coordinator.next_group,
-                "batches_taken": coordinator.batches_taken,
+                "schema": SCHEMA_VERSION,
+                "cursor": groups.order.cursor,
+                "next_group": groups.next_group,
+                "next_evaluation": coordinator.next_evaluation,
+                "batches_taken": groups.batches_taken,
                 "started": counters.started,
                 "finished": counters.finished,
                 "trained": counters.trained,
@@ -37,8 +38,8 @@ def save_ledger(coordinator: Coordinator) -> bytes:
                 "dropped": dict(counters.dropped),
                 "tokens_generated": counters.tokens_generated,
                 "cells_executed": counters.cells_executed,
-                "late": len(coordinator.late),
-                "groups": [_save_group(group) for group in groups],
+                "late": len(groups.late),
+                "groups": [_save_group(g) for g in (*groups.open_groups.values(), *groups.ready)],
             }
         )
     )
@@ -48,20 +49,16 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
     """Put a fresh coordinator into the state that ``save_ledger`` wrote.
 
     Raises:
-        InputError: another format version, or the task file no longer holds a task of an open
-            group.
+        InputError: another version of l-zero wrote it, or the task file no longer holds a task
+            of an open group.
     """
-    state = msgpack.unpackb(ledger)
-    if state["format"] != LEDGER_FORMAT:
-        raise InputError(
-            f"the checkpoint's ledger has format {state['format']}, this version reads "
-            f"{LEDGER_FORMAT}; resume with the version that wrote it"
-        )
-    coordinator.attempt = state["attempt"] + 1
-    coordinator.order.cursor = state["cursor"]
-    coordinator.next_group = state["next_group"]
-    coordinator.batches_taken = state["batches_taken"]
-    coordinator.counters = Counters(
+    state = _readable(ledger)
+    groups = coordinator.groups
+    coordinator.next_evaluation = state["next_evaluation"]
+    groups.order.cursor = state["cursor"]
+    groups.next_group = state["next_group"]
+    groups.batches_taken = state["batches_taken"]
+    groups.counters = Counters(
         started=state["started"],
         finished=state["finished"],
         trained=state["trained"],
@@ -71,9 +68,22 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
         cells_executed=state["cells_executed"],
     )
     if state["late"]:
-        coordinator.counters.dropped["lost_at_restart"] += state["late"]
+        groups.counters.drop("lost_at_restart", state["late"])
     for saved in state["groups"]:
         _restore_group(coordinator, saved)
+
+
+def _readable(ledger: bytes) -> dict[str, Any]:
+    """The ledger, if this version of l-zero can read it and the trajectories in it."""
+    state = msgpack.unpackb(ledger, strict_map_key=False)
+    for name, ours in {"format": LEDGER_FORMAT, "schema": SCHEMA_VERSION}.items():
+        if state.get(name) != ours:
+            raise InputError(
+                f"the checkpoint's ledger has {name} {state.get(name)}, this version of l-zero "
+                f"reads {ours}; resume with the version that wrote it, or begin a new run from "
+                "the weights: set model.path to the folder 'hf' inside the checkpoint"
+            )
+    return dict(state)
 
 
 def _save_group(group: Group) -> dict[str, Any]:
@@ -83,14 +93,17 @@ def _save_group(group: Group) -> dict[str, Any]:
         "size": group.size,
         "waiting": [*group.waiting, *group.leased.values()],
         "leased": len(group.leased),
+        "attempts": sorted(group.attempts.items()),
+        "failures": sorted(group.failures.items()),
         "num_bytes": group.num_bytes,
         "finished": [[bytes(frame) for frame in encode(t)] for t in group.finished],
     }
 
 
 def _restore_group(coordinator: Coordinator, saved: dict[str, Any]) -> None:
+    groups = coordinator.groups
     try:
-        task = coordinator.order.by_id(saved["task_id"])
+        task = groups.order.by_id(saved["task_id"])
     except KeyError:
         raise InputError(
             f"the checkpoint has an open group of task '{saved['task_id']}', which the task file "
@@ -98,14 +111,16 @@ def _restore_group(coordinator: Coordinator, saved: dict[str, Any]) -> None:
         ) from None
     group = Group.fresh(saved["number"], task, saved["size"])
     group.waiting = sorted(saved["waiting"])
+    group.attempts = dict(saved["attempts"])
+    group.failures = dict(saved["failures"])
     group.num_bytes = saved["num_bytes"]
     for frames in saved["finished"]:
         trajectory = decode(frames)
         if isinstance(trajectory, Trajectory):
             group.finished.append(trajectory)
     if saved["leased"]:
-        coordinator.counters.dropped["lost_at_restart"] += saved["leased"]
+        groups.counters.drop("lost_at_restart", saved["leased"])
     if group.complete:
-        coordinator.ready.append(group)
+        groups.ready.append(group)
     else:
-        coordinator.open_groups[group.group_id] = group
+        groups.open_groups[group.group_id] = group

@@ -2,38 +2,57 @@
 
 import asyncio
 import sys
+import time
+from dataclasses import replace
 
 from actors.link import CoordinatorLink
-from common.messages import Purpose
+from actors.runner import run_leases
+from common.messages import TaskLease, Trajectory
 from common.testing import make_trajectory
+
+
+class Scripted:
+    """In place of an episode runner: behaves as the test asks, at once or for its first lease."""
+
+    def __init__(self, link: CoordinatorLink, behaviour: str) -> None:
+        self.link, self.behaviour, self.is_first = link, behaviour, True
+
+    async def run(self, lease: TaskLease) -> Trajectory:
+        is_first, self.is_first = self.is_first, False
+        trajectory = make_trajectory(
+            lease.lease_id,
+            group_id=lease.group_id,
+            sample_index=lease.sample_index,
+            purpose=lease.purpose,
+            task_id=lease.task.task_id,
+            actor_id=self.link.actor_id,
+        )
+        match self.behaviour:
+            case "silent":
+                await asyncio.Event().wait()
+            case "twice":
+                await self.link.deliver(trajectory)
+            case "stall" if is_first:
+                time.sleep(2.0)  # the event loop stands still: that is the point
+            case "unencodable" if is_first:
+                return replace(trajectory, scores={"exact_match": True})
+            case "raises" if is_first:
+                raise RuntimeError("nobody expected this")
+        return trajectory
 
 
 async def serve(endpoint: str, actor_id: str, behaviour: str) -> None:
     link = CoordinatorLink(
         endpoint,
         actor_id=actor_id,
-        run_id="run",
+        run_key="key",
         credit=4,
         kernel_level="none",
         heartbeat_s=0.05,
         resend_s=0.2,
         silence_s=20.0,
     )
-    talking = asyncio.create_task(link.run())
-    while (lease := await link.next_lease()) is not None:
-        if behaviour == "silent":
-            continue
-        trajectory = make_trajectory(
-            lease.lease_id,
-            group_id=lease.group_id,
-            sample_index=lease.sample_index,
-            purpose=Purpose(lease.purpose),
-        )
-        await link.deliver(trajectory)
-        if behaviour == "twice":
-            await link.deliver(trajectory)
-    await talking
-    lost = await link.leave(timeout_s=5.0)
+    lost = await run_leases(link, Scripted(link, behaviour))
     link.close()
     sys.exit(lost)
 

@@ -18,6 +18,7 @@ from actors.tools.search import build_index
 from common.config import Config
 from common.config_file import save_config
 from common.messages import Outcome, Task, Trajectory
+from common.run_key import make_run_key, read_run_key
 from common.tasks import read_tasks
 from launch.convert import convert
 from launch.ports import resolve_ports
@@ -55,6 +56,7 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         )
     )
     save_config(config, folder / "config.json")
+    make_run_key(folder)
     scripts = {task.question: scripted_actions(task) for task in tasks}
     (folder / "scripts.json").write_text(json.dumps(scripts))
     coordinator = Coordinator(
@@ -78,10 +80,9 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
             Intake(
                 coordinator,
                 TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24),
-                run_id="scripted",
+                run_key=read_run_key(folder),
                 host="127.0.0.1",
                 port=config.transport.port,
-                silence_s=30.0,
             )
         )
         actor = start(

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from common.codec import SCHEMA_VERSION, decode, encode
 from common.config import Config, Objective
-from common.messages import Drain, Hello, Task, TaskLease, Trajectory
+from common.messages import Task, TaskLease, Trajectory
+from common.session import Drain, Hello, Leave
 from common.testing import make_trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
@@ -60,6 +61,7 @@ def scripted(lease_id: str, group_id: str, task_id: str, sample: int, version: i
         lengths=[rng.randint(1, 4) for _ in range(rng.randint(1, 3))],
         seed=rng.randrange(1 << 30),
         vocabulary=VOCABULARY,
+        task_id=task_id,
     )
 
 
@@ -112,11 +114,11 @@ def answer_leases(endpoint: str, servers: Servers) -> None:
     """An actor: answers all leases at hand in a random order, until it is drained."""
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.IDENTITY, b"a0")
+    dealer.setsockopt(zmq.IDENTITY, b"a0#s")
     dealer.connect(endpoint)
     dealer.send_multipart(
-        encode(Hello(actor_id="a0", run_id="run", schema_version=SCHEMA_VERSION, credit=50,
-                     kernel_level="none"))
+        encode(Hello(actor_id="a0", session="s", run_key="key", schema_version=SCHEMA_VERSION,
+                     credit=50, kernel_level="none"))
     )  # fmt: skip
     rng = random.Random(0)
     while True:
@@ -124,7 +126,7 @@ def answer_leases(endpoint: str, servers: Servers) -> None:
         while dealer.poll(50 if not held else 5):
             record = decode(dealer.recv_multipart())
             if isinstance(record, Drain):
-                dealer.send_multipart(encode(record))
+                dealer.send_multipart(encode(Leave(reason=record.reason)))
                 dealer.close(linger=1000)
                 context.term()
                 return
@@ -148,7 +150,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
         rank = stack.enter_context(training_processes())
         store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
         intake = stack.enter_context(
-            Intake(coordinator, store, run_id="run", host="127.0.0.1", port=0, silence_s=60.0)
+            Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0)
         )
         publisher = stack.enter_context(
             BackgroundPublisher(servers, acknowledge=intake.acknowledge)

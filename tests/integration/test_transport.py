@@ -10,7 +10,8 @@ import zmq
 
 from common.codec import SCHEMA_VERSION, decode, encode
 from common.errors import EnvironmentFault, LZeroError
-from common.messages import Hello, Refused, Task, Welcome
+from common.messages import Task
+from common.session import Hello, Refused
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
@@ -31,11 +32,10 @@ def intake(tmp_path: Path) -> Iterator[Intake]:
         max_staleness=2,
         total_batches=50,
         max_buffered_bytes=1 << 30,
+        silence_s=1.0,
     )
     store = TrajectoryStore(tmp_path / "trajectories", limit_bytes=1 << 20)
-    with Intake(
-        coordinator, store, run_id="run", host="127.0.0.1", port=0, silence_s=1.0
-    ) as running:
+    with Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0) as running:
         yield running
 
 
@@ -89,10 +89,12 @@ def test_leases_of_a_killed_actor_are_run_by_another(
 def test_actor_with_another_schema_is_refused_and_both_versions_are_named(intake: Intake) -> None:
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.IDENTITY, b"old")
+    dealer.setsockopt(zmq.IDENTITY, b"old#s")
     dealer.connect(intake.endpoint)
 
-    hello = Hello(actor_id="old", run_id="run", schema_version=99, credit=1, kernel_level="")
+    hello = Hello(
+        actor_id="old", session="s", run_key="key", schema_version=99, credit=1, kernel_level=""
+    )
     dealer.send_multipart(encode(hello))
     assert dealer.poll(10_000)
     answer = decode(dealer.recv_multipart())
@@ -102,25 +104,32 @@ def test_actor_with_another_schema_is_refused_and_both_versions_are_named(intake
     assert f"wire schema 99, the coordinator {SCHEMA_VERSION}" in answer.reason
 
 
-def test_malformed_message_is_refused_and_the_coordinator_goes_on(intake: Intake) -> None:
-    context = zmq.Context()
-    dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.IDENTITY, b"x")
-    dealer.connect(intake.endpoint)
+def test_an_actor_that_stood_still_goes_on_and_no_lease_is_run_more_often_than_twice(
+    intake: Intake, start_actor: StartActor
+) -> None:
+    """It is silent for longer than it may be, with every lease running, and then comes back."""
+    start_actor("a0", "stall")
 
-    dealer.send_multipart([b"\xff\x00 nonsense", b"more"])
-    assert dealer.poll(10_000)
-    refused = decode(dealer.recv_multipart())
-    hello = Hello(
-        actor_id="x", run_id="run", schema_version=SCHEMA_VERSION, credit=0, kernel_level=""
-    )
-    dealer.send_multipart(encode(hello))
-    assert dealer.poll(10_000)
-    welcomed = decode(dealer.recv_multipart())
-    context.destroy(linger=0)
+    batch = intake.take_batch(learner_version=0, timeout_s=30)
 
-    assert isinstance(refused, Refused)
-    assert isinstance(welcomed, Welcome)
+    counters = intake.counters()
+    assert len(batch) == 8
+    assert set(counters.dropped) <= {"actor_silent"}
+    assert counters.dropped.total() == 4, "what it held while it was silent, once"
+    assert counters.started - counters.dropped.total() <= 8 + 4, "nothing runs twice over"
+
+
+def test_what_cannot_be_encoded_is_that_episodes_failure_and_the_actor_goes_on(
+    intake: Intake, start_actor: StartActor
+) -> None:
+    actor = start_actor("a0", "unencodable")
+
+    batch = intake.take_batch(learner_version=0, timeout_s=30)
+    intake.drain("done", timeout_s=20)
+
+    assert len(batch) == 8
+    assert intake.counters().dropped["infrastructure:ProtocolError"] == 1
+    assert actor.wait(timeout=20) == 0
 
 
 def test_port_in_use_is_one_clear_error(intake: Intake, tmp_path: Path) -> None:
@@ -129,5 +138,5 @@ def test_port_in_use_is_one_clear_error(intake: Intake, tmp_path: Path) -> None:
     store = TrajectoryStore(tmp_path / "other", limit_bytes=1 << 20)
 
     with pytest.raises(EnvironmentFault, match=rf"cannot bind 127.0.0.1:{port}: .*transport.port"):
-        Intake(coordinator, store, run_id="run", host="127.0.0.1", port=port, silence_s=1.0)
+        Intake(coordinator, store, run_key="key", host="127.0.0.1", port=port)
     store.close()

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from common.codec import decode, encode
 from common.errors import ProtocolError
-from common.messages import Ack, Heartbeat, Hello, Purpose, Task, TaskLease, Trajectory
+from common.messages import Purpose, Task, TaskLease, Trajectory
+from common.session import Ack, Heartbeat, Hello, HelloWanted, Message
 from common.testing import make_trajectory
 
 
@@ -36,8 +37,11 @@ def test_trajectory_survives_the_wire_with_every_array() -> None:
     "record",
     [
         Ack(trajectory_id="a"),
-        Heartbeat(actor_id="a0", leases=("x", "y")),
-        Hello(actor_id="a0", run_id="r", schema_version=1, credit=4, kernel_level="A"),
+        Heartbeat(seen=3, leases=("x", "y")),
+        HelloWanted(),
+        Hello(
+            actor_id="a0", session="s", run_key="r", schema_version=1, credit=4, kernel_level="A"
+        ),
         TaskLease(
             lease_id="l",
             group_id="g",
@@ -50,7 +54,7 @@ def test_trajectory_survives_the_wire_with_every_array() -> None:
     ids=lambda record: type(record).__name__,
 )
 def test_small_records_are_equal_after_the_wire(
-    record: Ack | Heartbeat | Hello | TaskLease,
+    record: Message,
 ) -> None:
     assert decode(as_bytes(encode(record))) == record
 

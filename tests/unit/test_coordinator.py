@@ -4,16 +4,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import msgpack
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages import Hello, Outcome, Task, TaskLease, Trajectory
+from common.errors import InputError
+from common.messages import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
+from common.session import Heartbeat, Hello
 from common.testing import make_trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
+from learner.coordination.trajectory_checks import ModelLimits
 
+A0 = "a0#s"
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(7)]
 
 
@@ -36,14 +42,26 @@ def coordinator(
     )
 
 
-def join(state: Coordinator, actor_id: str = "a0", credit: int = 100) -> None:
-    state.join(
-        Hello(actor_id=actor_id, run_id="r", schema_version=1, credit=credit, kernel_level="A")
-    )
+def hello(actor_id: str = "a0", credit: int = 100, session: str = "s") -> Hello:
+    return Hello(
+        actor_id=actor_id, session=session, run_key="key", schema_version=1, credit=credit,
+        kernel_level="A",
+    )  # fmt: skip
+
+
+def join(state: Coordinator, actor_id: str = "a0", credit: int = 100) -> str:
+    """The identity of a session of an actor that has said hello."""
+    greeting = hello(actor_id, credit)
+    state.join(greeting)
+    return greeting.identity
 
 
 def finished(
-    lease: TaskLease, *, version: int = 0, outcome: Outcome = Outcome.SUBMITTED
+    lease: TaskLease,
+    *,
+    version: int = 0,
+    outcome: Outcome = Outcome.SUBMITTED,
+    actor_id: str = "a0",
 ) -> Trajectory:
     return make_trajectory(
         lease.lease_id,
@@ -52,6 +70,8 @@ def finished(
         version=version,
         outcome=outcome,
         purpose=lease.purpose,
+        task_id=lease.task.task_id,
+        actor_id=actor_id,
     )
 
 
@@ -62,7 +82,14 @@ def with_reward(lease: TaskLease, reward: float) -> Trajectory:
 
 def settle(state: Coordinator, leases: Iterable[TaskLease], *, version: int, now: int) -> None:
     for lease in leases:
-        state.receive(finished(lease, version=version), learner_version=now)
+        state.receive(A0, finished(lease, version=version), learner_version=now)
+
+
+def overdue(state: Coordinator, now: float) -> int:
+    """How many groups are closed at ``now`` although members are missing."""
+    before = len(state.groups.ready)
+    state.tick(now)
+    return len(state.groups.ready) - before
 
 
 def balance(state: Coordinator) -> int:
@@ -115,8 +142,8 @@ def test_second_copy_of_a_trajectory_is_dropped() -> None:
     join(state)
     lease = state.hand_out()[0][1]
 
-    kept = state.receive(finished(lease), learner_version=0)
-    again = state.receive(finished(lease), learner_version=0)
+    kept = state.receive(A0, finished(lease), learner_version=0)
+    again = state.receive(A0, finished(lease), learner_version=0)
 
     assert (kept, again) == (True, False)
     assert state.counters.duplicates == 1
@@ -128,7 +155,7 @@ def test_stale_trajectory_is_counted_and_its_place_handed_out_again() -> None:
     join(state, credit=1)
     ((_, lease),) = state.hand_out()
 
-    state.receive(finished(lease, version=0), learner_version=2)
+    state.receive(A0, finished(lease, version=0), learner_version=2)
     ((_, again),) = state.hand_out()
 
     assert state.counters.dropped == {"stale_on_arrival": 1}
@@ -155,22 +182,22 @@ def test_infrastructure_failure_is_tried_again_and_never_trained() -> None:
     join(state, credit=1)
     ((_, lease),) = state.hand_out()
 
-    state.receive(finished(lease, outcome=Outcome.INFRASTRUCTURE), learner_version=0)
+    state.receive(A0, finished(lease, outcome=Outcome.INFRASTRUCTURE), learner_version=0)
 
     assert state.counters.dropped.total() == 1
-    assert state.open_groups[lease.group_id].pending == 2
+    assert state.groups.open_groups[lease.group_id].pending == 2
 
 
 def test_member_that_keeps_failing_leaves_a_smaller_group() -> None:
     state = coordinator(groups=1, group_size=3)
     join(state, credit=1)
     survivors = 0
-    while not state.ready:
+    while not state.groups.ready:
         ((_, lease),) = state.hand_out()
         fails = lease.sample_index == 1
         survivors += not fails
         outcome = Outcome.INFRASTRUCTURE if fails else Outcome.SUBMITTED
-        state.receive(finished(lease, outcome=outcome), learner_version=0)
+        state.receive(A0, finished(lease, outcome=outcome), learner_version=0)
 
     batch = state.take_batch(learner_version=0)
 
@@ -184,34 +211,231 @@ def test_leases_of_a_lost_actor_go_to_another() -> None:
     join(state, "a0")
     lost = [lease for _, lease in state.hand_out()]
 
-    state.leave("a0", "actor_silent")
-    join(state, "a1")
+    state.leave(A0, "actor_silent")
+    other = join(state, "a1")
     again = state.hand_out()
 
-    assert {actor for actor, _ in again} == {"a1"}
+    assert {actor for actor, _ in again} == {other}
     assert len(again) == len(lost)
     assert state.counters.dropped == {"actor_silent": len(lost)}
-    assert state.receive(finished(lost[0]), learner_version=0) is False
+    assert state.receive(A0, finished(lost[0]), learner_version=0) is False
 
 
-def test_reconnecting_actor_keeps_the_leases_it_still_holds() -> None:
+def test_hello_said_again_changes_nothing() -> None:
     state = coordinator()
-    join(state, "a0")
+    identity = join(state)
     leases = [lease for _, lease in state.hand_out()]
 
-    state.join(
-        Hello(
-            actor_id="a0",
-            run_id="r",
-            schema_version=1,
-            credit=100,
-            kernel_level="A",
-            unacknowledged=(leases[0].lease_id,),
+    for _ in range(3):
+        assert state.join(hello()) is False
+
+    assert state.held_by(identity) == tuple(sorted(lease.lease_id for lease in leases))
+    assert state.hand_out() == []
+    assert state.counters.dropped.total() == 0
+
+
+def test_a_lease_that_never_reached_its_session_is_handed_out_again() -> None:
+    state = coordinator()
+    identity = join(state)
+    leases = [lease for _, lease in state.hand_out()]
+    arrived, lost = leases[:-1], leases[-1]
+
+    named = tuple(lease.lease_id for lease in arrived)
+    sent = state.heartbeat(identity, Heartbeat(seen=arrived[-1].serial, leases=named))
+    assert state.counters.dropped == {}, "it may still be on its way"
+    state.heartbeat(identity, Heartbeat(seen=sent, leases=named))
+    ((_, again),) = state.hand_out()
+
+    assert sent == lost.serial
+    assert state.counters.dropped == {"never_arrived": 1}
+    assert (again.group_id, again.sample_index) == (lost.group_id, lost.sample_index)
+    assert again.lease_id != lost.lease_id
+
+
+def test_only_the_session_that_holds_a_lease_settles_it() -> None:
+    state = coordinator(groups=1, group_size=2)
+    join(state, credit=2)
+    thief = join(state, "a1", credit=0)
+    leases = [lease for _, lease in state.hand_out()]
+
+    forged = state.receive(thief, finished(leases[0], actor_id="a1"), learner_version=0)
+    honest = state.receive(A0, finished(leases[0]), learner_version=0)
+
+    assert (forged, honest) == (False, True)
+
+
+def test_an_actor_that_starts_again_is_another_session_and_takes_nothing_away() -> None:
+    state = coordinator(groups=1, group_size=2)
+    join(state, credit=2)
+    leases = [lease for _, lease in state.hand_out()]
+
+    state.join(hello(session="after a crash"))
+
+    assert state.receive(A0, finished(leases[0]), learner_version=0)
+    assert state.counters.dropped.total() == 0
+
+
+def test_a_lease_ends_at_its_deadline_even_if_its_session_lives() -> None:
+    state = coordinator(groups=1, group_size=2, max_staleness=0, lease_timeout_s=100.0)
+    identity = join(state)
+    leases = [lease for _, lease in state.hand_out(now=0.0)]
+    named = tuple(lease.lease_id for lease in leases)
+    for now in (30.0, 60.0, 90.0, 120.0, 131.0):
+        state.heard(identity, now)
+        state.heartbeat(identity, Heartbeat(seen=2, leases=named))
+        state.tick(now)
+
+    assert state.counters.dropped == {"lease_expired": 2}
+    assert [lease.sample_index for _, lease in state.hand_out(now=131.0)] == [0, 1]
+
+
+def test_lease_ids_are_functions_of_group_member_and_attempt() -> None:
+    state = coordinator(groups=1, group_size=2, max_staleness=0)
+    join(state)
+    first = [lease.lease_id for _, lease in state.hand_out()]
+    state.leave(A0, "actor_left")
+    join(state)
+    again = [lease.lease_id for _, lease in state.hand_out()]
+    restored = coordinator(groups=1, group_size=2, max_staleness=0)
+    restore_ledger(restored, save_ledger(state))
+    join(restored)
+
+    assert first == ["g000000-0-1", "g000000-1-1"]
+    assert again == ["g000000-0-2", "g000000-1-2"]
+    assert [lease.lease_id for _, lease in restored.hand_out()] == ["g000000-0-3", "g000000-1-3"]
+
+
+def test_capacity_after_short_batches_is_that_of_full_ones() -> None:
+    state = coordinator(groups=2, group_size=4, max_staleness=0, group_timeout_s=1.0)
+    join(state)
+    handed = 0
+    for version in range(30):
+        leases = [lease for _, lease in state.hand_out(now=0.0)]
+        handed += len(leases)
+        on_time = [lease for lease in leases if lease.sample_index < 3]
+        settle(state, on_time, version=version, now=version)
+        state.tick(2.0)
+        settle(state, [x for x in leases if x not in on_time], version=version, now=version)
+        batch = state.take_batch(learner_version=version)
+        assert batch is not None
+        assert len(batch) == 6
+        assert state.capacity == 0, "the next version admits the next batch"
+        state.version = version + 1
+        assert state.capacity == 8
+
+    assert handed == 30 * 8
+    assert state.counters.dropped == {"late": 30 * 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"group_id": "g000009"}, "lease"),
+        ({"sample_index": 7}, "lease"),
+        ({"task_id": "another"}, "lease"),
+        ({"purpose": Purpose.EVALUATE}, "lease"),
+        ({"actor_id": "a1"}, "lease"),
+        ({"step_rewards": np.array([0.0, np.nan], dtype=np.float32)}, "reward"),
+        ({"step_rewards": np.array([0.0, 1e38], dtype=np.float32)}, "reward"),
+        ({"scores": {"f1": float("inf")}}, "score"),
+        ({"token_ids": [-1, 0]}, "vocabulary"),
+        ({"token_ids": [0, 64]}, "vocabulary"),
+        ({"extra_tokens": 40}, "length"),
+        ({"extra_tokens": -12}, "length"),
+        ({"first_is_sampled": True}, "action"),
+        ({"action_order": True}, "action"),
+        ({"logprobs": 0.5}, "logprob"),
+        ({"logprobs": np.nan}, "logprob"),
+        ({"logprobs": -np.inf}, "logprob"),
+        ({"version": 2}, "version"),
+    ],
+)
+def test_what_does_not_fit_lease_model_or_weights_is_dropped_with_a_reason(
+    change: dict[str, Any], reason: str
+) -> None:
+    state = coordinator(limits=ModelLimits(vocabulary=64, max_context=32))
+    join(state, credit=1)
+    ((_, lease),) = state.hand_out()
+
+    assert not state.receive(A0, spoilt(finished(lease), change), learner_version=0)
+
+    assert state.counters.dropped == {f"invalid:{reason}": 1}
+    assert balance(state) == 0
+    ((_, again),) = state.hand_out()
+    assert state.receive(A0, finished(again), learner_version=0)
+
+
+def spoilt(trajectory: Trajectory, change: dict[str, Any]) -> Trajectory:
+    """The trajectory with one thing wrong, in a field of its own or of its segment."""
+    segment = trajectory.segments[0]
+    arrays = {
+        name: np.array(getattr(segment, name))
+        for name in ("token_ids", "action_index", "behaviour_logprobs", "versions")
+    }
+    (name, value), *_ = change.items()
+    sampled = arrays["action_index"] >= 0
+    match name:
+        case "token_ids":
+            arrays["token_ids"][:2] = value
+        case "extra_tokens" if value > 0:
+            fill = {"action_index": -1, "versions": -1}
+            arrays = {
+                k: np.append(v, np.full(value, fill.get(k, 0), dtype=v.dtype))
+                for k, v in arrays.items()
+            }
+        case "extra_tokens":
+            arrays = {k: v[:0] for k, v in arrays.items()}
+        case "first_is_sampled":
+            arrays["action_index"][0] = arrays["versions"][0] = 0
+        case "action_order":
+            arrays["action_index"][sampled] = arrays["action_index"][sampled][::-1]
+        case "logprobs":
+            arrays["behaviour_logprobs"][sampled] = value
+        case "version":
+            arrays["versions"][sampled] = value
+        case _:
+            return replace(trajectory, **change)
+    return replace(trajectory, segments=(Segment(**arrays),))
+
+
+def test_three_failures_of_one_kind_in_a_row_are_an_alert_and_named_while_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = coordinator()
+    join(state, credit=1)
+    for _ in range(3):
+        ((_, lease),) = state.hand_out()
+        failed = replace(
+            finished(lease, outcome=Outcome.INFRASTRUCTURE),
+            failure="PluginError: reward term 'mine' raised KeyError",
         )
+        state.receive(A0, failed, learner_version=0)
+
+    assert "3 episodes in a row failed reason=infrastructure:PluginError" in caplog.text
+    assert (
+        "dropped so far: infrastructure:PluginError 3 "
+        "(last: PluginError: reward term 'mine' raised KeyError)" in state.waiting_for()
     )
 
-    assert state.receive(finished(leases[0]), learner_version=0) is True
-    assert state.receive(finished(leases[1]), learner_version=0) is False
+
+def test_a_ledger_of_another_version_says_what_to_do() -> None:
+    state = msgpack.unpackb(save_ledger(coordinator()))
+
+    for change in ({"format": 2}, {"schema": 3}):
+        with pytest.raises(InputError, match=r"resume with the version .*model\.path .*'hf'"):
+            restore_ledger(coordinator(), msgpack.packb({**state, **change}))
+
+
+def test_the_number_of_reasons_is_bounded_whatever_peers_say() -> None:
+    state = coordinator(batches=10_000, max_staleness=9_000)
+    join(state, credit=1)
+    for number in range(200):
+        ((_, lease),) = state.hand_out()
+        failed = finished(lease, outcome=Outcome.INFRASTRUCTURE)
+        state.receive(A0, replace(failed, failure=f"Kind{number}: x"), learner_version=0)
+
+    assert len(state.counters.dropped) <= 65
+    assert state.counters.dropped.total() == 200
 
 
 def test_evaluation_runs_first_and_stays_out_of_the_counters() -> None:
@@ -270,7 +494,7 @@ def test_groups_without_signal_are_replaced_and_counted() -> None:
     for _ in range(2):
         for _, lease in state.hand_out():
             reward = rewards[lease.group_id][lease.sample_index]
-            state.receive(with_reward(lease, reward), learner_version=0)
+            state.receive(A0, with_reward(lease, reward), learner_version=0)
     batch = state.take_batch(learner_version=0)
 
     assert batch is not None
@@ -286,30 +510,32 @@ def test_where_no_group_has_a_signal_the_batch_comes_after_some_patience() -> No
     batch = None
     for _ in range(5):
         for _, lease in state.hand_out():
-            state.receive(with_reward(lease, 1.0), learner_version=0)
+            state.receive(A0, with_reward(lease, 1.0), learner_version=0)
         batch = batch or state.take_batch(learner_version=0)
 
     assert batch is not None
-    assert len(batch) == state.batch
+    assert len(batch) == state.groups.batch
     assert state.counters.dropped == {"no_signal": 6}
 
 
 def test_an_overdue_group_goes_on_without_its_late_member() -> None:
-    state = coordinator(groups=1, group_size=3, max_staleness=0, group_timeout_s=10.0)
+    state = coordinator(
+        groups=1, group_size=3, max_staleness=0, group_timeout_s=10.0, silence_s=500.0
+    )
     join(state)
     first, second, third = (lease for _, lease in state.hand_out())
-    state.receive(finished(first), learner_version=0, now=100.0)
+    state.receive(A0, finished(first), learner_version=0, now=100.0)
 
-    assert state.close_overdue(111.0) == 0, "one member of three is not enough"
-    state.receive(finished(second), learner_version=0, now=105.0)
-    assert state.close_overdue(109.0) == 0
-    assert state.close_overdue(110.0) == 1
+    assert overdue(state, 111.0) == 0, "one member of three is not enough"
+    state.receive(A0, finished(second), learner_version=0, now=105.0)
+    assert overdue(state, 109.0) == 0
+    assert overdue(state, 110.0) == 1
     batch = state.take_batch(learner_version=0)
 
     assert batch is not None
     assert [t.sample_index for t in batch] == [0, 1]
     assert state.hand_out() == [], "the late member still holds its credit and place"
-    assert state.receive(finished(third), learner_version=0)
+    assert state.receive(A0, finished(third), learner_version=0)
     assert state.counters.dropped == {"late": 1}
     assert balance(state) == 0
 
@@ -319,12 +545,12 @@ def test_a_late_member_is_accounted_for_after_a_restart() -> None:
     join(state)
     leases = [lease for _, lease in state.hand_out()]
     settle(state, leases[:2], version=0, now=0)
-    state.close_overdue(5.0)
+    overdue(state, 5.0)
 
     restored = coordinator(groups=1, group_size=3, max_staleness=0)
     restore_ledger(restored, save_ledger(state))
 
-    assert len(restored.ready) == 1
+    assert len(restored.groups.ready) == 1
     assert restored.counters.dropped == {"lost_at_restart": 1}
     assert balance(restored) == 2
 
@@ -345,7 +571,7 @@ def test_no_batch_ever_exceeds_the_bound_whatever_the_order_of_events(
             lease, version = held.pop(data.draw(st.integers(0, len(held) - 1)))
             outcome = Outcome.SUBMITTED if event == "finish" else Outcome.INFRASTRUCTURE
             state.receive(
-                finished(lease, version=version, outcome=outcome), learner_version=learner
+                A0, finished(lease, version=version, outcome=outcome), learner_version=learner
             )
         elif event == "publish":
             state.version = learner
@@ -356,6 +582,6 @@ def test_no_batch_ever_exceeds_the_bound_whatever_the_order_of_events(
                 assert 0 <= max(staleness) <= bound
                 learner += 1
 
-    kept = sum(len(g.finished) for g in (*state.open_groups.values(), *state.ready))
-    leased = sum(len(g.leased) for g in state.open_groups.values())
+    kept = sum(len(g.finished) for g in (*state.groups.open_groups.values(), *state.groups.ready))
+    leased = sum(len(g.leased) for g in state.groups.open_groups.values())
     assert balance(state) == kept + leased

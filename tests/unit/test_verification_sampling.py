@@ -245,9 +245,9 @@ def test_v24_admission_stops_at_the_reference_count() -> None:
     )  # fmt: skip
     state.version = 100
 
-    assert state.batch == 512
+    assert state.groups.batch == 512
     assert state.capacity == 55_808
-    state.counters.trained = 55_808 - 512
+    state.groups.batches_taken = 55_808 // 512 - 1
     assert state.capacity == 512
     state.version = 99
     assert state.capacity == 0

@@ -1,0 +1,107 @@
+"""The book of leases: who holds which task, until when.
+
+Pure: no clock, no sockets. The invariant kept here: a lease is granted once, belongs to one
+session until it ends, and ends exactly once, through ``end``. Whatever decides its fate
+(a trajectory, silence, a deadline, a heartbeat that does not name it) goes through that call, and
+whoever comes second gets None.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from common.messages import Purpose, Task
+
+DELIVERY_S = 30.0
+"""Time that a session has beyond a lease's own time to deliver what became of it, seconds."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """A task that is out.
+
+    Attributes:
+        lease_id: a function of group, member and attempt.
+        session: identity of the session that holds it.
+        group_id: of its group; empty for a held-out task.
+        sample_index: place in the group.
+        serial: place among the leases of its session, from 1.
+        deadline: when it is taken back, seconds on the clock of whoever grants.
+    """
+
+    lease_id: str
+    session: str
+    group_id: str
+    sample_index: int
+    purpose: Purpose
+    task: Task
+    serial: int
+    deadline: float
+
+
+def lease_id_of(group_id: str, sample_index: int, attempt: int) -> str:
+    """The id of the ``attempt``-th try (from 1) of a member of a group."""
+    return f"{group_id}-{sample_index}-{attempt}"
+
+
+class LeaseBook:
+    """All leases that have been granted and have not ended."""
+
+    def __init__(self) -> None:
+        """An empty book."""
+        self._leases: dict[str, Lease] = {}
+        self._by_session: dict[str, set[str]] = {}
+
+    def __len__(self) -> int:
+        """Leases that are out."""
+        return len(self._leases)
+
+    def grant(self, lease: Lease) -> None:
+        """Enter a lease.
+
+        Raises:
+            ValueError: a lease of that id is out.
+        """
+        if lease.lease_id in self._leases:
+            raise ValueError(f"lease '{lease.lease_id}' is out already")
+        self._leases[lease.lease_id] = lease
+        self._by_session.setdefault(lease.session, set()).add(lease.lease_id)
+
+    def held(self, lease_id: str, *, by: str) -> Lease | None:
+        """The lease of that id if this session holds it, else None."""
+        lease = self._leases.get(lease_id)
+        return lease if lease is not None and lease.session == by else None
+
+    def end(self, lease_id: str) -> Lease | None:
+        """Take a lease out of the book; None where it has ended before."""
+        lease = self._leases.pop(lease_id, None)
+        if lease is not None:
+            own = self._by_session[lease.session]
+            own.discard(lease_id)
+            if not own:
+                del self._by_session[lease.session]
+        return lease
+
+    def of(self, session: str) -> tuple[str, ...]:
+        """Ids of what a session holds, in order."""
+        return tuple(sorted(self._by_session.get(session, ())))
+
+    def count(self, session: str) -> int:
+        """How many leases a session holds."""
+        return len(self._by_session.get(session, ()))
+
+    def overdue(self, now: float) -> tuple[str, ...]:
+        """Ids of the leases whose deadline has passed."""
+        return tuple(sorted(i for i, lease in self._leases.items() if lease.deadline <= now))
+
+    def unnamed(self, session: str, *, seen: int, named: Collection[str]) -> tuple[str, ...]:
+        """Ids of what a session must have received, yet does not name.
+
+        Messages of one connection arrive in order: a session that has seen serial ``seen`` will
+        never receive what was sent before and did not reach it.
+        """
+        named = set(named)
+        return tuple(
+            lease_id
+            for lease_id in self.of(session)
+            if self._leases[lease_id].serial <= seen and lease_id not in named
+        )

@@ -1,0 +1,54 @@
+"""The sessions of actors that the coordinator knows, and how much each may hold."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from common.session import Hello
+
+
+@dataclass(slots=True)
+class Session:
+    """One actor process: ``sent`` is the serial of the last lease sent to it, from 1."""
+
+    actor_id: str
+    credit: int
+    kernel_level: str
+    last_heard: float
+    sent: int = 0
+
+
+class Sessions(dict[str, Session]):
+    """Sessions by identity. Pure: the time is an argument, in seconds."""
+
+    def join(self, hello: Hello, now: float) -> bool:
+        """A session says hello; returns whether it is new. Said again, nothing changes."""
+        known = self.get(hello.identity)
+        if known is not None:
+            known.last_heard = now
+            return False
+        self[hello.identity] = Session(hello.actor_id, hello.credit, hello.kernel_level, now)
+        return True
+
+    def heard(self, identity: str, now: float) -> bool:
+        """A session said something; returns whether it is known."""
+        session = self.get(identity)
+        if session is not None:
+            session.last_heard = now
+        return session is not None
+
+    def silent(self, now: float, silence_s: float) -> list[tuple[str, float]]:
+        """Who has said nothing for longer than ``silence_s``, and for how long, in seconds."""
+        return [
+            (identity, now - session.last_heard)
+            for identity, session in self.items()
+            if now - session.last_heard > silence_s
+        ]
+
+    def least_busy(self, held: Callable[[str], int]) -> str | None:
+        """Who has the smallest share of its credit in use; None where all is used."""
+        free = [
+            (held(identity) / session.credit, identity)
+            for identity, session in self.items()
+            if held(identity) < session.credit
+        ]
+        return min(free, default=(0.0, None))[1]
