@@ -9,6 +9,7 @@ import logging
 
 import zmq
 
+from common.quiet_log import QuietLog
 from common.weight_wire import KEY_OWNER
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ class Doorkeeper:
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(_ENDPOINT)
         self._key = key.encode()
-        self._refused = 0
+        self._quiet = QuietLog(log)
 
     def answer(self) -> None:
         """Answer one request; there must be one."""
@@ -34,11 +35,6 @@ class Doorkeeper:
         welcome = mechanism == b"PLAIN" and credentials[:1] == [KEY_OWNER]
         welcome = welcome and hmac.compare_digest(b"".join(credentials[1:]), self._key)
         if not welcome:
-            self._note(address)
+            self._quiet.warning("refused a stranger", "address=%r", address)
         status = (b"200", b"OK") if welcome else (b"400", b"no key")
         self.socket.send_multipart([_VERSION, number, *status, b"", b""])
-
-    def _note(self, address: bytes) -> None:
-        self._refused += 1
-        if self._refused & (self._refused - 1) == 0:  # a flood must not fill the log
-            log.warning("refused a stranger address=%r count=%d", address, self._refused)

@@ -18,6 +18,7 @@ import zmq
 from common.codec import Buffer
 from common.errors import PolicyServerError, ProtocolError
 from common.messages import TensorSpec, WeightManifest
+from common.quiet_log import QuietLog
 from common.weight_wire import (
     KEY_OWNER,
     MAX_REPORT_BYTES,
@@ -89,7 +90,7 @@ class StagingChannel:
         self._snapshot: Snapshot | None = None
         self._base: Snapshot | None = None
         self._workers = Workers()
-        self._ignored = 0
+        self._quiet = QuietLog(log)
         self._fault = ""
         self._changed = threading.Condition()
         self._stopping = False
@@ -202,21 +203,14 @@ class StagingChannel:
         try:
             report = unpack_report(frames[0] if len(frames) == 1 else b"")
         except ProtocolError as error:
-            self._ignore(identity, str(error))
+            self._quiet.warning("ignored a report", "peer=%r reason=%s", identity, error)
             return
         log.debug("worker reported server=%s kind=%s", report.server, report.kind)
         with self._changed:
             doubt = self._workers.hear(identity, report)
             self._changed.notify_all()
         if doubt:
-            self._ignore(identity, doubt)
-
-    def _ignore(self, identity: bytes, reason: str) -> None:
-        self._ignored += 1
-        if self._ignored & (self._ignored - 1) == 0:  # a flood must not fill the log
-            log.warning(
-                "ignored a report peer=%r count=%d reason=%s", identity, self._ignored, reason
-            )
+            self._quiet.warning("ignored a report", "peer=%r reason=%s", identity, doubt)
 
     def _send_what_is_due(self) -> None:
         with self._changed:
