@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -129,5 +130,5 @@ def weight_servers(count: int) -> Iterator[list[WeightServer]]:
     try:
         yield servers
     finally:
-        for server in servers:
-            server.close()
+        with ThreadPoolExecutor(count) as pool:
+            list(pool.map(WeightServer.close, servers))

@@ -105,7 +105,9 @@ HEADERS = (
 )
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(HEADERS, st.integers(0, 64))
 def test_reading_gives_tensors_or_an_input_error(tmp_path: Path, header: Any, size: int) -> None:
     write(tmp_path / "a.safetensors", header, bytes(size))

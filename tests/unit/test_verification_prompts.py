@@ -1,7 +1,7 @@
 """Prompts for the parity check leave room for its answer, whatever a batch holds."""
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.messages import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
@@ -46,6 +46,7 @@ SEGMENTS = st.lists(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.lists(SEGMENTS, max_size=6), st.integers(20, 640))
 def test_every_prompt_leaves_room_for_what_is_sampled(
     batch: list[list[tuple[int, int]]], max_context: int

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import zmq
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.inference.staging import StagingReceiver
@@ -157,7 +157,8 @@ def stranger(
         socket.setsockopt(zmq.PLAIN_PASSWORD, key.encode())
     socket.connect(channel.endpoint)
     hello = StagingReport(server=SERVER, rank=0, kind=ReportKind.HELLO, version=-1)
-    socket.send(pack_report(hello), zmq.NOBLOCK)
+    with contextlib.suppress(zmq.Again):  # it was shown the door already
+        socket.send(pack_report(hello), zmq.NOBLOCK)
     return socket
 
 
@@ -291,6 +292,7 @@ class Plain:
 KINDS = [None, *ReportKind]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(KINDS), st.integers(-1, 6))))
 def test_whatever_peers_report_only_what_was_sent_counts_and_one_at_a_time(
     events: list[tuple[int, ReportKind | None, int]],
