@@ -284,7 +284,7 @@ def test_the_death_of_the_engine_is_named_at_once(live: LiveModel) -> None:
     """The last test: nothing serves any more afterwards."""
     children = Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()
     (engine,) = [
-        int(pid) for pid in children if "EngineCore" in Path(f"/proc/{pid}/comm").read_text()
+        int(pid) for pid in children if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()
     ]
     os.kill(engine, signal.SIGKILL)
     began = time.monotonic()
