@@ -1,17 +1,22 @@
 """An episode for training or evaluation: a task lease in, a trajectory out."""
 
+import asyncio
 import dataclasses
 import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 
 from actors.agent.events import Episode
 from actors.agent.loop import AgentLoop
 from actors.agent.token_conversation import TokenConversation
 from actors.policy import PolicyClient
-from actors.rewards.scorer import Scored, Scorer
-from actors.rewards.task_types import asked_question
+from actors.rewards.judge import Judge
+from actors.rewards.scorer import Scored
 from common.chat import ChatRenderer, Tokenizer
 from common.errors import LZeroError
-from common.messages import Outcome, TaskLease, Trajectory
+from common.messages import Outcome, Task, TaskLease, Trajectory
+from common.task_rules import NO_EXTRAS, TaskRules, check_given_task
 
 
 class EpisodeRunner:
@@ -25,18 +30,31 @@ class EpisodeRunner:
         loop: AgentLoop,
         tokenizer: Tokenizer,
         renderer: ChatRenderer,
-        scorer: Scorer,
+        judge: Judge,
         max_context: int,
         direct: bool = False,
+        rules: TaskRules = NO_EXTRAS,
+        folders: Sequence[Path] = (),
     ) -> None:
         """Run episodes of ``loop`` in contexts of at most ``max_context`` tokens.
 
-        ``direct``: the policy answers in one message, without cells.
+        Args:
+            actor_id: of this actor.
+            policy: samples.
+            loop: runs the steps.
+            tokenizer: of the policy.
+            renderer: over that tokenizer.
+            judge: asks and scores; started.
+            max_context: tokens.
+            direct: the policy answers in one message, without cells.
+            rules: what a task may bring along, whoever leases it.
+            folders: of the task files that this actor knows of.
         """
         self._actor_id = actor_id
         self._policy, self._loop = policy, loop
         self._tokenizer, self._renderer = tokenizer, renderer
-        self._scorer = scorer
+        self._judge = judge
+        self._rules, self._folders = rules, tuple(folders)
         self._max_context = max_context
         self._direct = direct
 
@@ -53,13 +71,18 @@ class EpisodeRunner:
         )
         task, episode = lease.task, _NOT_BEGUN
         try:
-            task = dataclasses.replace(task, question=asked_question(task))
+            check = partial(check_given_task, task, self._folders, self._rules)
+            await asyncio.to_thread(check) if task.files else check()
+            task = dataclasses.replace(task, question=await self._judge.ask(task))
             episode = await self._loop.run(task, conversation)
-            scored = self._scorer.score(lease.task, episode.answer, episode.steps, episode.outcome)
+            scored = await self._score(lease.task, episode)
         except LZeroError as error:  # a task type or a reward term of the user's failed
             episode = _failed(episode, error)
-            scored = self._scorer.score(lease.task, None, episode.steps, episode.outcome)
+            scored = await self._score(lease.task, episode)
         return self._trajectory(lease, task.question, episode, scored, conversation, started_at)
+
+    async def _score(self, task: Task, episode: Episode) -> Scored:
+        return await self._judge.score(task, episode.answer, episode.steps, episode.outcome)
 
     def _trajectory(
         self,

@@ -7,7 +7,6 @@ suite runs under one weight version; a version that changes under way is an erro
 import argparse
 import asyncio
 import dataclasses
-import json
 import logging
 import sys
 import time
@@ -22,7 +21,7 @@ from actors.episode import EpisodeRunner
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.tools.started import run_corpora, started_tools
-from actors.wiring import make_policy, make_runner
+from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, PolicyMismatch
@@ -35,9 +34,11 @@ from common.evaluation import (
     read_suites,
     write_score,
 )
+from common.json_output import json_text
+from common.log_lines import configure_logging
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.task_rules import task_rules
 from common.tasks import read_tasks
-from common.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def write_episodes(
                 "tokens_generated": trajectory.tokens_generated,
                 "steps": [dataclasses.asdict(step) for step in trajectory.steps],
             }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json_text(line, readable=True) + "\n")
 
 
 async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:
@@ -139,23 +140,35 @@ async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:
     kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=config.kernel.idle)
     try:
         await kernels.start()
-        for suite in suites:
-            corpora = dict.fromkeys((*run_corpora(config), "unseen"), suite.corpus)
-            async with started_tools(
-                config, corpora, search_disabled=suite.search_disabled
-            ) as tools:
-                runner = make_runner(
-                    config, actor_id="evaluate", policy=policy, kernels=kernels, tools=tools
-                )
-                await evaluate_suite(suite, runner, out, in_flight=config.actors.episodes)
+        async with started_judge(config) as judge:
+            for suite in suites:
+                tasks = read_tasks(Path(suite.tasks), rules=task_rules(config))
+                corpora = dict.fromkeys((*run_corpora(config), "unseen"), suite.corpus)
+                async with started_tools(
+                    config, corpora, search_disabled=suite.search_disabled
+                ) as tools:
+                    runner = make_runner(
+                        config,
+                        actor_id="evaluate",
+                        policy=policy,
+                        kernels=kernels,
+                        tools=tools,
+                        judge=judge,
+                        folders=(Path(suite.tasks).parent,),
+                    )
+                    await evaluate_suite(
+                        suite, tasks, runner, out, in_flight=config.actors.episodes
+                    )
     finally:
         await kernels.close()
         await policy.close()
 
 
-async def evaluate_suite(suite: Suite, runner: EpisodeRunner, out: Path, *, in_flight: int) -> None:
-    """Run one suite and write its score and its episodes."""
-    tasks = first_of_each_family(read_tasks(Path(suite.tasks)), suite.per_family)
+async def evaluate_suite(
+    suite: Suite, given: Sequence[Task], runner: EpisodeRunner, out: Path, *, in_flight: int
+) -> None:
+    """Run one suite over its share of the given tasks and write its score and its episodes."""
+    tasks = first_of_each_family(given, suite.per_family)
     started = time.monotonic()
     trajectories = await run_suite(suite, tasks, runner, in_flight=in_flight)
     version = pinned_version(suite, trajectories)

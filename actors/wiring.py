@@ -1,6 +1,7 @@
 """Builds the objects that rollouts and evaluations share, from a resolved configuration."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from actors.agent.loop import AgentLoop
@@ -8,11 +9,12 @@ from actors.agent.prompt import load_template
 from actors.episode import EpisodeRunner
 from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
-from actors.rewards.scorer import Scorer
+from actors.rewards.judge import Judge
 from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
+from common.task_rules import task_folders, task_rules
 
 LOOPBACK = "127.0.0.1"
 
@@ -32,6 +34,21 @@ def make_policy(config: Config) -> PolicyClient:
     )
 
 
+@asynccontextmanager
+async def started_judge(config: Config) -> AsyncIterator[Judge]:
+    """What asks and scores the tasks of a run, started, and ended again at the end.
+
+    Raises:
+        ConfigError: a reward term or a task type cannot be used.
+    """
+    judge = Judge(config)
+    try:
+        await judge.start()
+        yield judge
+    finally:
+        await judge.close()
+
+
 def make_runner(
     config: Config,
     *,
@@ -39,12 +56,17 @@ def make_runner(
     policy: PolicyClient,
     kernels: KernelPool,
     tools: Mapping[str, Tool],
+    judge: Judge,
+    folders: Sequence[Path] = (),
 ) -> EpisodeRunner:
-    """An episode runner over these parts; ``tools`` are started.
+    """An episode runner over these parts; ``tools`` and ``judge`` are started.
+
+    Files of tasks come from the folders of the configuration's task files, from ``folders`` and
+    from ``tasks.file_folders``.
 
     Raises:
         InputError: the model folder has no usable tokenizer.
-        ConfigError: a tool, reward term or prompt template cannot be used.
+        ConfigError: the prompt template cannot be used.
     """
     tokenizer = FileTokenizer(Path(config.model.path))
     loop = AgentLoop(
@@ -60,8 +82,10 @@ def make_runner(
         policy=policy,
         loop=loop,
         tokenizer=tokenizer,
-        renderer=ChatRenderer(tokenizer, tokenizer.added_tokens),
-        scorer=Scorer(config.rewards),
+        renderer=ChatRenderer(tokenizer),
+        judge=judge,
         max_context=config.model.max_context,
         direct=config.agent.mode == "direct",
+        rules=task_rules(config),
+        folders=(*task_folders(config), *folders),
     )

@@ -10,6 +10,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from common.json_input import surrogate_in
+
 Int32 = NDArray[np.int32]
 Float32 = NDArray[np.float32]
 
@@ -66,38 +68,17 @@ class Task:
             raise ValueError("task_id must not be empty")
         if not self.question.strip():
             raise ValueError(f"task '{self.task_id}': question must not be empty")
-        needs_answers = self.kind == "qa"
-        _refuse_surrogates(self.task_id, self)
-        is_empty = any(not answer.strip() for answer in self.answers)
-        if is_empty or (needs_answers and not self.answers):
+        texts = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        if (where := surrogate_in(texts)) is not None:
+            raise ValueError(
+                f"task {self.task_id!r}: field '{where}' holds half of a surrogate pair, which "
+                "UTF-8 cannot carry; write the whole character or take it out"
+            )
+        if self.kind == "qa" and not any(answer.strip() for answer in self.answers):
             raise ValueError(
                 f"task '{self.task_id}': answers must hold at least one non-empty string, "
                 f"got {list(self.answers)!r}"
             )
-
-
-def _refuse_surrogates(task_id: str, task: Task) -> None:
-    """Half a surrogate pair is a valid Python string that no UTF-8 wire or file can carry."""
-    texts = {
-        "task_id": (task.task_id,),
-        "question": (task.question,),
-        "answers": task.answers,
-        "corpus": (task.corpus,),
-        "labels": (*task.labels, *task.labels.values()),
-        "kind": (task.kind,),
-        "files": task.files,
-        "details": (*task.details, *task.details.values()),
-    }
-    for name, values in texts.items():
-        for value in values:
-            try:
-                value.encode()
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"task {task_id!r}: {name} holds half a character at place {error.start} "
-                    f"({value[error.start]!r}, a lone surrogate); write the character whole or "
-                    "take it out"
-                ) from None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,7 +91,8 @@ class Step:
         action: the sampled text.
         code: the cell, or None where the action does not parse.
         observation: what the policy saw of the cell's output.
-        tool_calls: names of the tools that the cell called, in order.
+        tool_calls: names of the tools that were called from the start of the cell to that of the
+            next one, in order.
         finish_reason: of the sampling, as the policy server says.
         status: how the cell ended: ``ok``, ``error``, ``timed_out``, ``died`` with its kernel, or
             empty where none ran.
@@ -178,7 +160,8 @@ class Trajectory:
         steps: the K steps as text.
         answer: what was submitted, or None.
         scores: named measurements of the answer, e.g. ``exact_match``, ``f1``, ``contains``.
-        failure: for INFRASTRUCTURE, what failed, as ``Kind: text``; empty otherwise.
+        failure: what failed, as ``Kind: text``, for INFRASTRUCTURE, and for an OUT_OF_CONTEXT whose
+            context was refused as too long; empty otherwise.
         kernel_level: isolation level of the kernel, e.g. ``A-forked`` (see docs/sandbox.md).
         cells_executed: notebook cells run.
         tokens_generated: tokens sampled, also those of actions that did not parse.

@@ -27,7 +27,7 @@ def load_plugin(name: str, *, key: str) -> Any:
         raise ConfigError(f"{key}: {name!r} must be written package.module:name")
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:  # a user's module may raise anything while it is imported
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise ConfigError(
             f"{key}: cannot import {module_name!r} for {name!r}: {type(error).__name__}: {error}; "
             "is the package installed in this environment?"

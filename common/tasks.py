@@ -7,40 +7,47 @@ import dataclasses
 import difflib
 import json
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, LZeroError
+from common.json_input import numbered_lines, parse_json
 from common.messages import Task
+from common.task_rules import NO_EXTRAS, TaskRules, check_file, check_kind
 
 _REQUIRED = ("task_id", "question")
 _FIELDS = tuple(field.name for field in dataclasses.fields(Task))
 
 
-def read_tasks(path: Path, *, check: Callable[[Task], None] | None = None) -> list[Task]:
+def read_tasks(
+    path: Path,
+    *,
+    rules: TaskRules = NO_EXTRAS,
+    check: Callable[[Task], None] | None = None,
+) -> list[Task]:
     """The tasks of a file, in file order; empty lines are skipped.
 
     Args:
         path: the file; its tasks name their own files relative to its folder.
+        rules: which task types and files its tasks may name.
         check: a further look at each task, e.g. ``actors.rewards.task_types.check_task``; the
             project's errors that it raises get file and line put before their text.
 
     Raises:
         InputError: the file is missing, empty, not UTF-8, or a line is not a task; two lines carry
-            the same ``task_id``; ``check`` refuses a task.
+            the same ``task_id``; a task names what ``rules`` forbid; ``check`` refuses a task.
     """
     tasks: list[Task] = []
     lines_by_id: dict[str, int] = {}
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
+    for number, line in numbered_lines(path, what="task file"):
         where = f"{path}, line {number}"
-        task = parse_task(line, where=where, folder=path.parent)
+        task = parse_task(line, where=where, folder=path.parent, rules=rules)
         first = lines_by_id.setdefault(task.task_id, number)
         if first != number:
             raise InputError(f"{where}: task_id {task.task_id!r} is already used on line {first}")
         if check is not None:
-            _look(check, task, where)
+            _look(partial(check, task), where)
         tasks.append(task)
     if not tasks:
         raise InputError(f"task file {path} holds no tasks; expected one JSON object per line")
@@ -54,30 +61,30 @@ def write_tasks(tasks: Iterable[Task], path: Path) -> None:
             file.write(json.dumps(dataclasses.asdict(task), ensure_ascii=False) + "\n")
 
 
-def parse_task(line: str, *, where: str, folder: Path) -> Task:
+def parse_task(line: str, *, where: str, folder: Path, rules: TaskRules = NO_EXTRAS) -> Task:
     """One line of a task file.
 
     Args:
         line: the text.
         where: begins the text of an error.
         folder: where relative paths in ``files`` start; they become absolute.
+        rules: which task types and files the task may name.
 
     Raises:
-        InputError: the line is not a JSON object with the fields of a task, or a file of the task
-            is missing.
+        InputError: the line is not a JSON object with the fields of a task, or names a type or a
+            file that it may not.
     """
-    try:
-        record = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from error
+    record = parse_json(line, where)
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected a JSON object, got {_shown(record)}")
     for key in record:
         if key not in _FIELDS:
-            raise InputError(f"{where}: unknown field '{key}'; {_suggestion(key)}")
+            raise InputError(f"{where}: unknown field '{key[:60]}'; {_suggestion(key)}")
     for key in _REQUIRED + (("answers",) if record.get("kind", "qa") == "qa" else ()):
         if key not in record:
             raise InputError(f"{where}: field '{key}' is missing")
+    kind = _text(record, "kind", where) if "kind" in record else "qa"
+    _look(partial(check_kind, kind, rules), where)
     try:
         return Task(
             task_id=_text(record, "task_id", where),
@@ -85,29 +92,19 @@ def parse_task(line: str, *, where: str, folder: Path) -> Task:
             answers=_texts(record, "answers", where),
             corpus=_text(record, "corpus", where) if "corpus" in record else "train",
             labels=_strings(record, "labels", where),
-            kind=_text(record, "kind", where) if "kind" in record else "qa",
-            files=_files(record, where, folder),
+            kind=kind,
+            files=_files(record, where, folder, rules),
             details=_strings(record, "details", where),
         )
     except ValueError as error:
         raise InputError(f"{where}: {error}") from error
 
 
-def _look(check: Callable[[Task], None], task: Task, where: str) -> None:
+def _look(check: Callable[[], None], where: str) -> None:
     try:
-        check(task)
+        check()
     except LZeroError as error:
         raise InputError(f"{where}: {error}") from error
-
-
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise InputError(f"task file {path} does not exist")
-    try:
-        # Not splitlines(): a question may hold a Unicode line separator.
-        return path.read_text(encoding="utf-8").split("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(f"task file {path} is not UTF-8: {error.reason}") from error
 
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:
@@ -134,16 +131,12 @@ def _strings(record: dict[str, Any], key: str, where: str) -> dict[str, str]:
     return dict(value)
 
 
-def _files(record: dict[str, Any], where: str, folder: Path) -> tuple[str, ...]:
+def _files(record: dict[str, Any], where: str, folder: Path, rules: TaskRules) -> tuple[str, ...]:
     """Absolute paths of the files of a task; their names must differ, they share one folder."""
     paths: dict[str, str] = {}
     for name in _texts(record, "files", where):
         path = (folder / name).absolute()
-        if not path.is_file():
-            raise InputError(
-                f"{where}: field 'files': {path} does not exist (a relative path starts from the "
-                "folder of the task file)"
-            )
+        _look(partial(check_file, path, (folder,), rules), f"{where}: field 'files'")
         if path.name in paths:
             raise InputError(
                 f"{where}: field 'files': two files are called {path.name!r}; both would be "

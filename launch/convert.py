@@ -1,16 +1,18 @@
 """Converts published question sets into task and corpus files; see docs/tasks.md."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from actors.rewards.answers import normalise
+from actors.rewards.answers import can_be_matched
 from common.errors import InputError
+from common.json_input import numbered_lines, parse_json, read_text
 from common.messages import Task
 from common.tasks import write_tasks
 
+T = TypeVar("T")
 Format = Literal["hotpotqa", "musique", "nq"]
 Page = tuple[str, str]
 """Title and text."""
@@ -49,7 +51,7 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Conv
     ]
     if not tasks:
         raise InputError(f"{file} holds no questions")
-    pages = list(_corpus_pages(corpus)) if corpus else _own_pages(file, records, kind)
+    pages = list(_corpus_pages(corpus)) if corpus else _all_own_pages(file, records, kind)
     tasks = _with_unique_ids(tasks)
     scorable = [found for task in tasks if (found := _scorable(task)) is not None]
     out.mkdir(parents=True, exist_ok=True)
@@ -60,14 +62,15 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Conv
 
 def _scorable(task: Task) -> Task | None:
     """The task with the gold answers that an answer could match; None if there are none."""
-    answers = tuple(answer for answer in task.answers if normalise(answer))
+    answers = tuple(answer for answer in task.answers if can_be_matched(answer))
     return replace(task, answers=answers) if answers else None
 
 
 def _hotpotqa(record: dict[str, Any], where: str) -> Task:
-    titles = list(dict.fromkeys(str(fact[0]) for fact in record.get("supporting_facts", [])))
+    facts = [_pair(fact, "supporting_facts") for fact in _list(record, "supporting_facts")]
+    titles = list(dict.fromkeys(str(title) for title, _ in facts))
     return Task(
-        task_id=str(record.get("_id") or record.get("id") or where),
+        task_id=_identity(record, ("_id", "id"), where),
         question=_string(record, "question"),
         answers=(_string(record, "answer"),),
         labels={
@@ -81,14 +84,15 @@ def _hotpotqa(record: dict[str, Any], where: str) -> Task:
 
 
 def _musique(record: dict[str, Any], where: str) -> Task:
-    aliases = [str(alias) for alias in record.get("answer_aliases", [])]
-    supporting = [p["title"] for p in record.get("paragraphs", []) if p.get("is_supporting")]
+    aliases = [str(alias) for alias in _list(record, "answer_aliases")]
+    supporting = [_string(p, "title") for p in _paragraphs(record) if p.get("is_supporting")]
+    task_id = _identity(record, ("id",), where)
     return Task(
-        task_id=str(record.get("id") or where),
+        task_id=task_id,
         question=_string(record, "question"),
         answers=tuple(dict.fromkeys([_string(record, "answer"), *aliases])),
         labels={
-            "family": str(record.get("id", "musique")).split("_")[0],
+            "family": task_id.split("_")[0] if task_id != where else "musique",
             "source": "musique",
             "supporting_titles": json.dumps(list(dict.fromkeys(supporting)), ensure_ascii=False),
         },
@@ -97,10 +101,9 @@ def _musique(record: dict[str, Any], where: str) -> Task:
 
 def _nq(record: dict[str, Any], where: str) -> Task:
     answers = record["answer"]
-    if isinstance(answers, str):
-        answers = [answers]
+    answers = [answers] if isinstance(answers, str) else _list(record, "answer")
     return Task(
-        task_id=str(record.get("id") or where),
+        task_id=_identity(record, ("id",), where),
         question=_string(record, "question"),
         answers=tuple(str(answer) for answer in answers),
         labels={"family": "one_hop", "source": "nq"},
@@ -114,7 +117,7 @@ _TASKS: dict[str, Callable[[dict[str, Any], str], Task]] = {
 }
 
 
-def _guard(read: Callable[[dict[str, Any], str], Task], record: dict[str, Any], where: str) -> Task:
+def _guard(read: Callable[[dict[str, Any], str], T], record: dict[str, Any], where: str) -> T:
     """Read one record; what is wrong with it becomes an ``InputError`` that says where."""
     try:
         return read(record, f"question-{where.rsplit(' ', 1)[-1]}")
@@ -133,6 +136,38 @@ def _string(record: dict[str, Any], key: str) -> str:
     return value
 
 
+def _list(record: dict[str, Any], key: str) -> list[Any]:
+    value = record.get(key, [])
+    if not isinstance(value, list):
+        raise TypeError(f"field '{key}' must be a list, got {value!r:.60}")
+    return value
+
+
+def _pair(value: Any, key: str) -> tuple[Any, Any]:
+    if not isinstance(value, list) or len(value) != 2:
+        raise TypeError(f"field '{key}' must hold lists of two, got {value!r:.60}")
+    return value[0], value[1]
+
+
+def _paragraphs(record: dict[str, Any]) -> list[dict[str, Any]]:
+    for paragraph in (found := _list(record, "paragraphs")):
+        if not isinstance(paragraph, dict):
+            raise TypeError(f"field 'paragraphs' must hold objects, got {paragraph!r:.60}")
+    return found
+
+
+def _identity(record: dict[str, Any], keys: Sequence[str], otherwise: str) -> str:
+    """The first id that there is, a number too; ``otherwise`` where there is none."""
+    for key in keys:
+        value = record.get(key)
+        if value is None or value == "":
+            continue
+        if isinstance(value, bool) or not isinstance(value, str | int):
+            raise TypeError(f"field '{key}' must be a string or a number, got {value!r:.60}")
+        return str(value)
+    return otherwise
+
+
 def _with_unique_ids(tasks: list[Task]) -> list[Task]:
     """The tasks without those that repeat an id (question sets do contain repeats)."""
     first = {task.task_id: task for task in reversed(tasks)}
@@ -148,39 +183,20 @@ def _records(file: Path) -> Iterator[dict[str, Any]]:
 
 
 def _values(file: Path) -> list[Any]:
-    if not file.is_file():
-        raise InputError(f"{file} does not exist")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file} is not UTF-8: {error.reason}") from error
+    text = read_text(file, what="file")
     if text.lstrip().startswith("["):
-        return list(_parse(text, str(file)))
-    lines = text.split("\n")
+        return list(parse_json(text, str(file), replace_surrogates=True))
     return [
-        _parse(line, f"{file}, line {number}")
-        for number, line in enumerate(lines, start=1)
-        if line.strip()
+        parse_json(line, f"{file}, line {number}", replace_surrogates=True)
+        for number, line in numbered_lines(file, what="file")
     ]
 
 
-def _parse(text: str, where: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InputError(
-            f"{where}: not valid JSON: {error.msg} (line {error.lineno}, column {error.colno})"
-        ) from error
-
-
 def _corpus_pages(file: Path) -> Iterator[Page]:
-    if not file.is_file():
-        raise InputError(f"corpus {file} does not exist")
-    text = file.read_text(encoding="utf-8", errors="replace")
-    by_title = _titles_to_sentences(text)
+    by_title = _titles_to_sentences(file)
     if by_title is not None:
         for title, sentences in by_title.items():
-            yield title, _joined(sentences)
+            yield title, _joined(sentences, f"{file}, page {title[:60]!r}")
         return
     for number, record in enumerate(_records(file), start=1):
         yield _page(record, f"{file}, page {number}")
@@ -194,37 +210,46 @@ def _page(record: dict[str, Any], where: str) -> Page:
     return title, body
 
 
-def _titles_to_sentences(text: str) -> dict[str, Any] | None:
+def _titles_to_sentences(file: Path) -> dict[str, Any] | None:
     """The corpus as one object of title to sentences, or None where it is written otherwise."""
+    text = read_text(file, what="corpus")
     if not text.lstrip().startswith("{"):
         return None
     try:
-        table = json.loads(text)
-    except json.JSONDecodeError:
-        return None  # JSON lines
+        table = parse_json(text, str(file), replace_surrogates=True)
+    except InputError as error:
+        if isinstance(error.__cause__, json.JSONDecodeError):
+            return None  # JSON lines
+        raise
     is_page = isinstance(table.get("title"), str) and isinstance(table.get("text"), str)
     return None if is_page else dict(table)
 
 
-def _own_pages(file: Path, records: list[dict[str, Any]], kind: Format) -> list[Page]:
+def _all_own_pages(file: Path, records: list[dict[str, Any]], kind: Format) -> list[Page]:
     """The passages around the questions, each once."""
     pages: dict[Page, None] = {}
-    for record in records:
-        if kind == "hotpotqa":
-            found = [(str(title), _joined(lines)) for title, lines in record.get("context", [])]
-        else:
-            found = [
-                (str(p["title"]), str(p["paragraph_text"])) for p in record.get("paragraphs", [])
-            ]
-        pages.update(dict.fromkeys(found))
+    read_pages = _hotpotqa_pages if kind == "hotpotqa" else _paragraph_pages
+    for number, record in enumerate(records, start=1):
+        pages.update(dict.fromkeys(_guard(read_pages, record, f"{file}, question {number}")))
     if not pages:
         raise InputError(f"{file} carries no passages; name a corpus with --corpus")
     return list(pages)
 
 
-def _joined(sentences: Any) -> str:
+def _hotpotqa_pages(record: dict[str, Any], _: str) -> list[Page]:
+    context = [_pair(entry, "context") for entry in _list(record, "context")]
+    return [(str(title), _joined(lines, "field 'context'")) for title, lines in context]
+
+
+def _paragraph_pages(record: dict[str, Any], _: str) -> list[Page]:
+    return [(_string(p, "title"), _string(p, "paragraph_text")) for p in _paragraphs(record)]
+
+
+def _joined(sentences: Any, where: str) -> str:
     if isinstance(sentences, str):
         return sentences
+    if not isinstance(sentences, list):
+        raise InputError(f"{where}: expected a text or a list of sentences, got {sentences!r:.60}")
     return "".join(str(sentence) for sentence in sentences)
 
 

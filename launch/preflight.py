@@ -7,18 +7,18 @@ from actors.agent.prompt import load_template
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.runtime import find_runtime
 from actors.rewards.scorer import Scorer
-from actors.rewards.task_types import check_task
+from actors.rewards.task_types import task_type
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.tools.started import run_corpora
 from common.config import Config, Lora
-from common.errors import ConfigError, EnvironmentFault, InputError
-from common.tasks import read_tasks
+from common.errors import EnvironmentFault, InputError
+from common.task_rules import task_rules
+from launch.config_pairs import check_pairs
 from launch.model_checks import check_model_folder
+from launch.task_check import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-CORPORA = ("train", "heldout")
-"""What ``Task.corpus`` may say."""
 _NO_ADAPTERS = Lora()
 
 
@@ -26,11 +26,12 @@ def check_run(config: Config) -> None:
     """Check model, agent, task files, corpora and sandbox of a run (ports: ``launch.ports``).
 
     Raises:
-        ConfigError: a tool, a reward term or the system prompt cannot be used.
+        ConfigError: two keys exclude each other, or a tool, a reward term or the system prompt
+            cannot be used.
         InputError: a file or folder the configuration names cannot be used.
         EnvironmentFault: the machine lacks something.
     """
-    check_times(config)
+    check_pairs(config)
     check_model(
         Path(config.model.path), max_context=config.model.max_context, lora=config.model.lora
     )
@@ -39,22 +40,6 @@ def check_run(config: Config) -> None:
         check_task_files(config)
     if not config.sandbox.unsafe_no_sandbox:
         check_sandbox_present()
-
-
-def check_times(config: Config) -> None:
-    """Check that a lease ends before the run gives up waiting for what was made of it.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    learner, agent, transport = config.learner, config.agent, config.transport
-    if learner.batch_timeout_s <= config.lease_timeout_s:
-        raise ConfigError(
-            f"learner.batch_timeout_s ({learner.batch_timeout_s:g}) must be above "
-            f"agent.episode_timeout_s ({agent.episode_timeout_s:g}) + transport.lease_grace_s "
-            f"({transport.lease_grace_s:g}), or one episode that hangs ends the run before its "
-            "task is handed out again"
-        )
 
 
 def locate_model(path: str) -> Path:
@@ -77,7 +62,7 @@ def check_model(folder: Path, *, max_context: int = 1, lora: Lora = _NO_ADAPTERS
 
 
 def check_agent(config: Config) -> None:
-    """Make the agent's tools, rewards and prompt once, without connecting to anything.
+    """Make the agent's tools, rewards, task types and prompt once, without connecting to anything.
 
     Raises:
         ConfigError: a name is unknown, or a section of the configuration cannot work.
@@ -85,6 +70,8 @@ def check_agent(config: Config) -> None:
     """
     load_template(config.agent.system_prompt)
     Scorer(config.rewards)
+    for kind in config.tasks.kinds:
+        task_type(kind)
     tools = make_tools(config, run_corpora(config))
     for name, variables in missing_variables(tools).items():
         raise EnvironmentFault(
@@ -104,8 +91,10 @@ def check_task_files(config: Config) -> None:
         raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
     if "search" in config.agent.tools and config.search.provider == "local":
         check_corpora(config)
+    for folder in filter(lambda name: not Path(name).is_dir(), tasks.file_folders):
+        raise InputError(f"tasks.file_folders: {folder} is not a folder")
     for file in filter(None, (tasks.train, tasks.heldout)):
-        check_corpus_names(Path(file))
+        read_checked(Path(file), task_rules(config))
 
 
 def check_corpora(config: Config) -> None:
@@ -121,20 +110,6 @@ def check_corpora(config: Config) -> None:
         )
     for corpus in set(run_corpora(config).values()):
         SearchIndex(Path(corpus)).close()
-
-
-def check_corpus_names(file: Path) -> None:
-    """Check that every task of ``file`` names a corpus that exists.
-
-    Raises:
-        InputError: the file cannot be read, or a task names another corpus.
-    """
-    for task in read_tasks(file, check=check_task):
-        if task.corpus not in CORPORA:
-            raise InputError(
-                f"{file}: task {task.task_id!r} names the corpus {task.corpus!r}; "
-                f"expected one of {', '.join(CORPORA)}"
-            )
 
 
 def check_sandbox_present() -> None:

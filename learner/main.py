@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -15,12 +14,16 @@ from torch import nn
 
 from common.config import Config
 from common.config_file import load_config
-from common.errors import InputError, LZeroError
+from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
+from common.json_output import json_text
+from common.log_lines import configure_logging
 from common.messages import Task, Trajectory
 from common.run_key import read_run_key
+from common.task_rules import task_rules
 from common.tasks import read_tasks
-from common.telemetry import configure_logging, metric_writers
+from common.telemetry import metric_writers
+from common.whole_file import write_whole
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
@@ -36,6 +39,7 @@ from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import Rank, seed_everything, training_processes
 from learner.loop import Head, Learner
 from learner.profiling import StepProfiler, profiled_steps
+from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, unpack_ledger
 from learner.weights.publishing import BackgroundPublisher
@@ -152,7 +156,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         learner.run()
         saver.finish()
         if head is not None:
-            _write_totals(config, folder, learner, head)
+            write_totals(config, folder, learner, head)
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
 
 
@@ -209,13 +213,14 @@ def _head(
     version: int,
 ) -> Iterator[Head]:
     """What only rank 0 has; announces readiness when the coordinator's port is bound."""
-    tasks = _read(config.tasks.train)
-    heldout = _read(config.tasks.heldout) if config.tasks.heldout else []
+    tasks = _read(config, config.tasks.train)
+    heldout = _read(config, config.tasks.heldout) if config.tasks.heldout else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
     coordinator = _coordinator(config, tasks, vocabulary)
     if ledger is not None:
         restore_ledger(coordinator, ledger)
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
+    batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     weights = WeightPublisher(server_urls)
     weights.start()
@@ -231,7 +236,7 @@ def _head(
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
-            (folder / "learner.ready").write_text(intake.endpoint)
+            write_whole(folder / "learner.ready", intake.endpoint)
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -242,9 +247,11 @@ def _head(
                 writers=writers,
                 family_of=family,
                 heldout=first_of_each_family(heldout, config.evaluation.during_per_family),
+                batches=batches,
             )
     finally:
         weights.stop()
+        batches.close()
         for writer in writers:
             writer.close()
 
@@ -275,14 +282,11 @@ def _signal_filter(config: Config) -> SignalFilter | None:
     )
 
 
-def _read(path: str) -> list[Task]:
-    tasks = read_tasks(Path(path))
-    if not tasks:
-        raise InputError(f"task file {path} holds no tasks")
-    return list(tasks)
+def _read(config: Config, path: str) -> list[Task]:
+    return read_tasks(Path(path), rules=task_rules(config))
 
 
-def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
+def write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
     """``learner.json``: what the summary says about this process."""
     counters = head.intake.counters()
     totals = learner.totals
@@ -317,7 +321,7 @@ def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) ->
         "tokens_generated": counters.tokens_generated,
         "cells_executed": counters.cells_executed,
     }
-    (folder / "learner.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(folder / "learner.json", json_text(summary, indent=1) + "\n")
 
 
 def main() -> int:

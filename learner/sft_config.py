@@ -2,16 +2,15 @@
 
 import argparse
 import dataclasses
-import json
-import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from common.errors import ConfigError, InputError
-from common.json_text import parse_json, read_text
+from common.config.ranges import MANY, Range, short
+from common.config_file import read_tables
+from common.errors import ConfigError
+from common.json_output import json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +24,7 @@ class SftConfig:
     output: str
     """Folder for the result."""
     epochs: int = 1
+    """How often every trace is seen."""
     batch: int = 16
     """Traces per optimizer step."""
     context_weight: float = 0.3
@@ -38,12 +38,15 @@ class SftConfig:
     adamw_learning_rate: float = 3e-3
     """For embeddings, output layer and norms; with ``adamw`` for everything."""
     warmup_steps: int = 50
+    """Steps over which the learning rates rise from 0."""
     final_share: float = 0.02
     """Learning rates fall linearly to this share."""
     grad_clip: float = 1.0
+    """Largest L2 norm of the gradient; a larger one is scaled down to it."""
     pack_tokens: int = 8192
     """Token budget of one forward and backward pass; no trace may be longer."""
     seed: int = 0
+    """Order of the traces."""
     ranks: int = 1
     """Processes that ``lzero sft`` starts."""
     threads: int = 1
@@ -59,17 +62,20 @@ class SftConfig:
     checkpoints: str = ""
     """Folder of the checkpoints; empty for the output's name with ``-checkpoints``."""
     checkpoints_kept: int = 2
+    """Newest checkpoints that are kept; older ones are removed."""
     resume: bool = False
     """Go on from the newest checkpoint."""
     log_every: int = 100
+    """Steps between two lines of progress."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
-        for name, (least, most) in _RANGES.items():
+        for name, allowed in RANGES.items():
             value = getattr(self, name)
-            # Not `value < least`: what is no number must not pass.
-            if not least <= value <= most:
-                raise ConfigError(f"{_option(name)} must be {_said(least, most)}, got {value}")
+            if fault := allowed.fault(value):
+                raise ConfigError(
+                    f"{_option(name)} must be {fault}, got {short(value)} ({allowed.describe()})"
+                )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
@@ -84,31 +90,28 @@ class SftConfig:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, for the processes of the run."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json_text(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
-_TINY = sys.float_info.min
-_HUGE = sys.float_info.max
-_RANGES: dict[str, tuple[float, float]] = {
-    "epochs": (1, _HUGE),
-    "batch": (1, _HUGE),
-    "ranks": (1, _HUGE),
-    "threads": (1, _HUGE),
-    "pack_tokens": (1, _HUGE),
-    "checkpoints_kept": (1, _HUGE),
-    "log_every": (1, _HUGE),
-    "checkpoint_every": (0, _HUGE),
-    "warmup_steps": (0, _HUGE),
-    "seed": (0, 2**63 - 1),
-    "context_weight": (0, 1e6),
-    "normaliser": (_TINY, _HUGE),
-    "muon_learning_rate": (0, 100),
-    "adamw_learning_rate": (0, 100),
-    "final_share": (0, 1),
-    "grad_clip": (_TINY, _HUGE),
+RANGES = {
+    "epochs": Range("epochs", least=1, most=100_000),
+    "batch": Range("traces", least=1, most=1 << 24),
+    "context_weight": Range("weight", least=0, most=1e6),
+    "normaliser": Range("weight", above=0, most=1e12),
+    "muon_learning_rate": Range("per step", least=0, most=10),
+    "adamw_learning_rate": Range("per step", least=0, most=10),
+    "warmup_steps": Range("steps", least=0, most=MANY),
+    "final_share": Range("share", least=0, most=1),
+    "grad_clip": Range("L2 norm", above=0, most=1e12),
+    "pack_tokens": Range("tokens", least=1, most=MANY),
+    "seed": Range("seed", least=0, most=MANY),
+    "ranks": Range("processes", least=1, most=65536),
+    "threads": Range("threads", least=1, most=4096),
+    "checkpoint_every": Range("steps", least=0, most=MANY),
+    "checkpoints_kept": Range("checkpoints", least=1, most=MANY),
+    "log_every": Range("steps", least=1, most=MANY),
 }
-"""Smallest and largest value of each number."""
-
+"""The range of every number."""
 _CHOICES = {
     "optimizer": ("muon", "adamw"),
     "compute_dtype": ("float32", "bfloat16"),
@@ -136,7 +139,7 @@ def config_from_options(options: Mapping[str, Any]) -> SftConfig:
         ConfigError: the file cannot be used, something required is missing, or a value is wrong.
     """
     known = {field.name: field for field in fields(SftConfig)}
-    values = _read(options["config"]) if options.get("config") else {}
+    values = read_tables(options["config"]) if options.get("config") else {}
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{options['config']}: unknown key '{name}'; known: {sorted(known)}")
@@ -145,29 +148,13 @@ def config_from_options(options: Mapping[str, Any]) -> SftConfig:
             values[name] = float(value)
         elif type(value) is not kind:
             expected = getattr(kind, "__name__", kind)
-            raise ConfigError(f"{options['config']}: {name} must be {expected}, got {value!r}")
+            raise ConfigError(f"{options['config']}: {name} must be {expected}, got {short(value)}")
     given = {name: options[name] for name in known if options.get(name) is not None}
     values |= given
     missing = [_option(name) for name in _REQUIRED if not values.get(name)]
     if missing:
         raise ConfigError(f"{', '.join(missing)} missing; give options or a configuration file")
     return SftConfig(**values)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = read_text(path, what="configuration")
-        values = parse_json(text, str(path)) if path.suffix == ".json" else tomllib.loads(text)
-    except (InputError, ValueError, RecursionError) as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error}") from error
-    if not isinstance(values, dict):
-        raise ConfigError(f"configuration {path} must hold an object, got {values!r:.60}")
-    return values
-
-
-def _said(least: float, most: float) -> str:
-    low = "above 0" if least == _TINY else f"at least {least:g}"
-    return low if most == _HUGE else f"{low} and at most {most:g}"
 
 
 def _option(name: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from common.errors import InputError
-from common.json_text import numbered_lines, parse_json
+from common.json_input import numbered_lines, parse_json
 from learner.packs.packing import PackableSegment, segment_of_examples
 from learner.sft_fields import EXPECTED, Span, messages_of, spans_of, tools_of
 

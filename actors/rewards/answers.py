@@ -4,7 +4,7 @@ Normalisation keeps every script: NFKC, case folding, punctuation and symbols re
 decimal points and percent signs inside numbers stay), accents of Latin letters removed, English
 articles removed, white space collapsed. An answer that normalises to nothing matches nothing, so
 that "" or "!!!" can never equal a gold answer by accident. Tokens are words, but single characters
-in scripts that are written without spaces.
+in scripts that are written without spaces. Of a long text only the beginning is compared.
 """
 
 import re
@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from actors.rewards.overlap import token_f1
+
+MAX_CHARACTERS = 4096
+"""Longer texts are cut, before and after NFKC, which may make 18 characters of one."""
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _NUMBER = re.compile(r"[-+]?\d[\d,]*(?:\.\d+)?%?")
@@ -23,10 +26,19 @@ _TOKEN = re.compile(f"[{_UNSPACED}]|[^{_UNSPACED}\\s]+")
 _SPECIAL = frozenset({"yes", "no", "noanswer"})
 
 
-@lru_cache(1024)  # the same gold answers come with every trajectory of a group
 def normalise(answer: str) -> str:
     """The canonical form in which answers are compared."""
-    text = unicodedata.normalize("NFKC", answer).casefold()
+    return _normalise(answer[:MAX_CHARACTERS])
+
+
+def can_be_matched(gold: str) -> bool:
+    """Whether any answer could equal ``gold``: it is not too long, and something is left of it."""
+    return len(gold) <= MAX_CHARACTERS and bool(normalise(gold))
+
+
+@lru_cache(1024)  # the same gold answers come with every trajectory of a group
+def _normalise(answer: str) -> str:
+    text = unicodedata.normalize("NFKC", answer)[:MAX_CHARACTERS].casefold()[:MAX_CHARACTERS]
     parts: list[str] = []
     end = 0
     for number in _NUMBER.finditer(text):

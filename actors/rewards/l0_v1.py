@@ -20,8 +20,6 @@ from actors.rewards.terms import FinishedEpisode, RewardTerm
 from common.messages import Step
 
 _REMOVED = re.compile(r"[^a-z0-9\s]")
-_THINK = re.compile(r"<think>(.*?)</think>", re.DOTALL)
-_CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
 
 
 def l0_normalise(text: str) -> str:
@@ -64,10 +62,25 @@ def l0_code_term(episode: FinishedEpisode) -> Sequence[float]:
 
 
 def _has_format(step: Step) -> float:
-    thinks, codes = _THINK.findall(step.action), _CODE.findall(step.action)
+    thinks, codes = _blocks(step.action, "think"), _blocks(step.action, "code")
     if len(thinks) != 1 or len(codes) != 1:
         return 0.0
     return float(len(thinks[0].strip()) > 10 and len(codes[0].strip()) > 5)
+
+
+def _blocks(text: str, tag: str) -> list[str]:
+    """What ``<tag>(.*?)</tag>`` finds, in one pass even where nothing is ever closed."""
+    found: list[str] = []
+    opening, closing = f"<{tag}>", f"</{tag}>"
+    start = text.find(opening)
+    while start >= 0:
+        start += len(opening)
+        end = text.find(closing, start)
+        if end < 0:
+            break
+        found.append(text[start:end])
+        start = text.find(opening, end + len(closing))
+    return found
 
 
 def _share_without_errors(step: Step) -> float:

@@ -27,6 +27,8 @@ def parse_number(text: str) -> Fraction | None:
     if len(text) > _MAX_CHARACTERS:
         return None
     text = _plain(_unwrap(text.strip()))
+    if len(text) > _MAX_CHARACTERS:  # a few characters become many in the plain form
+        return None
     negative = text.startswith("-")
     text = text[1:].lstrip() if text[:1] in ("-", "+") else text
     if text and unicodedata.category(text[0]) == "Sc":

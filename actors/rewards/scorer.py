@@ -2,27 +2,26 @@
 
 consumes   task, submitted answer, steps and outcome, all told by the host, never by the sandbox
 produces   one reward per step, and named scores
-waits for  nothing
+waits for  code of the user's, without a limit: an actor has it run by ``judge.py``
 """
 
 import difflib
-import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from actors.rewards.answers import MAX_CHARACTERS
+from actors.rewards.blame import place_of, place_of_function
 from actors.rewards.l0_v1 import L0_TERMS
-from actors.rewards.task_types import measure_answer
+from actors.rewards.returned import as_numbers
+from actors.rewards.task_types import kind_name, measure_answer
 from actors.rewards.terms import TERMS, FinishedEpisode, RewardTerm
 from common.config import Rewards
 from common.errors import ConfigError, PluginError
 from common.messages import Float32, Outcome, Step, Task
 from common.plugins import is_plugin, load_plugin
-
-MAX_ANSWER_CHARACTERS = 4096
-"""Longer answers are cut before they are compared."""
 
 PRESETS: Mapping[str, Mapping[str, float]] = {
     "default": {"exact_match": 0.72, "f1": 0.08, "format": 0.1, "code": 0.1},
@@ -31,6 +30,7 @@ PRESETS: Mapping[str, Mapping[str, float]] = {
 }
 """Weights by term name, for each value of ``rewards.preset``."""
 
+_FACTS = ("contains", "submitted")
 _KNOWN = TERMS | L0_TERMS
 _PROCESS = frozenset({"format", "code", "l0_format", "l0_code"})
 _ANSWER_VOID = frozenset({Outcome.TIMED_OUT, Outcome.KERNEL_DIED})
@@ -44,21 +44,46 @@ class Scored:
     scores: dict[str, float]
 
 
+def no_scores(rewards: Rewards, steps: int) -> Scored:
+    """What an episode of so many steps gets that failed through us: 0 everywhere."""
+    names = (*TERMS, *weights(rewards), *_FACTS)
+    return Scored(step_rewards=np.zeros(steps, dtype=np.float32), scores=dict.fromkeys(names, 0.0))
+
+
+def weights(rewards: Rewards) -> dict[str, float]:
+    """Weight by term name: those of the preset, with the configured ones over them."""
+    return {**PRESETS[rewards.preset], **rewards.terms}
+
+
+def counted_answer(answer: str | None, outcome: Outcome) -> str | None:
+    """What is compared with the gold answers: None where no answer counts, else its beginning."""
+    if answer is None or outcome in _ANSWER_VOID:
+        return None
+    return answer[:MAX_CHARACTERS]
+
+
+def term_name(name: str) -> str:
+    """A term as errors call it."""
+    return f"rewards.terms: {name!r}"
+
+
 class Scorer:
     """Scores episodes by one ``[rewards]`` section; keeps no state between episodes."""
 
-    def __init__(self, rewards: Rewards) -> None:
+    def __init__(self, rewards: Rewards, *, on_call: Callable[[str], None] | None = None) -> None:
         """Look up the terms.
 
+        Args:
+            rewards: the section.
+            on_call: hears the name of each term and task type before its code runs.
+
         Raises:
-            ConfigError: a term does not exist or cannot be imported, or a weight is not finite.
+            ConfigError: a term does not exist or cannot be imported.
         """
         self._settings = rewards
-        self._weights = {**PRESETS[rewards.preset], **rewards.terms}
-        for name, weight in self._weights.items():
-            if not math.isfinite(weight):
-                raise ConfigError(f"rewards.terms.{name} must be a finite number, got {weight}")
-        self._terms = TERMS | {name: find_term(name) for name in self._weights}
+        self._weights = weights(rewards)
+        self._on_call = on_call or (lambda name: None)
+        self._terms = TERMS | {name: self._find(name) for name in self._weights}
 
     def score(
         self, task: Task, answer: str | None, steps: tuple[Step, ...], outcome: Outcome
@@ -73,14 +98,15 @@ class Scorer:
             PluginError: a user's term or task type failed, or returned something unusable.
             ConfigError: the task's kind does not exist.
         """
-        nothing = dict.fromkeys((*self._terms, "contains", "submitted"), 0.0)
+        nothing = no_scores(self._settings, len(steps))
         if outcome is Outcome.INFRASTRUCTURE:
-            return Scored(step_rewards=np.zeros(len(steps), dtype=np.float32), scores=nothing)
-        counted = _counted_answer(answer, outcome)
+            return nothing
+        counted = counted_answer(answer, outcome)
+        self._on_call(kind_name(task.kind))
         measures = measure_answer(task, counted)
         facts = measures | {"submitted": float(answer is not None)}
         if not steps:
-            return Scored(step_rewards=np.zeros(0, dtype=np.float32), scores=nothing | facts)
+            return Scored(step_rewards=nothing.step_rewards, scores=nothing.scores | facts)
         episode = FinishedEpisode(
             task=task,
             answer=counted,
@@ -89,9 +115,37 @@ class Scorer:
             measures=measures,
             settings=self._settings,
         )
-        values = {name: _values(name, term, episode) for name, term in self._terms.items()}
+        values = {name: self._values(name, episode) for name in self._terms}
         sums = {name: float(value.sum()) for name, value in values.items()}
-        return Scored(step_rewards=self._weigh(values, episode), scores=nothing | sums | facts)
+        return Scored(
+            step_rewards=self._weigh(values, episode), scores=nothing.scores | sums | facts
+        )
+
+    def _find(self, name: str) -> RewardTerm:
+        self._on_call(term_name(name))
+        return find_term(name)
+
+    def _values(self, name: str, episode: FinishedEpisode) -> NDArray[np.float64]:
+        """What a term gives, [K]; a user's term is checked."""
+        if is_plugin(name):
+            self._on_call(term_name(name))
+        term, wanted = self._terms[name], len(episode.steps)
+        try:
+            given: object = term(episode)
+        except Exception as error:  # a user's term may raise anything
+            raise PluginError(
+                f"{term_name(name)} failed for task {episode.task.task_id!r}: "
+                f"{type(error).__name__}: {error}{place_of(error)}"
+            ) from error
+        try:
+            return np.array(as_numbers(given, wanted), dtype=np.float64)
+        except Exception as error:  # a generator of the user's, or an object, may raise anything
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            raise PluginError(
+                f"{term_name(name)} must return one number for each of the {wanted} steps of task "
+                f"{episode.task.task_id!r}, got {kind}{error}"
+                f"{place_of(error) or place_of_function(term)}"
+            ) from error
 
     def _weigh(
         self, values: Mapping[str, NDArray[np.float64]], episode: FinishedEpisode
@@ -102,12 +156,6 @@ class Scorer:
             if not (withheld and name in _PROCESS):
                 rewards += weight * values[name]
         return rewards.astype(np.float32)
-
-
-def _counted_answer(answer: str | None, outcome: Outcome) -> str | None:
-    if answer is None or outcome in _ANSWER_VOID:
-        return None
-    return answer[:MAX_ANSWER_CHARACTERS]
 
 
 def find_term(name: str) -> RewardTerm:
@@ -133,26 +181,3 @@ def find_term(name: str) -> RewardTerm:
         )
     found: RewardTerm = term
     return found
-
-
-def _values(name: str, term: RewardTerm, episode: FinishedEpisode) -> NDArray[np.float64]:
-    """What a term gives, [K]; a user's term is checked."""
-    wanted = len(episode.steps)
-    try:
-        values = np.asarray(term(episode), dtype=np.float64)
-    except Exception as error:  # a user's term may raise anything
-        raise PluginError(
-            f"rewards.terms: {name!r} failed for task {episode.task.task_id!r}: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if values.shape != (wanted,):
-        raise PluginError(
-            f"rewards.terms: {name!r} must return one number for each of the {wanted} steps of "
-            f"task {episode.task.task_id!r}, got an array of shape {values.shape}"
-        )
-    if not np.isfinite(values).all():
-        raise PluginError(
-            f"rewards.terms: {name!r} must return finite numbers, got {values.tolist()} for task "
-            f"{episode.task.task_id!r}"
-        )
-    return values

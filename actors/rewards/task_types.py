@@ -9,12 +9,17 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Protocol, cast
 
-from actors.rewards.answers import contains, exact_match, f1, normalise
+from actors.rewards.answers import MAX_CHARACTERS, can_be_matched, contains, exact_match, f1
+from actors.rewards.blame import place_of, place_of_function
 from actors.rewards.numeric import equal_numbers, parse_number
+from actors.rewards.returned import as_number
 from actors.rewards.squad import squad_exact_match, squad_f1
 from common.errors import ConfigError, InputError, PluginError
+from common.json_input import surrogate_in
 from common.messages import Task
 from common.plugins import is_plugin, load_plugin
+
+_MAX_QUESTION = 1_000_000
 
 
 class TaskType(Protocol):
@@ -43,7 +48,8 @@ class TaskType(Protocol):
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
         """Measure a submitted answer: a finite number for each name in ``measures``.
 
-        It runs on the host, in the actor's event loop: keep it to a few milliseconds.
+        True and False are numbers. It runs on the host, in a process of its own beside the actor,
+        for at most ``rewards.timeout_s``.
         """
         ...
 
@@ -54,13 +60,13 @@ class QuestionAnswering(TaskType):
     measures = ("exact_match", "f1", "contains", "squad_exact_match", "squad_f1")
 
     def check(self, task: Task) -> None:
-        """Refuse gold answers that nothing could match."""
-        for answer in task.answers:
-            if not normalise(answer):
-                raise ValueError(
-                    f"gold answer {answer!r} holds nothing but punctuation, symbols and articles; "
-                    "no answer could match it"
-                )
+        """Refuse a task none of whose gold answers could be matched; one that can is enough."""
+        if not any(map(can_be_matched, task.answers)):
+            raise ValueError(
+                f"no answer could match any of its gold answers, the first of which is "
+                f"{task.answers[0][:60]!r}: they hold nothing but punctuation, symbols and "
+                f"articles, or more than {MAX_CHARACTERS} characters"
+            )
 
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
         """Compare with every gold answer; the best one counts."""
@@ -83,12 +89,11 @@ class Number(TaskType):
     measures = ("exact_match",)
 
     def check(self, task: Task) -> None:
-        """Refuse gold answers and tolerances that are no numbers."""
+        """Refuse a task none of whose gold answers is a number, and tolerances that are none."""
         if not task.answers:
             raise ValueError("a task of kind 'number' needs at least one gold answer")
-        for answer in task.answers:
-            if parse_number(answer) is None:
-                raise ValueError(f"gold answer {answer!r} is not a number")
+        if all(parse_number(answer) is None for answer in task.answers):
+            raise ValueError(f"gold answer {task.answers[0][:60]!r} is not a number")
         _tolerances(task)
 
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
@@ -117,6 +122,13 @@ def _tolerance(task: Task, name: str, default: float) -> float:
 
 
 _BUILT_IN: dict[str, TaskType] = {"qa": QuestionAnswering(), "number": Number()}
+
+
+def unmatchable_answers(task: Task) -> list[str]:
+    """Gold answers of a built-in kind that no answer could match, beside others that one can."""
+    if task.kind == "number":
+        return [answer for answer in task.answers if parse_number(answer) is None]
+    return [a for a in task.answers if not can_be_matched(a)] if task.kind == "qa" else []
 
 
 @cache
@@ -150,8 +162,8 @@ def check_task(task: Task) -> None:
     except ConfigError:
         raise
     except Exception as error:  # a user's type may raise anything
-        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise InputError(f"task {task.task_id!r} of kind {task.kind!r}: {kind}{error}") from error
+        said = str(error) if isinstance(error, ValueError) else _told(error)
+        raise InputError(f"task {task.task_id!r} of kind {task.kind!r}: {said}") from error
 
 
 def asked_question(task: Task) -> str:
@@ -161,14 +173,22 @@ def asked_question(task: Task) -> str:
         ConfigError: its kind does not exist.
         PluginError: its type failed, or did not give a text.
     """
+    kind = task_type(task.kind)
     try:
-        question: object = task_type(task.kind).question(task)
-    except ConfigError:
-        raise
+        question: object = kind.question(task)
     except Exception as error:  # a user's type may raise anything
-        raise _fault(task, f"question raised {type(error).__name__}: {error}") from error
+        raise _fault(task, f"question raised {_told(error)}") from error
     if not isinstance(question, str) or not question.strip():
-        raise _fault(task, f"question must return a text that is not empty, got {question!r}")
+        place = place_of_function(kind.question)
+        raise _fault(
+            task, f"question must return a text that is not empty, got {question!r:.80}{place}"
+        )
+    if len(question) > _MAX_QUESTION or surrogate_in(question) is not None:
+        raise _fault(
+            task,
+            f"question must return at most {_MAX_QUESTION} characters of Unicode text, got "
+            f"{len(question)}{place_of_function(kind.question)}",
+        )
     return question
 
 
@@ -184,49 +204,72 @@ def measure_answer(task: Task, answer: str | None) -> dict[str, float]:
         measured = dict.fromkeys(kind.measures, 0.0)
     else:
         try:
-            measured = dict(kind.measure(task, answer))
+            given: object = kind.measure(task, answer)
         except Exception as error:  # a user's type may raise anything
-            raise _fault(task, f"measure raised {type(error).__name__}: {error}") from error
-        _check_measured(task, kind, measured)
+            raise _fault(task, f"measure raised {_told(error)}") from error
+        measured = _measured(task, kind, given)
     exact = measured["exact_match"]
     return {"exact_match": exact, "f1": exact, "contains": exact} | measured
 
 
-def _check_measured(task: Task, kind: TaskType, measured: Mapping[str, object]) -> None:
-    if set(measured) != set(kind.measures):
+def _measured(task: Task, kind: TaskType, given: object) -> dict[str, float]:
+    """What ``measure`` returned, as floats."""
+    place = place_of_function(kind.measure)
+    names = sorted(kind.measures)
+    if not isinstance(given, Mapping):
+        raise _fault(task, f"measure must return a dict of {names}, got {given!r:.80}{place}")
+    if set(given) != set(names):
+        raise _fault(task, f"measure must return {names}, got {sorted(map(str, given))}{place}")
+    measured: dict[str, float] = {}
+    for name in names:
+        try:
+            measured[name] = as_number(given[name])
+        except ValueError as error:
+            raise _fault(
+                task, f"measure must return a finite number for {name!r}, got {error}{place}"
+            ) from error
+    if not 0.0 <= measured["exact_match"] <= 1.0:
         raise _fault(
-            task, f"measure must return {sorted(kind.measures)}, got {sorted(map(str, measured))}"
+            task,
+            f"measure must return exact_match in [0, 1], got {measured['exact_match']!r}{place}",
         )
-    for name, value in measured.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
-            raise _fault(task, f"measure must return finite numbers, got {value!r} for {name!r}")
-        if name == "exact_match" and not 0.0 <= value <= 1.0:
-            raise _fault(task, f"measure must return exact_match in [0, 1], got {value!r}")
+    return measured
+
+
+def _told(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}{place_of(error)}"
+
+
+def kind_name(kind: str) -> str:
+    """A task type as errors call it."""
+    return f"kind {kind!r}"
 
 
 def _fault(task: Task, what: str) -> PluginError:
-    return PluginError(f"kind {task.kind!r} of task {task.task_id!r}: {what}")
+    return PluginError(f"{kind_name(task.kind)} of task {task.task_id!r}: {what}")
 
 
 def _plugin_type(kind: str) -> TaskType:
-    found = load_plugin(kind, key="kind")
+    found = load_plugin(kind, key="tasks.kinds")
     if isinstance(found, type):
         try:
             found = found()
         except Exception as error:  # a user's class may raise anything
             raise ConfigError(
-                f"kind: {kind!r} cannot be made without arguments: {type(error).__name__}: {error}"
+                f"tasks.kinds: {kind!r} cannot be made without arguments: "
+                f"{type(error).__name__}: {error}{place_of(error)}"
             ) from error
     for method in ("question", "check", "measure"):
         if not callable(getattr(found, method, None)):
             raise ConfigError(
-                f"kind: {kind!r} has no method {method!r}; a task type has question, check and "
-                "measure (inherit from actors.rewards.task_types.TaskType)"
+                f"tasks.kinds: {kind!r} has no method {method!r}; a task type has question, check "
+                "and measure (inherit from actors.rewards.task_types.TaskType)"
             )
-    measures = getattr(found, "measures", None)
-    if not isinstance(measures, tuple) or "exact_match" not in measures:
+    measures: object = getattr(found, "measures", None)
+    names = measures if isinstance(measures, tuple) else ()
+    if "exact_match" not in names or not all(isinstance(name, str) for name in names):
         raise ConfigError(
-            f"kind: {kind!r} needs measures, a tuple of names with 'exact_match' among them, "
-            f"got {measures!r}"
+            f"tasks.kinds: {kind!r} needs measures, a tuple of names with 'exact_match' among "
+            f"them, got {measures!r}"
         )
     return cast(TaskType, found)

@@ -69,7 +69,11 @@ def format_term(episode: FinishedEpisode) -> Sequence[float]:
 
 
 def code_term(episode: FinishedEpisode) -> Sequence[float]:
-    """Share of steps whose cell ran to its end: no error, no time-out. Output is not needed."""
+    """Share of steps whose cell ran to its end: no error, no time-out. Output is not needed.
+
+    The sandbox says whether there was an error, and what runs in it can forge that: never give this
+    term a weight that would pay for it. A bare ``except: pass`` wins as much.
+    """
     return episode.per_step(lambda step: float(step.status == "ok"))
 
 

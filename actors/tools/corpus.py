@@ -1,12 +1,13 @@
 """Reads the pages of a corpus from JSON lines, text and Markdown files, and folders of them."""
 
-import json
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from actors.tools.arguments import shown, valid_text
 from common.errors import InputError
+from common.json_input import numbered_lines, parse_json, read_text
 
 TEXT_SUFFIXES = (".txt", ".md", ".markdown", ".rst")
 """Files of free text; any other file that is named is JSON lines."""
@@ -17,9 +18,10 @@ LINES_SUFFIXES = (".jsonl", ".ndjson")
 PASSAGE_CHARACTERS = 1000
 """Longest passage of a free text with its title, so that ``search.max_characters`` cuts none."""
 
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}[^\S\n]+(\S.*)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SPACE = re.compile(r"\s+")
+_BLOCK = re.compile(r".{0,4095}\s|.{1,4096}", re.DOTALL)
 
 Page = tuple[str, str]
 """Title, and a text that begins with the title."""
@@ -53,11 +55,13 @@ def passages(title: str, text: str, limit: int) -> Iterator[str]:
     """
     room = max(1, limit - len(title) - 1)
     kept: list[str] = []
+    used = 0
     for piece in _pieces(text, room):
-        if kept and len("\n\n".join([*kept, piece])) > room:
+        if kept and used + len(piece) > room:
             yield "\n".join([title, "\n\n".join(kept)])
-            kept = []
+            kept, used = [], 0
         kept.append(piece)
+        used += len(piece) + len("\n\n")
     if kept:
         yield "\n".join([title, "\n\n".join(kept)])
 
@@ -76,14 +80,9 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _read_text(path: Path, limit: int) -> Iterator[Page]:
-    try:
-        text = _storable(path.read_text(encoding="utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise InputError(f"corpus '{path}' cannot be read: expected UTF-8, {error}") from error
-    except OSError as error:
-        raise InputError(f"corpus '{path}' cannot be read: {error}") from error
+    text = _storable(read_text(path, what="corpus"))
     heading = _HEADING.search(text)
-    title = heading.group(1) if heading else _storable(path.stem)
+    title = _title(heading.group(1)) if heading else _storable(path.stem)
     if heading and not text[: heading.start()].strip():
         text = text[heading.end() :]
     for passage in passages(title, text, limit):
@@ -96,49 +95,52 @@ def _pieces(text: str, room: int) -> Iterator[str]:
             yield from _cut(paragraph.strip(), room)
 
 
+def _title(heading: str) -> str:
+    """A heading without the closing hashes that Markdown allows."""
+    return heading.rstrip().rstrip("#").rstrip() or heading.strip()
+
+
 def _cut(paragraph: str, room: int) -> Iterator[str]:
-    while len(paragraph) > room:
-        end = _last_break(paragraph, room)
-        yield paragraph[:end]
-        paragraph = paragraph[end:].lstrip()
-    if paragraph:
-        yield paragraph
+    start = 0
+    while len(paragraph) - start > room:
+        end = _last_break(paragraph, start, room)
+        yield paragraph[start:end]
+        space = _SPACE.match(paragraph, end)
+        start = space.end() if space else end
+    if start < len(paragraph):
+        yield paragraph[start:]
 
 
-def _last_break(paragraph: str, room: int) -> int:
-    """Where the last sentence, else the last word, that fits into ``room`` characters ends."""
+def _last_break(paragraph: str, start: int, room: int) -> int:
+    """Where the last sentence, else the last word, ends that fits into ``room`` characters."""
     for pattern in (_SENTENCE_END, _SPACE):
-        starts = [match.start() for match in pattern.finditer(paragraph, 0, room + 1)]
-        if starts and starts[-1]:
-            return starts[-1]
-    return room
+        ends = [match.start() for match in pattern.finditer(paragraph, start, start + room + 1)]
+        if ends and ends[-1] > start:
+            return ends[-1]
+    return start + room
 
 
 def _read_lines(corpus: Path) -> Iterator[Page]:
     """The pages of a file of JSON lines, checked line by line."""
-    try:
-        with corpus.open(encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield _read_page(line, f"corpus '{corpus}' line {number}")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"corpus '{corpus}' cannot be read: {error}") from error
+    for number, line in numbered_lines(corpus, what="corpus"):
+        yield _read_page(line, f"corpus '{corpus}' line {number}")
 
 
 def _read_page(line: str, where: str) -> Page:
-    try:
-        page = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{where}: expected a JSON object, got {error}") from error
+    page = parse_json(line, where, replace_surrogates=True)
     if not isinstance(page, dict):
         raise InputError(f"{where}: expected a JSON object, got {type(page).__name__}")
     for key in ("title", "text"):
-        if not isinstance(page.get(key), str) or not page[key].strip():
-            raise InputError(f"{where}: '{key}' must be a non-empty string, got {page.get(key)!r}")
+        value = page.get(key)
+        if not isinstance(value, str) or not value.strip():
+            raise InputError(f"{where}: '{key}' must be a non-empty string, got {shown(value)}")
     title, text = _storable(page["title"]), _storable(page["text"])
     return title, text if text.startswith(title) else f"{title}\n{text}"
 
 
 def _storable(text: str) -> str:
-    """NFC text that UTF-8 can hold (lone surrogates become question marks)."""
-    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
+    """NFC text that UTF-8 can hold, composed in blocks because that takes quadratic time."""
+    if text.isascii():
+        return text
+    blocks = _BLOCK.findall(valid_text(text))
+    return "".join(unicodedata.normalize("NFC", block) for block in blocks)

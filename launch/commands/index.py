@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from common.errors import InputError
+from launch.commands.outputs import written
 
 _SHORTEST_PASSAGE = 200
 
@@ -41,8 +42,9 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.paths:
         if not path.exists():
             raise InputError(f"corpus '{path}' does not exist")
-    pages = build_index(
-        arguments.paths, arguments.out, passage_characters=arguments.passage_characters
-    )
+    with written(arguments.out):
+        pages = build_index(
+            arguments.paths, arguments.out, passage_characters=arguments.passage_characters
+        )
     print(f"indexed {pages} pages into {arguments.out}")
     return 0

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from launch.commands.outputs import written
+
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe ``lzero tasks``."""
@@ -20,13 +22,23 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     index.set_defaults(run=_index)
     check = actions.add_parser("check", help="read a task file and report the first mistake")
     check.add_argument("file", type=Path)
+    check.add_argument(
+        "--config",
+        type=Path,
+        metavar="RUN.toml",
+        help="configuration of the run: its tasks.kinds, tasks.file_folders and model",
+    )
+    check.add_argument(
+        "--model", type=Path, metavar="FOLDER", help="warn of questions too long for this model"
+    )
     check.set_defaults(run=_check)
 
 
 def _convert(arguments: argparse.Namespace) -> int:
     from launch.convert import convert
 
-    done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
+    with written(arguments.out):
+        done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
     print(f"wrote {done.tasks} tasks and {done.pages} pages to {arguments.out}")
     if done.unscorable:
         print(f"left out {done.unscorable} questions: their answers are only punctuation")
@@ -36,15 +48,27 @@ def _convert(arguments: argparse.Namespace) -> int:
 def _index(arguments: argparse.Namespace) -> int:
     from actors.tools.search import build_index
 
-    pages = build_index(arguments.corpus, arguments.database)
+    with written(arguments.database):
+        pages = build_index(arguments.corpus, arguments.database)
     print(f"indexed {pages} pages into {arguments.database}")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from actors.rewards.task_types import check_task
-    from common.tasks import read_tasks
+    from common.config_file import load_config
+    from common.task_rules import NO_EXTRAS, task_rules
+    from launch import task_check
+    from launch.preflight import locate_model
 
-    tasks = read_tasks(arguments.file, check=check_task)
+    config = load_config(arguments.config) if arguments.config else None
+    tasks = task_check.read_checked(arguments.file, task_rules(config) if config else NO_EXTRAS)
     print(f"{arguments.file}: {len(tasks)} tasks, no mistakes")
+    room = None
+    if arguments.model:
+        room = task_check.room_of_model(arguments.model)
+    elif config and (model := locate_model(config.model.path)).is_dir():
+        tokens = config.model.max_context - config.agent.max_action_tokens
+        room = task_check.Room(model=model, tokens=tokens)
+    for warning in task_check.warnings(tasks, room):
+        print(f"warning: {warning}")
     return 0

@@ -19,13 +19,14 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.rewards.task_types import asked_question, check_task, task_type
 from actors.tools.started import started_tools
-from actors.wiring import make_policy, make_runner
+from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigError
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.task_rules import task_rules
 from common.tasks import read_tasks
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from launch.preflight import check_agent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -65,7 +66,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def load(package: Path, *overrides: str) -> Config:
     here = [f"model.path={MODEL}", "kernel.preload_numpy=false", "kernel.idle=1"]
-    return resolve_ports(load_config(package / "run.toml", [*here, *overrides]))
+    with held_ports(load_config(package / "run.toml", [*here, *overrides])) as config:
+        return config
 
 
 @pytest.fixture
@@ -108,9 +110,14 @@ def play(config: Config, tasks: list[Task]) -> dict[str, Trajectory]:
         kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=1)
         try:
             await kernels.start()
-            async with started_tools(config) as tools:
+            async with started_judge(config) as judge, started_tools(config) as tools:
                 runner = make_runner(
-                    config, actor_id="a0", policy=policy, kernels=kernels, tools=tools
+                    config,
+                    actor_id="a0",
+                    policy=policy,
+                    kernels=kernels,
+                    tools=tools,
+                    judge=judge,
                 )
                 return [await runner.run(lease(task)) for task in tasks]
         finally:
@@ -136,7 +143,7 @@ def test_the_package_of_the_page_runs_as_it_stands_there(
     package: Path, serve_scripts: Callable[[Config, list[Task]], None]
 ) -> None:
     config = load(package)
-    tasks = read_tasks(package / "tasks.jsonl", check=check_task)
+    tasks = read_tasks(package / "tasks.jsonl", rules=task_rules(config), check=check_task)
     lost = Task(task_id="lost", question="Which?", kind=tasks[0].kind, answers=("Oslo",))
     serve_scripts(config, [*tasks, lost])
 
@@ -166,7 +173,8 @@ def test_the_package_of_the_page_runs_as_it_stands_there(
             "rewards",
             "def tool_calls(episode):\n    return [1.0]\n",
             "PluginError: rewards.terms: 'my_agents.rewards:tool_calls' must return one number for "
-            "each of the 2 steps of task 'c1', got an array of shape (1,)",
+            "each of the 2 steps of task 'c1', got 1: [1.0] "
+            "({package}/my_agents/rewards.py, line 1, in tool_calls)",
         ),
         (
             "task_types",
@@ -176,7 +184,8 @@ def test_the_package_of_the_page_runs_as_it_stands_there(
             "    def measure(self, task, answer):\n"
             "        return {'exact_match': float('nan')}\n",
             "PluginError: kind 'my_agents.task_types:AnyOrder' of task 'c1': measure must return "
-            "finite numbers, got nan for 'exact_match'",
+            "a finite number for 'exact_match', got nan, which is not finite "
+            "({package}/my_agents/task_types.py, line 4, in measure)",
         ),
     ],
     ids=["too few rewards", "not a number"],
@@ -190,22 +199,38 @@ def test_a_plug_in_that_fails_drops_its_episode_and_is_named(
 ) -> None:
     (package / "my_agents" / f"{module}.py").write_text(source)
     config = load(package)
-    tasks = read_tasks(package / "tasks.jsonl")[:1]
+    tasks = read_tasks(package / "tasks.jsonl", rules=task_rules(config))[:1]
     serve_scripts(config, tasks)
 
     trajectory = play(config, tasks)["c1"]
 
-    assert (trajectory.outcome, trajectory.failure) == (Outcome.INFRASTRUCTURE, failure)
+    assert trajectory.outcome is Outcome.INFRASTRUCTURE
+    assert trajectory.failure == failure.format(package=package)
 
 
-def test_lzero_checks_the_tasks_of_the_page(package: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "launch.cli", "tasks", "check", "tasks.jsonl"],
+def check_tasks(package: Path, *options: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "launch.cli", "tasks", "check", "tasks.jsonl", *options],
         cwd=package, capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONPATH": f"{REPOSITORY}{os.pathsep}{package}"},
     )  # fmt: skip
 
+
+def test_lzero_checks_the_tasks_of_the_page(package: Path) -> None:
+    done = check_tasks(package, "--config", "run.toml")
+
     assert done.stdout == "tasks.jsonl: 2 tasks, no mistakes\n", done.stderr
+
+
+def test_a_kind_that_the_configuration_does_not_name_is_not_imported(package: Path) -> None:
+    (package / "my_agents" / "task_types.py").write_text("open('imported', 'w')\n")
+
+    done = check_tasks(package)
+
+    assert done.returncode == 2
+    assert "tasks.jsonl, line 1: field 'kind': 'my_agents.task_types:AnyOrder' imp" in done.stderr
+    assert "set tasks.kinds = ['my_agents.task_types:AnyOrder']" in done.stderr
+    assert not (package / "imported").exists()
 
 
 @pytest.mark.parametrize(
@@ -238,6 +263,10 @@ def test_lzero_checks_the_tasks_of_the_page(package: Path) -> None:
         (
             'rewards.terms."my_agents.rewards:FinishedEpisode"=1',
             r"rewards.terms: 'my_agents.rewards:FinishedEpisode' must be a function",
+        ),
+        (
+            'tasks.kinds=["my_agents.task_types:AnyOder"]',
+            r"tasks.kinds: module 'my_agents.task_types' has no 'AnyOder'; did you mean 'AnyOrder'",
         ),
     ],
 )

@@ -1,13 +1,22 @@
 """Answers are compared as SQuAD and HotpotQA do, and without their holes for other scripts."""
 
 import string
+import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers.data.metrics.squad_metrics import compute_exact, compute_f1
 
-from actors.rewards.answers import contains, exact_match, f1, normalise, tokens
+from actors.rewards.answers import (
+    MAX_CHARACTERS,
+    can_be_matched,
+    contains,
+    exact_match,
+    f1,
+    normalise,
+    tokens,
+)
 from actors.rewards.l0_v1 import l0_exact_match, l0_f1
 from actors.rewards.squad import squad_exact_match, squad_f1, squad_normalise
 
@@ -172,3 +181,13 @@ def test_normalising_twice_changes_nothing(text: str) -> None:
 def test_every_score_is_a_share_and_equal_answers_score_one(answer: str) -> None:
     assert 0.0 <= f1(answer, ["Port Alden"]) <= 1.0
     assert f1(answer, [answer]) == exact_match(answer, [answer]) == float(bool(normalise(answer)))
+
+
+@pytest.mark.parametrize("character", ["\ufdfa", "\u0390", "\uac00", "a\u0315\u0300", "½"])
+def test_a_long_answer_is_cut_before_and_after_it_is_normalised(character: str) -> None:
+    answer = (character * 300_000)[:300_000]
+    began = time.process_time()
+
+    assert len(normalise(answer)) <= 4 * MAX_CHARACTERS
+    assert not can_be_matched(answer)
+    assert time.process_time() - began < 0.2

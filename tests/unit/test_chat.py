@@ -1,4 +1,9 @@
+import re
+import time
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from common.chat import (
     SPECIAL_TOKENS,
@@ -116,3 +121,42 @@ def test_a_last_token_may_reach_beyond_the_end(tail: str) -> None:
 )
 def test_anything_else_is_no_action(text: str) -> None:
     assert parse_action(text) is None
+
+
+PIECES = [
+    "<think>",
+    "</think>",
+    "<code>",
+    "</code>",
+    "<output>",
+    "<|",
+    " ",
+    "\n",
+    "\x1c",
+    "a",
+    "x=1",
+]
+GRAMMAR = re.compile(r"\s*<think>(.*?)</think>\s*<code>(.*?)</code>(.*)", re.DOTALL)
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=12).map("".join))
+def test_an_action_is_what_the_grammar_says(text: str) -> None:
+    tag = re.compile(r"<\||</?(?:think|code|output)>")
+    match = GRAMMAR.fullmatch(text)
+    is_action = match is not None and (
+        not any(tag.search(part) for part in match.groups())
+        and bool(match[2].strip())
+        and len(match[3]) <= 16
+    )
+    action = parse_action(text)
+    assert (action is not None) == is_action
+    if action is not None and match is not None:
+        assert (action.think, action.code) == (match[1], match[2].strip("\r\n"))
+
+
+@pytest.mark.parametrize("piece", ["</think><code>", "<think>", "</think> ", " ", "<code></code>"])
+def test_time_to_parse_grows_with_the_length_only(piece: str) -> None:
+    text = "<think>" + piece * (1_000_000 // len(piece))
+    began = time.process_time()
+    assert parse_action(text) is None
+    assert time.process_time() - began < 0.5

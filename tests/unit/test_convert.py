@@ -8,6 +8,7 @@ import pytest
 
 from common.errors import InputError
 from common.tasks import read_tasks
+from launch.cli import main
 from launch.convert import Converted, Format, convert
 
 HOTPOTQA = {
@@ -117,6 +118,43 @@ def test_gold_answers_that_nothing_could_match_are_left_out(tmp_path: Path) -> N
         ("nq", json.dumps([NQ, {**NQ, "question": 3}]), r"question 2: field 'question' must be"),
         ("nq", json.dumps([NQ]), r"carries no passages; name a corpus with --corpus"),
         ("nq", json.dumps([{**NQ, "answer": []}]), r"question 1: .*at least one non-empty"),
+        ("nq", json.dumps([{**NQ, "answer": None}]), r"question 1: field 'answer' must be a list"),
+        ("nq", json.dumps([{**NQ, "id": [1]}]), r"question 1: field 'id' must be a string or a nu"),
+        (
+            "hotpotqa",
+            json.dumps([HOTPOTQA, {**HOTPOTQA, "supporting_facts": {"title": ["a"]}}]),
+            r"question 2: field 'supporting_facts' must be a list, got {'title'",
+        ),
+        (
+            "hotpotqa",
+            json.dumps([{**HOTPOTQA, "supporting_facts": ["ab"]}]),
+            r"question 1: field 'supporting_facts' must hold lists of two, got 'ab'",
+        ),
+        (
+            "hotpotqa",
+            json.dumps([{**HOTPOTQA, "context": None}]),
+            r"question 1: field 'context' must be a list, got None",
+        ),
+        (
+            "hotpotqa",
+            json.dumps([{**HOTPOTQA, "context": {"title": ["a"], "sentences": [["b"]]}}]),
+            r"question 1: field 'context' must be a list, got {'title'",
+        ),
+        (
+            "musique",
+            json.dumps([MUSIQUE, {**MUSIQUE, "paragraphs": [{"title": "It"}]}]),
+            r"question 2: field 'paragraph_text' is missing",
+        ),
+        (
+            "musique",
+            json.dumps([{**MUSIQUE, "paragraphs": ["It"]}]),
+            r"question 1: field 'paragraphs' must hold objects, got 'It'",
+        ),
+        (
+            "musique",
+            json.dumps([{**MUSIQUE, "answer_aliases": None}]),
+            r"question 1: field 'answer_aliases' must be a list, got None",
+        ),
     ],
 )
 def test_a_mistake_names_the_question(
@@ -135,3 +173,36 @@ def test_a_corpus_page_without_text_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"c.json, page 1: expected strings 'title' and 'text'"):
         convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(("given", "kept"), [(0, "0"), ("", "question-1"), (None, "question-1")])
+def test_an_id_is_kept_where_there_is_one(tmp_path: Path, given: object, kept: str) -> None:
+    file = write(tmp_path / "q.json", [{**NQ, "id": given}])
+    corpus = write(tmp_path / "c.json", {"Moon": ["Far."]})
+
+    convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+
+    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
+    assert task.task_id == kept
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.json", [{**NQ, "question": "Who \ud83d?"}])
+    corpus = write(tmp_path / "c.json", {"Moon\ud83d": ["Far."]})
+
+    convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+
+    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
+    assert (task.question, pages(tmp_path / "out")[0]["title"]) == ("Who ??", "Moon?")
+
+
+def test_a_result_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "q.json", [HOTPOTQA])
+    out = file / "out"
+
+    assert main(["tasks", "convert", str(file), "--format", "hotpotqa", "--out", str(out)]) == 2
+    assert f"lzero: {out} cannot be written: " in capsys.readouterr().err
+    assert main(["tasks", "index", str(file), str(out)]) == 2
+    assert f"lzero: search index '{out}' cannot be written: " in capsys.readouterr().err

@@ -1,6 +1,8 @@
 """The reward is the weighted sum of its terms, per step, and cannot grow with their number."""
 
+import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from actors.rewards.l0_v1 import _blocks
 from actors.rewards.scorer import PRESETS, Scorer
 from common.config import Rewards
 from common.config_file import load_config
@@ -198,6 +201,18 @@ def test_l0_of_three_right_steps_is_the_published_example() -> None:
     assert found == pytest.approx([0.066667, 0.066667, 0.866667], abs=1e-6)
 
 
+@given(st.lists(st.sampled_from(["<think>", "</think>", "<code>", "x"]), max_size=10).map("".join))
+def test_l0_blocks_are_those_of_the_published_expression(text: str) -> None:
+    assert _blocks(text, "think") == re.findall(r"<think>(.*?)</think>", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("piece", ["<think>", "<think></think>"])
+def test_l0_reads_a_long_action_in_time_that_grows_with_its_length_only(piece: str) -> None:
+    began = time.process_time()
+    _blocks(piece * 100_000, "think")
+    assert time.process_time() - began < 0.5
+
+
 def test_l0_of_a_wrong_answer_by_clean_steps() -> None:
     assert sum(rewards_of(L0, "wrong", GOOD, GOOD, GOOD)) == pytest.approx(0.28)
 
@@ -267,6 +282,7 @@ def test_the_length_term_depends_on_tokens_and_not_on_steps() -> None:
         ({"exact_mach": 1.0}, r"rewards.terms: unknown term 'exact_mach'; did you mean 'exact_ma"),
         ({"zzz": 1.0}, r"unknown term 'zzz'; known terms: exact_match, f1"),
         ({"f1": float("nan")}, r"rewards.terms.f1 must be a finite number, got nan"),
+        ({"f1": -1e7}, r"rewards.terms.f1 must be at least -1000000, got -1"),
         ({"no_such_package.terms:x": 1.0}, r"rewards.terms: cannot import 'no_such_package.terms'"),
         ({"math:sine": 1.0}, r"rewards.terms: module 'math' has no 'sine'; did you mean 'sin'"),
         ({"math:pi": 1.0}, r"rewards.terms: 'math:pi' must be a function .*, got 3.14"),
@@ -278,15 +294,43 @@ def test_a_term_that_is_none_is_named(terms: dict[str, float], message: str) -> 
         Scorer(Rewards(terms=terms))
 
 
+BAD_TERMS = """def short(episode):
+    return [1.0]
+def nan(episode):
+    return [0.0, float('nan')]
+def huge(episode):
+    return [0.0, 1e30]
+def digits(episode):
+    return [0.0, 10 ** 400]
+def text(episode):
+    return 'ab'
+def texts(episode):
+    return ['1', '0']
+def scalar(episode):
+    return 1.0
+def nothing(episode):
+    pass
+def broken(episode):
+    return episode.no_such_thing
+def endless(episode):
+    while True: yield 1.0
+def late(episode):
+    yield {}['x']
+def odd(episode):
+    import fractions, numpy
+    return numpy.array([True, fractions.Fraction(1, 2)], dtype=object)
+def truth(episode):
+    return (episode.answer == 'x', numpy_true())
+def numpy_true():
+    import numpy
+    return numpy.bool_(True)
+"""
+MUST = r"must return one number for each of the 2 steps of task 't', got "
+
+
 @pytest.fixture
 def bad_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    (tmp_path / "bad_terms_for_test.py").write_text(
-        "def short(episode):\n    return [1.0]\n"
-        "def nan(episode):\n    return [0.0, float('nan')]\n"
-        "def text(episode):\n    return 'ab'\n"
-        "def scalar(episode):\n    return 1.0\n"
-        "def broken(episode):\n    return episode.no_such_thing\n"
-    )
+    (tmp_path / "bad_terms_for_test.py").write_text(BAD_TERMS)
     monkeypatch.syspath_prepend(tmp_path)
     sys.modules.pop("bad_terms_for_test", None)
     return "bad_terms_for_test"
@@ -295,11 +339,17 @@ def bad_terms(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize(
     ("term", "message"),
     [
-        ("short", r"must return one number for each of the 2 steps of task 't'"),
-        ("scalar", r"must return one number for each of the 2 steps of task 't'"),
-        ("nan", r"must return finite numbers, got \[0.0, nan\] for task 't'"),
-        ("text", r"failed for task 't': ValueError"),
-        ("broken", r"failed for task 't': AttributeError: .*no_such_thing"),
+        ("short", MUST + r"1: \[1.0\] \(.*/bad_terms_for_test.py, line 1, in short\)"),
+        ("endless", MUST + r"more: \[1.0, 1.0, 1.0\]"),
+        ("scalar", MUST + r"1.0; episode.on_last_step makes a list of one"),
+        ("nan", MUST + r"nan, which is not finite"),
+        ("huge", MUST + r"1e\+30, which is beyond 1e\+06; scale it down"),
+        ("digits", MUST + r"1000.*, which is not finite"),
+        ("text", MUST + r"'ab'; episode.on_last_step"),
+        ("texts", MUST + r"'1', which is no number"),
+        ("nothing", MUST + r"None; episode.on_last_step"),
+        ("late", MUST + r"KeyError: 'x' \(.*/bad_terms_for_test.py, line 22, in late\)"),
+        ("broken", r"failed for task 't': AttributeError: .*no_such_thing' \(.*, line 18, in bro"),
     ],
 )
 def test_a_term_that_returns_something_else_is_named(
@@ -309,3 +359,12 @@ def test_a_term_that_returns_something_else_is_named(
 
     with pytest.raises(PluginError, match=rf"rewards.terms: '{bad_terms}:{term}' {message}"):
         scorer.score(TASK, None, (GOOD, GOOD), Outcome.OUT_OF_STEPS)
+
+
+@pytest.mark.parametrize(("term", "expected"), [("odd", [1.0, 0.5]), ("truth", [0.0, 1.0])])
+def test_whatever_is_a_number_is_taken_as_one(
+    bad_terms: str, term: str, expected: list[float]
+) -> None:
+    scorer = Scorer(Rewards(preset="none", terms={f"{bad_terms}:{term}": 1.0}))
+
+    assert rewards_of(scorer, "y", GOOD, GOOD) == expected

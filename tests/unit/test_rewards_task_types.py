@@ -63,6 +63,21 @@ class Needy(Bad):
     def __init__(self, path):
         pass
 
+class Broken(TaskType):
+    measures = ("exact_match",)
+
+    def measure(self, task, answer):
+        return {"exact_match": half(len(answer))}
+
+def half(n):
+    return 1 / (n - n)
+
+class Truth(TaskType):
+    measures = ("exact_match",)
+
+    def measure(self, task, answer):
+        return {"exact_match": answer == "right"}
+
 def function(task):
     return 1.0
 """
@@ -92,6 +107,14 @@ def test_a_type_of_ones_own_asks_checks_and_measures() -> None:
     assert set(measure_answer(spelling, None).values()) == {0.0}
 
 
+@pytest.mark.parametrize(("answer", "exact"), [("right", 1.0), ("wrong", 0.0)])
+def test_true_and_false_are_numbers(answer: str, exact: float) -> None:
+    measured = measure_answer(task("Truth"), answer)
+
+    assert {type(value) for value in measured.values()} == {float}
+    assert set(measured.values()) == {exact}
+
+
 def test_a_built_in_type_asks_the_question_as_it_is() -> None:
     assert asked_question(Task(task_id="t", question="Who?", answers=("A",))) == "Who?"
 
@@ -106,11 +129,15 @@ def test_what_a_type_refuses_is_an_input_error_with_the_task() -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("Nan", r"measure must return finite numbers, got nan for 'exact_match'"),
+        ("Nan", r"measure must return a finite number for 'exact_match', got nan, which is not "),
         ("Big", r"measure must return exact_match in \[0, 1\], got 2.0"),
-        ("Text", r"measure must return finite numbers, got '1' for 'exact_match'"),
+        ("Text", r"measure must return a finite number for 'exact_match', got '1', which is no n"),
         ("Other", r"measure must return \['exact_match'\], got \['accuracy'\]"),
-        ("Bad", r"measure raised TypeError"),
+        (
+            "Bad",
+            rf"measure must return a dict of \['exact_match'\], got None \(.*{MODULE}.py, line",
+        ),
+        ("Broken", rf"measure raised ZeroDivisionError: .* \(.*{MODULE}.py, line 61, in half\)"),
     ],
 )
 def test_a_wrong_measurement_is_named(kind: str, message: str) -> None:

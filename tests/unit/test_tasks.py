@@ -1,14 +1,19 @@
 """A task file is read whole or refused with file, line and field."""
 
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from actors.rewards.task_types import check_task
+from actors.rewards.task_types import check_task, unmatchable_answers
 from common.errors import InputError
 from common.messages import Task
+from common.task_rules import TaskRules, check_file
 from common.tasks import read_tasks, write_tasks
+from launch.cli import main
 
+MODEL = Path(__file__).resolve().parents[2] / "launch" / "presets" / "warmstart"
 GOOD = '{"task_id": "a", "question": "Who?", "answers": ["Anna"]}'
 
 
@@ -29,7 +34,8 @@ def test_written_tasks_read_back_equal(tmp_path: Path) -> None:
 
     write_tasks(tasks, path)
 
-    assert read_tasks(path) == tasks
+    rules = TaskRules(kinds=frozenset({"package.module:name"}))
+    assert read_tasks(path, rules=rules) == tasks
 
 
 @pytest.mark.parametrize(
@@ -95,6 +101,123 @@ def test_files_of_a_task_are_found_beside_the_task_file(tmp_path: Path) -> None:
     assert task.files == (str(folder / "table.csv"),)
 
 
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """A folder of tasks, a link out of it, a chain of links, and what is no file."""
+    folder = tmp_path / "data"
+    (folder / "sub").mkdir(parents=True)
+    (tmp_path / "beside").mkdir()
+    (tmp_path / "beside" / "secret.txt").write_text("key")
+    (folder / "table.csv").write_text("a,b")
+    (folder / "alias.csv").symlink_to("table.csv")
+    (folder / "out.txt").symlink_to("../beside/secret.txt")
+    (folder / "chain.txt").symlink_to("sub/chain.txt")
+    (folder / "sub" / "chain.txt").symlink_to(folder / "out.txt")
+    (folder / "loop").symlink_to("loop")
+    (folder / "environ").symlink_to("/proc/self/environ")
+    os.mkfifo(folder / "fifo")
+    with (folder / "huge").open("wb") as file:
+        file.truncate((64 << 20) + 1)
+    return folder
+
+
+def with_file(folder: Path, name: str) -> Path:
+    record = {"task_id": "b", "question": "Who?", "answers": ["Anna"], "files": [name]}
+    (folder / "tasks.jsonl").write_text(f"{GOOD}\n{json.dumps(record)}\n")
+    return folder / "tasks.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/etc/passwd", r"/etc/passwd leads to /etc/passwd; files of tasks must lie in the folder"),
+        ("../beside/secret.txt", r"leads to .*/beside/secret.txt; files of tasks must lie"),
+        ("sub/../../beside/secret.txt", r"leads to .*/beside/secret.txt; files of tasks must lie"),
+        ("out.txt", r"leads to .*/beside/secret.txt; files of tasks must lie"),
+        ("chain.txt", r"leads to .*/beside/secret.txt; files of tasks must lie"),
+        ("/proc/self/environ", r"leads to /proc/\d+/environ; files of tasks must lie"),
+        ("environ", r"leads to /proc/\d+/environ; files of tasks must lie"),
+        ("/dev/zero", r"leads to /dev/zero; files of tasks must lie"),
+        ("loop", r"cannot be read: "),
+        ("fifo", r"/fifo is not a regular file"),
+        ("sub", r"/sub is not a regular file"),
+        ("", r"/data is not a regular file"),
+        ("a\0b", r"cannot be read: .*null"),
+        ("a" * 300, r"cannot be read: .*name too long"),
+        ("huge", r"/huge has 67108865 bytes; the notebook's working folder holds 67108864"),
+    ],
+)
+def test_a_file_that_no_task_may_bring_is_refused(data: Path, name: str, message: str) -> None:
+    with pytest.raises(InputError, match=rf"tasks.jsonl, line 2: field 'files': .*{message}"):
+        read_tasks(with_file(data, name))
+
+
+def test_files_come_from_the_folders_that_the_configuration_names(data: Path) -> None:
+    rules = TaskRules(folders=(data.parent / "beside",))
+
+    for name in ("table.csv", "alias.csv", "chain.txt", str(data.parent / "beside/secret.txt")):
+        (_, task) = read_tasks(with_file(data, name), rules=rules)
+        assert Path(task.files[0]).name == Path(name).name
+    with pytest.raises(InputError, match=r"allowed: .*/data, .*/beside\)"):
+        read_tasks(with_file(data, "/etc/passwd"), rules=rules)
+
+
+def test_not_even_a_task_file_at_the_root_brings_files_of_the_system() -> None:
+    with pytest.raises(InputError, match="leads to /proc/"):
+        check_file(Path("/proc/self/environ"), (Path("/"),), TaskRules())
+
+
+@pytest.mark.parametrize("field", ["task_id", "question", "answers", "labels", "details"])
+def test_half_a_surrogate_pair_is_refused_with_line_and_field(tmp_path: Path, field: str) -> None:
+    odd = {"answers": ["Anna", "\ud83d"], "labels": {"k": "\ud83d"}, "details": {"\udc00": "v"}}
+    record = {**json.loads(GOOD), field: odd.get(field, "who \ud83d?")}
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(f"\n{json.dumps(record)}\n")
+
+    with pytest.raises(InputError, match=rf"line 2: field '{field}.*' holds half of a surrogate"):
+        read_tasks(path)
+
+
+def check(folder: Path, *options: str) -> int:
+    return main(["tasks", "check", str(folder / "tasks.jsonl"), *options])
+
+
+def test_tasks_check_says_what_is_hardly_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    records = [
+        {"task_id": "long", "question": "Why? " * 600, "answers": ["x1"]},
+        {"task_id": "odd", "question": "Who?", "answers": ["Anna", "!?"]},
+    ]
+    (tmp_path / "tasks.jsonl").write_text("\n".join(map(json.dumps, records)))
+    (tmp_path / "run.toml").write_text("[agent]\nmax_action_tokens = 64\n")
+    odd = "warning: 1 tasks have a gold answer that nothing can match beside others: 'odd' ('!?')"
+    long = "warning: 1 questions do not fit into the 448 tokens that the context of"
+
+    assert check(tmp_path) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [odd]
+    assert check(tmp_path, "--config", str(tmp_path / "run.toml")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("tasks.jsonl: 2 tasks, no mistakes")
+    assert said[1] == odd
+    assert said[2].startswith(long)
+    assert "'long' (" in said[2]
+    assert check(tmp_path, "--model", str(MODEL)) == 0
+    assert "tokens that the context of" in capsys.readouterr().out
+
+
+def test_tasks_check_refuses_a_corpus_that_there_is_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = GOOD.replace("}", ', "corpus": "wikipedia"}')
+    (tmp_path / "tasks.jsonl").write_text(f"\n{line}\n")
+
+    assert check(tmp_path) == 2
+    assert (
+        "line 2: field 'corpus': task 'a' names the corpus 'wikipedia'" in capsys.readouterr().err
+    )
+
+
 def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -110,8 +233,8 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
     ("line", "message"),
     [
         (
-            '{"task_id": "b", "question": "Who?", "answers": ["Anna", "!?"]}',
-            r"line 2: task 'b' of kind 'qa': gold answer '!\?' holds nothing but punctuation",
+            '{"task_id": "b", "question": "Who?", "answers": ["!?", "The The"]}',
+            r"line 2: task 'b' of kind 'qa': no answer could match .*'!\?': they hold nothing but",
         ),
         (
             '{"task_id": "b", "question": "How many?", "kind": "number", "answers": ["many"]}',
@@ -127,7 +250,7 @@ def test_two_files_of_one_name_are_refused(tmp_path: Path) -> None:
         ),
         (
             '{"task_id": "b", "question": "?", "kind": "no_such_package.m:t"}',
-            r"line 2: kind: cannot import 'no_such_package.m'",
+            r"line 2: tasks.kinds: cannot import 'no_such_package.m'",
         ),
     ],
 )
@@ -137,8 +260,24 @@ def test_a_task_that_its_type_refuses_is_named_with_its_line(
     path = tmp_path / "tasks.jsonl"
     path.write_text(f"{GOOD}\n{line}\n")
 
+    rules = TaskRules(kinds=frozenset({"no_such_package.m:t"}))
     with pytest.raises(InputError, match=message):
-        read_tasks(path, check=check_task)
+        read_tasks(path, rules=rules, check=check_task)
+
+
+def test_a_gold_answer_that_nothing_can_match_is_no_mistake_beside_one_that_can(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(
+        '{"task_id": "a", "question": "Who?", "answers": ["!?", "Anna", "", "The"]}\n'
+        '{"task_id": "b", "question": "How many?", "kind": "number", "answers": ["few", "3"]}\n'
+    )
+
+    words, number = read_tasks(path, check=check_task)
+
+    assert unmatchable_answers(words) == ["!?", "", "The"]
+    assert unmatchable_answers(number) == ["few"]
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

@@ -103,7 +103,7 @@ def surrogate_in(value: Any) -> str | None:
         path, item = waiting.pop()
         if isinstance(item, str) and item.encode("utf-8", "replace").decode() != item:
             return path.encode("utf-8", "backslashreplace").decode()
-        if isinstance(item, list):
+        if isinstance(item, list | tuple):
             waiting += [(f"{path}[{n}]", inner) for n, inner in enumerate(item)][::-1]
         elif isinstance(item, dict):
             fields = [(f"{path}.{key}".removeprefix("."), key) for key in item]

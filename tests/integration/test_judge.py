@@ -1,0 +1,308 @@
+"""Whatever a reward term or a task type does, it is not done to the actor, and is named at once."""
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from actors.rewards.judge import Judge
+from actors.rewards.scorer import Scored, Scorer
+from common.config import Config, Rewards, Tasks
+from common.errors import ConfigError, PluginError
+from common.messages import Outcome, Step, Task
+
+MODULE = "judged_for_test"
+SOURCE = """import ctypes
+import os
+import re
+import subprocess
+import sys
+import time
+
+from actors.rewards.task_types import TaskType
+
+
+def act(how):
+    if how == "sleep":
+        time.sleep(30)
+    if how == "spin":
+        while True:
+            pass
+    if how == "regex":
+        re.match(r"(a+)+$", "a" * 60 + "!")
+    if how == "sleep with a child":
+        subprocess.run(["sleep", "30"])
+    if how == "exit":
+        sys.exit(3)
+    if how == "leave":
+        os._exit(4)
+    if how == "crash":
+        ctypes.string_at(0)
+    if how == "print":
+        print("hello", flush=True)
+        os.write(1, b"more")
+
+
+def term(episode):
+    act(episode.task.details["term"])
+    return episode.on_last_step(float(os.getpid() != 0))
+
+
+class Kind(TaskType):
+    measures = ("exact_match",)
+
+    def question(self, task):
+        act(task.details["question"])
+        return "asked: " + task.question
+
+    def measure(self, task, answer):
+        act(task.details["measure"])
+        return {"exact_match": answer == "right"}
+"""
+STEP = Step(action="<think>a</think><code>b</code>", code="b", observation="\ud83d", status="ok")
+HERE = f"{MODULE}.py"
+
+
+@pytest.fixture(autouse=True)
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / HERE).write_text(SOURCE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+def config(**rewards: Any) -> Config:
+    terms = {f"{MODULE}:term": 1.0}
+    return Config(
+        tasks=Tasks(kinds=(f"{MODULE}:Kind",)),
+        rewards=Rewards(**{"preset": "none", "terms": terms, "timeout_s": 0.5, **rewards}),
+    )
+
+
+def task(**how: str) -> Task:
+    details = {"term": "", "question": "", "measure": "", **how}
+    return Task(task_id="t", question="q", kind=f"{MODULE}:Kind", details=details)
+
+
+@asynccontextmanager
+async def judging(settings: Config) -> AsyncIterator[Judge]:
+    judge = Judge(settings)
+    try:
+        await judge.start()
+        yield judge
+    finally:
+        await judge.close()
+
+
+async def score(judge: Judge, answer: str | None = "right", **how: str) -> Scored:
+    return await judge.score(task(**how), answer, (STEP, STEP), Outcome.SUBMITTED)
+
+
+def test_a_judge_scores_as_the_scorer_does() -> None:
+    async def main() -> tuple[str, Scored, Scored]:
+        async with judging(config()) as judge:
+            right = await score(judge)
+            return await judge.ask(task()), right, await score(judge, "wrong", term="print")
+
+    question, right, wrong = asyncio.run(main())
+
+    there = Scorer(config().rewards).score(task(), "right", (STEP, STEP), Outcome.SUBMITTED)
+    assert question == "asked: q"
+    assert (right.step_rewards.tolist(), right.scores) == ([0.0, 1.0], there.scores)
+    assert (wrong.scores["exact_match"], wrong.scores["submitted"]) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("sleep", rf"was not done after 0.5 s \(rewards.timeout_s\) \(.*{HERE}, line 13, in act\)"),
+        ("regex", rf"was not done after 0.5 s .*{HERE}, line 18, in act\)"),
+        ("exit", rf"SystemExit: 3 \(.*{HERE}, line 22, in act\)"),
+        ("leave", r"ended its process with exit code 4$"),
+        ("crash", rf"died of SIGSEGV \(.*{HERE}, line 26, in act\)"),
+    ],
+)
+def test_a_failure_is_named_and_the_next_episode_is_scored(how: str, message: str) -> None:
+    async def main() -> None:
+        async with judging(config()) as judge:
+            kind, term = f"kind '{MODULE}:Kind'", f"rewards.terms: '{MODULE}:term'"
+            with pytest.raises(PluginError, match=rf"^{kind} of task 't':? {message}"):
+                await score(judge, measure=how)
+            assert (await score(judge)).scores["exact_match"] == 1.0
+            if how == "leave":
+                with pytest.raises(PluginError, match=rf"^{term} of task 't':? {message}"):
+                    await score(judge, term=how)
+                with pytest.raises(PluginError, match=rf"^{kind} of task 't':? {message}"):
+                    await judge.ask(task(question=how))
+
+    asyncio.run(main())
+
+
+async def longest_gap(work: Awaitable[object]) -> float:
+    """Longest time, seconds, for which the event loop did nothing else while ``work`` went on."""
+    gap = 0.0
+
+    async def beat() -> None:
+        nonlocal gap
+        before = time.monotonic()
+        while True:
+            await asyncio.sleep(0.01)
+            now = time.monotonic()
+            gap, before = max(gap, now - before), now
+
+    beating = asyncio.create_task(beat())
+    await work
+    beating.cancel()
+    return gap
+
+
+def test_an_endless_measure_never_holds_up_the_event_loop() -> None:
+    async def main() -> tuple[float, list[object]]:
+        async with judging(config(timeout_s=0.6)) as judge:
+            many = asyncio.gather(
+                *(score(judge, measure=how) for how in ("regex", "", "spin", "", "")),
+                return_exceptions=True,
+            )
+            return await longest_gap(many), await many
+
+    gap, results = asyncio.run(main())
+
+    assert gap < 1.5
+    assert [isinstance(result, PluginError) for result in results] == [True, False, True, *2 * [0]]
+
+
+def test_the_third_failure_in_a_row_is_an_alert_and_a_success_ends_the_row(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def main() -> list[str]:
+        said = []
+        async with judging(config()) as judge:
+            for how in ("exit", "exit", "", "exit", "exit", "exit"):
+                try:
+                    await score(judge, measure=how)
+                    # Not asked to measure, so this is no success of the type.
+                    await judge.score(task(), None, (STEP,), Outcome.OUT_OF_STEPS)
+                except PluginError as error:
+                    said.append(str(error).partition(" [")[2])
+        return said
+
+    with caplog.at_level(logging.ERROR):
+        said = asyncio.run(main())
+
+    row = f"failure 3 in a row of kind '{MODULE}:Kind': no episode that it scores is kept]"
+    assert said == ["", "", "", "", row]
+    (alert,) = caplog.messages
+    assert alert.startswith("ALERT scoring fails again and again")
+
+
+def test_what_hangs_in_a_child_of_its_own_leaves_nothing_behind() -> None:
+    async def main() -> None:
+        async with judging(config()) as judge:
+            with pytest.raises(PluginError, match="was not done after"):
+                await score(judge, measure="sleep with a child")
+            process = judge._gone[0]
+            await process.close()
+            assert await asyncio.to_thread(until, lambda: not is_running(-process.pid))
+
+    asyncio.run(main())
+
+
+def test_an_episode_that_is_given_up_leaves_no_process_at_its_work() -> None:
+    async def main() -> tuple[list[int], float]:
+        async with judging(config(timeout_s=30.0, workers=2)) as judge:
+            hung = [asyncio.create_task(score(judge, measure="sleep")) for _ in range(4)]
+            while len(judge._idle) or judge._free.locked() is False:
+                await asyncio.sleep(0.01)
+            for episode in hung:
+                episode.cancel()
+            await asyncio.gather(*hung, return_exceptions=True)
+            scored = await score(judge)
+            started = [process.pid for process in (*judge._idle, *judge._gone)]
+        return started, scored.scores["exact_match"]
+
+    started, exact = asyncio.run(main())
+
+    assert exact == 1.0
+    assert not any(map(is_running, started))
+
+
+def is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("x = (", r"cannot import 'judged_for_test' .* SyntaxError"),
+        (
+            "raise SystemExit(2)",
+            r"cannot import 'judged_for_test' .* SystemExit: 2",
+        ),
+        ("import os; os._exit(5)", r"kind 'judged_for_test:Kind' ended its process with exit code"),
+        ("Kind = 3", r"tasks.kinds: 'judged_for_test:Kind' has no method 'question'"),
+    ],
+)
+def test_what_cannot_be_imported_is_a_mistake_of_the_configuration(
+    module: Path, source: str, message: str
+) -> None:
+    (module / HERE).write_text(source)
+
+    async def main() -> None:
+        async with judging(config()):
+            pass
+
+    with pytest.raises(ConfigError, match=message):
+        asyncio.run(main())
+
+
+def test_a_judge_dies_with_its_actor(module: Path) -> None:
+    program = (
+        "import asyncio\n"
+        "from actors.rewards.judge import Judge\n"
+        "from common.config import Config, Rewards\n"
+        "from common.messages import Outcome, Step, Task\n"
+        "async def main():\n"
+        f"    judge = Judge(Config(rewards=Rewards(terms={{'{MODULE}:term': 1.0}})))\n"
+        "    await judge.start()\n"
+        "    print(judge._idle[0].pid, flush=True)\n"
+        "    task = Task(task_id='t', question='q', answers=('a',), details={'term': 'spin'})\n"
+        "    step = Step(action='', code=None, observation='')\n"
+        "    await judge.score(task, None, (step,), Outcome.SUBMITTED)\n"
+        "asyncio.run(main())\n"
+    )
+    path = os.pathsep.join([str(Path(__file__).resolve().parents[2]), str(module)])
+    actor = subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert actor.stdout is not None
+    judge = int(actor.stdout.readline())
+    assert is_running(judge)
+
+    actor.send_signal(signal.SIGKILL)
+    actor.wait()
+    actor.stdout.close()
+
+    assert until(lambda: not is_running(judge))
+
+
+def until(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
