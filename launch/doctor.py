@@ -133,6 +133,7 @@ def _machine_checks(config: Config) -> Iterator[Check]:
         ("binding ports", machine.check_ports),
         ("looking for bubblewrap", machine.check_bubblewrap),
         ("making a control group", machine.check_control_groups),
+        ("mapping user ids", machine.check_user_ids),
     ):
         yield Check(title=title, run=partial(look, config))
 
@@ -163,7 +164,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
     try:
         check_pairs(config)
         model = locate_model(config.model.path)
-        check_model(model, max_context=config.model.max_context)
+        check_model(model, max_context=config.model.max_context, lora=config.model.lora)
         yield fine("model", str(model))
         check_agent(config)
         if not config.world.enabled:

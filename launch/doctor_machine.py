@@ -13,10 +13,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actors.kernels.cgroup import CageLimits, Cages, NoCgroup, own_cgroup
+from actors.kernels.id_ranges import IdRange, NoHostUids, find_source
+from actors.kernels.user_namespaces import zygote_namespace
 from common.config import Config
 from common.errors import EnvironmentFault
 from launch.findings import Finding, failure, fine, warning
 from launch.ports import LOOPBACK, held_ports
+from learner.engine.host_memory import host_memory
 
 _OLDEST_LINUX = (5, 14)
 """RLIMIT_NPROC counts per user namespace since then."""
@@ -43,8 +46,9 @@ def check_system(_config: Config) -> Iterator[Finding]:
         yield warning("system", found, fix)
     else:
         yield fine("system", found)
-    total, free = memory_gib()
-    found = f"{free:.1f} of {total:.1f} GiB free"
+    memory = host_memory()
+    free = memory.available / _GIB
+    found = f"{free:.1f} of {memory.total / _GIB:.1f} GiB free"
     if free < _LEAST_MEMORY_GIB:
         fix = f"free {_LEAST_MEMORY_GIB:.0f} GiB, or train a smaller model"
         yield warning("memory", found, fix)
@@ -139,7 +143,7 @@ def check_ports(config: Config) -> Iterator[Finding]:
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:
-    """Bubblewrap, and as root what gives up root."""
+    """Bubblewrap, and what starts it with fewer rights."""
     program = shutil.which("bwrap")
     if program is None:
         yield failure("bubblewrap", "bwrap is not on the PATH", "apt-get install bubblewrap")
@@ -150,8 +154,9 @@ def check_bubblewrap(_config: Config) -> Iterator[Finding]:
             yield warning("bubblewrap", found, "install version 0.8 or newer")
         else:
             yield fine("bubblewrap", found)
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        yield failure("setpriv", "not on the PATH, and we are root", "apt-get install util-linux")
+    for name in ("choom", "setpriv") if os.geteuid() == 0 else ("choom",):
+        if shutil.which(name) is None:
+            yield failure(name, "not on the PATH", "apt-get install util-linux")
 
 
 def check_control_groups(config: Config) -> Iterator[Finding]:
@@ -173,19 +178,31 @@ def check_control_groups(config: Config) -> Iterator[Finding]:
         yield fine("vsock", "present on this machine; kernels are refused it (see attacks)")
 
 
+def check_user_ids(config: Config) -> Iterator[Finding]:
+    """Whether each kernel can have a user id of the host to itself."""
+    kernel = config.kernel
+    kernels = (config.actors.episodes + kernel.idle) * config.actors.processes
+    try:
+        source = find_source(IdRange(kernel.first_uid, kernel.uids))
+        with zygote_namespace(source):
+            found = f"one for each kernel, of {source.ids}"
+    except NoHostUids as reason:
+        shared = "kernels share one, and can use up for each other what Linux counts per user"
+        yield warning("user ids", f"{shared}: {reason}", reason.fix)
+        return
+    if source.ids.count < 2 * kernels:
+        fix = "raise kernel.uids" if not source.subordinate else "add subordinate ids"
+        yield warning("user ids", f"{found}, too few for {kernels} kernels", fix)
+    elif source.subordinate:
+        yield fine("user ids", f"{found}, with kernel.launcher = 'forked'; others share ours")
+    else:
+        yield fine("user ids", found)
+
+
 def version_in(text: str) -> tuple[int, int]:
     """The first ``number.number`` in ``text``; (0, 0) if there is none."""
     match = re.search(r"(\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-def memory_gib() -> tuple[float, float]:
-    """All and available memory, GiB."""
-    values = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        key, _, rest = line.partition(":")
-        values[key] = int(rest.split()[0]) * 1024 / _GIB
-    return values["MemTotal"], values["MemAvailable"]
 
 
 def _limit(value: int) -> str:
