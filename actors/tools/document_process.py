@@ -170,7 +170,6 @@ def _start_sandboxed(
         runtime=files.runtime,
         workspace_mib=1,
         as_init=True,
-        sealed=True,
         read_only=((str(files.sources), _SOURCES), (str(files.libraries), _LIBRARIES)),
     )
     inside = bubblewrap.environment(files.runtime)["PYTHONPATH"]
