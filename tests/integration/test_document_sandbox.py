@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from actors.kernels import bubblewrap
+from actors.kernels.host_uids import HostUids
 from actors.tools.document_files import DocumentFiles, find_document_files
 from actors.tools.document_kinds import DocumentKind
 from actors.tools.document_process import DocumentProcess, ReaderDied
@@ -142,6 +143,26 @@ def test_it_is_another_user_with_an_empty_environment_and_no_rights(taken: Taken
         uids = {child.uids().real for child in psutil.Process(inside).children(recursive=True)}
         assert uids
         assert 0 not in uids
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give out user ids")
+def test_each_process_is_a_user_of_its_own_while_it_lives() -> None:
+    async def users() -> list[int]:
+        uids, files = HostUids(1_900_500_000, 3), find_document_files()
+        found = []
+        for _ in range(2):  # the second round needs the ids of the first
+            processes = [DocumentProcess(LIMITS, uids) for _ in range(3)]
+            for process in processes:
+                await process.start(files, bare=False)
+            tops = [psutil.Process(process.pid) for process in processes]
+            found += [top.children(recursive=True)[-1].uids().real for top in tops]
+            for process in processes:
+                await process.end()
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(users())
+    assert set(found[:3]) == set(found[3:]) == {1_900_500_000 + n for n in range(3)}
 
 
 def test_nothing_is_left_for_the_next_document(taken: Taken) -> None:
