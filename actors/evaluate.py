@@ -7,7 +7,6 @@ suite runs under one weight version; a version that changes under way is an erro
 import argparse
 import asyncio
 import dataclasses
-import json
 import logging
 import sys
 import time
@@ -35,10 +34,11 @@ from common.evaluation import (
     read_suites,
     write_score,
 )
+from common.json_output import json_text
+from common.log_lines import configure_logging
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.task_rules import task_rules
 from common.tasks import read_tasks
-from common.telemetry import configure_logging
 
 log = logging.getLogger(__name__)
 
@@ -131,7 +131,7 @@ def write_episodes(
                 "tokens_generated": trajectory.tokens_generated,
                 "steps": [dataclasses.asdict(step) for step in trajectory.steps],
             }
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json_text(line, readable=True) + "\n")
 
 
 async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:

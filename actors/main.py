@@ -1,8 +1,7 @@
-"""An actor process: ``python -m actors.main --config RUN/config.json --actor-id a0``."""
+"""An actor process: ``python -m actors.main --config RUN/config.json --actor-id a0 ...``."""
 
 import argparse
 import asyncio
-import json
 import logging
 import sys
 from pathlib import Path
@@ -14,24 +13,27 @@ from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
 from actors.tools.started import started_tools
-from actors.wiring import LOOPBACK, make_policy, make_runner, started_judge
+from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
+from common.json_output import json_text
+from common.log_lines import configure_logging
 from common.run_key import read_run_key
-from common.telemetry import configure_logging
+from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)
 
 
-async def serve(config: Config, actor_id: str, folder: Path) -> None:
-    """Run episodes for the coordinator until it drains this actor; write the totals."""
+async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str) -> None:
+    """Run episodes for the coordinator at that address until it drains this actor."""
     launcher = make_launcher(config.kernel, config.sandbox)
     policy = make_policy(config)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
-        link = make_link(config, actor_id, launcher.level, read_run_key(folder))
+        run_key = read_run_key(folder)
+        link = make_link(config, actor_id, launcher.level, coordinator, run_key)
         try:
             async with started_judge(config) as judge, started_tools(config) as tools:
                 runner = make_runner(
@@ -57,17 +59,19 @@ async def serve(config: Config, actor_id: str, folder: Path) -> None:
             "resent": link.resent,
         }
         (folder / "actors").mkdir(exist_ok=True)
-        (folder / "actors" / f"{actor_id}.json").write_text(json.dumps(totals, indent=1))
+        write_whole(folder / "actors" / f"{actor_id}.json", json_text(totals, indent=1))
     finally:
         await kernels.close()
         await policy.close()
 
 
-def make_link(config: Config, actor_id: str, kernel_level: str, run_key: str) -> CoordinatorLink:
+def make_link(
+    config: Config, actor_id: str, kernel_level: str, coordinator: str, run_key: str
+) -> CoordinatorLink:
     """The actor's side of the transport, not connected yet."""
     transport = config.transport
     return CoordinatorLink(
-        f"tcp://{LOOPBACK}:{transport.port}",
+        coordinator,
         actor_id=actor_id,
         run_key=run_key,
         credit=config.actors.episodes,
@@ -83,11 +87,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m actors.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
     parser.add_argument("--actor-id", required=True)
+    parser.add_argument(
+        "--coordinator", required=True, help="address, as the learner's learner.ready says it"
+    )
     arguments = parser.parse_args()
     configure_logging(arguments.actor_id)
     try:
         config = load_config(arguments.config)
-        uvloop.run(serve(config, arguments.actor_id, arguments.config.parent))
+        folder, coordinator = arguments.config.parent, arguments.coordinator
+        uvloop.run(serve(config, arguments.actor_id, folder, coordinator=coordinator))
     except (LZeroError, TimeoutError) as error:
         log.error("%s", error)
         return 2

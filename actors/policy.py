@@ -18,6 +18,8 @@ _KEEP_ALIVE_S = 5.0
 """Shorter than the server's 30 s, so that we never write into a connection it is closing."""
 _FAILURES_TO_BENCH = 3
 _BENCH_S = 5.0
+_ENDS = ("stop", "length", "repetition")
+"""How the policy itself ends what it writes; any other end is the server's."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -192,7 +194,7 @@ class PolicyClient:
             raise _Retryable(f"{type(error).__name__}: {error}") from error
         finally:
             server.in_flight -= 1
-        if generation.finish_reason not in ("stop", "length"):
+        if generation.finish_reason not in _ENDS:
             raise _Retryable(f"generation ended with '{generation.finish_reason}'")
         return generation
 

@@ -82,7 +82,7 @@ def make_runner(
         policy=policy,
         loop=loop,
         tokenizer=tokenizer,
-        renderer=ChatRenderer(tokenizer, tokenizer.added_tokens),
+        renderer=ChatRenderer(tokenizer),
         judge=judge,
         max_context=config.model.max_context,
         direct=config.agent.mode == "direct",

@@ -4,7 +4,6 @@
 """
 
 import argparse
-import json
 import os
 import platform
 import subprocess
@@ -15,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from common.json_output import json_text
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -38,7 +39,7 @@ class Report:
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
-        path.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        path.write_text(json_text(asdict(self), indent=1) + "\n")
 
     def show(self, console: Console) -> None:
         """Print it as a table."""

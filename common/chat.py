@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.added_tokens import TracingTokenizer, without_added_tokens
+
 ACTION_END = "</code>"
 """An action ends here; it is part of the action."""
 
@@ -33,6 +35,9 @@ SPECIAL_TOKENS = (
 
 MAX_OVERSHOOT = 16
 """Characters that a last token may hold beyond the end of the action."""
+
+_MOST_REMEMBERED = 1024
+"""Escaped texts that a renderer keeps: tools' descriptions are the same in every episode."""
 
 _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")
 _TAG = r"</?(?:think|code|output)>"
@@ -110,9 +115,7 @@ def prompt_text(
     question: str, system: str = "", notepad: str = "", reserved: Iterable[str] = ()
 ) -> str:
     """The start of a segment, up to where the first action begins."""
-    head = f"<|im_start|>system\n{system}<|im_end|>\n" if system.strip() else ""
-    asked = escape_tags(task_text(question, notepad), reserved)
-    return f"{head}<|im_start|>user\n{asked}<|im_end|>\n<|im_start|>assistant\n"
+    return "".join(_prompt_parts(question, system, notepad, reserved))
 
 
 def task_text(question: str, notepad: str = "") -> str:
@@ -127,21 +130,40 @@ def action_text(action: ParsedAction) -> str:
 
 def observation_text(text: str, reserved: Iterable[str] = ()) -> str:
     """An observation, up to where the next action begins; trailing white space is dropped."""
-    return f"<output>{escape_tags(text.rstrip(), reserved)}</output>"
+    return "".join(_observation_parts(text, reserved))
+
+
+def _prompt_parts(
+    question: str, system: str, notepad: str, reserved: Iterable[str]
+) -> tuple[str, str, str]:
+    """A prompt: what we write, what came from outside, what we write."""
+    head = f"<|im_start|>system\n{system}<|im_end|>\n" if system.strip() else ""
+    asked = escape_tags(task_text(question, notepad), reserved)
+    return f"{head}<|im_start|>user\n", asked, "<|im_end|>\n<|im_start|>assistant\n"
+
+
+def _observation_parts(text: str, reserved: Iterable[str]) -> tuple[str, str, str]:
+    return "<output>", escape_tags(text.rstrip(), reserved), "</output>"
 
 
 class ChatRenderer:
     """Turns the new parts of an episode into token ids.
 
+    Text from outside gets no added token of the tokenizer into the ids, however it is written: tags
+    are broken as text, and where the tokenizer can be traced its ids are looked at, too, because
+    one that normalises text reads tags in what does not look like one.
+
     Args:
         tokenizer: the policy's tokenizer.
-        reserved: added tokens of the tokenizer beyond ``SPECIAL_TOKENS`` that text from outside
-            must not forge, e.g. ``tokenizer.get_added_vocab()``.
+        reserved: further strings that text from outside must not forge; a tokenizer that can be
+            traced needs none for its added tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, reserved: Iterable[str] = ()) -> None:
         """Look up which tags are single tokens."""
         self._tokenizer = tokenizer
+        self._tracing = tokenizer if isinstance(tokenizer, TracingTokenizer) else None
+        self._escaped: dict[str, str] = {}
         self._reserved = tuple(token for token in reserved if token not in SPECIAL_TOKENS)
         self._single = {
             tag: ids[0] for tag in SPECIAL_TOKENS if len(ids := tokenizer.encode(tag)) == 1
@@ -168,15 +190,32 @@ class ChatRenderer:
 
         Args:
             question: the task; its tags are escaped.
-            system: text of the system turn; empty for none. It may hold tags.
+            system: text of the system turn; empty for none. It may hold tags; what it holds from
+                outside must have gone through ``escape``.
             notepad: shown after the question; its tags are escaped.
         """
-        return self._tokenizer.encode(prompt_text(question, system, notepad, self._reserved))
+        return self._encode(*_prompt_parts(question, system, notepad, self._reserved))
 
     def observation(self, text: str) -> list[int]:
         """Token ids of an observation, up to where the next action begins."""
-        return self._tokenizer.encode(observation_text(text, self._reserved))
+        return self._encode(*_observation_parts(text, self._reserved))
+
+    def escape(self, text: str) -> str:
+        """``text`` from outside as it may stand in a system prompt: nothing in it is a tag."""
+        if text not in self._escaped:
+            broken = escape_tags(text, self._reserved)
+            if self._tracing is not None:
+                broken, _ = without_added_tokens(self._tracing, broken)
+            if len(self._escaped) >= _MOST_REMEMBERED:
+                self._escaped.clear()
+            self._escaped[text] = broken
+        return self._escaped[text]
 
     def decode(self, ids: list[int]) -> str:
         """Text of sampled ids, special tokens included; feed it to ``parse_action``."""
         return self._tokenizer.decode(ids)
+
+    def _encode(self, head: str, body: str, tail: str) -> list[int]:
+        if self._tracing is None:
+            return self._tokenizer.encode(head + body + tail)
+        return without_added_tokens(self._tracing, body, head=head, tail=tail)[1]

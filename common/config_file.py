@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from common.config import Config
+from common.config.ranges import short
 from common.errors import ConfigError
+from common.json_output import as_number, json_text
+from common.whole_file import write_whole
 
 T = TypeVar("T")
 
@@ -32,7 +35,7 @@ def load_config(
     Raises:
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
-    tables = _read(path)
+    tables = read_tables(path)
     if defaults is not None:
         tables = _merged(dataclasses.asdict(defaults), tables)
     for override in overrides:
@@ -42,7 +45,7 @@ def load_config(
 
 def save_config(config: Config, path: Path) -> None:
     """Write a resolved configuration as JSON, for the processes of the run and for the record."""
-    path.write_text(json.dumps(dataclasses.asdict(config), indent=1) + "\n")
+    write_whole(path, json_text(dataclasses.asdict(config), indent=1) + "\n")
 
 
 def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:
@@ -50,14 +53,29 @@ def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:
     return _build(Config, tables, where=where, prefix="")
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_tables(path: Path) -> dict[str, Any]:
+    """What a TOML or JSON file holds, unchecked but for its being a table.
+
+    Raises:
+        ConfigError: the file is missing, cannot be parsed, or holds no table.
+    """
     if not path.is_file():
         raise ConfigError(f"config file {path} does not exist")
     try:
-        text = path.read_text()
-        return dict(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be parsed: {error}") from error
+        text = path.read_text(encoding="utf-8-sig")
+        tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+    except (ValueError, RecursionError, OSError) as error:
+        raise ConfigError(f"config file {path} cannot be parsed: {_reason(error)}") from error
+    if not isinstance(tables, dict):
+        raise ConfigError(f"config file {path} must hold a table of sections, got {short(tables)}")
+    return tables
+
+
+def _reason(error: Exception) -> str:
+    """Why a file cannot be parsed, in one line."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error).partition(";")[0] if "integer string conversion" in str(error) else str(error)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,7 +96,7 @@ def _apply(tables: dict[str, Any], override: str) -> None:
         raise ConfigError(f"override {override!r} must look like section.key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     table = tables
     for section in sections:
@@ -92,7 +110,7 @@ def _key_parts(key: str) -> list[str]:
     """The parts of a dotted TOML key, some of which may be quoted; empty if it is none."""
     try:
         table: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return []
     parts: list[str] = []
     while isinstance(table, dict) and len(table) == 1:
@@ -103,11 +121,12 @@ def _key_parts(key: str) -> list[str]:
 
 def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) -> T:
     if not isinstance(table, Mapping):
-        raise ConfigError(f"{where}: {prefix.rstrip('.')} must be a table, got {table!r}")
+        raise ConfigError(f"{where}: {prefix.rstrip('.')} must be a table, got {short(table)}")
+    known = [field.name for field in dataclasses.fields(typing.cast(Any, kind))]
     hints = typing.get_type_hints(kind)
-    unknown = [key for key in table if key not in hints]
+    unknown = [key for key in table if key not in known]
     if unknown:
-        raise ConfigError(_unknown(where, prefix + unknown[0], unknown[0], list(hints)))
+        raise ConfigError(_unknown(where, prefix, unknown[0], known))
     values = {
         key: _convert(hints[key], value, where=where, key=prefix + key)
         for key, value in table.items()
@@ -118,10 +137,27 @@ def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) 
         raise ConfigError(f"{where}: {error}") from error
 
 
-def _unknown(where: str, full: str, key: str, known: list[str]) -> str:
+def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(sorted(known))}"
-    return f"{where}: unknown key '{full}'; {hint}"
+    elsewhere = [name for name in keys_of(Config) if name.rpartition(".")[2] == key]
+    if close:
+        hint = f"did you mean '{prefix}{close[0]}'?"
+    elif elsewhere:
+        hint = f"did you mean '{elsewhere[0]}'?"
+    else:
+        hint = f"known keys: {', '.join(prefix + name for name in sorted(known))}"
+    return f"{where}: unknown key {short(prefix + key)}; {hint}"
+
+
+def keys_of(kind: Any, prefix: str = "") -> list[str]:
+    """Every key below a configuration class as ``section.key``; tables of free keys as one."""
+    hints = typing.get_type_hints(kind)
+    keys: list[str] = []
+    for field in dataclasses.fields(typing.cast(Any, kind)):
+        inner: Any = hints[field.name]
+        name = f"{prefix}{field.name}"
+        keys += keys_of(inner, f"{name}.") if dataclasses.is_dataclass(inner) else [name]
+    return keys
 
 
 def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
@@ -132,26 +168,27 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
         choices = typing.get_args(hint)
         if value not in choices:
             listed = ", ".join(repr(choice) for choice in choices)
-            raise ConfigError(f"{where}: {key} must be one of {listed}, got {value!r}")
+            raise ConfigError(f"{where}: {key} must be one of {listed}, got {short(value)}")
         return value
     if origin is tuple:
         return _convert_tuple(typing.get_args(hint), value, where=where, key=key)
     if origin is dict:
         return _convert_table(typing.get_args(hint)[1], value, where=where, key=key)
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
-        raise ConfigError(f"{where}: {key} must be {_name(hint)}, got {value!r}")
-    return value
+    number = as_number(value) if hint is float else value
+    if not isinstance(number, hint) or (hint is int and isinstance(number, bool)):
+        raise ConfigError(f"{where}: {key} must be {_name(hint)}, got {short(value)}")
+    return number
 
 
 def _convert_tuple(hints: tuple[Any, ...], value: Any, *, where: str, key: str) -> tuple[Any, ...]:
     if isinstance(value, list | tuple) and hints[1:] == (Ellipsis,):
         hints = hints[:1] * len(value)
     if not isinstance(value, list | tuple):
-        raise ConfigError(f"{where}: {key} must be a list, got {value!r}")
+        raise ConfigError(f"{where}: {key} must be a list, got {short(value)}")
     if len(value) != len(hints):
-        raise ConfigError(f"{where}: {key} must be a list of {len(hints)} values, got {value!r}")
+        raise ConfigError(
+            f"{where}: {key} must be a list of {len(hints)} values, got {short(value)}"
+        )
     return tuple(
         _convert(hint, item, where=where, key=f"{key}[{index}]")
         for index, (hint, item) in enumerate(zip(hints, value, strict=True))
@@ -160,7 +197,7 @@ def _convert_tuple(hints: tuple[Any, ...], value: Any, *, where: str, key: str) 
 
 def _convert_table(hint: Any, value: Any, *, where: str, key: str) -> dict[str, Any]:
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: {key} must be a table, got {value!r}")
+        raise ConfigError(f"{where}: {key} must be a table, got {short(value)}")
     return {
         name: _convert(hint, item, where=where, key=f"{key}.{name}") for name, item in value.items()
     }

@@ -17,7 +17,7 @@ class LZeroError(Exception):
     """Base of all errors raised on purpose; the text is meant for the person at the terminal."""
 
 
-class ConfigError(LZeroError):
+class ConfigError(LZeroError, ValueError):
     """A config key or value is wrong; raised before anything is started."""
 
 

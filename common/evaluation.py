@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.json_output import json_text
 from common.messages import Task
+from common.whole_file import write_whole
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +79,7 @@ def read_suites(path: Path) -> tuple[Suite, ...]:
 
 def write_suites(suites: tuple[Suite, ...], path: Path) -> None:
     """Write a plan file."""
-    path.write_text(json.dumps([dataclasses.asdict(suite) for suite in suites], indent=1))
+    write_whole(path, json_text([dataclasses.asdict(suite) for suite in suites], indent=1))
 
 
 def read_score(path: Path) -> SuiteScore:
@@ -93,4 +95,4 @@ def read_score(path: Path) -> SuiteScore:
 
 def write_score(score: SuiteScore, path: Path) -> None:
     """Write a score as JSON."""
-    path.write_text(json.dumps(dataclasses.asdict(score), indent=1))
+    write_whole(path, json_text(dataclasses.asdict(score), indent=1))

@@ -91,7 +91,8 @@ class Step:
         action: the sampled text.
         code: the cell, or None where the action does not parse.
         observation: what the policy saw of the cell's output.
-        tool_calls: names of the tools that the cell called, in order.
+        tool_calls: names of the tools that were called from the start of the cell to that of the
+            next one, in order.
         finish_reason: of the sampling, as the policy server says.
         status: how the cell ended: ``ok``, ``error``, ``timed_out``, ``died`` with its kernel, or
             empty where none ran.
@@ -159,7 +160,8 @@ class Trajectory:
         steps: the K steps as text.
         answer: what was submitted, or None.
         scores: named measurements of the answer, e.g. ``exact_match``, ``f1``, ``contains``.
-        failure: for INFRASTRUCTURE, what failed, as ``Kind: text``; empty otherwise.
+        failure: what failed, as ``Kind: text``, for INFRASTRUCTURE, and for an OUT_OF_CONTEXT whose
+            context was refused as too long; empty otherwise.
         kernel_level: isolation level of the kernel, e.g. ``A-forked`` (see docs/sandbox.md).
         cells_executed: notebook cells run.
         tokens_generated: tokens sampled, also those of actions that did not parse.

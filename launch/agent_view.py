@@ -4,7 +4,6 @@
 steps as lines, for pipes and logs. Both are listeners of an episode.
 """
 
-import re
 from dataclasses import dataclass
 
 from rich.console import Console, Group, RenderableType
@@ -16,8 +15,8 @@ from rich.text import Text
 
 from common.chat import parse_action
 from common.messages import Step
+from common.visible import visible
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CODE, _CODE_END = "<code>", "</code>"
 _THEME = "ansi_dark"
 _MARGIN = 6
@@ -43,14 +42,11 @@ class Ending:
     facts: str
 
 
-def visible(text: str) -> str:
-    """``text`` without anything that could steer a terminal: control characters get a picture."""
-    return _CONTROL.sub(_picture, text.replace("\r\n", "\n"))
-
-
 def split_growing(text: str) -> tuple[str, str]:
     """Thoughts and code of an action that is still being written; either may be empty."""
-    before, _, code = text.partition(_CODE)
+    thoughts, closed, rest = text.rpartition("</think>")
+    before, _, code = (rest if closed else text).partition(_CODE)
+    before = thoughts + before
     for tag in ("<think>", "</think>"):
         before = before.replace(tag, "")
     return before.strip(), code.removesuffix(_CODE_END).strip("\n")
@@ -109,7 +105,7 @@ class LiveView:
                 f"\n{ending.failure}" if ending.failure else ""
             )
             self._console.print(Panel(Text(visible(said)), border_style="red"))
-        self._console.print(Text(ending.facts, style="dim"))
+        self._console.print(Text(visible(ending.facts), style="dim"))
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -231,8 +227,3 @@ def _output(step: Step) -> Panel:
         subtitle_align="right",
         border_style="red" if failed else "bright_black",
     )
-
-
-def _picture(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return chr(0x2400 + code) if code < 0x20 else "\N{SYMBOL FOR DELETE}"

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+
+from launch.screen import html_text
 
 COLOURS = ("#0b6e99", "#c1510a", "#4a7a28", "#7a4fa3", "#a3324f", "#5c6b73")
 """Distinguishable also without red-green vision."""
@@ -123,7 +124,7 @@ def paired_bars(
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """Coloured names below a chart."""
     items = "".join(
-        f'<span><i style="background:{colour}"></i>{escape(name)}</span>'
+        f'<span><i style="background:{colour}"></i>{html_text(name)}</span>'
         for name, colour in entries
     )
     return f'<div class="legend">{items}</div>'
@@ -191,16 +192,16 @@ def _line(frame: _Frame, line: Series) -> str:
 def _bar(x: float, y: float, width: float, height: float, colour: str, hint: str) -> str:
     return (
         f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" rx="2" '
-        f'fill="{colour}"><title>{escape(hint)}</title></rect>'
+        f'fill="{colour}"><title>{html_text(hint)}</title></rect>'
     )
 
 
 def _text(x: float, y: float, text: str, anchor: str = "start") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html_text(text)}</text>'
 
 
 def _svg(width: float, height: float, title: str, body: str) -> str:
     return (
-        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{escape(title)}" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" role="img" aria-label="{html_text(title)}" '
         f'style="max-width:{width:g}px">{body}</svg>'
     )

@@ -10,6 +10,8 @@ from launch.package_names import refuse_clashes
 refuse_clashes()  # before anything is imported that another package might hide
 
 from common.errors import LZeroError, RunFailed  # noqa: E402
+from common.log_lines import log_lines  # noqa: E402
+from common.visible import visible  # noqa: E402
 from launch.commands import (  # noqa: E402
     EXIT_INTERRUPTED,
     agent,
@@ -43,14 +45,14 @@ _COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; expected errors become one line and an exit status."""
     parsed = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="lzero: %(message)s")
+    log_lines("lzero: %(message)s", logging.WARNING)
     try:
         return int(parsed.run(parsed))
     except RunFailed as error:
-        print(f"lzero: {error}", file=sys.stderr)
+        print(visible(f"lzero: {error}"), file=sys.stderr)
         return EXIT_FAILED
     except LZeroError as error:
-        print(f"lzero: {error}", file=sys.stderr)
+        print(visible(f"lzero: {error}"), file=sys.stderr)
         return EXIT_BAD_INPUT
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED

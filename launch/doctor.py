@@ -4,7 +4,6 @@ If another package hides one of ours, ``lzero`` itself may not start; then run
 ``python -m launch.doctor`` in the folder of the checkout.
 """
 
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -19,10 +18,14 @@ from rich.text import Text
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
+from common.json_output import json_text
+from common.visible import visible
 from launch import doctor_machine, doctor_packages
+from launch.config_pairs import check_pairs
 from launch.doctor_sandbox import SandboxChecks
 from launch.findings import Check, Diagnosis, Finding, Verdict, diagnose, failure, fine
 from launch.preflight import check_agent, check_model, check_task_files, locate_model
+from launch.screen import say
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
 _NAME_WIDTH = 17
@@ -57,7 +60,7 @@ class Report:
         if self._console.is_terminal:
             self._console.print(finding_row(finding))
         else:
-            self._console.print(finding_text(finding), markup=False, soft_wrap=True)
+            say(self._console, finding_text(finding))
 
     def close(self, diagnosis: Diagnosis) -> None:
         """The last line."""
@@ -72,9 +75,11 @@ def finding_row(finding: Finding) -> Table:
     row.add_column(width=_NAME_WIDTH)
     row.add_column(overflow="fold")
     style = _STYLES[finding.verdict]
-    row.add_row(Text(finding.verdict, style=style), Text(finding.name), Text(finding.found))
+    row.add_row(
+        Text(finding.verdict, style=style), Text(finding.name), Text(visible(finding.found))
+    )
     if finding.fix:
-        row.add_row("", "", Text(f"fix: {finding.fix}", style=style))
+        row.add_row("", "", Text(visible(f"fix: {finding.fix}"), style=style))
     return row
 
 
@@ -157,6 +162,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
         return
     yield fine("configuration", f"{file} is well-formed")
     try:
+        check_pairs(config)
         model = locate_model(config.model.path)
         check_model(model, max_context=config.model.max_context)
         yield fine("model", str(model))
@@ -177,7 +183,7 @@ def doctor(config_file: Path | None, *, as_json: bool) -> int:
         diagnosis = examine(config_file, report)
     report.close(diagnosis)
     if as_json:
-        sys.stdout.write(json.dumps(diagnosis.as_tables(), indent=1) + "\n")
+        sys.stdout.write(json_text(diagnosis.as_tables(), indent=1) + "\n")
     return 0 if diagnosis.can_train else 1
 
 

@@ -18,7 +18,7 @@ from actors.kernels.user_namespaces import zygote_namespace
 from common.config import Config
 from common.errors import EnvironmentFault
 from launch.findings import Finding, failure, fine, warning
-from launch.ports import resolve_ports
+from launch.ports import LOOPBACK, held_ports
 
 _OLDEST_LINUX = (5, 14)
 """RLIMIT_NPROC counts per user namespace since then."""
@@ -131,12 +131,13 @@ def _write_something(folder: Path) -> None:
 def check_ports(config: Config) -> Iterator[Finding]:
     """The ports of the run can be bound on loopback."""
     try:
-        resolved = resolve_ports(config)
+        with held_ports(config) as resolved:
+            port = resolved.policy_server.port
     except EnvironmentFault as fault:
         yield failure("ports", str(fault), "free it, or set the key to 0 for any free port")
         return
-    ports = resolved.policy_server.port, resolved.transport.port
-    yield fine("ports", f"{ports[0]} and {ports[1]} on 127.0.0.1 can be bound")
+    other = config.transport.port or "any free one"
+    yield fine("ports", f"{port} and {other} on {LOOPBACK} can be bound")
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:

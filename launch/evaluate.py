@@ -2,6 +2,7 @@
 
 import dataclasses
 import tempfile
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
 from launch.plan import GREEDY, HELDOUT, extra_suites
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from launch.preflight import REPOSITORY, check_model, check_sandbox_present
 from launch.progress import Progress
 from launch.run_folder import RunFolder
+from launch.screen import cell
 from launch.summary import read_scores
 from launch.supervisor import Supervisor, interruptible
 from launch.train import check_scores, make_world, use_world
@@ -57,12 +59,15 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         InputError: there is no usable model at that path.
         RunFailed: the policy server or the evaluation failed.
     """
+    if request.per_family < 1:
+        raise InputError(f"--per-family must be at least 1, got {request.per_family}")
     model, config = locate_checkpoint(request.checkpoint)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()
-    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch, ExitStack() as stack:
         folder = RunFolder(Path(scratch))
-        config = resolve_ports(_evaluation_config(config, model, request, folder))
+        config = _evaluation_config(config, model, request, folder)
+        config = stack.enter_context(held_ports(config))
         save_config(config, folder.config)
         with interruptible(), Progress(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")
@@ -121,15 +126,15 @@ def scores_as_json(result: EvaluateResult) -> dict[str, Any]:
 
 def print_scores(result: EvaluateResult, console: Console) -> None:
     """The same as a table."""
-    title = f"{result.model}, held-out world {result.world_seed}"
+    title = cell(f"{result.model}, held-out world {result.world_seed}")
     table = Table(title=title, title_justify="left")
     for column in ("suite", "family", "n", "exact", "contains", "F1", "submitted", "steps"):
         table.add_column(column, justify="left" if column in ("suite", "family") else "right")
     for name, score in result.scores.items():
         for family, shares in score.families.items():
             table.add_row(
-                name,
-                family,
+                cell(name),
+                cell(family),
                 str(shares.n),
                 *(f"{s:.1%}" for s in (shares.exact_match, shares.contains, shares.f1)),
                 f"{shares.submitted:.1%}",

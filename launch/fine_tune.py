@@ -8,6 +8,8 @@ from rich.console import Console
 from common.errors import InputError
 from launch import processes
 from launch.preflight import check_model, locate_model
+from launch.run_folder import newest_checkpoint
+from launch.screen import say
 from launch.supervisor import ProcessSpec, Supervisor, interruptible
 from learner.sft_config import SftConfig
 
@@ -51,17 +53,21 @@ def resolve(config: SftConfig) -> SftConfig:
 
 def sft_process(config: SftConfig, file: Path, log: Path) -> ProcessSpec:
     """The ranks under torchrun, as the learner's are."""
-    hint = ""
-    if config.checkpoint_every:
-        hint = "go on from the newest checkpoint by adding --resume"
     return processes.rank_processes(
         SFT,
         ("learner.sft", "--config", str(file)),
         ranks=config.ranks,
         threads=config.threads,
         log=log,
-        hint=hint,
+        hint=lambda: how_to_go_on(config),
     )
+
+
+def how_to_go_on(config: SftConfig) -> str:
+    """What to do after a failure; empty where no checkpoint was left to go on from."""
+    if newest_checkpoint(config.checkpoint_folder) is None:
+        return ""
+    return "go on from the newest checkpoint by adding --resume"
 
 
 class LogFollower:
@@ -84,6 +90,4 @@ class LogFollower:
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
             if " learner." in line:
-                self._console.print(
-                    line.split(" learner.", 1)[1], highlight=False, markup=False, soft_wrap=True
-                )
+                say(self._console, line.split(" learner.", 1)[1])

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
-from common.telemetry import StepRecord
+from common.json_output import as_number
+from common.step_record import StepRecord
 
 
 class MetricsTail:
@@ -45,5 +47,13 @@ def read_metrics(path: Path) -> list[StepRecord]:
 
 def parse_record(line: str) -> StepRecord:
     """One line; fields that this version does not know are left out."""
-    known = {field.name for field in dataclasses.fields(StepRecord)}
-    return StepRecord(**{key: value for key, value in json.loads(line).items() if key in known})
+    values = json.loads(line)
+    known = [field for field in dataclasses.fields(StepRecord) if field.name in values]
+    return StepRecord(**{field.name: _typed(values[field.name]) for field in known})
+
+
+def _typed(value: Any) -> Any:
+    """A value with the numbers that JSON has no form for; no text of a record is such a name."""
+    if isinstance(value, dict):
+        return {key: _typed(item) for key, item in value.items()}
+    return as_number(value) if isinstance(value, str) else value

@@ -4,6 +4,7 @@ The cells can be run again, but for what only the host has: the tools. The noteb
 kernel of the sandbox, because a model wrote its code.
 """
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +20,9 @@ KERNELSPEC = "lzero-sandbox"
 """Jupyter kernel of the sandbox; docs/sandbox.md says how to install it."""
 
 _KERNEL_NAME = "Python (L-Zero sandbox)"
+_ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=!)\[|(?<=\])[(:]")
+"""What begins HTML, an image, the target of a link or its definition."""
+_ENTITIES = {"<": "&lt;", "[": "&#91;", "(": "&#40;", ":": "&#58;"}
 _DIED = CellError(name="KernelDied", value="the kernel died in this cell", traceback="")
 
 
@@ -32,7 +36,7 @@ def save_notebook(transcript: Transcript, path: Path | str) -> None:
 
 def make_notebook(transcript: Transcript) -> NotebookNode:
     """The notebook of an episode, valid by nbformat."""
-    cells = [_markdown("task", f"# Task\n\n{transcript.question or '(not on record)'}")]
+    cells = [_markdown("task", f"# Task\n\n{_inert(transcript.question) or '(not on record)'}")]
     executed = 0
     for number, step in enumerate(transcript.steps):
         executed += step.code is not None
@@ -58,7 +62,7 @@ def _step_cells(number: int, step: Step, executed: int) -> Iterator[NotebookNode
         return
     think = action.think.strip() if action is not None else ""
     if think:
-        yield _markdown(f"step-{number}-think", think)
+        yield _markdown(f"step-{number}-think", _inert(think))
     cell = v4.new_code_cell(
         source=step.code,
         execution_count=executed,
@@ -103,7 +107,8 @@ def _facts(step: Step) -> NotebookNode:
 
 def _result(transcript: Transcript) -> str:
     ending = transcript.outcome.replace("_", " ")
-    lines = ["# Answer", "", transcript.answer if transcript.answer is not None else "(none)", ""]
+    answer = "(none)" if transcript.answer is None else _inert(transcript.answer)
+    lines = ["# Answer", "", answer, ""]
     lines += ["| | |", "|---|---|", f"| outcome | {_cell(ending)} |"]
     if transcript.failure:
         lines.append(f"| failure | {_cell(transcript.failure)} |")
@@ -115,7 +120,7 @@ def _result(transcript: Transcript) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.replace("|", r"\|").split())
+    return " ".join(_inert(text).replace("|", r"\|").split())
 
 
 def _metadata(transcript: Transcript) -> NotebookNode:
@@ -136,6 +141,15 @@ def _markdown(name: str, text: str) -> NotebookNode:
     cell = v4.new_markdown_cell(source=text)
     cell["id"] = name
     return cell
+
+
+def _inert(text: str) -> str:
+    """``text`` of a model or a task as Markdown that shows it and does nothing.
+
+    HTML would run scripts, images would tell a server who reads the notebook, and a link can be a
+    script; not every program that shows a notebook cleans it. Emphasis, lists and formulas stay.
+    """
+    return _ACTIVE.sub(lambda found: _ENTITIES[found.group()], text)
 
 
 def _fence(text: str) -> str:

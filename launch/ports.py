@@ -1,58 +1,61 @@
-"""Free ports on loopback."""
+"""Ports on loopback: whoever binds one keeps it.
+
+The coordinator binds its own port and says which in ``learner.ready``. The policy server is
+another program that takes a number, and binds it many seconds after it was started; until then a
+socket of ours holds the port, bound but not listening, so that the kernel gives it to nobody who
+asks for any free port. The server's own socket may join it, because both set SO_REUSEADDR.
+"""
 
 import dataclasses
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from common.config import Config
 from common.errors import EnvironmentFault
 
+LOOPBACK = "127.0.0.1"
 
-def resolve_ports(config: Config) -> Config:
-    """The configuration with a free port wherever it says 0.
+
+@contextmanager
+def held_ports(config: Config) -> Iterator[Config]:
+    """The configuration with a port for the policy server that nobody else gets meanwhile.
+
+    ``transport.port`` stays as it is; if it is fixed it must be free.
 
     Raises:
-        EnvironmentFault: a fixed port is in use, or both are the same.
+        EnvironmentFault: a fixed port is in use.
     """
-    server, transport = config.policy_server, config.transport
-    if server.port and server.port == transport.port:
-        raise EnvironmentFault(
-            f"policy_server.port and transport.port are both {server.port}; they must differ"
-        )
-    check_port(server.port, "policy_server.port")
-    check_port(transport.port, "transport.port")
-    free = _free_ports(2)
-    return dataclasses.replace(
-        config,
-        policy_server=dataclasses.replace(server, port=server.port or free[0]),
-        transport=dataclasses.replace(transport, port=transport.port or free[1]),
-    )
+    check_port(config.transport.port, "transport.port")
+    server = config.policy_server
+    with bound_socket(server.port, "policy_server.port") as holder:
+        port = int(holder.getsockname()[1])
+        yield dataclasses.replace(config, policy_server=dataclasses.replace(server, port=port))
 
 
 def check_port(port: int, key: str) -> None:
     """Refuse a port that cannot be bound on loopback; 0 means any.
 
     Raises:
-        EnvironmentFault: the port is out of range or in use.
+        EnvironmentFault: the port is in use.
     """
-    if not 0 <= port <= 65535:
-        raise EnvironmentFault(f"{key} must lie between 0 and 65535, got {port}")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError as error:
-            raise EnvironmentFault(
-                f"port {port} ({key}) is in use on 127.0.0.1; free it, or set {key} to 0 for any "
-                f"free one ({error.strerror})"
-            ) from error
+    bound_socket(port, key).close()
 
 
-def _free_ports(count: int) -> list[int]:
-    sockets = [socket.socket() for _ in range(count)]
+def bound_socket(port: int, key: str) -> socket.socket:
+    """A socket that holds ``port`` on loopback, or any free one for 0.
+
+    Raises:
+        EnvironmentFault: the port is in use; names ``key``.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        for probe in sockets:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in sockets]
-    finally:
-        for probe in sockets:
-            probe.close()
+        holder.bind((LOOPBACK, port))
+    except OSError as error:
+        holder.close()
+        raise EnvironmentFault(
+            f"port {port} ({key}) is in use on {LOOPBACK}; free it, or set {key} to 0 for any "
+            f"free one ({error.strerror})"
+        ) from error
+    return holder

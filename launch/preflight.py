@@ -14,8 +14,9 @@ from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.tools.started import run_corpora
 from common.config import Config
-from common.errors import ConfigError, EnvironmentFault, InputError
+from common.errors import EnvironmentFault, InputError
 from common.task_rules import task_rules
+from launch.config_pairs import check_pairs
 from launch.task_check import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -25,33 +26,18 @@ def check_run(config: Config) -> None:
     """Check model, agent, task files, corpora and sandbox of a run (ports: ``launch.ports``).
 
     Raises:
-        ConfigError: a tool, a reward term or the system prompt cannot be used.
+        ConfigError: two keys exclude each other, or a tool, a reward term or the system prompt
+            cannot be used.
         InputError: a file or folder the configuration names cannot be used.
         EnvironmentFault: the machine lacks something.
     """
-    check_times(config)
+    check_pairs(config)
     check_model(Path(config.model.path), max_context=config.model.max_context)
     check_agent(config)
     if not config.world.enabled:
         check_task_files(config)
     if not config.sandbox.unsafe_no_sandbox:
         check_sandbox_present()
-
-
-def check_times(config: Config) -> None:
-    """Check that a lease ends before the run gives up waiting for what was made of it.
-
-    Raises:
-        ConfigError: it does not.
-    """
-    learner, agent, transport = config.learner, config.agent, config.transport
-    if learner.batch_timeout_s <= config.lease_timeout_s:
-        raise ConfigError(
-            f"learner.batch_timeout_s ({learner.batch_timeout_s:g}) must be above "
-            f"agent.episode_timeout_s ({agent.episode_timeout_s:g}) + transport.lease_grace_s "
-            f"({transport.lease_grace_s:g}), or one episode that hangs ends the run before its "
-            "task is handed out again"
-        )
 
 
 def locate_model(path: str) -> Path:

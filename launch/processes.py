@@ -4,7 +4,7 @@ import dataclasses
 import http.client
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.config import Config
@@ -44,7 +44,9 @@ def policy_server(config: Config, config_file: Path, logs: Path) -> ProcessSpec:
     )
 
 
-def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> ProcessSpec:
+def learner(
+    config: Config, folder: RunFolder, *, resume: bool, hint: Callable[[], str]
+) -> ProcessSpec:
     """The learner's ranks under torchrun, ready when the coordinator listens."""
     arguments = ("learner.main", "--config", str(folder.config), *(["--resume"] if resume else []))
     spec = rank_processes(
@@ -61,7 +63,13 @@ def learner(config: Config, folder: RunFolder, *, resume: bool, hint: str) -> Pr
 
 
 def rank_processes(
-    name: str, module: Sequence[str], *, ranks: int, threads: int, log: Path, hint: str
+    name: str,
+    module: Sequence[str],
+    *,
+    ranks: int,
+    threads: int,
+    log: Path,
+    hint: Callable[[], str],
 ) -> ProcessSpec:
     """Processes on this machine that train together, under torchrun.
 
@@ -71,7 +79,7 @@ def rank_processes(
         ranks: how many.
         threads: of torch, in each.
         log: of all of them.
-        hint: what a person can do when one of them fails.
+        hint: says what a person can do when one of them has failed.
     """
     torchrun = (
         "--rdzv-backend=c10d",
@@ -92,11 +100,21 @@ def rank_processes(
     )
 
 
-def actor(folder: RunFolder, actor_id: str, *, hint: str) -> ProcessSpec:
-    """One rollout process."""
+def actor(
+    folder: RunFolder, actor_id: str, *, coordinator: str, hint: Callable[[], str]
+) -> ProcessSpec:
+    """One rollout process, which works for the coordinator at that address."""
     return ProcessSpec(
         name=f"actor-{actor_id}",
-        command=_python("actors.main", "--config", str(folder.config), "--actor-id", actor_id),
+        command=_python(
+            "actors.main",
+            "--config",
+            str(folder.config),
+            "--actor-id",
+            actor_id,
+            "--coordinator",
+            coordinator,
+        ),
         log=folder.logs / f"actor-{actor_id}.log",
         env={**_QUIET, "OMP_NUM_THREADS": "1"},
         hint=hint,

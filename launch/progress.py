@@ -15,11 +15,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from common.alerts import present_alerts
 from common.evaluation import SuiteScore, read_score
-from common.telemetry import StepRecord
+from common.step_record import StepRecord
+from common.visible import visible
 from launch.metrics_tail import MetricsTail
+from launch.screen import cell, say
 
 _RECENT = 8
+_WATCHED = 100
+"""Steps over which we look whether anything is learned."""
 _REFRESH_S = 0.25
 _PLAIN_LINES = 20
 """About how many lines a run's steps take without a terminal."""
@@ -40,6 +45,8 @@ class View:
     staleness_max: int
     dropped: int
     eta_s: float
+    alerts: tuple[str, ...] = ()
+    """What keeps the run from learning or loses its work, up to the last step."""
 
 
 class Training:
@@ -52,7 +59,7 @@ class Training:
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
         self._heldout: tuple[int, dict[str, float]] = (0, {})
         self._first: tuple[int, float] | None = None
-        self._dropped = 0
+        self._watched: deque[StepRecord] = deque(maxlen=_WATCHED)
         self._staleness_max = 0
 
     def add(self, records: list[StepRecord], *, is_earlier: bool = False) -> None:
@@ -61,8 +68,9 @@ class Training:
         ``is_earlier``: they are from before this command, and say nothing about its pace.
         """
         for record in records:
+            self._go_back_to(record.step)
             self._recent.append(record)
-            self._dropped += sum(record.dropped.values())
+            self._watched.append(record)
             self._staleness_max = max(
                 self._staleness_max, *(int(key) for key in record.staleness), 0
             )
@@ -70,6 +78,12 @@ class Training:
                 self._heldout = (record.step, record.heldout)
         if records and self._first is None and not is_earlier:
             self._first = (records[-1].step, self._clock())
+
+    def _go_back_to(self, step: int) -> None:
+        """Forget records from ``step`` on: a resumed run does these steps again."""
+        for seen in (self._recent, self._watched):
+            while seen and seen[-1].step >= step:
+                seen.pop()
 
     def view(self) -> View | None:
         """The moment's view, or None before the first step."""
@@ -83,15 +97,26 @@ class Training:
             success=mean_by_key([record.family_success for record in self._recent]),
             heldout=self._heldout[1],
             heldout_step=self._heldout[0],
-            trajectories_per_s=statistics.fmean(r.trajectories_per_s for r in self._recent),
+            trajectories_per_s=self._rate(),
             staleness_mean=mean_staleness([record.staleness for record in self._recent]),
             staleness_max=self._staleness_max,
-            dropped=self._dropped,
+            dropped=sum(last.dropped.values()),
             eta_s=self._eta_s(last.step),
+            alerts=tuple(alert.text for alert in present_alerts(self._watched, steps=self._steps)),
         )
 
+    def _rate(self) -> float:
+        """Trajectories per second over the recent steps."""
+        seconds = sum(record.step_s for record in self._recent)
+        if not seconds:  # records of an earlier version
+            return self._recent[-1].trajectories_per_s
+        return sum(record.trajectories for record in self._recent) / seconds
+
     def _eta_s(self, step: int) -> float:
-        per_step = statistics.fmean(record.seconds for record in self._recent)
+        earliest, last = self._recent[0], self._recent[-1]
+        per_step = last.seconds / max(1, last.step)
+        if last.step > earliest.step:
+            per_step = (last.seconds - earliest.seconds) / (last.step - earliest.step)
         if self._first is not None and step > self._first[0]:
             first_step, first_time = self._first
             per_step = (self._clock() - first_time) / (step - first_step)
@@ -146,6 +171,7 @@ class Progress:
         self._scores: tuple[str, Path, set[str]] | None = None
         self._last_refresh = 0.0
         self._last_plain_step = 0
+        self._said: set[str] = set()
 
     def __enter__(self) -> "Progress":
         """Take the bottom of the terminal."""
@@ -162,7 +188,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line that stays."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
     def phase(self, title: str) -> None:
         """Begin something that takes a while."""
@@ -202,7 +228,16 @@ class Progress:
             if is_due or any(record.heldout for record in records):
                 self._last_plain_step = view.step
                 self.say(describe_view(view))
+            self._say_alerts(view)
         return bool(records)
+
+    def _say_alerts(self, view: View) -> None:
+        """Say once what keeps the run from learning; its numbers change, its remedy does not."""
+        for text in view.alerts:
+            remedy = text.partition(";")[2]
+            if remedy not in self._said:
+                self._said.add(remedy)
+                self.say(text)
 
     def _look_at_scores(self) -> None:
         if self._scores is None:
@@ -219,11 +254,12 @@ class Progress:
 
     def _panel(self) -> RenderableType:
         spent = describe_duration(time.monotonic() - self._phase_started)
-        lines: list[RenderableType] = [Text(f"{self._phase} ({spent})")]
+        lines: list[RenderableType] = [cell(f"{self._phase} ({spent})")]
         view = self._training.view() if self._training is not None else None
         if view is not None:
             bar = ProgressBar(total=view.steps, completed=view.step)
             lines += [Padding(bar, 0), _table(view)]
+            lines += [Text(visible(text), "bold red") for text in view.alerts]
         return Panel(Group(*lines), title="L-Zero", title_align="left")
 
 
@@ -254,5 +290,5 @@ def _table(view: View) -> Table:
         ("ETA", describe_duration(view.eta_s)),
     )
     for name, value in rows:
-        table.add_row(Text(name, style="dim"), Text(value))
+        table.add_row(Text(name, style="dim"), cell(value))
     return table

@@ -1,24 +1,24 @@
 """The self-contained page about a run: what was learned, how stale it was, whole trajectories."""
 
 import dataclasses
-import json
 import re
 import time
 from collections.abc import Sequence
-from html import escape
 from importlib.resources import files
 from pathlib import Path
 from string import Template
 
 from common.config import Config
+from common.json_output import json_text
 from common.messages import Step
-from common.telemetry import StepRecord
+from common.step_record import StepRecord
 from launch.charts import COLOURS, Series, histogram, legend, line_chart, paired_bars, smoothed
 from launch.episodes import Episode, read_episodes
 from launch.metrics_tail import read_metrics
 from launch.plan import HELDOUT
 from launch.progress import describe_duration
 from launch.run_folder import RunFolder
+from launch.screen import html_text
 from launch.summary import BeforeAfter, Summary, score_tables
 
 SHOWN_PER_FAMILY = 2
@@ -35,9 +35,10 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
     )
     page = Template(files("launch").joinpath("report.html").read_text(encoding="utf-8"))
     text = page.substitute(
-        name=escape(summary.name),
-        subtitle=escape(_subtitle(summary, config)),
+        name=html_text(summary.name),
+        subtitle=html_text(_subtitle(summary, config)),
         tiles=_tiles(summary),
+        alerts=_alerts(summary),
         curves=learning_curves(metrics, summary),
         scores=_score_table(summary),
         strategies=_strategies(summary),
@@ -45,8 +46,8 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
         throughput=_throughput(metrics),
         time_table=_time_table(summary),
         trajectories=trajectory_pairs(before, after),
-        summary_json=escape(json.dumps(dataclasses.asdict(summary), indent=1)),
-        config_json=escape(json.dumps(dataclasses.asdict(config), indent=1)),
+        summary_json=html_text(json_text(dataclasses.asdict(summary), indent=1)),
+        config_json=html_text(json_text(dataclasses.asdict(config), indent=1)),
     )
     folder.report.write_text(text, encoding="utf-8")
 
@@ -111,13 +112,13 @@ def describe_step(step: Step) -> str:
     parts = []
     for match in _PARTS.finditer(step.action):
         if match["think"] is not None:
-            parts.append(f'<p class="think">{escape(match["think"].strip())}</p>')
+            parts.append(f'<p class="think">{html_text(match["think"].strip())}</p>')
         elif match["code"]:
-            parts.append(f"<pre>{escape(match['code'].strip())}</pre>")
+            parts.append(f"<pre>{html_text(match['code'].strip())}</pre>")
     if not parts:
-        parts.append(f"<pre>{escape(step.action.strip())}</pre>")
+        parts.append(f"<pre>{html_text(step.action.strip())}</pre>")
     if step.observation.strip():
-        parts.append(f'<pre class="observation">{escape(step.observation.strip())}</pre>')
+        parts.append(f'<pre class="observation">{html_text(step.observation.strip())}</pre>')
     return f"<li>{''.join(parts)}</li>"
 
 
@@ -162,9 +163,16 @@ def _tiles(summary: Summary) -> str:
         ("staleness seen", f"max {stale.max}", f"bound {stale.bound}, mean {stale.mean:.2f}"),
     ]
     return "".join(
-        f'<div class="tile"><span>{escape(name)}</span><b>{escape(value)}</b>'
-        f"<small>{escape(note)}</small></div>"
+        f'<div class="tile"><span>{html_text(name)}</span><b>{html_text(value)}</b>'
+        f"<small>{html_text(note)}</small></div>"
         for name, value, note in tiles
+    )
+
+
+def _alerts(summary: Summary) -> str:
+    return "".join(
+        f'<p class="alert">{html_text(alert[:1].upper() + alert[1:])}.</p>'
+        for alert in summary.alerts
     )
 
 
@@ -177,11 +185,11 @@ def _score_table(summary: Summary) -> str:
     tables = score_tables(summary)
     families = list(dict.fromkeys(family for _, table in tables for family in table))
     head = "".join(
-        f"<th>{escape(family.replace('_', '-'))} before</th><th>after</th><th>n</th>"
+        f"<th>{html_text(family.replace('_', '-'))} before</th><th>after</th><th>n</th>"
         for family in families
     )
     rows = "".join(
-        f"<tr><td>{escape(title)}</td>{''.join(_cells(table.get(f)) for f in families)}</tr>"
+        f"<tr><td>{html_text(title)}</td>{''.join(_cells(table.get(f)) for f in families)}</tr>"
         for title, table in tables
     )
     return f"<table><tr><th></th>{head}</tr>{rows}</table>" if rows else "<p>No evaluation.</p>"
@@ -197,7 +205,7 @@ def _cells(pair: BeforeAfter | None) -> str:
 def _strategies(summary: Summary) -> str:
     before, after = (summary.strategies.get(when, {}) for when in ("before", "after"))
     charts = [
-        f"<figure><figcaption>{escape(family.replace('_', '-'))}</figcaption>"
+        f"<figure><figcaption>{html_text(family.replace('_', '-'))}</figcaption>"
         + paired_bars(before.get(family, {}), after.get(family, {}), title=f"strategies, {family}")
         + "</figure>"
         for family in dict.fromkeys([*before, *after])
@@ -229,7 +237,12 @@ def _staleness(summary: Summary) -> str:
 
 def _throughput(metrics: Sequence[StepRecord]) -> str:
     points = [(float(record.step), record.trajectories_per_s) for record in metrics]
-    series = Series(name="trajectories per second", colour=COLOURS[2], points=points)
+    series = Series(
+        name="of each step (thick: mean of 5)",
+        colour=COLOURS[2],
+        points=points,
+        smooth=smoothed(points),
+    )
     return line_chart(
         [series],
         title="Trajectories per second",
@@ -250,7 +263,7 @@ def _time_table(summary: Summary) -> str:
 
 def _facts(rows: Sequence[tuple[str, str]]) -> str:
     body = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>" for name, value in rows
+        f"<tr><td>{html_text(name)}</td><td>{html_text(value)}</td></tr>" for name, value in rows
     )
     return f'<table class="facts">{body}</table>'
 
@@ -258,9 +271,9 @@ def _facts(rows: Sequence[tuple[str, str]]) -> str:
 def _pair(early: Episode, late: Episode) -> str:
     answers = " or ".join(early.task.answers)
     return (
-        f'<div class="pair"><h3>{escape(early.task.question)}</h3>'
-        f'<p class="gold">{escape(early.family.replace("_", "-"))}; '
-        f"answer: {escape(answers)}</p>"
+        f'<div class="pair"><h3>{html_text(early.task.question)}</h3>'
+        f'<p class="gold">{html_text(early.family.replace("_", "-"))}; '
+        f"answer: {html_text(answers)}</p>"
         f'<div class="columns">{_episode("before", early)}{_episode("after", late)}</div></div>'
     )
 
@@ -274,5 +287,5 @@ def _episode(when: str, episode: Episode) -> str:
     return (
         f'<div class="episode {verdict}"><h4>{when} training '
         f"<small>weight version {episode.weight_version}</small></h4><ol>{steps}</ol>"
-        f'<p class="verdict">{escape(ending)} ({verdict})</p></div>'
+        f'<p class="verdict">{html_text(ending)} ({verdict})</p></div>'
     )

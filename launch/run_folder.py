@@ -4,7 +4,6 @@ import dataclasses
 import fcntl
 import itertools
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from common.errors import InputError
+from common.json_output import json_text
+from common.whole_file import write_whole
 
 _CHECKPOINT = re.compile(r"step-\d+")
 
@@ -82,8 +83,12 @@ class RunFolder:
 
     @property
     def learner_ready(self) -> Path:
-        """Exists while the coordinator listens."""
+        """Where the coordinator listens, written once it does."""
         return self.path / "learner.ready"
+
+    def coordinator(self) -> str:
+        """The address that actors connect to, as the learner bound it."""
+        return self.learner_ready.read_text().strip()
 
     @property
     def learner_totals(self) -> Path:
@@ -106,23 +111,41 @@ class RunFolder:
         return self.path / "report.html"
 
     def read_state(self) -> RunState | None:
-        """The state, or None where no run was begun."""
+        """The state, or None where no run was begun.
+
+        Raises:
+            InputError: the file is none of ours, or of a later version.
+        """
         if not self.state_file.is_file():
             return None
-        return RunState(**json.loads(self.state_file.read_text()))
+        try:
+            return RunState(**json.loads(self.state_file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{self.state_file} is no state of a run that this version knows ({error}); "
+                "choose another name with --name"
+            ) from error
 
     def write_state(self, state: RunState) -> None:
         """Replace the state file in one step."""
-        partial = self.state_file.with_suffix(".partial")
-        partial.write_text(json.dumps(dataclasses.asdict(state), indent=1) + "\n")
-        os.replace(partial, self.state_file)
+        write_whole(self.state_file, json_text(dataclasses.asdict(state), indent=1) + "\n")
 
     def last_checkpoint(self) -> Path | None:
         """The checkpoint with the highest step, or None."""
-        if not self.checkpoints.is_dir():
-            return None
-        found = [path for path in self.checkpoints.iterdir() if _CHECKPOINT.fullmatch(path.name)]
-        return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+        return newest_checkpoint(self.checkpoints)
+
+    def steps_done(self) -> int | None:
+        """Steps of the newest checkpoint; None without one."""
+        last = self.last_checkpoint()
+        return None if last is None else int(last.name.removeprefix("step-"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step in ``folder``, or None."""
+    if not folder.is_dir():
+        return None
+    found = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
 
 
 def set_aside(folder: RunFolder) -> Path | None:
@@ -191,13 +214,24 @@ def locked(folder: RunFolder) -> Iterator[None]:
     Raises:
         InputError: another command holds it.
     """
-    folder.path.mkdir(parents=True, exist_ok=True)
+    _make_private(folder)
     with (folder.path / ".lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"another lzero command is at work in {folder.path}") from error
         yield
+
+
+def _make_private(folder: RunFolder) -> None:
+    """Make the folder for its owner alone: it will hold gold answers and whole trajectories.
+
+    The folder of a run that was begun earlier stays as its owner left it.
+    """
+    folder.path.parent.mkdir(parents=True, exist_ok=True)
+    folder.path.mkdir(mode=0o700, exist_ok=True)
+    if folder.read_state() is None:
+        folder.path.chmod(0o700)
 
 
 class PhaseClock:

@@ -3,7 +3,6 @@
 import dataclasses
 import importlib.metadata
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,13 +12,18 @@ from typing import Any, TypeVar
 from rich.console import Console
 from rich.table import Table
 
+from common.alerts import find_alerts
 from common.config import Config
 from common.errors import RunFailed
 from common.evaluation import SuiteScore, read_score
+from common.json_output import as_number, json_text
+from common.whole_file import write_whole
 from launch.episodes import read_episodes
+from launch.metrics_tail import read_metrics
 from launch.plan import CONTROL, GREEDY, HELDOUT
 from launch.progress import describe_duration
 from launch.run_folder import RunFolder, RunState
+from launch.screen import cell, say
 from launch.strategy_shares import strategy_shares
 
 T = TypeVar("T")
@@ -136,6 +140,9 @@ class Summary:
     sandbox: Sandbox
     learner: LearnerShare
     policy_server: PolicyServerUse
+    alerts: tuple[str, ...] = ()
+    """What kept the run from learning, or lost its work, for some steps in a row; with numbers and
+    what to do."""
 
 
 def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary:
@@ -170,6 +177,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         sandbox=_sandbox(config, actors, cells=int(totals.get("cells_executed", 0))),
         learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
         policy_server=_policy_server(actors),
+        alerts=_alerts(folder),
     )
 
 
@@ -197,28 +205,29 @@ def read_scores(folder: Path) -> dict[str, SuiteScore]:
 
 def write_summary(summary: Summary, path: Path) -> None:
     """Write ``summary.json`` in one step."""
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(dataclasses.asdict(summary), indent=1) + "\n")
-    os.replace(partial, path)
+    write_whole(path, json_text(dataclasses.asdict(summary), indent=1) + "\n")
 
 
 def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
     """The short table at the end of a run."""
     families = list(summary.heldout)
     if families:
-        table = Table(title=f"L-Zero run '{summary.name}': held-out success", title_justify="left")
+        heading = cell(f"L-Zero run '{summary.name}': held-out success")
+        table = Table(title=heading, title_justify="left")
         table.add_column("")
         for family in families:
-            table.add_column(f"{family}\nbefore", justify="right")
+            table.add_column(cell(family).append("\nbefore"), justify="right")
             table.add_column("\nafter", justify="right")
             table.add_column("\nn", justify="right", style="dim")
         for title, scores in score_tables(summary):
             table.add_row(title, *(cell for f in families for cell in _cells(scores.get(f))))
         console.print(table)
     for name, value in facts(summary):
-        console.print(f"{name:<18} {value}", markup=False, soft_wrap=True, highlight=False)
+        say(console, f"{name:<18} {value}")
+    for alert in summary.alerts:
+        say(console, f"{'alert':<18} {alert}")
     for name, path in (("summary", folder.summary), ("report", folder.report)):
-        console.print(f"{name:<18} {path}", markup=False, soft_wrap=True, highlight=False)
+        say(console, f"{name:<18} {path}")
 
 
 def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:
@@ -277,6 +286,11 @@ def _read_totals(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise RunFailed(f"the learner ended without writing {path}")
     return dict(json.loads(path.read_text()))
+
+
+def _alerts(folder: RunFolder) -> tuple[str, ...]:
+    records = read_metrics(folder.metrics)
+    return tuple(alert.text for alert in find_alerts(records, steps=len(records)))
 
 
 def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
@@ -338,5 +352,8 @@ def _sum(tables: list[dict[str, Any]], key: str) -> int:
 
 def _select(kind: type[T], table: Mapping[str, Any]) -> T:
     """A record of ``kind`` from the keys of ``table`` that it knows."""
-    names = {entry.name for entry in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: value for name, value in table.items() if name in names})
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    known = [field for field in fields if field.name in table]
+    values = {field.name: table[field.name] for field in known}
+    numbers = {field.name: as_number(values[field.name]) for field in known if field.type is float}
+    return kind(**values | numbers)

@@ -52,8 +52,8 @@ class ProcessSpec:
     """Added to our own environment."""
     is_ready: Callable[[], bool] | None = None
     ready_timeout_s: float = 60.0
-    hint: str = ""
-    """What a person can do when it ends unexpectedly."""
+    hint: Callable[[], str] = lambda: ""
+    """What a person can do when it ends unexpectedly; asked when it has."""
     noise: str = ""
     """Log lines after the first that contains this say nothing about the cause."""
     explain: Callable[[str], str] = lambda line: line
@@ -80,8 +80,10 @@ class _Child:
     def failure(self) -> RunFailed:
         """How it ended, for a person."""
         ended = describe_exit(self.process.returncode)
-        hint = f"\n{self.spec.hint}" if self.spec.hint else ""
-        return RunFailed(f"{self.spec.name} {ended} unexpectedly; {self.tail()}{hint}")
+        hint = self.spec.hint()
+        return RunFailed(
+            f"{self.spec.name} {ended} unexpectedly; {self.tail()}" + (f"\n{hint}" if hint else "")
+        )
 
 
 class Supervisor:

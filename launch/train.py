@@ -6,19 +6,22 @@ import shlex
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf, nan
 from pathlib import Path
 
 from rich.console import Console
 
 from actors.tools.search import build_index
 from common.config import Config, World
+from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunFailed
 from common.evaluation import Suite, SuiteScore, write_suites
 from common.run_key import make_run_key
 from launch import processes
+from launch.continuation import Change, check_continuation
 from launch.plan import plan_after, plan_before
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from launch.preflight import check_run, locate_model
 from launch.progress import Progress
 from launch.report import write_report
@@ -32,6 +35,7 @@ from launch.run_folder import (
     locked,
     set_aside,
 )
+from launch.screen import say
 from launch.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.supervisor import Interrupted, Supervisor, interruptible
 from launch.world import write_world
@@ -75,12 +79,15 @@ def train(request: TrainRequest, console: Console) -> Summary:
     keep_old = request.keep_old and not request.resume
     if not keep_old:
         _check_folder(folder, resume=request.resume)
+    if request.resume:
+        _changes(folder, config)
     check_run(config)
     if keep_old and (kept := set_aside(folder)):
-        console.print(f"kept the earlier run '{config.run.name}' as {kept}", highlight=False)
-    config = resolve_ports(config)
-    with locked(folder):
+        say(console, f"kept the earlier run '{config.run.name}' as {kept}")
+    with held_ports(config) as config, locked(folder):
         before = _check_folder(folder, resume=request.resume)
+        if request.resume:
+            _say_changes(folder, config, console)
         run = _TrainRun(request, config, folder, before, console)
         return run.execute()
 
@@ -147,8 +154,32 @@ def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
             )
 
 
+def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
+    """What a run has kept, and the command that goes on with it."""
+    last = folder.last_checkpoint()
+    if last is None:
+        return f"no checkpoint was written yet; begin again with: {request.resume_command}"
+    return f"checkpoint {last.name} is kept; go on with: {request.resume_command}"
+
+
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().resolve()) if path else ""
+
+
+def _changes(folder: RunFolder, config: Config) -> list[Change]:
+    """What this attempt changes of the run in ``folder``; refuses what it may not."""
+    return check_continuation(
+        folder.config,
+        config,
+        steps_done=folder.steps_done(),
+        is_trained=folder.learner_totals.exists(),
+    )
+
+
+def _say_changes(folder: RunFolder, config: Config, console: Console) -> None:
+    """Name what this attempt changes; nothing of the run has been touched before."""
+    for change in _changes(folder, config):
+        say(console, f"from here on: {change}")
 
 
 def _check_folder(folder: RunFolder, *, resume: bool) -> RunState | None:
@@ -203,7 +234,7 @@ class _TrainRun:
         self._save_state("finished")
         print_summary(summary, self._folder, self._console)
         if self._folder.profiles.is_dir():
-            self._console.print(f"traces of the learner: {self._folder.profiles}", highlight=False)
+            say(self._console, f"traces of the learner: {self._folder.profiles}")
         return summary
 
     def _run_processes(self) -> None:
@@ -268,15 +299,15 @@ class _TrainRun:
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
         self._folder.learner_ready.unlink(missing_ok=True)
         self._folder.actors.mkdir(exist_ok=True)
-        hint = f"the last checkpoint is kept; go on with: {self._request.resume_command}"
         with self._clock.phase("learn"):
             supervisor.start(
                 processes.learner(
-                    self._config, self._folder, resume=self._has_checkpoint(), hint=hint
+                    self._config, self._folder, resume=self._has_checkpoint(), hint=self._hint
                 )
             )
+            coordinator = self._folder.coordinator()
             actors = [
-                processes.actor(self._folder, f"a{index}", hint=hint)
+                processes.actor(self._folder, f"a{index}", coordinator=coordinator, hint=self._hint)
                 for index in range(self._config.actors.processes)
             ]
             for actor in actors:
@@ -303,12 +334,18 @@ class _TrainRun:
         return self._state
 
     def _say_how_to_resume(self) -> None:
-        self._progress.say(f"interrupted; go on with: {self._request.resume_command}")
+        self._progress.say(f"interrupted; {self._hint()}")
+
+    def _hint(self) -> str:
+        return how_to_go_on(self._folder, self._request)
 
 
 def _setup_seconds() -> float:
     text = os.environ.get(SETUP_SECONDS, "0").strip()
     try:
-        return float(text or 0)
-    except ValueError as error:
-        raise LZeroError(f"{SETUP_SECONDS} must be a number of seconds, got {text!r}") from error
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = nan
+    if not 0 <= seconds < inf:
+        raise LZeroError(f"{SETUP_SECONDS} must be a number of seconds, got {short(text)}")
+    return seconds

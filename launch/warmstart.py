@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import RunFailed
+from common.log_lines import log_lines
 from launch.world.questions import KINDS
 from launch.world.tiny_model import untie, write_initial_model
 from launch.world.tokenizer import train_tokenizer
@@ -109,7 +110,7 @@ def _train(
 
 def main() -> None:
     """Entry point of ``python -m launch.warmstart``."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    log_lines("%(asctime)s %(name)s %(message)s", logging.INFO)
     parser = argparse.ArgumentParser(description="Make the shipped starting policy again.")
     parser.add_argument("--output", type=Path, default=SHIPPED)
     parser.add_argument("--seed", type=int, default=0)

@@ -21,11 +21,12 @@ from torch import nn
 from common.config import Config
 from common.errors import LZeroError
 from common.messages import Task, Trajectory
+from common.step_record import StepRecord
 from common.telemetry import MetricWriter
 from learner.coordination.intake import Intake
 from learner.engine.sharding import Rank
 from learner.profiling import StepProfiler
-from learner.record import StepTimings, step_record, success_by
+from learner.record import BatchLog, StepTimings, step_record, success_by
 from learner.step.metrics import StepMetrics, warnings_of
 from learner.step.train_step import TrainStep
 from learner.step.trends import Trends
@@ -54,6 +55,7 @@ class Head:
     writers: Sequence[MetricWriter]
     family_of: Callable[[Trajectory], str]
     heldout: Sequence[Task]
+    batches: BatchLog | None = None
 
 
 class Learner:
@@ -88,7 +90,8 @@ class Learner:
         self._heldout: dict[str, float] = {}
         self._evaluating = False
         self._skipped_in_row = 0
-        self._trends = Trends(config.learner)
+        self._trends = Trends(config.learner, steps=config.run.steps)
+        self._recorded_s = totals.seconds
         self.totals = totals
 
     def run(self) -> None:
@@ -106,6 +109,7 @@ class Learner:
         if self._head is not None:
             self._head.publisher.wait()
             self.totals.finished_at = time.monotonic()
+            self.totals.paused_here_s = self._head.publisher.total_paused_s
 
     def _step(self, step: int) -> None:
         began = time.monotonic()
@@ -122,15 +126,21 @@ class Learner:
             self._verify(version, real_prompts(batch) if batch is not None else None)
         self._start_evaluation(version)
         if self._head is not None and metrics is not None and batch is not None:
+            seconds, before = self.totals.seconds, self._recorded_s
+            self._recorded_s = seconds
             timings = StepTimings(
-                seconds=self.totals.seconds,
+                seconds=seconds,
+                step_s=seconds - before,
                 wait_s=waited,
                 train_s=trained - began - waited,
                 publish_s=self._head.publisher.last_publish_s,
                 paused_s=self._head.publisher.last_paused_s,
             )
-            self._record(self._head, step, batch, metrics, timings)
-            every = [*warnings_of(metrics, self._config.learner), *self._trends.observe(metrics)]
+            record = self._record(self._head, step, batch, metrics, timings)
+            every = [
+                *warnings_of(metrics, self._config.learner),
+                *self._trends.observe(metrics, record),
+            ]
             for warning in every:
                 log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
@@ -208,27 +218,30 @@ class Learner:
         batch: Sequence[Trajectory],
         metrics: StepMetrics,
         timings: StepTimings,
-    ) -> None:
+    ) -> StepRecord:
         self.totals.add_step(metrics, timings)
+        self.totals.paused_here_s = head.publisher.total_paused_s
         record = step_record(
             step + 1,
             batch,
             metrics,
             timings,
             counters=head.intake.counters(),
-            steps_done=step + 1,
             family_of=head.family_of,
             heldout=self._heldout,
         )
-        self._heldout = {}
+        if head.batches is not None:
+            head.batches.write(record.step, batch)
         if record.step % self._config.run.log_every == 0 or self._is_last(record.step):
             for writer in head.writers:
                 writer.write(record)
+            self._heldout = {}  # what ended in a step without a line is told in the next one
         log.info(
             "step done step=%d reward=%.3f exact_match=%.3f staleness_max=%d wait=%.2f train=%.2f",
             record.step, record.reward, record.exact_match, metrics.batch.staleness_max,
             timings.wait_s, timings.train_s,
         )  # fmt: skip
+        return record
 
     def _check_gradients(self, metrics: StepMetrics) -> None:
         update = metrics.update

@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import json
 import logging
 import sys
 from collections.abc import Iterator
@@ -17,11 +16,14 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
+from common.json_output import json_text
+from common.log_lines import configure_logging
 from common.messages import Task, Trajectory
 from common.run_key import read_run_key
 from common.task_rules import task_rules
 from common.tasks import read_tasks
-from common.telemetry import configure_logging, metric_writers
+from common.telemetry import metric_writers
+from common.whole_file import write_whole
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
@@ -37,6 +39,7 @@ from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import Rank, seed_everything, training_processes
 from learner.loop import Head, Learner
 from learner.profiling import StepProfiler, profiled_steps
+from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, unpack_ledger
 from learner.weights.publishing import BackgroundPublisher
@@ -155,7 +158,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         learner.run()
         saver.finish()
         if head is not None:
-            _write_totals(config, folder, learner, head)
+            write_totals(config, folder, learner, head)
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
 
 
@@ -219,6 +222,7 @@ def _head(
     if ledger is not None:
         restore_ledger(coordinator, ledger)
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
+    batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     weights = WeightPublisher(server_urls)
     weights.start()
@@ -234,7 +238,7 @@ def _head(
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
-            (folder / "learner.ready").write_text(intake.endpoint)
+            write_whole(folder / "learner.ready", intake.endpoint)
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -245,9 +249,11 @@ def _head(
                 writers=writers,
                 family_of=family,
                 heldout=first_of_each_family(heldout, config.evaluation.during_per_family),
+                batches=batches,
             )
     finally:
         weights.stop()
+        batches.close()
         for writer in writers:
             writer.close()
 
@@ -282,7 +288,7 @@ def _read(config: Config, path: str) -> list[Task]:
     return read_tasks(Path(path), rules=task_rules(config))
 
 
-def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
+def write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
     """``learner.json``: what the summary says about this process."""
     counters = head.intake.counters()
     totals = learner.totals
@@ -317,7 +323,7 @@ def _write_totals(config: Config, folder: Path, learner: Learner, head: Head) ->
         "tokens_generated": counters.tokens_generated,
         "cells_executed": counters.cells_executed,
     }
-    (folder / "learner.json").write_text(json.dumps(summary, indent=1) + "\n")
+    write_whole(folder / "learner.json", json_text(summary, indent=1) + "\n")
 
 
 def main() -> int:

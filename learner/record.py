@@ -3,10 +3,12 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
-from common.messages import Trajectory
-from common.telemetry import StepRecord
+from common.messages import Outcome, Trajectory
+from common.step_record import StepRecord
+from common.telemetry import StepLines
 from learner.coordination.counters import Counters
 from learner.step.metrics import StepMetrics
 
@@ -16,9 +18,10 @@ FamilyOf = Callable[[Trajectory], str]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepTimings:
-    """Seconds of training in all, and what one step spent them on."""
+    """Seconds of training in all, those of one step, and what it spent them on."""
 
     seconds: float
+    step_s: float
     wait_s: float
     train_s: float
     publish_s: float
@@ -32,11 +35,10 @@ def step_record(
     timings: StepTimings,
     *,
     counters: Counters,
-    steps_done: int,
     family_of: FamilyOf,
     heldout: Mapping[str, float],
 ) -> StepRecord:
-    """The line that ``metrics.jsonl`` gets for ``step``, the ``steps_done``-th of the run."""
+    """The line that ``metrics.jsonl`` gets for ``step``."""
     tally, update = metrics.tally, metrics.update
     actions = max(1.0, tally.actions)
     return StepRecord(
@@ -44,12 +46,18 @@ def step_record(
         weight_version=step,
         seconds=timings.seconds,
         trajectories_trained=counters.trained,
-        trajectories_per_s=steps_done * len(batch) / max(timings.seconds, 1e-9),
+        step_s=timings.step_s,
+        trajectories=len(batch),
+        trajectories_per_s=len(batch) / max(timings.step_s, 1e-9),
+        trajectories_per_s_mean=counters.trained / max(timings.seconds, 1e-9),
         reward=metrics.batch.reward_mean,
         exact_match=fmean(t.scores["exact_match"] for t in batch),
         family_success=success_by(batch, family_of),
         heldout=dict(heldout),
         scores=mean_scores(batch),
+        signal_share=1 - metrics.batch.groups_without_signal / max(1, metrics.batch.groups),
+        parsed_share=parsed_share(batch),
+        cells_ok_share=cells_ok_share(batch),
         staleness={str(age): count for age, count in metrics.batch.staleness.items()},
         dropped=dict(counters.dropped),
         loss=tally.loss,
@@ -87,6 +95,43 @@ def success_by(
     for trajectory in trajectories:
         by_family[family_of(trajectory)].append(trajectory.scores["exact_match"])
     return {family: fmean(scores) for family, scores in sorted(by_family.items())}
+
+
+def parsed_share(trajectories: Sequence[Trajectory]) -> float:
+    """Share of actions that parse; in an answered episode without cells, the answer does."""
+    parsed = [
+        step.code is not None or trajectory.outcome is Outcome.SUBMITTED
+        for trajectory in trajectories
+        for step in trajectory.steps
+    ]
+    return fmean(parsed) if parsed else 1.0
+
+
+def cells_ok_share(trajectories: Sequence[Trajectory]) -> float:
+    """Share of the cells written that ran without an error; 1 where none was written."""
+    cells = [
+        step.status == "ok"
+        for trajectory in trajectories
+        for step in trajectory.steps
+        if step.code is not None
+    ]
+    return fmean(cells) if cells else 1.0
+
+
+class BatchLog:
+    """``batches.jsonl``: which trajectories of the store each step was trained on."""
+
+    def __init__(self, path: Path, *, after_step: int) -> None:
+        """Go on after ``after_step`` steps; later lines will be written again."""
+        self._lines = StepLines(path, after_step=after_step)
+
+    def write(self, step: int, batch: Sequence[Trajectory]) -> None:
+        """Add the batch that made weight version ``step``."""
+        self._lines.append({"step": step, "trajectories": [t.trajectory_id for t in batch]})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._lines.close()
 
 
 def mean_scores(trajectories: Sequence[Trajectory]) -> dict[str, float]:

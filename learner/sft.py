@@ -24,6 +24,7 @@ from tokenizers import Tokenizer
 from torch import nn
 
 from common.errors import InputError, LZeroError
+from common.log_lines import log_lines
 from learner.checkpoints.digests import digest_of
 from learner.checkpoints.files import finished_checkpoints
 from learner.checkpoints.model_folder import write_model_folder
@@ -228,7 +229,7 @@ def _resume(
 
 def main() -> int:
     """Entry point of ``python -m learner.sft``; 2 for an expected error."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    log_lines("%(asctime)s %(name)s %(message)s", logging.INFO)
     parser = argparse.ArgumentParser(
         prog="learner.sft", description="Train a model folder on a trace file."
     )

@@ -2,14 +2,15 @@
 
 import argparse
 import dataclasses
-import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from common.config.ranges import MANY, Range, short
+from common.config_file import read_tables
 from common.errors import ConfigError
+from common.json_output import json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,6 +24,7 @@ class SftConfig:
     output: str
     """Folder for the result."""
     epochs: int = 1
+    """How often every trace is seen."""
     batch: int = 16
     """Traces per optimizer step."""
     context_weight: float = 0.3
@@ -36,12 +38,15 @@ class SftConfig:
     adamw_learning_rate: float = 3e-3
     """For embeddings, output layer and norms; with ``adamw`` for everything."""
     warmup_steps: int = 50
+    """Steps over which the learning rates rise from 0."""
     final_share: float = 0.02
     """Learning rates fall linearly to this share."""
     grad_clip: float = 1.0
+    """Largest L2 norm of the gradient; a larger one is scaled down to it."""
     pack_tokens: int = 8192
     """Token budget of one forward and backward pass; no trace may be longer."""
     seed: int = 0
+    """Order of the traces."""
     ranks: int = 1
     """Processes that ``lzero sft`` starts."""
     threads: int = 1
@@ -57,15 +62,20 @@ class SftConfig:
     checkpoints: str = ""
     """Folder of the checkpoints; empty for the output's name with ``-checkpoints``."""
     checkpoints_kept: int = 2
+    """Newest checkpoints that are kept; older ones are removed."""
     resume: bool = False
     """Go on from the newest checkpoint."""
     log_every: int = 100
+    """Steps between two lines of progress."""
 
     def __post_init__(self) -> None:
         """Check ranges and choices."""
-        for name in ("epochs", "batch", "ranks", "threads", "pack_tokens", "checkpoints_kept"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{_option(name)} must be at least 1, got {getattr(self, name)}")
+        for name, allowed in RANGES.items():
+            value = getattr(self, name)
+            if fault := allowed.fault(value):
+                raise ConfigError(
+                    f"{_option(name)} must be {fault}, got {short(value)} ({allowed.describe()})"
+                )
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
                 raise ConfigError(
@@ -80,9 +90,28 @@ class SftConfig:
 
     def save(self, path: Path) -> None:
         """Write it as JSON, for the processes of the run."""
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
+        path.write_text(json_text(dataclasses.asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
+RANGES = {
+    "epochs": Range("epochs", least=1, most=100_000),
+    "batch": Range("traces", least=1, most=1 << 24),
+    "context_weight": Range("weight", least=0, most=1e6),
+    "normaliser": Range("weight", above=0, most=1e12),
+    "muon_learning_rate": Range("per step", least=0, most=10),
+    "adamw_learning_rate": Range("per step", least=0, most=10),
+    "warmup_steps": Range("steps", least=0, most=MANY),
+    "final_share": Range("share", least=0, most=1),
+    "grad_clip": Range("L2 norm", above=0, most=1e12),
+    "pack_tokens": Range("tokens", least=1, most=MANY),
+    "seed": Range("seed", least=0, most=MANY),
+    "ranks": Range("processes", least=1, most=65536),
+    "threads": Range("threads", least=1, most=4096),
+    "checkpoint_every": Range("steps", least=0, most=MANY),
+    "checkpoints_kept": Range("checkpoints", least=1, most=MANY),
+    "log_every": Range("steps", least=1, most=MANY),
+}
+"""The range of every number."""
 _CHOICES = {
     "optimizer": ("muon", "adamw"),
     "compute_dtype": ("float32", "bfloat16"),
@@ -110,7 +139,7 @@ def config_from_options(options: Mapping[str, Any]) -> SftConfig:
         ConfigError: the file cannot be used, something required is missing, or a value is wrong.
     """
     known = {field.name: field for field in fields(SftConfig)}
-    values = _read(options["config"]) if options.get("config") else {}
+    values = read_tables(options["config"]) if options.get("config") else {}
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{options['config']}: unknown key '{name}'; known: {sorted(known)}")
@@ -119,21 +148,13 @@ def config_from_options(options: Mapping[str, Any]) -> SftConfig:
             values[name] = float(value)
         elif type(value) is not kind:
             expected = getattr(kind, "__name__", kind)
-            raise ConfigError(f"{options['config']}: {name} must be {expected}, got {value!r}")
+            raise ConfigError(f"{options['config']}: {name} must be {expected}, got {short(value)}")
     given = {name: options[name] for name in known if options.get(name) is not None}
     values |= given
     missing = [_option(name) for name in _REQUIRED if not values.get(name)]
     if missing:
         raise ConfigError(f"{', '.join(missing)} missing; give options or a configuration file")
     return SftConfig(**values)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return dict(json.loads(text) if path.suffix == ".json" else tomllib.loads(text))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"configuration {path} cannot be read: {error}") from error
 
 
 def _option(name: str) -> str:

@@ -24,7 +24,10 @@ class Totals:
     mismatch_max: float = 0.0
     mismatch_tokens: int = 0
     wait_s: float = 0.0
-    paused_s: float = 0.0
+    earlier_paused_s: float = 0.0
+    """Pauses of the policy servers in the attempts before this one, up to their last checkpoint."""
+    paused_here_s: float = 0.0
+    """Pauses in this one: of every publish once, however it falls into steps."""
     earlier_s: float = 0.0
     """Training time of the attempts before this one, up to their last checkpoint."""
     started_at: float = 0.0
@@ -36,6 +39,11 @@ class Totals:
         if not self.started_at:
             return self.earlier_s
         return self.earlier_s + (self.finished_at or time.monotonic()) - self.started_at
+
+    @property
+    def paused_s(self) -> float:
+        """Seconds in which the policy servers were paused for new weights."""
+        return self.earlier_paused_s + self.paused_here_s
 
     def add_parity(self, parity: Parity) -> None:
         """Count a comparison with a policy server."""
@@ -50,7 +58,6 @@ class Totals:
         self.mismatch_max = max(self.mismatch_max, metrics.tally.peak_fresh_abs_d)
         self.mismatch_tokens += int(metrics.tally.fresh_tokens)
         self.wait_s += timings.wait_s
-        self.paused_s += timings.paused_s
 
 
 def pack_ledger(coordinator: bytes, totals: Totals) -> bytes:
@@ -78,7 +85,7 @@ def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
         mismatch_max=mismatch_max,
         mismatch_tokens=mismatch_tokens,
         wait_s=wait_s,
-        paused_s=paused_s,
+        earlier_paused_s=paused_s,
         earlier_s=earlier_s,
     )
     return saved["coordinator"], totals

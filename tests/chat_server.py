@@ -62,10 +62,19 @@ class ChatServer:
         tells_usage: bool = True,
         refuses: Sequence[str] = (),
         reasoning_field: str = "reasoning_content",
-        faults: Sequence[int | str | None] = (),
+        faults: Sequence[int | str | tuple[int, Any] | None] = (),
         api_key: str = "",
+        noise: Sequence[Any] = (),
+        listing: Any = None,
+        parts: bool = False,
     ) -> None:
-        """``faults`` of the first requests: a status, ``drop`` mid-answer, ``hang``, None."""
+        """Make a server.
+
+        ``faults`` of the first requests: a status, a status with a body, ``drop`` mid-answer,
+        ``hang``, None. ``noise`` is sent between the pieces of a stream, ``listing`` in place of
+        the list of models; ``parts``: contents come as lists of parts.
+        """
+        self._noise, self._listing, self._parts = list(noise), listing, parts
         self._script, self._models, self._max_model_len = script, list(models), max_model_len
         self._owned_by, self._knows_stop, self._tells_usage = owned_by, knows_stop, tells_usage
         self._refuses, self._reasoning_field = tuple(refuses), reasoning_field
@@ -114,7 +123,8 @@ class ChatServer:
             {"id": name, "object": "model", "created": 0, "owned_by": self._owned_by} | extra
             for name in self._models
         ]
-        return web.json_response({"object": "list", "data": models})
+        listing = {"object": "list", "data": models} if self._listing is None else self._listing
+        return web.json_response(listing)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         if (refusal := self._unauthorised(request)) is not None:
@@ -125,6 +135,8 @@ class ChatServer:
         fault = self._faults.popleft() if self._faults else None
         if isinstance(fault, int):
             return _error(fault, "something went wrong")
+        if isinstance(fault, tuple):
+            return web.Response(status=fault[0], text=json.dumps(fault[1]))
         if fault == "hang":
             await asyncio.Event().wait()
         if body["model"] not in self._models:
@@ -141,7 +153,8 @@ class ChatServer:
         text = self._cut(reply.text, body)
         if body.get("stream"):
             return await self._stream(request, body, reply, text, drop=fault == "drop")
-        message = {"role": "assistant", "content": text, self._reasoning_field: reply.reasoning}
+        content = self._content(text)
+        message = {"role": "assistant", "content": content, self._reasoning_field: reply.reasoning}
         choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
         return web.json_response(
             self._envelope(body, "chat.completion")
@@ -155,7 +168,7 @@ class ChatServer:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         deltas = [{self._reasoning_field: piece} for piece in _pieces(reply.reasoning)]
-        deltas += [{"content": piece} for piece in _pieces(text)]
+        deltas += [{"content": self._content(piece)} for piece in _pieces(text)]
         envelope = self._envelope(body, "chat.completion.chunk")
         for number, delta in enumerate(deltas):
             if drop and number == len(deltas) // 2:
@@ -164,12 +177,17 @@ class ChatServer:
                 return response
             choice = {"index": 0, "delta": delta, "finish_reason": None}
             await _send(response, envelope | {"choices": [choice]})
+            for chunk in self._noise:
+                await _send(response, chunk)
         choice = {"index": 0, "delta": {}, "finish_reason": reply.finish_reason}
         await _send(response, envelope | {"choices": [choice]})
         if "stream_options" in body and (usage := self._usage(body, reply)):
             await _send(response, envelope | {"choices": []} | usage)
         await response.write(b"data: [DONE]\n\n")
         return response
+
+    def _content(self, text: str) -> Any:
+        return [{"type": "text", "text": text}] if self._parts else text
 
     def _cut(self, text: str, body: dict[str, Any]) -> str:
         """As servers do it: the stop string is not part of the answer."""

@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from actors.agent.foreign_action import with_thoughts
+from actors.agent.foreign_action import end_of_action, with_thoughts
 
+_THINKING = ("thinking", "reasoning", "reasoning_text")
+"""Types of the parts of a content that hold thoughts."""
 _REASONING_FIELDS = ("reasoning_content", "reasoning")
 """Servers have two names for what a model thinks beside its answer."""
 
@@ -42,29 +44,35 @@ class AnswerStream:
         self._end = end
         self._thoughts = ""
         self._content = ""
+        self._complete = False
 
     @property
     def is_complete(self) -> bool:
         """Whether the end was seen, so that nothing more is needed."""
-        return bool(self._end) and self._content.endswith(self._end)
+        return self._complete
 
     @property
     def text(self) -> str:
         """The answer so far."""
-        return with_thoughts(self._thoughts, self._content) if self._thoughts else self._content
+        content = whole_text(self._content)
+        return with_thoughts(whole_text(self._thoughts), content) if self._thoughts else content
 
     def take(self, message: Any) -> str:
         """Take a message, or a piece of one; returns what to show of it."""
-        thoughts = next((t for name in _REASONING_FIELDS if (t := _text(message, name))), "")
-        return self._take_thoughts(thoughts) + self._take_content(_text(message, "content"))
+        content = getattr(message, "content", None)
+        fields = (getattr(message, name, None) for name in _REASONING_FIELDS)
+        thoughts = next((t for field in fields if (t := _text(field))), "") or _text(
+            content, thoughts=True
+        )
+        return self._take_thoughts(thoughts) + self._take_content(_text(content))
 
     def answer(self, finish_reason: str, usage: Any) -> ChatAnswer:
         """The whole answer; ``usage`` is the server's token counts, or None."""
         return ChatAnswer(
             text=self.text,
             finish_reason="stop" if self.is_complete else finish_reason,
-            prompt_tokens=getattr(usage, "prompt_tokens", None),
-            answer_tokens=getattr(usage, "completion_tokens", None),
+            prompt_tokens=_count(usage, "prompt_tokens"),
+            answer_tokens=_count(usage, "completion_tokens"),
         )
 
     def _take_thoughts(self, piece: str) -> str:
@@ -76,17 +84,59 @@ class AnswerStream:
         closing = "</think>" if piece and self._thoughts and not self._content else ""
         shown = len(self._content)
         self._content += piece
-        end = self._content.find(self._end) if self._end else -1
+        end = end_of_action(self._content, self._end) if self._end else -1
         if end >= 0:
-            self._content = self._content[: end + len(self._end)]
+            self._content, self._complete = self._content[:end], True
         return closing + self._content[shown:]
 
 
-def _text(message: Any, name: str) -> str:
-    value = getattr(message, name, None)
-    return value if isinstance(value, str) else ""
+def first_choice(reply: Any) -> Any:
+    """The first choice of a completion, or of a piece of one; None where it has none.
+
+    Servers send pieces that are ``null``, and such whose choices are empty, ``null`` or left out.
+    """
+    choices = getattr(reply, "choices", None)
+    return choices[0] if isinstance(choices, list) and choices else None
+
+
+def whole_text(text: str) -> str:
+    """``text`` as it can be written: halves of a character are joined, lone ones become ``?``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return joined.encode("utf-8", "replace").decode()
+    return text
 
 
 def as_json(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
     """Messages as the chat API takes them."""
-    return [{"role": message.role, "content": message.content} for message in messages]
+    return [{"role": message.role, "content": whole_text(message.content)} for message in messages]
+
+
+def _text(value: Any, *, thoughts: bool = False) -> str:
+    """The text of a content, which may come in parts; or the thoughts among its parts."""
+    if isinstance(value, str):
+        return "" if thoughts else value
+    if not isinstance(value, list):
+        return ""
+    return "".join(_part(part, thoughts=thoughts) for part in value)
+
+
+def _part(part: Any, *, thoughts: bool) -> str:
+    if isinstance(part, str):
+        return "" if thoughts else part
+    kind, text = (_field(part, name) for name in ("type", "text"))
+    if kind in _THINKING:
+        inner = text if isinstance(text, str) else _field(part, str(kind))
+        return _text(inner) if thoughts else ""
+    return text if isinstance(text, str) and not thoughts else ""
+
+
+def _field(part: Any, name: str) -> Any:
+    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
+
+
+def _count(usage: Any, name: str) -> int | None:
+    value = getattr(usage, name, None)
+    return value if type(value) is int and value >= 0 else None

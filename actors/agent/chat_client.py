@@ -9,25 +9,24 @@ import contextlib
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import httpx2
 import openai
 
-from actors.agent.chat_answer import AnswerStream, ChatAnswer, ChatMessage, as_json
+from actors.agent.chat_answer import AnswerStream, ChatAnswer, ChatMessage, as_json, first_choice
 from actors.agent.chat_errors import (
     DEFAULT_URL,
     KEY_VARIABLE,
     RENAMES,
     URL_VARIABLE,
-    ContextTooLong,
     cause,
     is_too_long,
-    listed,
     refused_parameter,
     url_hint,
 )
+from actors.agent.chat_models import ServedModel, choose_model, listed, read_models
+from actors.agent.conversation import ContextTooLong
 from common.chat import ACTION_END
 from common.errors import PolicyServerError
 
@@ -35,21 +34,6 @@ log = logging.getLogger(__name__)
 
 _NO_KEY = "none"
 """Sent where there is no key; servers on one's own machine do not look at it."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ServedModel:
-    """A model as its server describes it.
-
-    Attributes:
-        name: what requests call it.
-        max_context: the longest context in tokens; None where the server does not tell.
-        keeps_tags: False where tags that are special tokens must be asked for (vLLM).
-    """
-
-    name: str
-    max_context: int | None = None
-    keeps_tags: bool = True
 
 
 class ChatClient:
@@ -145,12 +129,14 @@ class ChatClient:
 
     async def _whole(self, request: dict[str, Any], end: str) -> ChatAnswer:
         completion = await self._ask(request)
-        if not getattr(completion, "choices", None):
+        choice = first_choice(completion)
+        if choice is None:
             shown = repr(completion)[:300]
             raise PolicyServerError(f"{self._who} answered without any choice: {shown}")
         stream = AnswerStream(end)
-        stream.take(completion.choices[0].message)
-        return stream.answer(completion.choices[0].finish_reason or "stop", completion.usage)
+        stream.take(getattr(choice, "message", None))
+        finish = getattr(choice, "finish_reason", None) or "stop"
+        return stream.answer(finish, getattr(completion, "usage", None))
 
     async def _streamed(
         self, request: dict[str, Any], end: str, on_delta: Callable[[str], None]
@@ -160,10 +146,10 @@ class ChatClient:
         stream, finish, usage = AnswerStream(end), "", None
         async with chunks:
             async for chunk in _unbroken(chunks):
-                usage = chunk.usage or usage
-                for choice in chunk.choices[:1]:
-                    finish = choice.finish_reason or finish
-                    if piece := stream.take(choice.delta):
+                usage = getattr(chunk, "usage", None) or usage
+                if (choice := first_choice(chunk)) is not None:
+                    finish = getattr(choice, "finish_reason", None) or finish
+                    if piece := stream.take(getattr(choice, "delta", None)):
                         on_delta(piece)
                 if stream.is_complete and not finish:
                     finish = "stop"  # the server does not know stop strings
@@ -189,14 +175,14 @@ class ChatClient:
 
     async def _look_up(self) -> ServedModel:
         try:
-            models = [model async for model in self._client.models.list()]
+            models = await self._models()
         except openai.APIStatusError as error:
             if self._model and error.status_code not in (401, 403):
                 return ServedModel(name=self._model)  # a server need not list its models
             raise await self._explain(error) from error
         except (openai.OpenAIError, ValueError) as error:
             raise await self._explain(error) from error
-        return _choose(self._model, models, self.url)
+        return choose_model(self._model, models, self.url)
 
     async def _explain(self, error: Exception) -> PolicyServerError:
         if not isinstance(error, openai.OpenAIError):
@@ -207,9 +193,13 @@ class ChatClient:
             text += f"; it has {listed(names)}" if names else f"; {url_hint(self.url)}"
         return ContextTooLong(text) if is_too_long(error) else PolicyServerError(text)
 
+    async def _models(self) -> tuple[ServedModel, ...]:
+        answer = await self._client.models.with_raw_response.list()
+        return read_models(answer.http_response.text)
+
     async def _names(self) -> list[str]:
         with contextlib.suppress(openai.OpenAIError, ValueError):
-            return [model.id async for model in self._client.models.list()]
+            return [model.name for model in await self._models()]
         return []
 
     @property
@@ -227,21 +217,6 @@ async def _unbroken(chunks: openai.AsyncStream[Any]) -> AsyncIterator[Any]:
             yield chunk
     except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
         raise _BrokenStream(f"{type(error).__name__}: {error}") from error
-
-
-def _choose(model: str, models: Sequence[Any], url: str) -> ServedModel:
-    if not model and len(models) != 1:
-        names = listed([entry.id for entry in models])
-        raise PolicyServerError(f"server {url} has {names}; say which model to use")
-    for entry in models:
-        if not model or entry.id == model:
-            length = getattr(entry, "max_model_len", None)
-            return ServedModel(
-                name=entry.id,
-                max_context=length if isinstance(length, int) else None,
-                keeps_tags=getattr(entry, "owned_by", "") != "vllm",
-            )
-    return ServedModel(name=model)  # an alias, maybe; if not, the first request says so
 
 
 def _without(request: dict[str, Any], refused: set[str]) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 from actors.agent.chat_answer import ChatAnswer, ChatMessage
 from actors.agent.chat_client import ChatClient
-from actors.agent.chat_errors import ContextTooLong
-from actors.agent.conversation import DeltaListener, KeptStep, Opening, Sample
+from actors.agent.conversation import ContextTooLong, DeltaListener, KeptStep, Opening, Sample
 from actors.agent.foreign_action import rewrite
+from actors.agent.foreign_tags import break_all_tags
 from actors.agent.token_estimate import TokenEstimate
-from common.chat import ACTION_END, escape_tags, observation_text, task_text
+from common.chat import ACTION_END, observation_text, task_text
 from common.messages import Segment
 
 _NOTHING = "(no answer)"
@@ -71,24 +71,28 @@ class ChatConversation:
             self._messages[self._counted_messages :]
         )
 
+    def escape(self, text: str) -> str:
+        """``text`` from outside as it may stand in a system prompt."""
+        return break_all_tags(text)
+
     def begin(self, opening: Opening, kept: Sequence[KeptStep] = ()) -> None:
         """Write the messages anew: the opening and the steps that are kept."""
         self._messages = []
         self._counted_messages = self._counted_tokens = 0
         if opening.system.strip():
             self._messages.append(ChatMessage(role="system", content=opening.system))
-        self._say(escape_tags(task_text(opening.task, opening.notepad)))
+        self._say(break_all_tags(task_text(opening.task, opening.notepad)))
         for one in kept:
             step = self._steps[one.step]
             if one.replacement is not None:
-                step.observation = observation_text(one.replacement)
+                step.observation = _observation(one.replacement)
             self._answer(step.action)
             if step.observation is not None:
                 self._say(step.observation)
 
     def measure(self, text: str) -> int:
         """Tokens that ``text`` would take as an observation; an estimate."""
-        return self._estimate.of(observation_text(text))
+        return self._estimate.of(_observation(text))
 
     def step_tokens(self, step: int) -> tuple[int, int]:
         """Tokens of the action and of the observation of ``step``; the second is an estimate."""
@@ -98,7 +102,7 @@ class ChatConversation:
 
     def observe(self, step: int, text: str) -> None:
         """Append the observation of ``step``."""
-        observation = observation_text(text)
+        observation = _observation(text)
         self._steps[step].observation = observation
         self._say(observation)
 
@@ -138,7 +142,7 @@ class ChatConversation:
                 self._estimate.was_too_low()
                 if len(last) < _SHORTEST or not last.startswith(_OUTPUT):
                     raise
-                shorter = observation_text(last[len(_OUTPUT) : len(last) // 2] + _CUT)
+                shorter = _observation(last[len(_OUTPUT) : len(last) // 2] + _CUT)
                 self._messages[-1] = ChatMessage(role="user", content=shorter)
 
     def _count(self, answer: ChatAnswer, text: str) -> int:
@@ -162,3 +166,8 @@ class ChatConversation:
 
     def _answer(self, text: str) -> None:
         self._messages.append(ChatMessage(role="assistant", content=text or _NOTHING))
+
+
+def _observation(text: str) -> str:
+    """An observation as a message; no tokenizer reads a tag in it but those of ours around it."""
+    return observation_text(break_all_tags(text))

@@ -1,12 +1,10 @@
 """Says what went wrong with a chat server, and what to do about it. Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import openai
-
-from common.errors import PolicyServerError
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -16,22 +14,28 @@ RENAMES = {"max_tokens": "max_completion_tokens"}
 """What a server that refuses the first wants instead."""
 _OPTIONAL = ("stop", "temperature", "stream_options", *RENAMES, *RENAMES.values())
 """Parameters that a request can do without."""
-_SHOWN_MODELS = 20
 _LONGEST_DETAIL = 400
+_SHOWN_PARTS = 5
+_SAID = ("message", "msg", "detail", "error", "errors", "reason", "title")
+"""Where servers put what they have to say, the plainest first."""
+_TOO_LARGE = 413
+_TOO_LONG_STATUS = (400, _TOO_LARGE, 422)
 
 
-_TOO_LONG = re.compile(r"context.?(length|window|size)|too long|too many tokens", re.IGNORECASE)
-
-
-class ContextTooLong(PolicyServerError):
-    """The server's model takes no prompt of this length, or none with an answer of this length."""
+_TOO_LONG = re.compile(
+    r"context.?(length|window|size)|too long|too many tokens|maximum.{0,20} length"
+    r"|must have less than \d+ tokens|tokens?\W.{0,60}must be <= \d+",
+    re.IGNORECASE,
+)
 
 
 def is_too_long(error: openai.OpenAIError) -> bool:
     """Whether a server complains of the length of the context."""
-    if not isinstance(error, openai.BadRequestError):
+    if not isinstance(error, openai.APIStatusError) or error.status_code not in _TOO_LONG_STATUS:
         return False
-    return error.code == "context_length_exceeded" or bool(_TOO_LONG.search(detail(error)))
+    if error.status_code == _TOO_LARGE or error.code == "context_length_exceeded":
+        return True
+    return bool(_TOO_LONG.search(detail(error)))
 
 
 def cause(error: openai.OpenAIError, *, attempts: int, timeout_s: float) -> str:
@@ -59,13 +63,6 @@ def cause(error: openai.OpenAIError, *, attempts: int, timeout_s: float) -> str:
     return f"gave no usable answer: {type(error).__name__}: {error}"
 
 
-def listed(names: Sequence[str]) -> str:
-    """The names of a server's models."""
-    shown = ", ".join(repr(name) for name in names[:_SHOWN_MODELS])
-    more = f" and {len(names) - _SHOWN_MODELS} more" if len(names) > _SHOWN_MODELS else ""
-    return f"these models: {shown}{more}" if names else "no models"
-
-
 def url_hint(url: str) -> str:
     """What may be wrong with an address where nothing is found."""
     if url.endswith("/v1"):
@@ -85,6 +82,19 @@ def refused_parameter(error: openai.BadRequestError, sent: Mapping[str, Any]) ->
 
 def detail(error: openai.APIStatusError) -> str:
     """The server's own words, shortened."""
-    body = error.body
-    words = body.get("message") if isinstance(body, dict) else None
-    return str(words or error.message)[:_LONGEST_DETAIL]
+    return (_words(error.body) or error.message)[:_LONGEST_DETAIL]
+
+
+def _words(body: object, depth: int = 4) -> str:
+    """What a person can read in the body of an error, in the forms that servers have for it."""
+    if isinstance(body, str):
+        return body.strip()
+    if depth and isinstance(body, list):
+        return "; ".join(filter(None, (_words(part, depth - 1) for part in body[:_SHOWN_PARTS])))
+    if not depth or not isinstance(body, dict):
+        return ""
+    said = next((w for key in _SAID if (w := _words(body.get(key), depth - 1))), "")
+    place = body.get("loc")
+    if said and isinstance(place, list | tuple):
+        said += f" (at {'.'.join(map(str, place))})"
+    return said

@@ -9,10 +9,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from common.errors import PolicyServerError
 from common.messages import Segment
 
 DeltaListener = Callable[[str], None]
 """Takes pieces of an action's text while it is sampled."""
+
+
+class ContextTooLong(PolicyServerError):
+    """The policy takes no context of this length, or none with an answer of this length."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +70,10 @@ class Conversation(Protocol):
         """The most tokens that a context may hold."""
         ...
 
+    def escape(self, text: str) -> str:
+        """``text`` from outside as it may stand in a system prompt: no tag for this policy."""
+        ...
+
     def begin(self, opening: Opening, kept: Sequence[KeptStep] = ()) -> None:
         """Start a new segment; earlier segments stay on record as they are."""
         ...
@@ -87,6 +96,7 @@ class Conversation(Protocol):
         """Let the policy write the action of ``step``, at most ``max_tokens``, and append it.
 
         Raises:
+            ContextTooLong: the context is longer than the policy takes.
             PolicyServerError: no answer after all retries.
         """
         ...

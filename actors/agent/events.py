@@ -27,7 +27,8 @@ class Episode:
         outcome: how it ended.
         answer: what was submitted first, or None.
         steps: every action with its observation.
-        failure: for INFRASTRUCTURE, what failed, as ``Kind: text``; empty otherwise.
+        failure: what failed, as ``Kind: text``, for INFRASTRUCTURE, and for an OUT_OF_CONTEXT whose
+            context was refused as too long; empty otherwise.
         kernel_level: isolation level of its kernel; empty if it had none.
         cells_executed: cells run.
         tokens_generated: tokens sampled.

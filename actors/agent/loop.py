@@ -8,11 +8,12 @@ waits for  the policy, the kernel pool, a running cell; each with its own deadli
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from actors.agent.conversation import Conversation
+from actors.agent.conversation import ContextTooLong, Conversation
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.observations import FORMAT_REMINDER, direct_answer
 from actors.agent.prompt import PromptTemplate
@@ -21,11 +22,10 @@ from actors.agent.state import (
     Wait,
     begin_episode,
     finish_episode,
-    judge_death,
-    judge_time_out,
+    judge_failure,
 )
-from actors.agent.toolbox import ToolSet
-from actors.kernels.interface import Kernel, KernelDied
+from actors.agent.toolbox import ToolSet, cut_answer
+from actors.kernels.interface import CellResult, CellStatus, DeathCause, Kernel, KernelDied
 from actors.kernels.pool import KernelPool
 from actors.tools.tool import Tool
 from common.chat import ParsedAction, parse_action
@@ -62,6 +62,7 @@ class AgentLoop:
         self._agent, self._kernels, self._prompt = agent, kernels, prompt
         self._cell_timeout_s, self._output_bytes = cell_timeout_s, output_bytes
         self._tools = ToolSet(agent, tools)
+        self._told_too_long = False
 
     async def run(
         self, task: Task, conversation: Conversation, listener: EpisodeListener | None = None
@@ -76,31 +77,37 @@ class AgentLoop:
                 listener,
                 agent=self._agent,
                 tools=self._tools,
-                system=self._system_prompt(task),
+                system=self._system_prompt(task, conversation),
             )
             async with asyncio.timeout(self._agent.episode_timeout_s):
                 outcome = await self._episode(state)
-        except TimeoutError:
-            outcome, failure = judge_time_out(state, self._agent.episode_timeout_s)
-        except KernelDied as error:
-            outcome, failure = judge_death(state, error)
-            log.info("kernel died task=%s reason=%s", task.task_id, error)
-        except LZeroError as error:
-            outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
-            log.warning("episode failed task=%s reason=%s", task.task_id, error)
         except Exception as error:  # one episode must never end the run
-            outcome, failure = Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
-            log.exception("episode failed task=%s", task.task_id)
+            outcome, failure = judge_failure(state, error, self._agent.episode_timeout_s)
+            self._log(task, error, outcome)
         return finish_episode(state, outcome, failure)
 
-    def _system_prompt(self, task: Task) -> str:
+    def _system_prompt(self, task: Task, conversation: Conversation) -> str:
         specs = self._tools.specs if self._agent.mode == "agent" else ()
-        return self._prompt.render(self._agent, specs, [Path(file).name for file in task.files])
+        files = [Path(file).name for file in task.files]
+        return self._prompt.render(self._agent, specs, files, escape=conversation.escape)
+
+    def _log(self, task: Task, error: Exception, outcome: Outcome) -> None:
+        """Say what ended an episode, where that is not the policy's everyday business."""
+        if isinstance(error, ContextTooLong):
+            level = logging.DEBUG if self._told_too_long else logging.WARNING
+            self._told_too_long = True
+            log.log(level, "context too long task=%s reason=%s", task.task_id, error)
+        elif isinstance(error, KernelDied):
+            log.info("kernel died task=%s reason=%s", task.task_id, error)
+        elif isinstance(error, LZeroError):
+            log.warning("episode failed task=%s reason=%s", task.task_id, error)
+        elif not isinstance(error, TimeoutError):
+            log.error(
+                "episode failed task=%s outcome=%s", task.task_id, outcome.value, exc_info=error
+            )
 
     async def _episode(self, state: EpisodeState) -> Outcome:
-        conversation = state.conversation
-        if conversation.tokens + self._agent.max_action_tokens > conversation.limit:
-            return Outcome.OUT_OF_CONTEXT
+        self._check_prompt(state.conversation)
         if self._agent.mode == "direct":
             return await self._answer_directly(state)
         if self._kernels is None:
@@ -111,12 +118,25 @@ class AgentLoop:
             for file in state.task.files:
                 await _attach(kernel, Path(file))
             kernel.bind_tools(state.toolbox.specs, state.toolbox.handle)
-            return await self._steps(state, kernel)
+            state.ended = await self._steps(state, kernel)
+            state.toolbox.close()
+            return state.ended
+
+    def _check_prompt(self, conversation: Conversation) -> None:
+        """Refuse a prompt that leaves no room for the first action: nothing could be done."""
+        needed = conversation.tokens + self._agent.max_action_tokens
+        if needed > conversation.limit:
+            raise ContextTooLong(
+                f"the prompt alone has {conversation.tokens} tokens; with an action of "
+                f"{self._agent.max_action_tokens} (agent.max_action_tokens) that is more than the "
+                f"{conversation.limit} of the context (model.max_context): fewer tools, a shorter "
+                "system prompt or question, or a longer context would help"
+            )
 
     async def _answer_directly(self, state: EpisodeState) -> Outcome:
         """One message, of which the text after the thinking is the answer."""
         text = await self._sample(state)
-        state.toolbox.answer = direct_answer(text) or None
+        state.toolbox.answer = cut_answer(direct_answer(text)) or None
         self._tell_step(state)
         return Outcome.SUBMITTED if state.toolbox.answer else Outcome.UNPARSABLE
 
@@ -172,16 +192,12 @@ class AgentLoop:
 
     async def _run_cell(self, state: EpisodeState, kernel: Kernel, action: ParsedAction) -> str:
         """Run the cell and put on record what came of it; its output."""
-        state.cells += 1
+        state.book_calls()
+        state.cells, state.last_cell = state.cells + 1, len(state.steps) - 1
         state.waiting_for = Wait.CELL
         state.steps[-1] = replace(state.steps[-1], status="died")
         room = max(0, self._agent.max_output_bytes - state.output_bytes)
-        result = await kernel.execute(
-            action.code,
-            timeout_s=self._cell_timeout_s,
-            output_bytes=min(room, self._output_bytes),
-        )
-        state.cell_s += result.seconds
+        result = await self._execute(state, kernel, action.code, min(room, self._output_bytes))
         state.output_bytes += len(result.output.encode("utf-8", "replace"))
         state.outputs[-1] = result.output
         state.steps[-1] = replace(
@@ -189,9 +205,30 @@ class AgentLoop:
             status=result.status.value,
             outputs=result.outputs,
             seconds=result.seconds,
-            tool_calls=state.toolbox.take_calls(),
         )
+        state.book_calls()
         return result.output
+
+    async def _execute(
+        self, state: EpisodeState, kernel: Kernel, code: str, output_bytes: int
+    ) -> CellResult:
+        """Run a cell against the clock; a reply that the host fails to read is the cell's doing."""
+        clock, by_itself = state.toolbox.clock, False
+        clock.begin_cell(time.monotonic())
+        try:
+            result = await kernel.execute(
+                code, timeout_s=self._cell_timeout_s, output_bytes=output_bytes
+            )
+            by_itself = result.status is not CellStatus.TIMED_OUT
+        except (LZeroError, TimeoutError):
+            raise
+        except Exception as error:
+            log.exception("the reply of a kernel could not be read kernel=%s", kernel.kernel_id)
+            reason = f"its reply could not be read: {type(error).__name__}: {error}"
+            raise KernelDied(reason, DeathCause.PROTOCOL) from error
+        finally:
+            clock.end_cell(time.monotonic(), by_itself=by_itself)
+        return result
 
     def _observe(self, state: EpisodeState, output: str) -> bool:
         """Put an output on record and, if there is a next step, into the context."""

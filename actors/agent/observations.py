@@ -5,6 +5,7 @@ from collections.abc import Callable
 from actors.agent.conversation import Conversation, Opening
 from actors.agent.notepad import Notepad
 from actors.agent.window import ContextWindow
+from actors.kernels.sandboxed.terminal import as_terminal
 from common.config import Agent
 
 FORMAT_REMINDER = (
@@ -13,6 +14,8 @@ FORMAT_REMINDER = (
 )
 """Shown for an action that does not parse, where that is forgiven."""
 
+_GAP = "\n…\n"
+_TRACEBACK = "Traceback (most recent call last):"
 _THINK_END = "</think>"
 _TURN_END = "<|im_end|>"
 
@@ -47,9 +50,10 @@ class Observer:
     def shown(self, output: str, step: int) -> str:
         """What of a cell's output is put into the context, the notepad after a change to it."""
         limit = self._agent.max_observation_characters
-        text = cut(output, limit)
-        if len(text) < len(output.rstrip()) and "context" in self._agent.tools:
-            text += f" [{len(output) - len(text)} more characters in context.output({step})]"
+        whole = as_terminal(output).rstrip()
+        text = cut(whole, limit)
+        if text != whole and "context" in self._agent.tools:
+            text += f" [{len(whole) - len(text)} more characters in context.output({step})]"
         notepad = self._notepad.read()
         if notepad != self._notepad_seen and notepad not in text:
             text = f"{text}\n[notepad]\n{notepad}".lstrip("\n")
@@ -63,7 +67,7 @@ class Observer:
         room = self._room()
         fitted = text
         while (size := self._conversation.measure(fitted)) > room and fitted:
-            fitted = cut(fitted, len(fitted) * max(room, 0) // (size + 8))
+            fitted = cut(text, len(fitted) * max(room, 0) // (size + 8))
         if size > room or (not fitted and text.strip()):
             return None
         self._conversation.observe(step, fitted)
@@ -99,11 +103,20 @@ class Observer:
 
 
 def cut(text: str, characters: int) -> str:
-    """``text``, shortened to at most ``characters`` with a mark where it was cut."""
+    """``text``, shortened to at most ``characters``: both ends, with a mark where it was cut.
+
+    The end is a third of it; up to two thirds where a traceback begins there.
+    """
     text = text.rstrip()
     if len(text) <= characters:
         return text
-    return text[: characters - 1] + "…" if characters > 1 else ""
+    room = characters - len(_GAP)
+    if room < 2:
+        return text[: characters - 1] + "…" if characters > 1 else ""
+    traceback = text.rfind(_TRACEBACK)
+    wanted = len(text) - traceback if traceback >= 0 else 0
+    end = min(max(wanted, (room + 1) // 3), room - room // 3)
+    return f"{text[: room - end]}{_GAP}{text[-end:]}"
 
 
 def direct_answer(text: str) -> str:

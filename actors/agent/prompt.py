@@ -1,6 +1,7 @@
 """The system prompt as a Jinja template that users can replace."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import jinja2
 import jinja2.sandbox
 
 from actors.kernels.interface import ToolSpec
+from common.chat import escape_tags
 from common.config import Agent
 from common.errors import ConfigError
 
@@ -16,8 +18,17 @@ SHIPPED = "notebook"
 WORKSPACE = "/workspace"
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ShownTool:
+    """A tool as a template sees it; nothing in its texts is a tag."""
+
+    name: str
+    signature: str
+    doc: str
+
+
 class PromptTemplate:
-    """A template of the system prompt.
+    """A template of the system prompt. Only its own text may hold tags.
 
     It may use ``tools`` (each with ``name``, ``signature``, ``doc``), ``max_steps``,
     ``max_action_tokens``, ``max_observation_characters``, ``workspace``, ``files`` (names),
@@ -40,8 +51,21 @@ class PromptTemplate:
         except jinja2.TemplateSyntaxError as error:
             raise ConfigError(f"{name}, line {error.lineno}: {error.message}") from error
 
-    def render(self, agent: Agent, tools: Sequence[ToolSpec], files: Sequence[str] = ()) -> str:
+    def render(
+        self,
+        agent: Agent,
+        tools: Sequence[ToolSpec],
+        files: Sequence[str] = (),
+        *,
+        escape: Callable[[str], str] = escape_tags,
+    ) -> str:
         """The system prompt of a task with these attached ``files``.
+
+        Args:
+            agent: mode and budgets.
+            tools: functions of the notebook; their texts may come from a server.
+            files: names of files, which may come from a task file.
+            escape: breaks the tags in what comes from outside.
 
         Raises:
             ConfigError: the template uses something that is not there.
@@ -50,17 +74,17 @@ class PromptTemplate:
             return ""
         try:
             return self._template.render(
-                tools=tools,
+                tools=[_shown(tool, escape) for tool in tools],
                 max_steps=agent.max_steps,
                 max_action_tokens=agent.max_action_tokens,
                 max_observation_characters=agent.max_observation_characters,
                 workspace=WORKSPACE,
-                files=list(files),
+                files=[escape(file) for file in files],
                 has_notepad="notepad" in agent.tools,
                 has_context="context" in agent.tools,
             ).strip()
-        except (jinja2.TemplateError, TypeError) as error:
-            raise ConfigError(f"{self._name}: {error}") from error
+        except Exception as error:  # a template may do anything, such as divide by zero
+            raise ConfigError(f"{self._name}: {type(error).__name__}: {error}") from error
 
 
 def load_template(name: str) -> PromptTemplate:
@@ -80,7 +104,15 @@ def load_template(name: str) -> PromptTemplate:
             f"agent.system_prompt: there is no template {name!r}; expected '' for none, "
             f"{SHIPPED!r} for the shipped one, or the path of a Jinja template"
         )
-    return PromptTemplate(path.read_text(encoding="utf-8"), name=str(path))
+    try:
+        source = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"agent.system_prompt: {path} cannot be read: {error}") from error
+    return PromptTemplate(source, name=str(path))
+
+
+def _shown(tool: ToolSpec, escape: Callable[[str], str]) -> ShownTool:
+    return ShownTool(name=escape(tool.name), signature=escape(tool.signature), doc=escape(tool.doc))
 
 
 def _first_line(text: str) -> str:

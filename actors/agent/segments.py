@@ -42,11 +42,11 @@ class SegmentBuilder:
         self._logprobs += logprobs.tolist()
         self._versions += versions.tolist()
 
-    def build(self) -> Segment:
-        """The finished segment."""
+    def build(self, most: int | None = None) -> Segment:
+        """The finished segment, of at most ``most`` tokens if that is given."""
         return Segment(
-            token_ids=np.array(self.token_ids, dtype=np.int32),
-            action_index=np.array(self._action_index, dtype=np.int32),
-            behaviour_logprobs=np.array(self._logprobs, dtype=np.float32),
-            versions=np.array(self._versions, dtype=np.int32),
+            token_ids=np.array(self.token_ids[:most], dtype=np.int32),
+            action_index=np.array(self._action_index[:most], dtype=np.int32),
+            behaviour_logprobs=np.array(self._logprobs[:most], dtype=np.float32),
+            versions=np.array(self._versions[:most], dtype=np.int32),
         )

@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from actors.agent.chat_client import ServedModel
+from actors.agent.chat_answer import whole_text
+from actors.agent.chat_models import ServedModel
 from actors.tools.tool import FunctionTool, Tool
 from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
 from common.config_file import config_from_tables
@@ -84,7 +85,8 @@ def make_task(question: str, files: Sequence[str | Path] = ()) -> Task:
     """A task that nobody scores.
 
     Raises:
-        InputError: the question is empty, or a file is missing or has the name of another.
+        InputError: the question is empty, a file is missing or has the name of another, or a name
+            is no text.
     """
     paths = [Path(file).expanduser().resolve() for file in files]
     for number, path in enumerate(paths):
@@ -94,12 +96,15 @@ def make_task(question: str, files: Sequence[str | Path] = ()) -> Task:
             raise InputError(f"two attached files are called {path.name!r}; rename one")
     if not question.strip():
         raise InputError("the task is empty; say what the agent should do")
-    return Task(
-        task_id=f"stand-alone-{uuid.uuid4().hex[:12]}",
-        question=question,
-        kind=_KIND,
-        files=tuple(map(str, paths)),
-    )
+    try:
+        return Task(
+            task_id=f"stand-alone-{uuid.uuid4().hex[:12]}",
+            question=whole_text(question),
+            kind=_KIND,
+            files=tuple(map(str, paths)),
+        )
+    except ValueError as error:
+        raise InputError(f"the task cannot be used: {error}") from error
 
 
 def sort_tools(

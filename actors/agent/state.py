@@ -1,10 +1,11 @@
 """What an episode has done so far, and what to make of it when it ends early."""
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from actors.agent.context_tool import ContextTool
-from actors.agent.conversation import Conversation, Opening
+from actors.agent.conversation import ContextTooLong, Conversation, Opening
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.notepad import Notepad
 from actors.agent.observations import Observer
@@ -30,10 +31,11 @@ class EpisodeState:
 
     Attributes:
         steps, outputs: one per action; the outputs are whole, the steps hold what was shown.
-        cell_s: wall time of cells, seconds.
+        last_cell: number of the step whose cell ran last; -1 before any.
         tokens: sampled.
         output_bytes: of all cells.
         reminders: actions that did not parse.
+        ended: how it ended, once it did; what happens after that changes nothing.
     """
 
     task: Task
@@ -45,11 +47,19 @@ class EpisodeState:
     outputs: list[str]
     kernel_level: str = ""
     cells: int = 0
-    cell_s: float = 0.0
+    last_cell: int = -1
     tokens: int = 0
     output_bytes: int = 0
     reminders: int = 0
     waiting_for: Wait = Wait.NOTHING
+    ended: Outcome | None = None
+
+    def book_calls(self) -> None:
+        """Put the tool calls since the last time on record, as calls of the cell that ran last."""
+        calls = self.toolbox.take_calls()
+        if calls and self.last_cell >= 0:
+            step = self.steps[self.last_cell]
+            self.steps[self.last_cell] = replace(step, tool_calls=step.tool_calls + calls)
 
 
 def begin_episode(
@@ -87,6 +97,7 @@ def finish_episode(state: EpisodeState | None, outcome: Outcome, failure: str) -
     """The record of an episode; ``state`` is None where it could not even begin."""
     if state is None:
         return Episode(outcome=outcome, answer=None, steps=(), failure=failure)
+    state.book_calls()
     return Episode(
         outcome=outcome,
         answer=state.toolbox.answer,
@@ -108,6 +119,25 @@ _DEATHS_OF_OURS = (
 )
 
 
+def judge_failure(
+    state: EpisodeState | None, error: Exception, limit_s: float
+) -> tuple[Outcome, str]:
+    """How an episode that ``error`` ended counts, and what failed, as ``Kind: text``.
+
+    What the policy brought about itself stays, as its failure; only what is ours is dropped.
+    """
+    if state is not None and state.ended is not None:
+        return state.ended, ""
+    match error:
+        case TimeoutError():
+            return judge_time_out(state, limit_s)
+        case KernelDied():
+            return judge_death(state, error)
+        case ContextTooLong():
+            return Outcome.OUT_OF_CONTEXT, f"{type(error).__name__}: {error}"
+    return Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
+
+
 def judge_death(state: EpisodeState | None, error: KernelDied) -> tuple[Outcome, str]:
     """A kernel that its own cell ended is the policy's doing; any other death is ours."""
     in_a_cell = state is not None and state.waiting_for is Wait.CELL
@@ -119,13 +149,15 @@ def judge_death(state: EpisodeState | None, error: KernelDied) -> tuple[Outcome,
 def judge_time_out(state: EpisodeState | None, limit_s: float) -> tuple[Outcome, str]:
     """The policy's own time-out scores nothing and stays; one that we caused is dropped.
 
-    It is the policy's when its cells took the time, less what shared tools took to answer.
+    It is the policy's when its cells took the time, less what they only waited for tools, or when
+    the time ran out in a cell that did something else than wait for a slow tool.
     """
     waiting_for = Wait.NOTHING if state is None else state.waiting_for
     if state is not None:
-        own_s = state.cell_s - state.toolbox.tools_s
-        tools_are_slow = state.toolbox.tools_s > limit_s / 2
-        if own_s > limit_s / 2 or (waiting_for is Wait.CELL and not tools_are_slow):
+        now, clock = time.monotonic(), state.toolbox.clock
+        waits_s = clock.waits_s(now)
+        ours = clock.ended_waiting and waits_s > limit_s / 2
+        if clock.cells_s(now) - waits_s > limit_s / 2 or (waiting_for is Wait.CELL and not ours):
             return Outcome.TIMED_OUT, ""
     return Outcome.INFRASTRUCTURE, (
         f"EpisodeTimeout: {limit_s:.0f} s (agent.episode_timeout_s) passed waiting for "

@@ -57,6 +57,10 @@ class TokenConversation:
         """Tokens of the current segment."""
         return len(self._current)
 
+    def escape(self, text: str) -> str:
+        """``text`` from outside as it may stand in a system prompt."""
+        return self._renderer.escape(text)
+
     def begin(self, opening: Opening, kept: Sequence[KeptStep] = ()) -> None:
         """Start a new segment; one in which nothing was sampled is forgotten."""
         if self._current.has_actions:
@@ -106,10 +110,13 @@ class TokenConversation:
         return Sample(text=text, finish_reason=generation.finish_reason, tokens=len(ids))
 
     def segments(self) -> tuple[Segment, ...]:
-        """All segments in which something was sampled; the first one if there is none."""
-        if self._current.has_actions or not self._finished:
+        """All segments in which something was sampled; if there is none, the start of the first.
+
+        Not all of it: a prompt that is too long alone fits no segment, and nobody learns from it.
+        """
+        if self._current.has_actions:
             return (*self._finished, self._current.build())
-        return tuple(self._finished)
+        return tuple(self._finished) or (self._current.build(most=self.limit),)
 
     def _render(self, text: str) -> list[int]:
         """Ids of an observation; the last one is remembered, as it is measured, then shown."""

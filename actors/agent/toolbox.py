@@ -9,12 +9,19 @@ from typing import Any
 
 from actors.agent.context_tool import ContextTool
 from actors.agent.notepad import Notepad
-from actors.kernels.interface import ToolSpec
+from actors.agent.tool_clock import ToolClock
+from actors.kernels.interface import ToolError, ToolSpec, called_alone
 from actors.tools.catalogue import EPISODE_TOOLS
 from actors.tools.tool import Tool, ToolCall, describe
 from common.config import Agent
 from common.errors import ConfigError, LZeroError
 from common.messages import Task
+
+MAX_ANSWER_BYTES = 64 << 10
+"""Longer answers are cut; nobody reads them, and they travel and are stored with the episode."""
+_LONGEST_ARGUMENTS = 10_000
+"""Characters of text in all arguments of a call, whatever they are nested in; every other value
+counts as one. Text is what tools normalise, split and search, in more time than its length."""
 
 
 class ToolSet:
@@ -57,15 +64,14 @@ class Toolbox:
             tools: what can be called.
             notepad: written by ``notepad`` and ``planning``.
             context: read and changed by ``context``.
-
-        ``tools_s`` counts the wall time that shared tools took to answer, seconds.
         """
         self._task, self._agent, self._tools = task, agent, tools
         self._notepad, self._context = notepad, context
         self.answer: str | None = None
         self._calls: list[str] = []
         self._taken = 0
-        self.tools_s = 0.0
+        self._closed = False
+        self.clock = ToolClock()
 
     @property
     def specs(self) -> tuple[ToolSpec, ...]:
@@ -74,6 +80,8 @@ class Toolbox:
 
     async def handle(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call from the sandbox; what it raises is raised in the cell."""
+        if self._closed:
+            raise PermissionError("the episode is over")
         if self.answer is not None:
             raise PermissionError("an answer was already submitted; only the first one counts")
         if len(self._calls) >= self._agent.max_tool_calls:
@@ -81,27 +89,37 @@ class Toolbox:
                 f"no more than {self._agent.max_tool_calls} tool calls per episode"
             )
         self._calls.append(name)
+        if name != "submit_final_answer":
+            _check_size(name, args, kwargs, max(_LONGEST_ARGUMENTS, self._agent.notepad_characters))
         owner = self._tools.owners.get(name)
         if owner is None:
             return self._own(name)(*args, **kwargs)
         call = ToolCall(name=name, arguments=args, keywords=kwargs, task=self._task)
-        started = time.monotonic()
+        number = self.clock.begin_call(time.monotonic(), alone=called_alone.get())
         try:
             async with asyncio.timeout(self._agent.tool_timeout_s):
                 return await owner.call(call)
         except TimeoutError as error:
             limit_s = self._agent.tool_timeout_s
             raise TimeoutError(str(error) or f"{name} took longer than {limit_s:g} s") from None
+        except asyncio.CancelledError:
+            if (running := asyncio.current_task()) is None or running.cancelling():
+                raise
+            raise ToolError(f"{name} was given up on the host") from None
         except LZeroError as error:
             raise ValueError(str(error)) from error
         finally:
-            self.tools_s += time.monotonic() - started
+            self.clock.end_call(number, time.monotonic())
 
     def take_calls(self) -> tuple[str, ...]:
         """The names of the calls since the last time this was asked."""
         taken = tuple(self._calls[self._taken :])
         self._taken = len(self._calls)
         return taken
+
+    def close(self) -> None:
+        """Refuse further calls: the episode is over, whatever its cells left running."""
+        self._closed = True
 
     def _own(self, name: str) -> Any:
         if name == "submit_final_answer":
@@ -113,7 +131,36 @@ class Toolbox:
 
     def _submit(self, answer: Any) -> None:
         """Submit the answer to the task and end; only the first submission counts."""
-        self.answer = str(answer)
+        if answer is None:
+            raise ValueError("the answer is None; submit what was found, as text")
+        text = answer.decode("utf-8", "replace") if isinstance(answer, bytes) else str(answer)
+        self.answer = cut_answer(text)
+
+
+def cut_answer(text: str) -> str:
+    """``text``, at most ``MAX_ANSWER_BYTES`` of it in UTF-8."""
+    if len(text) * 4 <= MAX_ANSWER_BYTES:
+        return text
+    return text.encode("utf-8", "replace")[:MAX_ANSWER_BYTES].decode("utf-8", "ignore")
+
+
+def _check_size(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> None:
+    """Refuse what would take long to look at, before anybody looks at it."""
+    size, left = 0, list[Any]([*args, *kwargs, *kwargs.values()])
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list | tuple):
+            left += value
+        size += 1
+        if size > limit + len(args) + len(kwargs) * 2:
+            raise ValueError(
+                f"{name}() takes at most {limit:,} characters of text in all; "
+                "shorten it, or split the work into several calls"
+            )
 
 
 @cache

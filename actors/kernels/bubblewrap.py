@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.kernels.inner_files import inner_files
 from actors.kernels.runtime import RuntimePaths
 from common.errors import EnvironmentFault
 
@@ -30,6 +31,8 @@ class Sandbox:
     """What varies between the outer sandboxes of the launchers.
 
     Attributes:
+        read_only: further folders of the host, and where they are inside.
+        sealed: nothing inside can be written, nor a file be made.
         nested: processes inside make further user namespaces (the zygote).
         as_init: the command itself is pid 1, and mounts what bubblewrap cannot, see
             ``sandboxed/mounts.py``; it keeps the capabilities for that, and must drop them.
@@ -40,6 +43,8 @@ class Sandbox:
 
     runtime: RuntimePaths
     workspace_mib: int
+    read_only: tuple[tuple[str, str], ...] = ()
+    sealed: bool = False
     nested: bool = False
     as_init: bool = False
     folders: tuple[str, ...] = ()
@@ -62,6 +67,10 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += _words("--perms 0755 --dir /opt")  # the zygote's forks are other users than it
     options += ["--ro-bind", str(sandbox.runtime.prefix), "/opt/rt"]
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
+    for source, place in sandbox.read_only:
+        options += ["--ro-bind", source, place]
+    if sandbox.sealed:
+        options += _words("--remount-ro /tmp --remount-ro /workspace --remount-ro /dev/shm")
     for folder in sandbox.folders:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():
@@ -111,14 +120,14 @@ def start(
     Call it from the main thread: the sandbox dies with the thread that started it. Options go
     through a file so that they show up in no process list.
     """
-    with tempfile.TemporaryFile() as options:
-        options.write("\0".join([*arguments(sandbox), ""]).encode())
+    with inner_files() as (files, held), tempfile.TemporaryFile() as options:
+        options.write("\0".join([*files, *arguments(sandbox), ""]).encode())
         options.seek(0)
         entered = [] if sandbox.user_namespace is None else [sandbox.user_namespace]
         bubblewrap = ["bwrap", "--args", str(options.fileno()), "--"]
         return subprocess.Popen(
             [*_SACRIFICE_FIRST, *drop_privileges(uid), *bubblewrap, *command],
-            pass_fds=[*pass_fds, *entered, options.fileno()],
+            pass_fds=[*pass_fds, *held, *entered, options.fileno()],
             stdin=subprocess.DEVNULL if stdin is None else stdin,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL if stderr is None else stderr,

@@ -52,12 +52,17 @@ class Exited:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A cell calls a tool."""
+    """A cell calls a tool; the numbers of calls out of its other threads are negative."""
 
     number: int
     name: str
     arguments: tuple[Any, ...]
     keywords: dict[str, Any]
+
+    @property
+    def alone(self) -> bool:
+        """Whether the cell itself calls and waits, as far as the notebook tells."""
+        return self.number > 0
 
 
 Message = Ready | Done | Filed | Exited | Call
@@ -70,6 +75,14 @@ class FrameBudget:
     frame_bytes: int = 1 << 20
     total_bytes: int = 16 << 20
     frames: int = 4096
+
+    @classmethod
+    def for_output(cls, output_bytes: int) -> "FrameBudget":
+        """Room for cells that may show ``output_bytes``, in the worst encoding."""
+        default, shown = cls(), 8 * output_bytes
+        return cls(
+            frame_bytes=max(default.frame_bytes, shown), total_bytes=default.total_bytes + shown
+        )
 
 
 class FrameReader:

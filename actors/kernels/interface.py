@@ -1,12 +1,20 @@
 """What an episode sees of a kernel, whatever launcher made it."""
 
+import builtins
 import keyword
+import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
 from common.errors import KernelError
+
+_TAKEN = ("ToolError", "get_ipython", "In", "Out", "exit", "quit")
+"""Names of the notebook's own."""
+_LONGEST_NAME = 200
+_LARGEST_COUNT = 2**53
 
 
 class DeathCause(StrEnum):
@@ -98,9 +106,11 @@ class ToolSpec:
     def __post_init__(self) -> None:
         """Reject names and orders of parameters that Python does not know."""
         parts = self.name.split(".")
-        fits = len(parts) <= 2 and all(p.isidentifier() and not keyword.iskeyword(p) for p in parts)
-        if not fits:
-            raise ValueError(f"a tool must be called 'name' or 'object.name', got {self.name!r}")
+        if len(parts) > 2 or not all(map(_is_free, parts)) or _is_taken(self.name):
+            raise ValueError(
+                "a tool must be called 'name' or 'object.name', by names of Python's that neither "
+                f"the language nor the notebook uses, got {self.name!r}"
+            )
         if self.is_property and len(parts) != 2:
             raise ValueError(f"only 'object.name' can be a property, got {self.name!r}")
         names = [parameter.name for parameter in self.parameters]
@@ -137,6 +147,37 @@ class ToolSpec:
         return [self.name, self.doc, parameters, self.returns, self.is_property]
 
 
+def _is_free(part: str) -> bool:
+    """Whether a cell can write ``part`` as a name, and Python gives it no meaning."""
+    own = keyword.iskeyword(part) or (len(part) > 4 and part[:2] == part[-2:] == "__")
+    return part.isidentifier() and not own and unicodedata.normalize("NFKC", part) == part
+
+
+def _is_taken(name: str) -> bool:
+    """Whether the notebook needs the first part of ``name``, or cannot send so long a name."""
+    first = name.partition(".")[0]
+    own = first in _TAKEN or not first.strip("_") or hasattr(builtins, first)
+    return own or len(name) > _LONGEST_NAME
+
+
+def check_tools(tools: Sequence[ToolSpec]) -> None:
+    """Raise ValueError if one of ``tools`` would stand where another does."""
+    owners: dict[str, str] = {}
+    names: set[str] = set()
+    for tool in tools:
+        first, dot, _ = tool.name.partition(".")
+        other = owners.setdefault(first, tool.name)
+        if tool.name in names:
+            raise ValueError(f"two tools cannot both be called {tool.name!r}")
+        if other != tool.name and not (dot and "." in other):
+            raise ValueError(f"tools {other!r} and {tool.name!r} cannot stand at one name")
+        names.add(tool.name)
+
+
+def _encodable(text: str) -> str:
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
 class CellStatus(StrEnum):
     """How a cell ended; the kernel lives on in every case."""
 
@@ -152,10 +193,12 @@ class CellResult:
     """What came of one cell. All of it was told by untrusted code: observation, never evidence.
 
     Attributes:
-        output: stdout, stderr, the last expression's text and the traceback, in order. Capped;
-            when something was dropped the last line says how much.
+        output: stdout, stderr, the last expression's text and the traceback, in order. Capped:
+            of a longer one the beginning and the end, with a line between them that says how much
+            was dropped. Can be encoded in UTF-8.
         dropped_bytes: output beyond the cap.
-        error_name: class name of the exception that ended the cell, or None.
+        error_name: class name of the exception that ended the cell, 200 characters at most, or
+            None.
         seconds: wall time, measured on the host.
         outputs: how many outputs a notebook would show: runs of one stream, displayed values and
             the traceback, each counted.
@@ -168,6 +211,16 @@ class CellResult:
     seconds: float
     outputs: int = 0
 
+    def __post_init__(self) -> None:
+        """Make text that anything can hold; ValueError for counts that no cell can have."""
+        for name in ("dropped_bytes", "outputs"):
+            count = getattr(self, name)
+            if not isinstance(count, int) or not 0 <= count <= _LARGEST_COUNT:
+                raise ValueError(f"{name} of a cell must be in 0..2**53, got {count!r:.40}")
+        object.__setattr__(self, "output", _encodable(self.output))
+        if self.error_name is not None:
+            object.__setattr__(self, "error_name", _encodable(self.error_name[:_LONGEST_NAME]))
+
 
 ToolHandler = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 """Runs the named tool with its arguments on the host and returns something msgpack can encode.
@@ -175,6 +228,10 @@ ToolHandler = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]
 An exception reaches the cell as itself if it is a ValueError, TypeError, KeyError, TimeoutError or
 PermissionError, else as ``ToolError``. The arguments are untrusted.
 """
+
+called_alone: ContextVar[bool] = ContextVar("called_alone", default=True)
+"""Whether the call that a handler runs came from the cell itself, which waits for the answer; False
+for a call from another thread, beside which the cell may do what it likes. The notebook says so."""
 
 
 class Kernel(Protocol):
@@ -203,7 +260,13 @@ class Kernel(Protocol):
         """
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
-        """Make ``tools`` functions of the notebook that call ``handler`` on the host."""
+        """Make ``tools`` functions of the notebook that call ``handler`` on the host.
+
+        They stay what a cell finds under their names, whatever cells before it did to these.
+
+        Raises:
+            ValueError: two of them cannot stand side by side.
+        """
 
     async def put_file(self, name: str, data: bytes) -> None:
         """Write a file into the notebook's working folder, /workspace.

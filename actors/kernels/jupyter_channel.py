@@ -66,11 +66,11 @@ class JupyterChannel:
             message = await self._next("get_iopub_msg")
             if message["parent_header"].get("msg_id") != request:
                 continue
-            kind, content = message["msg_type"], message["content"]
+            kind, content = message.get("msg_type"), message["content"]
             if kind == "status" and content.get("execution_state") == "idle":
                 return
             transcript.add(kind, content)
-            if transcript.dropped > _MOST_OUTPUT_BYTES:
+            if transcript.sent > _MOST_OUTPUT_BYTES:
                 break
         most = f"{_MOST_OUTPUT_BYTES} bytes or {_MOST_MESSAGES} messages"
         self._on_violation(f"a cell that sends more than {most}")
@@ -83,7 +83,7 @@ class JupyterChannel:
         """The next well-formed message of a channel."""
         get = cast(Callable[[], Awaitable[dict[str, Any]]], getattr(self._client, getter))
         for _ in range(_MOST_STRAY_MESSAGES):
-            with contextlib.suppress(ValueError, TypeError, KeyError, AttributeError):
+            with contextlib.suppress(Exception):  # whatever it sends, it is the kernel's fault
                 message = await get()
                 if all(isinstance(message[key], dict) for key in ("content", "parent_header")):
                     return message

@@ -18,12 +18,14 @@ from actors.kernels.interface import (
     KernelDied,
     ToolHandler,
     ToolSpec,
+    check_tools,
 )
 from actors.kernels.jupyter_channel import JupyterChannel
 from actors.kernels.procfs import host_pid
 from actors.kernels.provisioner import BwrapProvisioner
+from actors.kernels.sandboxed.clip import MOST_MARK
 from actors.kernels.toolpipe import ToolPipe
-from actors.kernels.transcript import Transcript, cut_text
+from actors.kernels.transcript import Transcript
 from actors.kernels.wardens import Wardens
 from actors.kernels.watchdog import Watched, memory_reason
 from common.config import Kernel as KernelConfig
@@ -110,6 +112,7 @@ class JupyterKernel:
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Make ``tools`` functions of the notebook (Python kernels only)."""
+        check_tools(tools)
         self._pipe.bind([tool.name for tool in tools], handler)
         self._unbound = tuple(tools)
 
@@ -186,7 +189,7 @@ class JupyterKernel:
             self.fail(memory_reason(limit * 2**20, limit), DeathCause.MEMORY)
         code = provisioner.exit_code()
         if code is None:
-            self.fail("its sandbox was killed from outside", DeathCause.EXITED)
+            self.fail("the first process of its sandbox was killed", DeathCause.EXITED)
         else:
             self.fail(*explain_exit(code, self._config.cpu_s))
         if self._cage is not None:
@@ -208,7 +211,8 @@ class JupyterKernel:
         """Make the tools' functions, in the kernel that is idle now."""
         if self._unbound:
             tools, self._unbound = self._unbound, ()
-            await self._run_silent(f"connect({[tool.wire() for tool in tools]!r}, globals())")
+            connect = "connect" if self._observed else "connect_foreign"
+            await self._run_silent(f"{connect}({[tool.wire() for tool in tools]!r}, globals())")
 
     async def _run_silent(self, call: str) -> str | None:
         """Call a function of ``sandboxed/guest.py``; what went wrong, or None."""
@@ -220,7 +224,7 @@ class JupyterKernel:
         reply = await self._reply(request, timeout_s)
         if reply is None:
             return f"no answer within {timeout_s:g} s"
-        return None if reply.get("status") == "ok" else str(reply.get("evalue", "error"))[:200]
+        return None if reply.get("status") == "ok" else _text(reply.get("evalue"), "error")[:200]
 
     async def _run_observed(
         self, code: str, timeout_s: float, limit: int, started: float
@@ -229,12 +233,10 @@ class JupyterKernel:
         request = self._open.send_cell(code, limit)
         reply, interrupted = await self._reply_or_stop(request, timeout_s)
         match reply.get("observation"):
-            case [str(text), int(dropped), int(outputs)] if dropped >= 0 and outputs >= 0:
-                text = cut_text(text[:limit], dropped)
-                return _result(reply, interrupted, started, (text, dropped, outputs))
-        self._on_violation("a reply without an observation")
-        self._check_alive()
-        raise AssertionError
+            case [str(text), int(dropped), int(outputs)]:
+                shown = (text[: limit + MOST_MARK], dropped, outputs)
+                return self._result(reply, interrupted, started, shown)
+        raise self._violated("a reply without an observation")
 
     async def _run_watched(
         self, code: str, timeout_s: float, limit: int, started: float
@@ -250,8 +252,34 @@ class JupyterKernel:
                 transcript.end_early()
         finally:
             listening.cancel()
-        shown = (transcript.text(), transcript.dropped, transcript.outputs)
-        return _result(reply, interrupted, started, shown)
+        return self._result(reply, interrupted, started, transcript.finish())
+
+    def _result(
+        self,
+        reply: dict[str, Any],
+        interrupted: bool,
+        started: float,
+        shown: tuple[str, int, int],
+    ) -> CellResult:
+        failed = reply.get("status") != "ok"
+        output, dropped, outputs = shown
+        try:
+            return CellResult(
+                status=_status(failed=failed, interrupted=interrupted),
+                output=output,
+                dropped_bytes=dropped,
+                error_name=_text(reply.get("ename"), "Error") if failed else None,
+                seconds=time.monotonic() - started,
+                outputs=outputs,
+            )
+        except ValueError as error:
+            raise self._violated(str(error)) from error
+
+    def _violated(self, reason: str) -> KernelDied:
+        """End the kernel for a reply that none of ours sends; how it ended."""
+        self._on_violation(reason)
+        error = cast(KernelDied, self._broken.exception())
+        return KernelDied(str(error), error.cause)
 
     async def _reply_or_stop(self, request: str, timeout_s: float) -> tuple[dict[str, Any], bool]:
         """The reply to a cell, and whether the cell was interrupted at its deadline."""
@@ -284,19 +312,12 @@ class JupyterKernel:
         return waiting.done()
 
 
-def _result(
-    reply: dict[str, Any], interrupted: bool, started: float, shown: tuple[str, int, int]
-) -> CellResult:
-    failed = reply.get("status") != "ok"
-    status = CellStatus.ERROR if failed else CellStatus.OK
-    if failed and interrupted:
-        status = CellStatus.TIMED_OUT
-    output, dropped, outputs = shown
-    return CellResult(
-        status=status,
-        output=output,
-        dropped_bytes=dropped,
-        error_name=str(reply.get("ename", "Error"))[:200] if failed else None,
-        seconds=time.monotonic() - started,
-        outputs=outputs,
-    )
+def _status(*, failed: bool, interrupted: bool) -> CellStatus:
+    if failed:
+        return CellStatus.TIMED_OUT if interrupted else CellStatus.ERROR
+    return CellStatus.OK
+
+
+def _text(value: Any, otherwise: str) -> str:
+    """``value`` where it is text; anything else may be endless, or too deep to be shown."""
+    return value if isinstance(value, str) else otherwise

@@ -182,11 +182,11 @@ class PipedKernel:
         return memory_reason(limit * 2**20, limit), DeathCause.MEMORY
 
     def _explain(self, code: int | None) -> tuple[str, DeathCause]:
-        """Why the kernel ended by itself; without a code its pid 1 was killed from outside."""
+        """Why the kernel ended by itself; without a code its pid 1 was killed."""
         if code is None and not self._ground.launcher_lives():
             return "the process that its sandbox hangs on died", DeathCause.LAUNCHER_DIED
         if code is None:
-            return "its sandbox was killed from outside", DeathCause.EXITED
+            return "the first process of its sandbox was killed", DeathCause.EXITED
         if self._cage is not None and self._cage.out_of_memory():
             return self._memory_death()
         return explain_exit(code, self._config.cpu_s)

@@ -34,14 +34,21 @@ class PoolStatistics:
 
 
 class KernelPool:
-    """A pool of fresh kernels; a kernel that was used is never used again."""
+    """A pool of fresh kernels; a kernel that was used is never used again.
+
+    Invariant, whatever is cancelled whenever: every kernel that the launcher made is owned by the
+    pool (ready, on its way to one who waits, or in a slot) until it is retired, and it is retired
+    once. Taking returns a kernel or leaves the pool as it was: a kernel that arrives at one who
+    just left goes to who waits next, or to the reserve. For everyone who waits, a launch is under
+    way. ``close`` retires whatever is owned; cut short, it may be called again to go on.
+    """
 
     def __init__(self, launcher: Launcher, *, idle: int, launches_at_once: int = 2) -> None:
         """Keep ``idle`` kernels ready, launching at most ``launches_at_once`` at a time."""
         self._launcher = launcher
         self._idle = idle
         self._ready: deque[Kernel] = deque()
-        self._taken: set[Kernel] = set()
+        self._owned: set[Kernel] = set()
         self._waiting: deque[asyncio.Future[Kernel]] = deque()
         self._launching = 0
         self._gate = asyncio.Semaphore(launches_at_once)
@@ -67,12 +74,10 @@ class KernelPool:
             KernelDied: no kernel could be launched, or the pool is closed.
         """
         kernel = await self._take()
-        self._taken.add(kernel)
         try:
             yield kernel
         finally:
-            self._taken.discard(kernel)
-            self._in_background(self._retire(kernel))
+            self._retire(kernel)
 
     def statistics(self) -> PoolStatistics:
         """Counts since the start."""
@@ -89,11 +94,11 @@ class KernelPool:
             _fail(
                 self._waiting.popleft(), KernelDied("the kernel pool was closed", DeathCause.CLOSED)
             )
-        kernels = [*self._ready, *self._taken]
         self._ready.clear()
-        await asyncio.gather(*(self._retire(kernel) for kernel in kernels))
-        while self._tasks:
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+        for kernel in list(self._owned):
+            self._retire(kernel)
+        while self._tasks:  # waiting does not cancel them when it is cancelled itself
+            await asyncio.wait(self._tasks)
         await self._launcher.close()
 
     async def _take(self) -> Kernel:
@@ -106,12 +111,32 @@ class KernelPool:
                 self._refill_soon()
                 return kernel
             self._died += 1
-            self._in_background(self._retire(kernel))
+            self._retire(kernel)
         self._misses += 1
         place: asyncio.Future[Kernel] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         self._refill()
-        return await place
+        try:
+            return await place
+        except asyncio.CancelledError:
+            self._leave(place)
+            raise
+
+    def _leave(self, place: asyncio.Future[Kernel]) -> None:
+        """Undo the wait of one who was cancelled, perhaps after the kernel was handed over."""
+        if place in self._waiting:
+            self._waiting.remove(place)
+        elif not place.cancelled() and place.exception() is None:
+            self._deliver(place.result())
+
+    def _deliver(self, kernel: Kernel) -> None:
+        """Hand a kernel to whoever waited longest, else keep it ready."""
+        if self._closed:
+            self._retire(kernel)
+        elif place := self._next_waiting():
+            place.set_result(kernel)
+        else:
+            self._ready.append(kernel)
 
     def _refill_soon(self) -> None:
         """Refill after a moment, so that launches do not slow the first cell of who was served."""
@@ -144,12 +169,8 @@ class KernelPool:
             return
         self._launching -= 1
         self._started += 1
-        if self._closed:
-            await self._retire(kernel)
-        elif place := self._next_waiting():
-            place.set_result(kernel)
-        else:
-            self._ready.append(kernel)
+        self._owned.add(kernel)
+        self._deliver(kernel)
 
     async def _attempt(self) -> Kernel:
         last = ""
@@ -174,7 +195,13 @@ class KernelPool:
                 return place
         return None
 
-    async def _retire(self, kernel: Kernel) -> None:
+    def _retire(self, kernel: Kernel) -> None:
+        """Kill a kernel in the background, unless that was begun before."""
+        if kernel in self._owned:
+            self._owned.discard(kernel)
+            self._in_background(self._kill(kernel))
+
+    async def _kill(self, kernel: Kernel) -> None:
         try:
             await kernel.close()
         except Exception as error:

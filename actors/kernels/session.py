@@ -23,7 +23,9 @@ from actors.kernels.interface import (
     KernelDied,
     ToolHandler,
     ToolSpec,
+    check_tools,
 )
+from actors.kernels.sandboxed.clip import MOST_MARK
 from actors.kernels.toolbox import Toolbox
 
 _MOST_UNSENT_BYTES = 16 << 20
@@ -73,8 +75,7 @@ class KernelSession(asyncio.Protocol):
         self._kernel_id = kernel_id
         self._limits = limits
         self._interrupt, self._kill, self._explain = interrupt, kill, explain
-        frame_bytes = max(FrameBudget().frame_bytes, 8 * limits.output_bytes)
-        self._reader = FrameReader(FrameBudget(frame_bytes=frame_bytes))
+        self._reader = FrameReader(FrameBudget.for_output(limits.output_bytes))
         self._toolbox = Toolbox(self._send)
         self._transport: asyncio.Transport | None = None
         self._cell: _Cell | None = None
@@ -136,6 +137,7 @@ class KernelSession(asyncio.Protocol):
 
     def bind_tools(self, tools: Sequence[ToolSpec], handler: ToolHandler) -> None:
         """Make ``tools`` functions of the notebook; see ``interface.Kernel``."""
+        check_tools(tools)
         self._toolbox.bind([tool.name for tool in tools], handler)
         self._send(encode(["tools", [tool.wire() for tool in tools]]))
 
@@ -166,6 +168,14 @@ class KernelSession(asyncio.Protocol):
             loop = asyncio.get_running_loop()
             loop.call_later(_WORDLESS_WAIT_S, lambda: self.fail(*self._explain(None)))
         self._lost = True
+
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._toolbox.pause()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._toolbox.resume()
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes that untrusted code may have written."""
@@ -218,19 +228,18 @@ class KernelSession(asyncio.Protocol):
         status = CellStatus.ERROR if done.failed else CellStatus.OK
         if done.failed and cell.interrupted:
             status = CellStatus.TIMED_OUT
-        output = done.output[: cell.output_bytes]
-        if done.dropped:
-            output += f"\n[{done.dropped} bytes of output dropped]\n"
-        cell.result.set_result(
-            CellResult(
+        try:
+            result = CellResult(
                 status=status,
-                output=output,
+                output=done.output[: cell.output_bytes + MOST_MARK],
                 dropped_bytes=done.dropped,
                 error_name=done.error_name,
                 seconds=time.monotonic() - cell.started,
                 outputs=done.outputs,
             )
-        )
+        except ValueError as error:
+            raise FrameViolation(str(error)) from error
+        cell.result.set_result(result)
 
     def _on_deadline(self, cell: _Cell, timeout_s: float) -> None:
         if cell.result.done():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.kernels.frames import Call, encode
-from actors.kernels.interface import ToolError, ToolHandler
+from actors.kernels.interface import ToolError, ToolHandler, called_alone
 
 _USUAL = (ValueError, TypeError, KeyError, TimeoutError, PermissionError)
 _MOST_AT_ONCE = 64
@@ -22,6 +22,9 @@ class Toolbox:
         self._names: frozenset[str] = frozenset()
         self._handler: ToolHandler | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._answering = asyncio.Lock()
+        self._flows = asyncio.Event()
+        self._flows.set()
 
     def bind(self, names: Sequence[str], handler: ToolHandler) -> None:
         """Replace the tools."""
@@ -39,12 +42,21 @@ class Toolbox:
             self._running.add(task)
             task.add_done_callback(self._running.discard)
 
+    def pause(self) -> None:
+        """The kernel has not read yet what it was sent: further results wait."""
+        self._flows.clear()
+
+    def resume(self) -> None:
+        """The kernel has read what it was sent."""
+        self._flows.set()
+
     def cancel(self) -> None:
         """Give up all calls in progress; the kernel is gone."""
         for task in self._running:
             task.cancel()
 
     async def _run(self, handler: ToolHandler, call: Call) -> None:
+        called_alone.set(call.alone)
         try:
             value = await handler(call.name, call.arguments, call.keywords)
             frame = encode(["ret", call.number, value])
@@ -55,7 +67,9 @@ class Toolbox:
                 )
         except Exception as error:
             frame = _failure(call.number, error)
-        self._send(frame)
+        async with self._answering:  # one after the other, each when there is room
+            await self._flows.wait()
+            self._send(frame)
 
 
 def _failure(number: int, error: Exception) -> bytes:

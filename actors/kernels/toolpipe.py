@@ -31,6 +31,14 @@ class ToolPipe(asyncio.Protocol):
         """Called by the loop."""
         self._transport = cast(asyncio.Transport, transport)
 
+    def pause_writing(self) -> None:
+        """Called by the loop."""
+        self._toolbox.pause()
+
+    def resume_writing(self) -> None:
+        """Called by the loop."""
+        self._toolbox.resume()
+
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes that untrusted code may have written."""
         try:

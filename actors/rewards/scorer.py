@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from actors.rewards.answers import MAX_CHARACTERS
 from actors.rewards.blame import place_of, place_of_function
 from actors.rewards.l0_v1 import L0_TERMS
-from actors.rewards.returned import LARGEST, as_numbers
+from actors.rewards.returned import as_numbers
 from actors.rewards.task_types import kind_name, measure_answer
 from actors.rewards.terms import TERMS, FinishedEpisode, RewardTerm
 from common.config import Rewards
@@ -78,17 +78,11 @@ class Scorer:
             on_call: hears the name of each term and task type before its code runs.
 
         Raises:
-            ConfigError: a term does not exist or cannot be imported, or a weight cannot be used.
+            ConfigError: a term does not exist or cannot be imported.
         """
         self._settings = rewards
         self._weights = weights(rewards)
         self._on_call = on_call or (lambda name: None)
-        for name, weight in self._weights.items():
-            if not abs(weight) <= LARGEST:  # nor is NaN
-                raise ConfigError(
-                    f"rewards.terms.{name} must be a finite number, at most {LARGEST:g} in size, "
-                    f"got {weight}"
-                )
         self._terms = TERMS | {name: self._find(name) for name in self._weights}
 
     def score(

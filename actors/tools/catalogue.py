@@ -10,8 +10,10 @@ from typing import Any
 from actors.tools.document_reader import DocumentReader
 from actors.tools.inspect_file import InspectFile
 from actors.tools.local_search import DisabledSearch, LocalSearch
+from actors.tools.names import EPISODE_TOOLS as EPISODE_TOOLS
+from actors.tools.names import check_name, check_tools
 from actors.tools.read_page import JinaPages, LocalPages, ReadPage
-from actors.tools.tool import FunctionTool, Tool
+from actors.tools.tool import FunctionTool, Tool, UserTool
 from actors.tools.visual_qa import VisualQa
 from actors.tools.web_client import WebClient
 from actors.tools.web_rules import PageRules
@@ -19,9 +21,6 @@ from actors.tools.web_search import WebSearch
 from common.config import Config, McpServer
 from common.errors import ConfigError
 from common.plugins import is_plugin, load_plugin
-
-EPISODE_TOOLS = ("notepad", "planning", "context", "submit_final_answer")
-"""Names in ``agent.tools`` whose tools have a state of the episode; ``actors/agent`` makes them."""
 
 _KEY = "agent.tools"
 
@@ -37,10 +36,11 @@ def make_tools(
         search_disabled: ``search`` finds nothing, whatever its provider (a control experiment).
 
     Raises:
-        ConfigError: a name is unknown, or its section of the configuration cannot work.
+        ConfigError: a name is unknown, its section of the configuration cannot work, or a function
+            would replace another, or something else of the notebook.
     """
     client = WebClient(config.web)
-    reader = DocumentReader()
+    reader = DocumentReader(unsafe_no_sandbox=config.sandbox.unsafe_no_sandbox)
     rules = PageRules(allowed=config.pages.allowed_domains, blocked=config.web.blocked_domains)
     makers: dict[str, Callable[[], Tool]] = {
         "search": lambda: _search(config, corpora, client, disabled=search_disabled),
@@ -53,7 +53,9 @@ def make_tools(
         for name, server in config.mcp.servers.items()
     )
     names = [name for name in config.agent.tools if name not in EPISODE_TOOLS]
-    return {name: _make(name, makers) for name in dict.fromkeys(names)}
+    made = {name: _make(name, makers) for name in dict.fromkeys(names)}
+    check_tools({n: tool.specs for n, tool in made.items() if isinstance(tool, FunctionTool)})
+    return made
 
 
 def missing_variables(tools: Mapping[str, Tool]) -> dict[str, tuple[str, ...]]:
@@ -98,6 +100,7 @@ def _read_page(config: Config, rules: PageRules, client: WebClient, reader: Docu
 def _mcp(name: str, server: McpServer) -> Tool:
     from actors.tools.mcp_tool import McpTool  # the SDK takes a while to import
 
+    check_name(name, f"MCP server [mcp.servers.{name}]")
     return McpTool(name, server)
 
 
@@ -107,8 +110,10 @@ def _plugin(name: str) -> Tool:
     try:
         if inspect.isclass(found):
             found = found()
-        return found if _is_tool(found) else FunctionTool(found)
-    except Exception as error:  # a user's class may raise anything
+        if isinstance(found, FunctionTool):
+            return found
+        return UserTool(found, name) if _is_tool(found) else FunctionTool(found)
+    except (Exception, SystemExit) as error:  # a user's class may raise anything
         raise ConfigError(
             f"{_KEY}: {name!r} is neither a tool nor a function that can be one: "
             f"{type(error).__name__}: {error}"

@@ -5,6 +5,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+from actors.tools.arguments import shown, valid_text
 from common.errors import InputError
 from common.json_input import numbered_lines, parse_json, read_text
 
@@ -17,9 +18,10 @@ LINES_SUFFIXES = (".jsonl", ".ndjson")
 PASSAGE_CHARACTERS = 1000
 """Longest passage of a free text with its title, so that ``search.max_characters`` cuts none."""
 
-_HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
+_HEADING = re.compile(r"^#{1,6}[^\S\n]+(\S.*)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SPACE = re.compile(r"\s+")
+_BLOCK = re.compile(r".{0,4095}\s|.{1,4096}", re.DOTALL)
 
 Page = tuple[str, str]
 """Title, and a text that begins with the title."""
@@ -53,11 +55,13 @@ def passages(title: str, text: str, limit: int) -> Iterator[str]:
     """
     room = max(1, limit - len(title) - 1)
     kept: list[str] = []
+    used = 0
     for piece in _pieces(text, room):
-        if kept and len("\n\n".join([*kept, piece])) > room:
+        if kept and used + len(piece) > room:
             yield "\n".join([title, "\n\n".join(kept)])
-            kept = []
+            kept, used = [], 0
         kept.append(piece)
+        used += len(piece) + len("\n\n")
     if kept:
         yield "\n".join([title, "\n\n".join(kept)])
 
@@ -78,7 +82,7 @@ def _files(path: Path) -> Iterable[Path]:
 def _read_text(path: Path, limit: int) -> Iterator[Page]:
     text = _storable(read_text(path, what="corpus"))
     heading = _HEADING.search(text)
-    title = heading.group(1) if heading else _storable(path.stem)
+    title = _title(heading.group(1)) if heading else _storable(path.stem)
     if heading and not text[: heading.start()].strip():
         text = text[heading.end() :]
     for passage in passages(title, text, limit):
@@ -89,6 +93,11 @@ def _pieces(text: str, room: int) -> Iterator[str]:
     for paragraph in re.split(r"\n\s*\n", text):
         if paragraph.strip():
             yield from _cut(paragraph.strip(), room)
+
+
+def _title(heading: str) -> str:
+    """A heading without the closing hashes that Markdown allows."""
+    return heading.rstrip().rstrip("#").rstrip() or heading.strip()
 
 
 def _cut(paragraph: str, room: int) -> Iterator[str]:
@@ -124,11 +133,14 @@ def _read_page(line: str, where: str) -> Page:
     for key in ("title", "text"):
         value = page.get(key)
         if not isinstance(value, str) or not value.strip():
-            raise InputError(f"{where}: '{key}' must be a non-empty string, got {value!r:.80}")
+            raise InputError(f"{where}: '{key}' must be a non-empty string, got {shown(value)}")
     title, text = _storable(page["title"]), _storable(page["text"])
     return title, text if text.startswith(title) else f"{title}\n{text}"
 
 
 def _storable(text: str) -> str:
-    """NFC text that UTF-8 can hold (lone surrogates become question marks)."""
-    return unicodedata.normalize("NFC", text.encode("utf-8", "replace").decode("utf-8"))
+    """NFC text that UTF-8 can hold, composed in blocks because that takes quadratic time."""
+    if text.isascii():
+        return text
+    blocks = _BLOCK.findall(valid_text(text))
+    return "".join(unicodedata.normalize("NFC", block) for block in blocks)

@@ -1,17 +1,22 @@
-"""Turns documents into text in child processes, so that the event loop never waits for a parser."""
+"""Turns documents into text in sandboxed child processes, so that the event loop never waits.
+
+A process is kept from document to document, with its libraries; each document is parsed in a fork
+of it that ends with its answer. So nothing that a document does is left when the next one is read,
+be it of another episode, and no document pays for a sandbox, or for an import but the first of its
+kind.
+"""
 
 import asyncio
-import contextlib
 import hashlib
-import os
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+import logging
 
-import msgpack
-
+from actors.tools.document_files import DocumentFiles, find_document_files
 from actors.tools.document_kinds import DocumentKind
-from actors.tools.document_worker import LENGTH_BYTES
+from actors.tools.document_process import DocumentProcess, ReaderDied
+from actors.tools.document_worker import Limits, Outcome
+from actors.tools.documents import MAX_CHARACTERS
 from actors.tools.excerpts import TextMemory
+from common.errors import EnvironmentFault
 
 WORKERS = 2
 """Child processes at most; a document waits for a free one."""
@@ -20,12 +25,14 @@ TIMEOUT_S = 30.0
 """Wall time for one document."""
 
 MEMORY_MIB = 2048
-"""Address space of a child."""
+"""Address space for one document."""
 
 KEPT_CHARACTERS = 32 << 20
 """Texts of documents read last that are kept, in total."""
 
+_LONGEST_TEXT = MAX_CHARACTERS + 1000
 _IN_PROCESS_BYTES = 1 << 16
+_logger = logging.getLogger(__name__)
 
 
 class DocumentReader:
@@ -37,31 +44,48 @@ class DocumentReader:
         workers: int = WORKERS,
         timeout_s: float = TIMEOUT_S,
         memory_mib: int = MEMORY_MIB,
+        unsafe_no_sandbox: bool = False,
     ) -> None:
-        """Describe it; children are started when they are needed."""
-        self._memory_mib = memory_mib
+        """Describe it.
+
+        Args:
+            workers: processes at most.
+            timeout_s: for one document.
+            memory_mib: for one document.
+            unsafe_no_sandbox: where no sandbox can be started, do without.
+        """
+        self._limits = Limits(memory_mib=memory_mib, timeout_s=timeout_s)
+        self._may_be_bare = unsafe_no_sandbox
+        self._is_bare = False
         self._free = asyncio.Semaphore(workers)
-        self._timeout_s = timeout_s
-        self._idle: list[Process] = []
+        self._idle: list[DocumentProcess] = []
         self._known = TextMemory(KEPT_CHARACTERS)
+        self._files: DocumentFiles | None = None
         self._users = 0
 
     async def start(self) -> None:
-        """Count one more user."""
+        """Count one more user; for the first, start a process, to see that it can be.
+
+        Raises:
+            EnvironmentFault: this machine cannot start one; says what to do.
+        """
+        if self._users == 0:
+            self._idle.append(await self._begin())
         self._users += 1
 
     async def close(self) -> None:
         """End the children when the last user is gone."""
         self._users -= 1
-        if self._users == 0:
+        if self._users <= 0:
             while self._idle:
-                await _end(self._idle.pop())
+                await self._idle.pop().end()
 
     async def read(self, data: bytes, kind: DocumentKind, charset: str = "") -> str:
         """The text of a document.
 
         Raises:
-            ValueError: it is damaged, needs too much memory, or cannot be text.
+            ValueError: it is damaged, needs too much memory, or cannot be text; or its process
+                ended, twice, which is not called damage.
             TimeoutError: it took too long.
         """
         if kind in (DocumentKind.IMAGE, DocumentKind.OTHER):
@@ -70,75 +94,68 @@ class DocumentReader:
         text = self._known.get(key)
         if text is None:
             async with self._free:
-                text = await self._ask(msgpack.packb([str(kind), charset, data]))
+                text = await self._text(kind, charset, data)
             self._known.put(key, text)
         return text
 
-    async def _worker(self) -> Process:
-        while self._idle:
-            worker = self._idle.pop()
-            if worker.returncode is None:
-                return worker
-            await _end(worker)
-        starting = asyncio.ensure_future(_begin(self._memory_mib))
-        try:
-            return await asyncio.shield(starting)
-        except asyncio.CancelledError:  # asyncio loses a child that is given up while it starts
-            await _end(await starting)
-            raise
+    async def _text(self, kind: DocumentKind, charset: str, data: bytes) -> str:
+        outcome, text = await self._asked(kind, charset, data)
+        if outcome is Outcome.TEXT:
+            return text[:_LONGEST_TEXT]
+        if outcome is Outcome.TIMED_OUT:
+            limit_s = self._limits.timeout_s
+            raise TimeoutError(f"the document could not be read within {limit_s:g} s")
+        raise ValueError(text[:1000])
 
-    async def _ask(self, frame: bytes) -> str:
+    async def _asked(self, kind: DocumentKind, charset: str, data: bytes) -> tuple[Outcome, str]:
+        for last in (False, True):
+            try:
+                return await self._ask(kind, charset, data)
+            except ReaderDied as death:
+                _logger.warning("a process that reads documents died: %s", death)
+                if last:
+                    return Outcome.FAILED, f"the process that reads documents died twice: {death}"
+            except TimeoutError:
+                return Outcome.TIMED_OUT, ""
+        raise AssertionError("unreachable: the last try returns or raises")
+
+    async def _ask(self, kind: DocumentKind, charset: str, data: bytes) -> tuple[Outcome, str]:
         worker = await self._worker()
         is_well = False
         try:
-            async with asyncio.timeout(self._timeout_s):
-                text, error = msgpack.unpackb(await _exchange(worker, frame))
+            answer = await worker.ask(kind, charset, data)
             is_well = True
-        except TimeoutError:  # which is an OSError, too
-            raise TimeoutError(
-                f"the document could not be read within {self._timeout_s:g} s"
-            ) from None
-        except (EOFError, OSError):
-            raise ValueError("damaged: the parser died of it") from None
+            return answer
         finally:
             if is_well and self._users > 0:
                 self._idle.append(worker)
             else:
-                await asyncio.shield(_end(worker))
-        if error:
-            raise ValueError(error)
-        return str(text)
+                await asyncio.shield(worker.end())
 
+    async def _worker(self) -> DocumentProcess:
+        while self._idle:
+            worker = self._idle.pop()
+            if worker.alive:
+                return worker
+            await worker.end()
+        return await self._begin()
 
-async def _begin(memory_mib: int) -> Process:
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C.UTF-8"}
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",
-        "-m",
-        "actors.tools.document_worker",
-        str(memory_mib),
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        env=environment,
-    )
+    async def _begin(self) -> DocumentProcess:
+        if self._files is None:
+            self._files = await asyncio.to_thread(find_document_files)
+        try:
+            return await self._started(self._files)
+        except EnvironmentFault as fault:
+            if not self._may_be_bare or self._is_bare:
+                raise
+            _logger.warning("NO SANDBOX: documents are parsed by plain processes: %s", fault)
+            self._is_bare = True
+            return await self._started(self._files)
 
-
-async def _exchange(worker: Process, frame: bytes) -> bytes:
-    requests, answers = worker.stdin, worker.stdout
-    if requests is None or answers is None:
-        raise EOFError("started without pipes")
-    requests.write(len(frame).to_bytes(LENGTH_BYTES, "big") + frame)
-    await requests.drain()
-    length = int.from_bytes(await answers.readexactly(LENGTH_BYTES), "big")
-    return await answers.readexactly(length)
-
-
-async def _end(worker: Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        worker.kill()
-    await worker.communicate()
+    async def _started(self, files: DocumentFiles) -> DocumentProcess:
+        worker = DocumentProcess(self._limits)
+        await worker.start(files, bare=self._is_bare)
+        return worker
 
 
 async def _digest(data: bytes) -> str:

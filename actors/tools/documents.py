@@ -1,9 +1,10 @@
 """Text of documents: web pages, PDF, Word, Excel, tables, JSON, archives.
 
 Parsing what strangers wrote may take any time and memory, so this runs in a process of its own,
-``actors/tools/document_worker.py``, which can be killed.
+``actors/tools/document_worker.py``, in a sandbox.
 """
 
+import codecs
 import csv
 import io
 import json
@@ -18,6 +19,9 @@ MAX_CHARACTERS = 4_000_000
 MAX_ROWS = 20_000
 """Rows of one table or sheet that are shown."""
 
+_NO_ENCODINGS_OF_TEXT = ("idna", "punycode", "raw-unicode-escape", "unicode-escape", "undefined")
+"""What Python decodes by, but no document is written in."""
+
 
 def document_text(data: bytes, kind: DocumentKind, charset: str = "") -> str:
     """The text of a document.
@@ -29,9 +33,13 @@ def document_text(data: bytes, kind: DocumentKind, charset: str = "") -> str:
 
     Raises:
         ValueError: it cannot be parsed; says why.
+        MemoryError: parsing it needs more than this process may have.
+        ImportError: a library is missing.
     """
     try:
         text = _READERS[kind](data, charset)
+    except (ImportError, MemoryError):
+        raise
     except Exception as error:  # parsers raise whatever they like for a damaged file
         raise ValueError(f"damaged {kind}: {type(error).__name__}: {error}") from error
     text = text.encode("utf-8", "replace").decode("utf-8").strip()
@@ -48,9 +56,9 @@ def decoded(data: bytes, charset: str = "") -> str:
     marked = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else ""
     for encoding in (charset, marked, "utf-8-sig"):
         try:
-            if encoding:
+            if encoding and codecs.lookup(encoding).name not in _NO_ENCODINGS_OF_TEXT:
                 return data.decode(encoding)
-        except (LookupError, UnicodeDecodeError):
+        except (LookupError, ValueError):  # no such encoding, or not in it
             continue
     return data.decode("cp1252", "replace")
 

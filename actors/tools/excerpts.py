@@ -2,6 +2,8 @@
 
 from collections import OrderedDict
 
+from actors.tools.arguments import shown
+
 
 def excerpt(text: str, start: object, limit: int, *, most: object = None) -> str:
     """Characters of ``text`` from ``start``, and a note where more follows.
@@ -27,12 +29,12 @@ def excerpt(text: str, start: object, limit: int, *, most: object = None) -> str
 
 def _whole(value: object, name: str, *, least: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ValueError(f"{name} must be a whole number of at least {least}, got {value!r}")
+        raise ValueError(f"{name} must be a whole number of at least {least}, got {shown(value)}")
     return value
 
 
 class TextMemory:
-    """The texts used last, up to a number of characters in total."""
+    """The texts used last, up to a number of characters in total, keys included."""
 
     def __init__(self, max_characters: int) -> None:
         """Hold nothing yet."""
@@ -48,8 +50,10 @@ class TextMemory:
 
     def put(self, key: str, text: str) -> None:
         """Keep a text; those not used for longest make room."""
-        self._characters += len(text) - len(self._texts.pop(key, ""))
+        old = self._texts.pop(key, None)
+        self._characters += len(key) + len(text)
+        self._characters -= 0 if old is None else len(key) + len(old)
         self._texts[key] = text
         while self._characters > self._max_characters:
-            _, dropped = self._texts.popitem(last=False)
-            self._characters -= len(dropped)
+            dropped_key, dropped = self._texts.popitem(last=False)
+            self._characters -= len(dropped_key) + len(dropped)

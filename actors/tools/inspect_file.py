@@ -1,6 +1,7 @@
 """The ``inspect_file`` tool: the text of a file attached to the task."""
 
-from actors.tools.attached_files import attached_bytes
+from actors.tools.arguments import short_text
+from actors.tools.attached_files import MAX_NAME_CHARACTERS, attached_bytes
 from actors.tools.document_kinds import DocumentKind, document_kind, image_type
 from actors.tools.document_reader import DocumentReader
 from actors.tools.excerpts import excerpt
@@ -26,8 +27,9 @@ class InspectFile(FunctionTool):
         Takes text, CSV, JSON, HTML, PDF, Word and Excel files; lists what a zip archive holds. A
         long text is shown in parts; the note at the end says where to go on.
         """
+        name = short_text(name, "a file name", MAX_NAME_CHARACTERS)
         data = await attached_bytes(task, name)
-        kind = document_kind(data, name=str(name))
+        kind = document_kind(data, name=name)
         if kind is DocumentKind.IMAGE:
             return f"{name} is an image ({image_type(data)}, {len(data)} bytes); use visual_qa"
         try:

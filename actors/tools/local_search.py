@@ -1,17 +1,18 @@
 """The ``search`` tool over local corpora, and its control that finds nothing."""
 
-import asyncio
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from actors.tools.search import NO_RESULTS, SearchIndex
+from actors.tools.arguments import cut_text
+from actors.tools.index_readers import IndexReaders
+from actors.tools.search import MAX_QUERY_CHARACTERS, NO_RESULTS, SearchIndex
 from actors.tools.tool import FunctionTool
 from common.config import Search
 from common.messages import Task
 
-SMALL_INDEX_BYTES = 16 << 20
-"""An index up to this size answers in well under a millisecond: not worth a thread."""
+SMALL_INDEX_BYTES = 1 << 20
+"""An index up to this size answers any query in a few milliseconds: not worth a thread."""
 
 READERS = min(4, os.cpu_count() or 1)
 """Connections to each larger index: queries that run at once."""
@@ -27,7 +28,7 @@ class LocalSearch(FunctionTool):
         self._paths = {name: Path(path) for name, path in corpora.items() if path}
         self._names = tuple(corpora)
         self._small: dict[str, SearchIndex] = {}
-        self._large: dict[str, asyncio.Queue[SearchIndex]] = {}
+        self._large: dict[str, IndexReaders] = {}
 
     async def search(self, query: str, task: Task) -> str:
         """Search for pages that hold the words of the query; gives their text, best page first.
@@ -39,10 +40,11 @@ class LocalSearch(FunctionTool):
                 f"task '{task.task_id}' names the corpus '{task.corpus}'; "
                 f"there are: {', '.join(self._names)}"
             )
+        wanted = cut_text(query, "query", MAX_QUERY_CHARACTERS)
         if task.corpus in self._small:
-            return self._small[task.corpus].search(str(query))
+            return self._small[task.corpus].search(wanted)
         if task.corpus in self._large:
-            return await self._in_thread(self._large[task.corpus], str(query))
+            return await self._large[task.corpus].search(wanted)
         return NO_RESULTS
 
     async def start(self) -> None:
@@ -55,27 +57,18 @@ class LocalSearch(FunctionTool):
             first = self._open(path)
             if path.stat().st_size <= SMALL_INDEX_BYTES:
                 self._small[name] = first
-                continue
-            self._large[name] = asyncio.Queue()
-            for reader in (first, *(self._open(path) for _ in range(READERS - 1))):
-                self._large[name].put_nowait(reader)
+            else:
+                others = [self._open(path) for _ in range(READERS - 1)]
+                self._large[name] = IndexReaders([first, *others])
 
     async def close(self) -> None:
         """Close the indexes."""
         for index in self._small.values():
             index.close()
         for readers in self._large.values():
-            while not readers.empty():
-                readers.get_nowait().close()
+            await readers.close()
         self._small.clear()
         self._large.clear()
-
-    async def _in_thread(self, readers: "asyncio.Queue[SearchIndex]", query: str) -> str:
-        index = await readers.get()
-        try:
-            return await asyncio.to_thread(index.search, query)
-        finally:
-            readers.put_nowait(index)
 
     def _open(self, path: Path) -> SearchIndex:
         return SearchIndex(
@@ -98,4 +91,5 @@ class DisabledSearch(FunctionTool):
 
         Case, accents and punctuation do not matter. "No results." where nothing matches.
         """
+        cut_text(query, "query", MAX_QUERY_CHARACTERS)
         return NO_RESULTS

@@ -5,6 +5,7 @@ Pure: JSON Schema in, signatures out; content blocks in, Python values out.
 
 import base64
 import keyword
+import logging
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,17 +15,24 @@ from typing import Any
 from mcp import types
 
 from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.tools.arguments import shown, valid_text
+from actors.tools.mcp_annotations import (
+    LONGEST_VALUE,
+    annotation_of,
+    listed,
+    mapped,
+    shown_value,
+)
 
-_TYPES = {
-    "string": "str",
-    "integer": "int",
-    "number": "float",
-    "boolean": "bool",
-    "array": "list",
-    "object": "dict",
-    "null": "None",
-}
-_DEEPEST = 4
+_logger = logging.getLogger(__name__)
+
+MAX_PARAMETERS = 100
+"""A tool with more is left out."""
+
+_DEEPEST_ARGUMENT = 50
+_LONGEST_NAME = 64
+_LONGEST_DESCRIPTION = 2000
+_LONGEST_PARAMETER_DESCRIPTION = 500
 _WRAPPED = "result"
 
 
@@ -46,7 +54,8 @@ class McpFunction:
         """The arguments of a call by the server's names; what was left out stays out.
 
         Raises:
-            TypeError: they do not fit the signature.
+            TypeError: they do not fit the signature, or JSON cannot hold them.
+            ValueError: they are nested too deeply for a server to read.
         """
         signature = Signature(
             [
@@ -59,6 +68,8 @@ class McpFunction:
             ]
         )
         bound = signature.bind(*arguments, **keywords).arguments
+        for name, value in bound.items():
+            _check_sendable(name, value)
         optional = {p.name for p in self.spec.parameters if not p.required and p.default is None}
         return {
             self.keys[name]: value
@@ -67,8 +78,22 @@ class McpFunction:
         }
 
 
+def _check_sendable(name: str, value: Any, depth: int = 0) -> None:
+    if isinstance(value, bytes):
+        raise TypeError(f"{name} holds bytes, which JSON cannot; send text, such as base64")
+    if depth > _DEEPEST_ARGUMENT:
+        raise ValueError(f"{name} is nested more than {_DEEPEST_ARGUMENT} levels deep")
+    inner = value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict | list | tuple):
+        for item in inner:
+            _check_sendable(name, item, depth + 1)
+
+
 def mcp_functions(owner: str, tools: Sequence[types.Tool]) -> list[McpFunction]:
     """A function ``owner.tool`` for each tool; names that Python cannot hold are changed.
+
+    A tool that cannot be a function is left out, with a warning that names it. All texts of a
+    server are cut to a length before anything else is done to them: they end in the prompt.
 
     Args:
         owner: name of the server in the configuration.
@@ -77,15 +102,26 @@ def mcp_functions(owner: str, tools: Sequence[types.Tool]) -> list[McpFunction]:
     owner, taken, functions = identifier(owner), set[str](), list[McpFunction]()
     for tool in tools:
         name = identifier(tool.name, taken)
-        taken.add(name)
-        functions.append(_function(f"{owner}.{name}", tool))
+        try:
+            functions.append(_function(f"{owner}.{name}", tool))
+        except (ValueError, TypeError, RecursionError) as error:
+            _logger.warning(
+                "MCP server name=%s: tool %s is left out: %s", owner, shown(tool.name), error
+            )
+        else:
+            taken.add(name)
     return functions
 
 
 def identifier(text: str, taken: Collection[str] = ()) -> str:
-    """A Python name as close to ``text`` as can be, and none of ``taken``."""
-    text = unicodedata.normalize("NFKC", text)
+    """A Python name as close to ``text`` as can be, and none of ``taken``.
+
+    Names with two underscores at both ends belong to Python, and lose them.
+    """
+    text = unicodedata.normalize("NFKC", text[:_LONGEST_NAME])[:_LONGEST_NAME]
     name = "".join(letter if f"a{letter}".isidentifier() else "_" for letter in text)
+    if name.startswith("__") and name.endswith("__"):
+        name = name.strip("_") or "_"
     if not name.isidentifier():
         name = f"_{name}"
     if keyword.iskeyword(name):
@@ -124,28 +160,36 @@ def _part(block: types.ContentBlock) -> str | bytes:
         case types.TextContent():
             return block.text
         case types.ImageContent() | types.AudioContent():
-            return base64.b64decode(block.data)
+            return _bytes(block.data)
         case types.ResourceLink():
             return f"{block.name}: {block.uri}"
         case types.EmbeddedResource(resource=types.TextResourceContents() as resource):
             return resource.text
         case types.EmbeddedResource(resource=types.BlobResourceContents() as resource):
-            return base64.b64decode(resource.blob)
+            return _bytes(resource.blob)
     return str(block)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except ValueError as error:
+        raise ValueError(f"the tool answered with bytes that are no base64: {error}") from None
 
 
 def _function(name: str, tool: types.Tool) -> McpFunction:
     schema = tool.input_schema
-    definitions = schema.get("$defs") or schema.get("definitions") or {}
-    required = schema.get("required") or ()
-    properties = _mapped(schema.get("properties"))
-    ordered = sorted(properties, key=lambda key: key not in required)
+    definitions = mapped(schema.get("$defs")) or mapped(schema.get("definitions"))
+    required = {key for key in listed(schema.get("required")) if isinstance(key, str)}
+    properties = mapped(schema.get("properties"))
+    if len(properties) > MAX_PARAMETERS:
+        raise ValueError(f"it has {len(properties)} parameters, more than {MAX_PARAMETERS}")
     keys: dict[str, str] = {}
     parameters = []
-    for key in ordered:
-        shown = identifier(key, keys)
-        keys[shown] = key
-        parameters.append(_parameter(shown, properties[key], key in required, definitions))
+    for key in sorted(properties, key=lambda key: key not in required):
+        parameter = identifier(key, keys)
+        keys[parameter] = key
+        parameters.append(_parameter(parameter, properties[key], key in required, definitions))
     doc = _doc(tool.description or tool.title or "", keys, properties)
     output = tool.output_schema or {}
     spec = ToolSpec(
@@ -159,7 +203,7 @@ def _parameter(
 ) -> ToolParameter:
     schema = schema if isinstance(schema, Mapping) else {}
     annotation = annotation_of(schema, definitions)
-    default = schema.get("default")
+    default = _short_default(schema.get("default"))
     is_open = not required and default is None and annotation and "None" not in annotation
     return ToolParameter(
         name=name,
@@ -169,41 +213,19 @@ def _parameter(
     )
 
 
-def annotation_of(schema: Any, definitions: Mapping[str, Any], depth: int = 0) -> str:
-    """A JSON Schema as the text of a Python type; empty where it says nothing."""
-    if not isinstance(schema, Mapping) or depth > _DEEPEST:
-        return ""
-    if "$ref" in schema:
-        target = definitions.get(str(schema["$ref"]).rpartition("/")[2], {})
-        return annotation_of(target, definitions, depth + 1)
-    if "enum" in schema or "const" in schema:
-        choices = [schema["const"]] if "const" in schema else _listed(schema["enum"])
-        return f"Literal[{', '.join(map(repr, choices))}]" if choices else ""
-    branches = _listed(schema.get("anyOf")) or _listed(schema.get("oneOf"))
-    if not branches:
-        branches = [{**schema, "type": kind} for kind in _listed(schema.get("type"))]
-    if branches:
-        texts = [annotation_of(branch, definitions, depth + 1) for branch in branches]
-        return " | ".join(dict.fromkeys(texts)) if all(texts) else ""
-    name = _TYPES.get(str(schema.get("type")), "")
-    items = annotation_of(schema.get("items"), definitions, depth + 1) if name == "list" else ""
-    return f"list[{items}]" if items else name
-
-
-def _listed(value: Any) -> list[Any]:
-    """``value`` where it is a list, as a schema should have it; servers may send anything."""
-    return value if isinstance(value, list) else []
-
-
-def _mapped(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+def _short_default(value: Any) -> Any:
+    """A default that a signature can show and a kernel can take; else the server's own counts."""
+    if isinstance(value, int) and not -(1 << 63) <= value < 1 << 64:
+        return None
+    is_plain = isinstance(value, int | float) or value is None
+    return value if is_plain or len(shown_value(value)) < LONGEST_VALUE else None
 
 
 def _returns(output: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
     if not output:
         return ""
-    inner = {**definitions, **_mapped(output.get("$defs"))}
-    properties = _mapped(output.get("properties"))
+    inner = {**definitions, **mapped(output.get("$defs"))}
+    properties = mapped(output.get("properties"))
     if list(properties) == [_WRAPPED]:
         return annotation_of(properties[_WRAPPED], inner)
     return annotation_of(output, inner)
@@ -211,8 +233,20 @@ def _returns(output: Mapping[str, Any], definitions: Mapping[str, Any]) -> str:
 
 def _doc(description: str, keys: Mapping[str, str], properties: Mapping[str, Any]) -> str:
     lines = [
-        f"    {name}: {' '.join(str(properties[key]['description']).split())}"
+        f"    {name}: {text}"
         for name, key in keys.items()
-        if isinstance(properties[key], Mapping) and properties[key].get("description")
+        if (text := _description(properties[key]))
     ]
-    return "\n".join([description.strip(), "", "Args:", *lines] if lines else [description.strip()])
+    text = _cut(description, _LONGEST_DESCRIPTION).strip()
+    return "\n".join([text, "", "Args:", *lines] if lines else [text])
+
+
+def _description(schema: Any) -> str:
+    text = mapped(schema).get("description")
+    if not isinstance(text, str):
+        return ""
+    return " ".join(_cut(text, _LONGEST_PARAMETER_DESCRIPTION).split())
+
+
+def _cut(text: str, limit: int) -> str:
+    return valid_text(f"{text[:limit]}..." if len(text) > limit else text)

@@ -5,13 +5,12 @@ closed in one task; calls come from any other.
 """
 
 import asyncio
-import contextlib
 import logging
 import os
 from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, TextIO
+from typing import Any
 
 import anyio
 import httpx2
@@ -21,16 +20,21 @@ from mcp.client.stdio import StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from actors.tools.last_words import LINES, captured, joined
+from actors.tools.mcp_messages import mended, summary
 from common.config import McpServer
 from common.errors import EnvironmentFault
 
 MAX_PAGES = 100
 """Pages of a tool list that are read."""
 
+MAX_TOOLS = 1000
+"""Tools of one server that are offered."""
+
 CLOSE_S = 10.0
 """A server that needs longer to end is left to the SDK's last means."""
 
-_STDERR_LINES = 20
+_LONGEST_ERROR = 1000
 _logger = logging.getLogger(__name__)
 
 
@@ -45,7 +49,7 @@ class McpConnection:
         """Describe it; ``open`` starts it."""
         self._name = name
         self._server = server
-        self._said: deque[str] = deque(maxlen=_STDERR_LINES)
+        self._said: deque[str] = deque(maxlen=LINES)
         self._task: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
         self._opening: anyio.CancelScope | None = None
@@ -77,7 +81,7 @@ class McpConnection:
         Raises:
             ServerDied: the connection ended.
             TimeoutError: no answer in time.
-            ValueError: the server refused the call.
+            ValueError: the server refused the call, or answered with something else.
         """
         client = self._client
         if client is None:
@@ -94,7 +98,13 @@ class McpConnection:
             if error.code == types.CONNECTION_CLOSED:
                 raise ServerDied(self._last_words()) from None
             raise ValueError(
-                f"MCP server '{self._name}' refused the call: {error.message}"
+                f"MCP server '{self._name}' refused the call: {error.message[:_LONGEST_ERROR]}"
+            ) from None
+        except (anyio.ClosedResourceError, anyio.BrokenResourceError):
+            raise ServerDied(self._last_words()) from None
+        except (ValueError, RuntimeError) as error:  # of the SDK: no answer as its schema says
+            raise ValueError(
+                f"MCP server '{self._name}' did not answer {tool!r} as it should: {summary(error)}"
             ) from None
 
     async def close(self) -> None:
@@ -116,8 +126,9 @@ class McpConnection:
                 # Cancelled this way, and not as an asyncio task, the SDK still ends its child.
                 self._opening = stack.enter_context(anyio.CancelScope())
                 transport = await stack.enter_async_context(self._transport())
-                client = await stack.enter_async_context(Client(transport))
-                self.tools = await _all_tools(client)
+                streams = mended(transport, self._name)
+                client = await stack.enter_async_context(Client(streams))
+                self.tools = await _all_tools(client, self._name)
                 self._client = client
                 ready.set_result(None)
                 await self._stop.wait()
@@ -144,8 +155,13 @@ class McpConnection:
             return
         environment = {name: os.environ[name] for name in server.environment}
         program, *arguments = server.command
-        parameters = StdioServerParameters(command=program, args=arguments, env=environment)
-        async with _captured(self._said) as errors:
+        parameters = StdioServerParameters(
+            command=program,
+            args=arguments,
+            env=environment,
+            encoding_error_handler="replace",
+        )
+        async with captured(self._said) as errors:
             yield stdio_client(parameters, errlog=errors)
 
     def _key(self) -> str:
@@ -156,47 +172,38 @@ class McpConnection:
         return EnvironmentFault(f"MCP server '{self._name}' ({where}) {what}{self._last_words()}")
 
     def _last_words(self) -> str:
-        return f"; it said: {' | '.join(self._said)[-500:]}" if self._said else ""
+        return f"; it said: {joined(self._said)}" if self._said else ""
 
 
-async def _all_tools(client: Client) -> tuple[types.Tool, ...]:
+async def _all_tools(client: Client, server: str) -> tuple[types.Tool, ...]:
+    """The tools of all pages; a server whose pages do not end is read up to a limit."""
     tools: list[types.Tool] = []
     cursor: str | None = None
+    seen: set[str] = set()
     for _ in range(MAX_PAGES):
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
         cursor = page.next_cursor
-        if cursor is None:
+        if not cursor:
+            return _first(tools, server)
+        if cursor in seen or len(tools) > MAX_TOOLS:
             break
-    return tuple(tools)
+        seen.add(cursor)
+    _logger.warning("MCP server name=%s: its list of tools does not end; cut", server)
+    return _first(tools, server)
 
 
-@asynccontextmanager
-async def _captured(lines: deque[str]) -> AsyncIterator[TextIO]:
-    """A file for a child's standard error whose last lines are kept."""
-    read_end, write_end = os.pipe()
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(read_end, "rb", buffering=0)
-    )
-    keeping = asyncio.create_task(_keep(reader, lines))
-    try:
-        with os.fdopen(write_end, "w") as file:
-            yield file
-    finally:
-        keeping.cancel()
-        transport.close()
-        with contextlib.suppress(asyncio.CancelledError):
-            await keeping
-
-
-async def _keep(reader: asyncio.StreamReader, lines: deque[str]) -> None:
-    while chunk := await reader.read(1 << 16):
-        lines.extend(line for line in chunk.decode("utf-8", "replace").splitlines() if line.strip())
+def _first(tools: list[types.Tool], server: str) -> tuple[types.Tool, ...]:
+    """Each tool once, and no more than may be offered."""
+    named = {tool.name: tool for tool in reversed(tools)}
+    kept = [tool for tool in tools if named[tool.name] is tool]
+    if len(kept) > MAX_TOOLS:
+        _logger.warning("MCP server name=%s: %d tools, %d shown", server, len(kept), MAX_TOOLS)
+    return tuple(kept[:MAX_TOOLS])
 
 
 def _text(error: BaseException) -> str:
     """The first cause inside the groups that task groups raise."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return f"{type(error).__name__}: {error}"
+    return summary(error)

@@ -2,6 +2,7 @@
 
 from typing import Protocol
 
+from actors.tools.arguments import valid_text
 from actors.tools.document_kinds import document_kind
 from actors.tools.document_reader import DocumentReader
 from actors.tools.excerpts import TextMemory, excerpt
@@ -17,6 +18,8 @@ JINA_KEY = "JINA_API_KEY"
 
 KEPT_CHARACTERS = 32 << 20
 """Texts of pages read last, in total, so that reading on does not fetch a page again."""
+
+_LONGEST_CHARSET = 40
 
 
 class PageSource(Protocol):
@@ -155,9 +158,12 @@ class JinaPages:
         answer = await self._service.post("/", encoded({"url": url}))
         try:
             data = answer["data"]
-            title, found, content = data["title"], data["url"], data["content"]
-        except (KeyError, TypeError) as error:
+            told = (data["url"], data["title"], data["content"])
+        except (KeyError, TypeError, IndexError) as error:
             raise ValueError(f"Jina Reader answered in an unknown shape: {error!r}") from None
+        if not all(isinstance(part, str | None) for part in told):
+            raise ValueError("Jina Reader answered in an unknown shape: expected three texts")
+        found, title, content = (valid_text(part or "") for part in told)
         self.rules.check(parse_url(found))
         return f"{found}\n\n{title}\n\n{content}".strip()
 
@@ -165,6 +171,6 @@ class JinaPages:
 def _charset(content_type: str) -> str:
     for part in content_type.split(";")[1:]:
         name, _, value = part.strip().partition("=")
-        if name.lower() == "charset":
-            return value.strip("\"' ")
+        if name.lower() == "charset" and value.isascii():
+            return value.strip("\"' ")[:_LONGEST_CHARSET]
     return ""

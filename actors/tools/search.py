@@ -4,15 +4,18 @@ The index is one read-only file. Ties in rank are broken by the order of the cor
 same query always finds the same page.
 """
 
+import contextlib
 import os
 import sqlite3
+import threading
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Literal
 
-from actors.tools.corpus import PASSAGE_CHARACTERS, read_pages
+from actors.tools.arguments import cut_text
+from actors.tools.corpus import PASSAGE_CHARACTERS, Page, read_pages
 from common.errors import InputError
 
 NO_RESULTS = "No results."
@@ -21,8 +24,15 @@ NO_RESULTS = "No results."
 FORMAT_VERSION = 1
 """Written to the index as ``user_version``; another one is refused."""
 
+MAX_QUERY_CHARACTERS = 1000
+"""The rest of a longer query is ignored; to compose the letters of a text takes quadratic time."""
+
 MAX_QUERY_WORDS = 64
 """Words of a query beyond these are ignored."""
+
+_RARE_WORD = '"lzero-index-check"'
+_STEPS_UNCHECKED = 1000
+"""Steps of SQLite's machine between two looks at ``given_up``: well below a millisecond."""
 
 _SCHEMA = """
 CREATE VIRTUAL TABLE pages USING fts5(text, title UNINDEXED,
@@ -50,26 +60,34 @@ def build_index(
         How many pages were indexed.
 
     Raises:
-        InputError: the corpus is missing, empty or malformed; names file and line.
+        InputError: the corpus is missing, empty or malformed (names file and line), or the index
+            cannot be written.
     """
     paths = [corpus] if isinstance(corpus, Path) else list(corpus)
     pages = read_pages(paths, passage_characters=passage_characters)
     partial = database.with_name(f".{database.name}.{os.getpid()}")
-    database.parent.mkdir(parents=True, exist_ok=True)
-    partial.unlink(missing_ok=True)
     try:
-        with closing(sqlite3.connect(partial)) as connection, connection:
-            connection.executescript(_SCHEMA)
-            connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
-            statement = "INSERT INTO pages (title, text) VALUES (?, ?)"
-            count = connection.executemany(statement, pages).rowcount
+        database.parent.mkdir(parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        count = _write(partial, pages)
         if count <= 0:
             named = ", ".join(map(str, paths))
             raise InputError(f"corpus '{named}' holds no pages; expected {_EXPECTED}")
         os.replace(partial, database)
+    except (OSError, sqlite3.Error) as error:
+        raise InputError(f"search index '{database}' cannot be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
     return count
+
+
+def _write(database: Path, pages: Iterable[Page]) -> int:
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.executescript(_SCHEMA)
+        connection.execute(f"PRAGMA user_version = {FORMAT_VERSION}")
+        statement = "INSERT INTO pages (title, text) VALUES (?, ?)"
+        return connection.executemany(statement, pages).rowcount
 
 
 class SearchIndex:
@@ -93,32 +111,32 @@ class SearchIndex:
         max_characters: int = 1000,
     ) -> None:
         """Open the index read-only and check its format."""
-        if not path.is_file():
-            raise InputError(f"search index '{path}' does not exist; make it with lzero index")
         self._joiner = " AND " if match == "all" else " OR "
         self._results = results
         self._max_characters = max_characters
-        uri = f"{path.resolve().as_uri()}?mode=ro"
-        self._connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
-        try:
-            version = _format_version(self._connection)
-        except sqlite3.DatabaseError as error:
-            self.close()
-            raise InputError(f"search index '{path}' is not a SQLite file: {error}") from error
-        if version != FORMAT_VERSION:
-            self.close()
-            raise InputError(
-                f"search index '{path}' has format version {version}, expected "
-                f"{FORMAT_VERSION}; build it again"
-            )
+        self._connection = _opened(path)
 
-    def search(self, query: str) -> str:
-        """The best pages for ``query`` as text, or ``NO_RESULTS``. Any string is a safe query."""
-        words = _words(query)
+    def search(self, query: str, given_up: threading.Event | None = None) -> str:
+        """The best pages for ``query`` as text, or ``NO_RESULTS``. Any string is a safe query.
+
+        Args:
+            query: words to look for.
+            given_up: ends the search soon after it is set, at whatever moment; SQLite's own
+                ``interrupt`` would be lost if it came before the statement runs.
+
+        Raises:
+            ValueError: the index is damaged, or the search was given up.
+        """
+        words = _words(cut_text(query, "query", MAX_QUERY_CHARACTERS))
         if not words:
             return NO_RESULTS
         expression = self._joiner.join(f'"{word}"' for word in words)
-        rows = self._connection.execute(_QUERY, (expression, self._results)).fetchall()
+        is_set = given_up.is_set if given_up is not None else None
+        self._connection.set_progress_handler(is_set, _STEPS_UNCHECKED)
+        try:
+            rows = self._connection.execute(_QUERY, (expression, self._results)).fetchall()
+        except sqlite3.Error as error:
+            raise ValueError(f"the search index cannot be read: {error}") from error
         texts = [str(text)[: self._max_characters] for (text,) in rows]
         return "\n\n".join(texts) if texts else NO_RESULTS
 
@@ -128,16 +146,33 @@ class SearchIndex:
 
 
 def _words(query: str) -> list[str]:
-    """Runs of letters, digits and their marks, in order: what the index holds as words."""
+    """Runs of letters, digits and their marks, in order: what the index holds as words.
+
+    A repeated word says nothing new and would cost as much as the first.
+    """
     text = unicodedata.normalize("NFC", query)
     kept = "".join(
         letter if letter.isalnum() or unicodedata.category(letter).startswith("M") else " "
         for letter in text
     )
     words = [word for word in kept.split() if any(letter.isalnum() for letter in word)]
-    return words[:MAX_QUERY_WORDS]
+    return list(dict.fromkeys(words))[:MAX_QUERY_WORDS]
 
 
-def _format_version(connection: sqlite3.Connection) -> int:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    return int(version)
+def _opened(path: Path) -> sqlite3.Connection:
+    if not path.is_file():
+        raise InputError(f"search index '{path}' does not exist; make it with lzero index")
+    uri = f"{path.resolve().as_uri()}?mode=ro"
+    connection = None
+    try:
+        connection = sqlite3.connect(uri, uri=True, check_same_thread=False)
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == FORMAT_VERSION:
+            connection.execute(_QUERY, (_RARE_WORD, 1)).fetchall()
+            return connection
+        problem = f"has format version {version}, expected {FORMAT_VERSION}"
+    except sqlite3.Error as error:
+        problem = f"is not a SQLite file that holds an index: {error}"
+    if connection is not None:
+        connection.close()
+    raise InputError(f"search index '{path}' {problem}; build it again with lzero index")

@@ -1,12 +1,20 @@
 """The shared tools of a process, started together and closed together."""
 
+import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from actors.tools.catalogue import make_tools
+from actors.tools.names import check_tools
 from actors.tools.tool import Tool
 from common.config import Config
 from common.errors import LZeroError, PluginError
+
+CLOSE_S = 30.0
+"""A tool that needs longer to close is left behind."""
+
+_logger = logging.getLogger(__name__)
 
 
 @asynccontextmanager
@@ -27,8 +35,9 @@ async def started_tools(
     tools = make_tools(config, corpora or run_corpora(config), search_disabled=search_disabled)
     async with AsyncExitStack() as stack:
         for name, tool in tools.items():
-            stack.push_async_callback(tool.close)
+            stack.push_async_callback(_close, name, tool)
             await _start(name, tool)
+        check_tools({name: tool.specs for name, tool in tools.items()})
         yield tools
 
 
@@ -41,6 +50,15 @@ async def _start(name: str, tool: Tool) -> None:
         raise PluginError(
             f"agent.tools: {name!r} could not start: {type(error).__name__}: {error}"
         ) from error
+
+
+async def _close(name: str, tool: Tool) -> None:
+    """Close it; what goes wrong then is no reason to lose what was done before."""
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await tool.close()
+    except Exception as error:  # a user's tool may raise anything
+        _logger.warning("agent.tools: %r could not be closed: %r", name, error)
 
 
 def run_corpora(config: Config) -> dict[str, str]:

@@ -6,15 +6,20 @@ final answer) are made per episode by ``actors/agent``. Both have this interface
 """
 
 import asyncio
+import contextlib
+import functools
 import inspect
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from actors.kernels.interface import ToolParameter, ToolSpec
 from common.messages import Task
+
+_THREADS = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +66,8 @@ class Tool(Protocol):
 class FunctionTool:
     """A plain function, sync or async, as a tool: its signature and docstring are the notebook's.
 
-    A sync function runs in a thread. A parameter annotated with ``Task`` is filled in with the task
+    A sync function runs in a thread of the tool's own: one that never ends holds up this tool, and
+    nothing else of the process. A parameter annotated with ``Task`` is filled in with the task
     of the episode and is not part of the signature.
     """
 
@@ -72,6 +78,7 @@ class FunctionTool:
             ValueError: its signature has ``*args``, ``**keywords`` or unusual defaults.
         """
         self._function = function
+        self._threads: ThreadPoolExecutor | None = None
         self._signature = inspect.signature(function, eval_str=True)
         self._task_parameter = next(
             (p.name for p in self._signature.parameters.values() if p.annotation is Task), None
@@ -91,12 +98,69 @@ class FunctionTool:
         keywords = dict(bound.arguments)
         if self._task_parameter is not None:
             keywords[self._task_parameter] = call.task
+        with ending_nothing(self.specs[0].name):
+            return await self._called(keywords)
+
+    async def _called(self, keywords: dict[str, Any]) -> Any:
         if inspect.iscoroutinefunction(self._function):
             return await self._function(**keywords)
-        return await asyncio.to_thread(self._function, **keywords)
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=self.specs[0].name)
+        call_it = functools.partial(self._function, **keywords)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call_it)
 
     async def close(self) -> None:
-        """Nothing to do."""
+        """Give the threads back; one that is still busy is not waited for."""
+        if self._threads is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads = None
+
+
+class UserTool:
+    """A user's tool with the interface, whose ``sys.exit`` ends no more than its call."""
+
+    def __init__(self, tool: Tool, name: str) -> None:
+        """Pass everything on to ``tool``, which the configuration calls ``name``."""
+        self._tool = tool
+        self._name = name
+
+    @property
+    def specs(self) -> Sequence[ToolSpec]:
+        """The functions; known after ``start``."""
+        return self._tool.specs
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Environment variables that it needs."""
+        return tuple(getattr(self._tool, "variables", ()))
+
+    async def start(self) -> None:
+        """Start it."""
+        with ending_nothing(self._name):
+            await self._tool.start()
+
+    async def call(self, call: ToolCall) -> Any:
+        """Pass a call on."""
+        with ending_nothing(call.name):
+            return await self._tool.call(call)
+
+    async def close(self) -> None:
+        """Close it."""
+        with ending_nothing(self._name):
+            await self._tool.close()
+
+
+@contextlib.contextmanager
+def ending_nothing(name: str) -> Iterator[None]:
+    """Make an ordinary error of SystemExit, which would end the event loop and the process.
+
+    Raises:
+        ValueError: the code inside called ``sys.exit``.
+    """
+    try:
+        yield
+    except SystemExit as error:
+        raise ValueError(f"{name} ended itself: SystemExit({error.code!r})") from error
 
 
 def describe(

@@ -5,17 +5,22 @@ import base64
 from collections.abc import Mapping
 from typing import Any
 
+from actors.tools.arguments import cut_text, short_text, valid_text
 from actors.tools.attached_files import attached_bytes
 from actors.tools.document_kinds import image_type
 from actors.tools.tool import FunctionTool
 from actors.tools.web_client import WebClient
-from actors.tools.web_rules import PageRules
+from actors.tools.web_rules import MAX_URL_CHARACTERS, PageRules
 from actors.tools.web_service import ServiceAddress, WebService, encoded
 from common.config import Vision
 from common.errors import ConfigError
 from common.messages import Task
 
 MAX_IMAGE_BYTES = 20 << 20
+
+MAX_QUESTION_CHARACTERS = 8000
+"""The rest of a longer question is left out."""
+
 _PIECE_BYTES = 3 << 15
 _URI = b"data:,the-image"
 
@@ -62,9 +67,8 @@ class VisualQa(FunctionTool):
             raise ValueError(
                 f"the image has {len(data)} bytes, more than {MAX_IMAGE_BYTES}; make it smaller"
             )
-        body = self._body(str(question)).replace(
-            _URI, await asyncio.to_thread(_data_uri, data, media_type)
-        )
+        asked = cut_text(question, "question", MAX_QUESTION_CHARACTERS)
+        body = self._body(asked).replace(_URI, await asyncio.to_thread(_data_uri, data, media_type))
         return _answer(await self._service.post("/chat/completions", body))
 
     async def start(self) -> None:
@@ -90,9 +94,10 @@ class VisualQa(FunctionTool):
     async def _image(self, image: object, task: Task) -> bytes:
         if isinstance(image, bytes):
             return image
-        if not str(image).startswith(("http://", "https://")):
-            return await attached_bytes(task, image)
-        response = await self._client.get_page(str(image), self._rules)
+        name = short_text(image, "image", MAX_URL_CHARACTERS)
+        if not name.startswith(("http://", "https://")):
+            return await attached_bytes(task, name)
+        response = await self._client.get_page(name, self._rules)
         if not response.ok:
             raise ValueError(f"{response.url} answered HTTP {response.status}")
         return response.body
@@ -115,4 +120,4 @@ def _answer(answer: Mapping[str, Any]) -> str:
         raise ValueError(f"the vision model answered in an unknown shape: {error!r}") from None
     if not isinstance(text, str) or not text.strip():
         raise ValueError("the vision model gave an empty answer")
-    return text.strip()
+    return valid_text(text.strip())

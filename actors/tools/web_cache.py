@@ -22,6 +22,9 @@ MAX_SHOWN_BODY = 4096
 """Bytes of a request's body that its entry shows; the entry's name depends on all of it."""
 
 
+_DAMAGE = (ValueError, LookupError, TypeError, RecursionError)
+
+
 class ResponseCache:
     """Answers by request: method, address, body and headers that are no secret."""
 
@@ -39,17 +42,18 @@ class ResponseCache:
         """The kept answer, or None.
 
         Raises:
-            ValueError: the file is not an entry; names it.
+            ValueError: the file is not an entry, or cannot be read; names it.
         """
         path = self.path(request)
         try:
-            data = path.read_bytes()
+            return _response(json.loads(path.read_bytes().decode("utf-8"))["response"])
         except FileNotFoundError:
             return None
-        try:
-            return _response(json.loads(data.decode("utf-8"))["response"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"cache entry '{path}' is damaged ({error}); delete it") from error
+        except OSError as error:
+            raise ValueError(f"cache entry '{path}' cannot be read: {error.strerror}") from error
+        except _DAMAGE as error:
+            text = f"{type(error).__name__}: {str(error)[:200]}"
+            raise ValueError(f"cache entry '{path}' is damaged ({text}); delete it") from error
 
     def store(self, request: WebRequest, response: WebResponse) -> None:
         """Keep an answer, in place of an older one."""
@@ -100,11 +104,14 @@ def _written(response: WebResponse) -> dict[str, Any]:
 
 
 def _response(entry: dict[str, Any]) -> WebResponse:
-    is_text = "body" in entry
-    body = entry["body"].encode() if is_text else base64.b64decode(entry["body_base64"])
-    return WebResponse(
-        status=int(entry["status"]),
-        url=str(entry["url"]),
-        content_type=str(entry["content_type"]),
-        body=body,
-    )
+    status, url, content_type = entry["status"], entry["url"], entry["content_type"]
+    kinds = (type(status), type(url), type(content_type))
+    if kinds != (int, str, str):
+        raise TypeError("status, url and content_type must be a number and two texts")
+    return WebResponse(status=status, url=url, content_type=content_type, body=_body(entry))
+
+
+def _body(entry: dict[str, Any]) -> bytes:
+    if "body" in entry:
+        return str.encode(entry["body"])
+    return base64.b64decode(entry["body_base64"], validate=True)

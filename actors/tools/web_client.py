@@ -14,7 +14,7 @@ from yarl import URL
 
 from actors.tools.web_cache import ResponseCache
 from actors.tools.web_messages import WebRequest, WebResponse
-from actors.tools.web_rules import PageRules, parse_url
+from actors.tools.web_rules import PageRules, parse_url, redirected
 from actors.tools.web_transport import WebTransport
 from common.config import Web
 from common.errors import ConfigError
@@ -92,7 +92,7 @@ class WebClient:
         rules.check(url)
         request = WebRequest(method="GET", url=str(url))
         response = await self._cached(request, lambda: self._follow(request, url, rules), _any)
-        rules.check(URL(response.url))
+        rules.check(parse_url(response.url))
         return response
 
     async def _follow(self, request: WebRequest, url: URL, rules: PageRules) -> WebResponse:
@@ -101,7 +101,7 @@ class WebClient:
             response = await self._transport.send(request, url, guarded=not rules.is_trusted(url))
             if not response.location:
                 return response
-            url = parse_url(url.join(URL(response.location)))
+            url = redirected(url, response.location)
         raise ValueError(f"{request.url} redirects more than {MAX_REDIRECTS} times")
 
     async def _cached(self, request: WebRequest, fetch: Fetch, keep: Keep) -> WebResponse:

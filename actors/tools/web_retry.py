@@ -50,8 +50,11 @@ def retry_after(header: str | None, *, now: float) -> float | None:
         pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
-    except ValueError:
+    except (ValueError, TypeError, IndexError, OverflowError):  # whatever a strange date raises
         return None
+
+
+_HOSTS_KEPT = 1000
 
 
 class Pace:
@@ -70,6 +73,16 @@ class Pace:
         """Wait until the next request to ``host`` may start."""
         if not self._interval:
             return
+        if len(self._locks) > _HOSTS_KEPT:
+            self._forget()
         async with self._locks[host]:
             await asyncio.sleep(max(0.0, self._next.get(host, 0.0) - time.monotonic()))
             self._next[host] = time.monotonic() + self._interval
+
+    def _forget(self) -> None:
+        """Drop hosts whose turn is over; an agent may name any number of them."""
+        now = time.monotonic()
+        for host, lock in list(self._locks.items()):
+            if not lock.locked() and self._next.get(host, 0.0) < now:
+                del self._locks[host]
+                self._next.pop(host, None)

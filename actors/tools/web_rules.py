@@ -4,6 +4,7 @@ Pure rules; ``actors/tools/web_client.py`` applies them to every address before 
 """
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,8 +12,20 @@ from typing import Any
 
 from yarl import URL
 
+from actors.tools.arguments import short_text, shown
+
+MAX_URL_CHARACTERS = 8192
+"""The longest address; servers refuse longer ones."""
+
+MAX_HOST_CHARACTERS = 300
+"""The longest host with a port; a name has 253. To encode a foreign one takes quadratic time."""
+
 ANY_DOMAIN = "*"
 """In a list of allowed domains: every domain, as long as its address is public."""
+
+_HOST = re.compile(r"[^/?#]*//([^/?#]*)")
+_SKIPPED = str.maketrans("", "", "\t\r\n")
+"""Characters that parsers of addresses leave out wherever they stand."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 
@@ -65,14 +78,31 @@ def parse_url(text: object) -> URL:
     """The address ``text``.
 
     Raises:
-        ValueError: it is not an http or https address.
+        TypeError: it is not text.
+        ValueError: it is not an http or https address, or too long for one.
     """
-    try:
-        url = URL(str(text).strip())
-    except ValueError as error:
-        raise ValueError(f"{text!r} is not an address: {error}") from None
+    url = _parsed(short_text(text, "an address", MAX_URL_CHARACTERS))
     checked_host(url)
     return url.with_fragment(None)
+
+
+def redirected(url: URL, location: str) -> URL:
+    """Where a redirect of ``url`` points, which may be told in part.
+
+    Raises:
+        ValueError: not to an http or https address.
+    """
+    target = url.join(_parsed(short_text(location, "a redirect", MAX_URL_CHARACTERS)))
+    checked_host(target)
+    return target.with_fragment(None)
+
+
+def host_of(text: str) -> str:
+    """The host of an address that a server told, in lower case; empty where it cannot be read."""
+    try:
+        return (_parsed(text[:MAX_URL_CHARACTERS]).raw_host or "").lower().rstrip(".")
+    except ValueError:
+        return ""
 
 
 def checked_host(url: URL) -> str:
@@ -82,7 +112,8 @@ def checked_host(url: URL) -> str:
         ValueError: it is none.
     """
     if url.scheme not in ("http", "https") or not url.raw_host:
-        raise ValueError(f"expected an address like https://example.org/page, got {str(url)!r}")
+        got = shown(str(url))
+        raise ValueError(f"expected an address like https://example.org/page, got {got}")
     if url.user is not None or url.password is not None:
         raise ValueError(f"an address with a user name or password is refused: {url.host}")
     return url.raw_host.lower().rstrip(".")
@@ -115,6 +146,21 @@ def public_socket(address_info: tuple[Any, ...]) -> socket.socket:
     if not is_public(address[0]):
         raise NotPublic
     return socket.socket(family=family, type=kind, proto=protocol)
+
+
+def _parsed(text: str) -> URL:
+    """An address or a part of one, by its text; its host is short before anything reads it."""
+    text = text.translate(_SKIPPED).strip()
+    host = _HOST.match(text)
+    if host and len(host[1]) > MAX_HOST_CHARACTERS:
+        raise ValueError(
+            f"{shown(text)} is not an address: its host has more than {MAX_HOST_CHARACTERS} "
+            "characters"
+        )
+    try:
+        return URL(text)
+    except ValueError as error:
+        raise ValueError(f"{shown(text)} is not an address: {str(error)[:200]}") from None
 
 
 def _unwrapped(address: Address) -> Address:

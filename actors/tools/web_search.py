@@ -9,17 +9,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from yarl import URL
-
+from actors.tools.arguments import cut_text, shown, valid_text
 from actors.tools.search import NO_RESULTS
 from actors.tools.tool import FunctionTool
 from actors.tools.web_client import WebClient
-from actors.tools.web_rules import within
+from actors.tools.web_rules import host_of, within
 from actors.tools.web_service import ServiceAddress, WebService, encoded
 from common.config import Search
 
 MAX_QUERY_CHARACTERS = 2000
 """A longer query is cut; the services refuse it."""
+
+_LONGEST_ADDRESS = 2000
 
 _logger = logging.getLogger(__name__)
 
@@ -81,16 +82,16 @@ class WebSearch(FunctionTool):
 
         "No results." where nothing is found.
         """
-        text = " ".join(str(query).split())[:MAX_QUERY_CHARACTERS]
+        text = " ".join(cut_text(query, "query", MAX_QUERY_CHARACTERS).split())
         if not text:
             return NO_RESULTS
         body = self._provider.request(text, self._search.results, self._search.max_characters)
         answer = await self._service.post(self._provider.path, encoded(body))
         try:
-            found = self._provider.results(answer)
-        except (AttributeError, KeyError, TypeError) as error:
+            found = self._provider.results(_object(answer))
+        except (KeyError, TypeError) as error:
             raise ValueError(
-                f"{self._provider.address.name} answered in an unknown shape: {error!r}"
+                f"{self._provider.address.name} answered in an unknown shape: {shown(error)}"
             ) from None
         return self._text(found)
 
@@ -103,49 +104,68 @@ class WebSearch(FunctionTool):
         await self._service.close()
 
     def _text(self, found: Sequence[SearchResult]) -> str:
-        shown = [result for result in found if not self._is_blocked(result)]
+        allowed = [result for result in found if not self._is_blocked(result)]
         limit = self._search.max_characters
         texts = [
             f"{result.title}\n{result.url}\n{result.snippet}"[:limit].rstrip()
-            for result in shown[: self._search.results]
+            for result in allowed[: self._search.results]
         ]
         return "\n\n".join(texts) or NO_RESULTS
 
     def _is_blocked(self, result: SearchResult) -> bool:
-        try:
-            host = URL(result.url).raw_host or ""
-        except ValueError:
-            host = ""
-        if not within(host.lower().rstrip("."), self._blocked):
+        """Whether its domain is; where domains are, also if the address cannot be read."""
+        host = host_of(result.url)
+        if not self._blocked or (host and not within(host, self._blocked)):
             return False
-        _logger.info("search result dropped, its domain is blocked url=%s", result.url)
+        _logger.info("search result dropped, its domain is blocked url=%s", shown(result.url))
         return True
 
 
 def _serper_results(answer: Mapping[str, Any]) -> list[SearchResult]:
-    results = [_result(item, "link", "snippet") for item in answer.get("organic") or ()]
-    box = answer.get("answerBox") or {}
-    if box.get("link") and (box.get("answer") or box.get("snippet")):
+    results = [_result(item, "link", "snippet") for item in _items(answer.get("organic"))]
+    box = answer.get("answerBox")
+    if isinstance(box, Mapping) and box.get("link") and (box.get("answer") or box.get("snippet")):
         results.insert(0, _result({**box, "snippet": box.get("answer") or box["snippet"]}, "link"))
     return results
 
 
 def _exa_results(answer: Mapping[str, Any]) -> list[SearchResult]:
-    return [_result(item, "url", "text") for item in answer["results"]]
+    return [_result(item, "url", "text") for item in _items(answer["results"])]
 
 
 def _firecrawl_results(answer: Mapping[str, Any]) -> list[SearchResult]:
     data = answer["data"]
-    found = data if isinstance(data, list) else data.get("web") or ()
-    return [_result(item, "url", "description") for item in found]
+    found = data if isinstance(data, list) else _object(data).get("web")
+    return [_result(item, "url", "description") for item in _items(found)]
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected an object, got {type(value).__name__}")
+    return value
+
+
+def _items(found: Any) -> list[Mapping[str, Any]]:
+    """The results of a list, or none; what is no result in it is left out.
+
+    Raises:
+        TypeError: it is neither a list nor null.
+    """
+    if not isinstance(found, list | None):
+        raise TypeError(f"expected a list of results, got {type(found).__name__}")
+    return [item for item in found or () if isinstance(item, Mapping)]
 
 
 def _result(item: Mapping[str, Any], url: str, snippet: str = "snippet") -> SearchResult:
     return SearchResult(
-        title=" ".join(str(item.get("title") or "").split()),
-        url=str(item[url]),
-        snippet=str(item.get(snippet) or "").strip(),
+        title=" ".join(_told(item.get("title")).split()),
+        url=_told(item[url])[:_LONGEST_ADDRESS],
+        snippet=_told(item.get(snippet)).strip(),
     )
+
+
+def _told(value: Any) -> str:
+    return valid_text(value) if isinstance(value, str) else ""
 
 
 PROVIDERS: Mapping[str, SearchProvider] = {

@@ -74,7 +74,7 @@ class WebService:
         Raises:
             PermissionError: the service refused the key.
             TimeoutError: no attempt was answered in time.
-            ValueError: another failure, or an answer that is not JSON.
+            ValueError: another failure, or an answer that is not JSON, or nested too deeply.
         """
         request = WebRequest(
             method="POST",
@@ -99,7 +99,7 @@ class WebService:
             raise ValueError(f"{name} answered HTTP {response.status} {shown}")
         try:
             return json.loads(response.body)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise ValueError(f"{name} answered with something that is not JSON: {shown}") from None
 
 
@@ -111,6 +111,6 @@ def encoded(body: Mapping[str, Any]) -> bytes:
 def _is_answer(response: WebResponse) -> bool:
     try:
         json.loads(response.body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return response.ok

@@ -7,6 +7,7 @@ import time
 import aiohttp
 from yarl import URL
 
+from actors.tools.arguments import valid_text
 from actors.tools.web_messages import WebRequest, WebResponse
 from actors.tools.web_retry import LONGEST_WAIT_S, Pace, Transient, backoff, retry_after
 from actors.tools.web_rules import NotPublic, checked_host, public_socket
@@ -127,9 +128,9 @@ def _response(response: aiohttp.ClientResponse, body: bytes) -> WebResponse:
     return WebResponse(
         status=response.status,
         url=str(response.url),
-        content_type=response.headers.get("Content-Type", ""),
+        content_type=valid_text(response.headers.get("Content-Type", "")),
         body=body,
-        location=response.headers.get("Location", "") if is_redirect else "",
+        location=valid_text(response.headers.get("Location", "")) if is_redirect else "",
     )
 
 

@@ -73,18 +73,23 @@ class Config:
         return self.agent.episode_timeout_s + self.transport.lease_grace_s
 
     def __post_init__(self) -> None:
-        """Check what spans two sections."""
+        """Check what spans two sections and holds for any use.
+
+        Raises:
+            ConfigError: names both keys and their values.
+        """
+        context, learner = self.model.max_context, self.learner
         require(
-            self.learner.pack_tokens >= self.model.max_context,
-            f"learner.pack_tokens ({self.learner.pack_tokens}) must be at least "
-            f"model.max_context ({self.model.max_context}), or a full segment fits no pack",
+            learner.pack_tokens >= context,
+            f"learner.pack_tokens ({learner.pack_tokens}) must be at least "
+            f"model.max_context ({context}), or a full segment fits no pack",
         )
         require(
-            self.objective.advantage != "gae" or self.learner.context_parallel == 1,
-            "objective.advantage = 'gae' does not work with learner.context_parallel above 1 yet",
-        )
-        require(
-            self.agent.max_action_tokens < self.model.max_context,
+            self.agent.max_action_tokens < context,
             f"agent.max_action_tokens ({self.agent.max_action_tokens}) must be below "
-            f"model.max_context ({self.model.max_context})",
+            f"model.max_context ({context})",
+        )
+        require(
+            self.objective.advantage != "gae" or learner.context_parallel == 1,
+            "objective.advantage = 'gae' does not work with learner.context_parallel above 1 yet",
         )

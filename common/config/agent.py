@@ -1,13 +1,14 @@
 """One episode of the notebook agent: its kernel, its sandbox, its budgets and its rewards."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from common.config.checks import require
+from common.config.ranges import DAY_S, HOUR_S, MANY, Range, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sandbox:
+class Sandbox(Section):
     """How little isolation is tolerated; docs/sandbox.md describes the levels."""
 
     minimum_level: Literal["A", "B"] = "B"
@@ -18,7 +19,7 @@ class Sandbox:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Kernel:
+class Kernel(Section):
     """The notebook kernels and their limits."""
 
     launcher: Literal["auto", "forked", "cold", "jupyter"] = "auto"
@@ -27,41 +28,42 @@ class Kernel:
     two that this machine allows."""
     kernelspec: str = "lzero-sandbox"
     """Kernelspec of the ``jupyter`` launcher."""
-    idle: int = 8
+    idle: Annotated[int, Range("kernels", least=0, most=65536)] = 8
     """Kernels kept ready."""
-    cell_timeout_s: float = 10.0
+    cell_timeout_s: Annotated[float, Range("s", least=0.1, most=DAY_S)] = 10.0
     """Wall time of one cell before it is interrupted."""
-    grace_s: float = 1.0
+    grace_s: Annotated[float, Range("s", above=0, most=HOUR_S)] = 1.0
     """Time an interrupted cell has before its kernel is killed."""
-    start_timeout_s: float = 60.0
-    memory_mib: int = 1024
+    start_timeout_s: Annotated[float, Range("s", least=1, most=HOUR_S)] = 60.0
+    """Time a launcher, or one new kernel, has to be ready."""
+    memory_mib: Annotated[int, Range("MiB", least=64, most=1 << 24)] = 1024
     """RLIMIT_DATA of each process in the sandbox."""
-    sandbox_memory_mib: int = 2048
+    sandbox_memory_mib: Annotated[int, Range("MiB", least=64, most=1 << 24)] = 2048
     """Memory of a whole sandbox, all processes and files together; its kernel is killed beyond."""
-    cpu_s: float = 120.0
+    cpu_s: Annotated[float, Range("s", least=0.1, most=365 * DAY_S)] = 120.0
     """CPU time of a whole kernel's life, seconds over all its processes; it is killed beyond."""
-    workspace_mib: int = 64
+    workspace_mib: Annotated[int, Range("MiB", least=1, most=1 << 24)] = 64
     """Size of /workspace and of /tmp (RAM)."""
-    inodes: int = 16384
+    inodes: Annotated[int, Range("files", least=64, most=MANY)] = 16384
     """Files and folders in each of them."""
-    processes: int = 64
+    processes: Annotated[int, Range("processes", least=4, most=1 << 22)] = 64
     """RLIMIT_NPROC of the sandbox."""
     cgroup: str = ""
     """Folder of a cgroup v2 below which each kernel gets a group; empty for the actor's own, if
     that may be divided."""
-    first_uid: int = 1_900_000_000
+    first_uid: Annotated[int, Range("user id", least=1, most=(1 << 31) - 4)] = 1_900_000_000
     """As root: first user id of the host that a kernel may have. Each has one of its own; other
     users get them from /etc/subuid."""
-    uids: int = 4096
+    uids: Annotated[int, Range("user ids", least=3, most=1 << 20)] = 4096
     """How many of them; at least twice the kernels of all actors on the machine."""
-    output_bytes: int = 65536
-    """Output kept per cell; the rest is counted and dropped."""
+    output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 30)] = 65536
+    """Output kept per cell, both ends of a longer one; the rest is counted and dropped."""
     preload_numpy: bool = True
     """``forked``: numpy is there at once in every kernel, for 2 ms of CPU per kernel."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Agent:
+class Agent(Section):
     """One episode of the notebook agent."""
 
     mode: Literal["agent", "direct"] = "agent"
@@ -72,42 +74,40 @@ class Agent:
     ``package.module:name`` for one of your own (docs/extending.md)."""
     system_prompt: str = ""
     """Empty for none, ``notebook`` for the shipped template, else the path of a Jinja template."""
-    max_steps: int = 5
+    max_steps: Annotated[int, Range("actions", least=1, most=100_000)] = 5
     """Actions per episode."""
-    max_action_tokens: int = 64
+    max_action_tokens: Annotated[int, Range("tokens", least=1, most=1 << 24)] = 64
     """Tokens sampled per action."""
-    max_tokens: int = 0
+    max_tokens: Annotated[int, Range("tokens", least=0, most=MANY)] = 0
     """Tokens sampled per episode; 0 for no limit."""
-    max_observation_characters: int = 400
-    """Longest observation put into the context."""
-    max_output_bytes: int = 1 << 20
+    max_observation_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 400
+    """Longest observation put into the context; of a longer one both ends."""
+    max_output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 40)] = 1 << 20
     """Output of all cells of an episode; beyond it nothing more is shown."""
-    max_tool_calls: int = 64
+    max_tool_calls: Annotated[int, Range("calls", least=0, most=MANY)] = 64
     """Tool calls per episode; further calls raise in the cell."""
-    tool_timeout_s: float = 30.0
+    tool_timeout_s: Annotated[float, Range("s", above=0, most=DAY_S)] = 30.0
     """Wall time of one tool call; beyond it TimeoutError is raised in the cell."""
-    temperature: float = 1.0
-    """Sampling temperature of training episodes."""
-    episode_timeout_s: float = 120.0
-    """Wall time of an episode, seconds; after an overrun that its own cells caused it is kept, and
-    its answer does not count."""
-    format_reminders: int = 0
+    temperature: Annotated[float, Range("temperature", least=0, most=100)] = 1.0
+    """Sampling temperature of training episodes, which must be above 0; for an agent that only
+    works, 0 takes the likeliest token."""
+    episode_timeout_s: Annotated[float, Range("s", above=0, most=7 * DAY_S)] = 120.0
+    """Wall time of an episode; after an overrun that its own cells caused it is kept, and its
+    answer does not count."""
+    format_reminders: Annotated[int, Range("actions", least=0, most=100_000)] = 0
     """Actions per episode that do not parse and are answered with a reminder of the format; the
     next one ends the episode."""
     trim: Literal["none", "soft", "hard"] = "none"
     """When the context is full: end the episode; or go on in a new segment with task, notepad
     and the latest steps that fit into half of it (``soft``), or with task, notepad and the
     newest step only (``hard``)."""
-    max_segments: int = 8
+    max_segments: Annotated[int, Range("segments", least=1, most=100_000)] = 8
     """Segments per episode; each trim, and each change through ``context``, starts one."""
-    notepad_characters: int = 4000
+    notepad_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 4000
     """What the notepad holds."""
 
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        for name in ("max_steps", "max_action_tokens", "max_segments"):
-            value = getattr(self, name)
-            require(value >= 1, f"agent.{name} must be at least 1, got {value}")
+    def check(self) -> None:
+        """An episode can end with an answer."""
         require(
             self.mode == "direct" or "submit_final_answer" in self.tools,
             "agent.tools must hold 'submit_final_answer', or no episode could end with an "
@@ -116,34 +116,22 @@ class Agent:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Rewards:
+class Rewards(Section):
     """The reward as a weighted sum of named terms; docs/rewards.md."""
 
     preset: Literal["default", "l0_v1", "none"] = "default"
     """Weights to begin with: ours, the published system's, or none."""
-    terms: dict[str, float] = field(default_factory=dict)
+    terms: dict[str, Annotated[float, Range("weight", least=-1e6, most=1e6)]] = field(
+        default_factory=dict
+    )
     """Weights by term name, over the preset's; ``package.module:name`` for one of your own."""
     process_requires_submission: bool = False
     """Terms about the way (``format``, ``code``) count only in episodes that submit an answer."""
-    length_tokens: int = 4096
+    length_tokens: Annotated[int, Range("tokens", least=1, most=MANY)] = 4096
     """Tokens sampled in an episode at which the term ``length`` reaches 1."""
-    timeout_s: float = 10.0
-    """Wall time that the terms and the task type may take for one episode, seconds; beyond it the
-    episode fails and is dropped."""
-    workers: int = 2
+    timeout_s: Annotated[float, Range("s", above=0, most=HOUR_S)] = 10.0
+    """Wall time that the terms and the task type may take for one episode; beyond it the episode
+    fails and is dropped."""
+    workers: Annotated[int, Range("processes", least=1, most=64)] = 2
     """Processes per actor in which terms and task types run, at most; each scores one episode at
     a time."""
-
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(
-            self.length_tokens >= 1,
-            f"rewards.length_tokens must be at least 1, got {self.length_tokens}",
-        )
-        require(
-            0 < self.timeout_s <= 3600,
-            f"rewards.timeout_s must be above 0 and at most 3600 seconds, got {self.timeout_s}",
-        )
-        require(
-            1 <= self.workers <= 64, f"rewards.workers must be from 1 to 64, got {self.workers}"
-        )

@@ -1,7 +1,9 @@
 """Checks that the sections share."""
 
+from common.errors import ConfigError
+
 
 def require(holds: bool, message: str) -> None:
-    """Raise ValueError with ``message`` unless ``holds``."""
+    """Raise ConfigError with ``message`` unless ``holds``."""
     if not holds:
-        raise ValueError(message)
+        raise ConfigError(message)

@@ -1,52 +1,74 @@
 """The processes around the learner and how they talk."""
 
 from dataclasses import dataclass
+from typing import Annotated
+
+from common.config.checks import require
+from common.config.ranges import DAY_S, HOUR_S, MANY, Range, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class PolicyServer:
+class PolicyServer(Section):
     """The vLLM server; bound to loopback."""
 
-    port: int = 0
+    port: Annotated[int, Range("port", least=0, most=65535)] = 0
     """TCP port; 0 takes a free one."""
-    max_sequences: int = 128
+    max_sequences: Annotated[int, Range("sequences", least=1, most=1 << 20)] = 128
     """Sequences generated at once."""
-    threads: int = 1
+    threads: Annotated[int, Range("threads", least=1, most=4096)] = 1
     """OpenMP threads of the CPU build."""
-    memory_gib: float = 1.0
-    """KV cache of the CPU build, GiB; on a GPU ``gpu_memory_fraction`` decides."""
-    gpu_memory_fraction: float = 0.85
-    tensor_parallel: int = 1
-    ready_timeout_s: float = 240.0
+    memory_gib: Annotated[float, Range("GiB", least=0.01, most=1 << 20)] = 1.0
+    """KV cache of the CPU build; on a GPU ``gpu_memory_fraction`` decides."""
+    gpu_memory_fraction: Annotated[float, Range("share", least=0.01, most=1)] = 0.85
+    """Part of a GPU's memory that the server takes, weights and KV cache together."""
+    tensor_parallel: Annotated[int, Range("GPUs", least=1, most=4096)] = 1
+    """GPUs over which the model is split."""
+    ready_timeout_s: Annotated[float, Range("s", least=1, most=7 * DAY_S)] = 240.0
     """How long the server may take to load the model and answer."""
-    request_timeout_s: float = 120.0
+    request_timeout_s: Annotated[float, Range("s", least=0.1, most=DAY_S)] = 120.0
     """How long one generation request may take before it is retried."""
-    request_attempts: int = 5
+    request_attempts: Annotated[int, Range("tries", least=1, most=100)] = 5
     """Tries per request, with exponential backoff, before the episode is dropped."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Actors:
+class Actors(Section):
     """The rollout processes."""
 
-    processes: int = 1
-    episodes: int = 96
+    processes: Annotated[int, Range("processes", least=1, most=4096)] = 1
+    """Rollout processes on this machine."""
+    episodes: Annotated[int, Range("episodes", least=1, most=MANY)] = 96
     """Episodes in flight per process."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Transport:
+class Transport(Section):
     """Actor to coordinator: ZeroMQ on loopback."""
 
-    port: int = 0
-    """TCP port of the coordinator; 0 takes a free one."""
-    resend_s: float = 10.0
+    port: Annotated[int, Range("port", least=0, most=65535)] = 0
+    """TCP port of the coordinator; 0 takes a free one, which ``learner.ready`` in the run's folder
+    tells."""
+    resend_s: Annotated[float, Range("s", least=0.1, most=HOUR_S)] = 10.0
     """An unacknowledged trajectory is sent again after this long."""
-    heartbeat_s: float = 2.0
-    silence_s: float = 60.0
+    heartbeat_s: Annotated[float, Range("s", least=0.05, most=HOUR_S)] = 2.0
+    """Time between two signs of life of an actor, and between two answers."""
+    silence_s: Annotated[float, Range("s", least=0.5, most=DAY_S)] = 60.0
     """An actor silent for this long loses its leases."""
-    lease_grace_s: float = 60.0
-    """Seconds beyond ``agent.episode_timeout_s`` after which an episode is given up and its task
+    lease_grace_s: Annotated[float, Range("s", least=1, most=DAY_S)] = 60.0
+    """Time beyond ``agent.episode_timeout_s`` after which an episode is given up and its task
     handed out again: for starting it, for its rewards and for sending what came of it."""
-    buffer_mib: int = 256
+    buffer_mib: Annotated[int, Range("MiB", least=1, most=1 << 30)] = 256
     """Trajectories the learner keeps before it stops handing out tasks."""
+
+    def check(self) -> None:
+        """Nobody is taken for silent between two beats, or before a resend had its chance."""
+        require(
+            self.silence_s >= 3 * self.heartbeat_s,
+            f"transport.silence_s ({self.silence_s:g}) must be at least three times "
+            f"transport.heartbeat_s ({self.heartbeat_s:g}), or a late beat loses an actor's work",
+        )
+        require(
+            self.silence_s > self.resend_s,
+            f"transport.silence_s ({self.silence_s:g}) must be above transport.resend_s "
+            f"({self.resend_s:g}), or an actor is given up before it sends anything again",
+        )

@@ -1,53 +1,73 @@
 """What a run is called, how long it is, and what it is about."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 from common.config.checks import require
+from common.config.ranges import MANY, Range, Section, short
+
+LONGEST_NAME = 128
+"""Bytes of a run's name; its folder also gets names with something behind."""
+
+
+def name_fault(name: str) -> str:
+    """What is wrong with a run's name, which is a folder's and stands in log lines; or nothing."""
+    if not name or name in (".", "..") or "/" in name:
+        return "a plain folder name"
+    if not name.isprintable() or name != name.strip():
+        return "a folder name without control characters or spaces at its ends"
+    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
+        return f"a folder name of at most {LONGEST_NAME} bytes"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Run:
+class Run(Section):
     """What the run is called and how long it is."""
 
     name: str = "run"
     """Folder of the run below ``folder``."""
     folder: str = "runs"
     """Where runs are kept."""
-    seed: int = 0
+    seed: Annotated[int, Range("seed", least=0, most=MANY)] = 0
     """Reproduces tasks, their order and initial weights; not sampling under real concurrency."""
-    steps: int = 40
+    steps: Annotated[int, Range("steps", least=1, most=MANY)] = 40
     """Optimizer steps, one per batch."""
-    log_every: int = 1
+    log_every: Annotated[int, Range("steps", least=1, most=MANY)] = 1
     """Steps between two lines in ``metrics.jsonl``."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Weights & Biases mode; metrics go to JSON lines always."""
     wandb_project: str = "l-zero"
-    trajectories_mib: int = 256
+    """Weights & Biases project."""
+    trajectories_mib: Annotated[int, Range("MiB", least=1, most=1 << 30)] = 256
     """Size limit of the trajectory store; the oldest parts go first."""
-    profile_steps: int = 0
+    profile_steps: Annotated[int, Range("steps", least=0, most=1000)] = 0
     """Steps of which rank 0 of the learner writes a torch profiler trace into the run's folder
     ``profiles``, from the third of the process on; ``lzero train --profile`` sets it to 2."""
 
-    def __post_init__(self) -> None:
-        """Check ranges."""
-        require(self.steps >= 1, f"run.steps must be at least 1, got {self.steps}")
+    def check(self) -> None:
+        """The name can be a folder's."""
         require(
-            self.profile_steps >= 0,
-            f"run.profile_steps must be at least 0, got {self.profile_steps}",
+            0 < len(self.wandb_project) <= LONGEST_NAME
+            and not set(self.wandb_project) & set("/\\#?%:"),
+            "run.wandb_project must be a name of at most 128 characters without / \\ # ? % and :, "
+            f"got {short(self.wandb_project)}",
         )
         require(
-            "/" not in self.name and bool(self.name),
-            f"run.name must be a plain folder name, got {self.name!r}",
+            not name_fault(self.name),
+            f"run.name must be {name_fault(self.name)}, got {self.name!r}",
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Lora:
+class Lora(Section):
     """Low-rank adapters; with ``rank`` 0 the whole model is trained."""
 
-    rank: int = 0
-    alpha: float = 32.0
+    AT: ClassVar[str] = "model.lora"
+
+    rank: Annotated[int, Range("dimensions", least=0, most=65536)] = 0
+    """Inner dimension of each adapter; 0 for none."""
+    alpha: Annotated[float, Range("factor", above=0, most=1e6)] = 32.0
     """The adapters' output is scaled by ``alpha / rank``."""
     targets: tuple[str, ...] = (
         "q_proj",
@@ -62,35 +82,35 @@ class Lora:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Model:
+class Model(Section):
     """The policy: any Hugging Face folder of the Qwen2.5, Qwen3 or Llama families."""
 
     path: str = "launch/presets/warmstart"
     """Hugging Face folder with weights and tokenizer."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Compute type of learner and policy server."""
-    max_context: int = 512
+    max_context: Annotated[int, Range("tokens", least=16, most=1 << 24)] = 512
     """Longest segment in tokens, prompt and answer together."""
     lora: Lora = field(default_factory=Lora)
     """Train adapters instead of the whole model."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class World:
+class World(Section):
     """The generated encyclopedia; used when ``enabled``, else ``tasks`` names the user's files."""
 
     enabled: bool = False
     """Generate tasks and corpora from ``seed`` before the run."""
-    seed: int = 0
+    seed: Annotated[int, Range("seed", least=0, most=MANY)] = 0
     """Which training world."""
-    heldout_seed: int = 1
+    heldout_seed: Annotated[int, Range("seed", least=0, most=MANY)] = 1
     """Which held-out world; its entities never occur in any training world."""
-    train_tasks: int = 20000
+    train_tasks: Annotated[int, Range("questions", least=1, most=10_000_000)] = 20000
     """Training questions generated."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tasks:
+class Tasks(Section):
     """Task files (JSON lines) and the SQLite corpora that ``search`` reads."""
 
     train: str = ""
@@ -107,8 +127,8 @@ class Tasks:
     file_folders: tuple[str, ...] = ()
     """Folders from which tasks may bring files, beside the folder of their task file."""
 
-    def __post_init__(self) -> None:
-        """Check names."""
+    def check(self) -> None:
+        """Kinds and folders are names."""
         for kind in self.kinds:
             require(
                 ":" in kind, f"tasks.kinds must name types as package.module:name, got {kind!r}"
@@ -118,17 +138,18 @@ class Tasks:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation:
+class Evaluation(Section):
     """Held-out evaluation before, during and after training."""
 
-    per_family: int = 400
+    per_family: Annotated[int, Range("questions", least=0, most=MANY)] = 400
     """Held-out questions per family (one-hop, two-hop) before and after, sampled."""
-    greedy_per_family: int = 200
+    greedy_per_family: Annotated[int, Range("questions", least=0, most=MANY)] = 200
     """The same at temperature 0."""
-    control: int = 200
+    control: Annotated[int, Range("questions", least=0, most=MANY)] = 200
     """Questions per family with search switched off, after training."""
-    during_every: int = 10
+    during_every: Annotated[int, Range("steps", least=0, most=MANY)] = 10
     """Steps between short evaluations while training; 0 for none."""
-    during_per_family: int = 32
-    seed: int = 0
+    during_per_family: Annotated[int, Range("questions", least=1, most=MANY)] = 32
+    """Held-out questions per family of a short evaluation."""
+    seed: Annotated[int, Range("seed", least=0, most=MANY)] = 0
     """Order of the held-out questions."""

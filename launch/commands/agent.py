@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def run(arguments: argparse.Namespace) -> int:
     _save(transcript_of(episode, question), notebook)
     view.finish(episode, time.monotonic() - started, notebook)
     if arguments.json:
-        print(json.dumps(_as_json(episode, notebook), indent=1, ensure_ascii=False))
+        _print_json(_as_json(episode, notebook))
     return EXIT_ANSWERED if episode.answer is not None else EXIT_NO_ANSWER
 
 
@@ -165,6 +165,16 @@ def _save(transcript: "Transcript", path: Path) -> None:
     from launch.notebooks import save_notebook
 
     save_notebook(transcript, path)
+
+
+def _print_json(record: Mapping[str, Any]) -> None:
+    """Print valid JSON whatever a model wrote and whatever the terminal can show."""
+    text = json.dumps(record, indent=1, ensure_ascii=False).encode("utf-8", "replace").decode()
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text), indent=1)
+    print(text)
 
 
 def _as_json(episode: "Episode", notebook: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """``lzero eval``."""
 
 import argparse
-import json
 from pathlib import Path
 
 from launch.commands import EXIT_INTERRUPTED
@@ -23,6 +22,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it; 130 where Ctrl-C ended it."""
     from rich.console import Console
 
+    from common.json_output import json_text
     from launch.evaluate import EvaluateRequest, evaluate, print_scores, scores_as_json
     from launch.supervisor import Interrupted
 
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     except Interrupted:
         return EXIT_INTERRUPTED
     if arguments.json:
-        print(json.dumps(scores_as_json(result), indent=1))
+        print(json_text(scores_as_json(result), indent=1))
     else:
         print_scores(result, Console())
     return 0

@@ -22,6 +22,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; 1 where a check failed."""
+    from common.visible import visible
     from launch.import_check import check_import
 
     findings = list(check_import(arguments.folder, with_vllm=not arguments.no_vllm))
@@ -30,5 +31,5 @@ def run(arguments: argparse.Namespace) -> int:
         print(json.dumps(rows, indent=1))
     else:
         for finding in findings:
-            print(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name}: {finding.detail}")
+            print(visible(f"{'ok  ' if finding.ok else 'FAIL'} {finding.name}: {finding.detail}"))
     return 0 if all(finding.ok for finding in findings) else EXIT_FAULTY

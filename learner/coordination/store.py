@@ -5,11 +5,13 @@ docs/trajectories.md for the fields. When the limit is reached the oldest part i
 """
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any, TextIO
 
-from common.messages import Trajectory
+import numpy as np
+
+from common.json_output import json_text
+from common.messages import NOT_AN_ACTION, Trajectory
 
 
 def describe(trajectory: Trajectory) -> dict[str, Any]:
@@ -28,6 +30,7 @@ def describe(trajectory: Trajectory) -> dict[str, Any]:
         "scores": trajectory.scores,
         "step_rewards": [round(float(reward), 6) for reward in trajectory.step_rewards],
         "oldest_version": trajectory.oldest_version,
+        "versions": versions_of_actions(trajectory),
         "tokens": [len(segment.token_ids) for segment in trajectory.segments],
         "tokens_generated": trajectory.tokens_generated,
         "cells_executed": trajectory.cells_executed,
@@ -39,6 +42,16 @@ def describe(trajectory: Trajectory) -> dict[str, Any]:
             for step in trajectory.steps
         ],
     }
+
+
+def versions_of_actions(trajectory: Trajectory) -> list[int]:
+    """The lowest weight version that sampled a token of each action, in order."""
+    oldest: dict[int, int] = {}
+    for segment in trajectory.segments:
+        for action in np.unique(segment.action_index[segment.action_index != NOT_AN_ACTION]):
+            version = int(segment.versions[segment.action_index == action].min())
+            oldest[int(action)] = min(version, oldest.get(int(action), version))
+    return [oldest[action] for action in sorted(oldest)]
 
 
 class TrajectoryStore:
@@ -55,7 +68,7 @@ class TrajectoryStore:
 
     def append(self, trajectory: Trajectory) -> None:
         """Write one line; starts the next part when this one is full."""
-        self._file.write(json.dumps(describe(trajectory), ensure_ascii=False) + "\n")
+        self._file.write(json_text(describe(trajectory), readable=True) + "\n")
         if self._file.tell() >= self._part_bytes:
             self._file.close()
             self._file = self._open(self._number + 1)
@@ -71,4 +84,5 @@ class TrajectoryStore:
         self._number = number
         for old in self._existing()[: -(self._parts - 1)]:
             old.unlink()
-        return (self._folder / f"part-{number:05d}.jsonl").open("a", encoding="utf-8")
+        file = self._folder / f"part-{number:05d}.jsonl"
+        return file.open("a", buffering=1, encoding="utf-8")  # a killed process loses no line

@@ -16,10 +16,11 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
+from common.config.learning import COLLECTIVE_TIMEOUT_S
 from common.errors import ConfigError
 from learner.engine.context_parallel import ContextRanks, context_ranks
 
-_COLLECTIVE_TIMEOUT = timedelta(minutes=30)
+_COLLECTIVE_TIMEOUT = timedelta(seconds=COLLECTIVE_TIMEOUT_S)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,7 +4,9 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import fmean, median
 
+from common.alerts import present_alerts
 from common.config import Learner
+from common.step_record import StepRecord
 from learner.step.breakdown import ALL
 from learner.step.metrics import StepMetrics
 
@@ -12,6 +14,9 @@ _LOW_STEPS = 5
 _ENTROPY_STEPS, _ENTROPY_FACTOR = 50, 0.5
 _NORM_STEPS, _NORM_FACTOR, _NORM_NEEDED = 100, 10.0, 20
 _LENGTH_STEPS, _LENGTH_FACTOR, _LENGTH_EDGE = 100, 1.5, 10
+
+_OF_UPDATES = ("sample size", "entropy", "gradient", "length")
+"""What only a step with an update tells; without one it stands as it was."""
 
 
 class Trends:
@@ -21,25 +26,34 @@ class Trends:
     between.
     """
 
-    def __init__(self, config: Learner) -> None:
-        """Begin without history; ``config.ess_warning`` is the bound on the sample size."""
+    def __init__(self, config: Learner, *, steps: int) -> None:
+        """Begin without history of a run of ``steps`` steps.
+
+        ``config.ess_warning`` is the bound on the sample size.
+        """
         self._config = config
+        self._steps = steps
+        self._records: deque[StepRecord] = deque(maxlen=_LENGTH_STEPS)
         self._low = 0
         self._entropies: deque[float] = deque(maxlen=_ENTROPY_STEPS)
         self._norms: deque[float] = deque(maxlen=_NORM_STEPS)
         self._lengths: deque[float] = deque(maxlen=_LENGTH_STEPS)
         self._holding: set[str] = set()
 
-    def observe(self, metrics: StepMetrics) -> Sequence[str]:
-        """Take in a step; what has become wrong with it, usually nothing."""
-        if metrics.update is None or not metrics.update.applied or ALL not in metrics.kinds:
-            return []
-        found = {
-            "sample size": self._sample_size(metrics),
-            "entropy": self._entropy(metrics),
-            "gradient": self._gradient(metrics.update.gradient_norm),
-            "length": self._length(metrics.kinds[ALL].tokens_mean),
-        }
+    def observe(self, metrics: StepMetrics, record: StepRecord) -> Sequence[str]:
+        """Take in a step and its record; what has become wrong with it, usually nothing."""
+        self._records.append(record)
+        alerts = present_alerts(self._records, steps=self._steps)
+        found = {alert.kind: alert.text for alert in alerts}
+        if metrics.update is not None and metrics.update.applied and ALL in metrics.kinds:
+            found |= {
+                "sample size": self._sample_size(metrics),
+                "entropy": self._entropy(metrics),
+                "gradient": self._gradient(metrics.update.gradient_norm),
+                "length": self._length(metrics.kinds[ALL].tokens_mean),
+            }
+        else:
+            found |= {name: name for name in self._holding if name in _OF_UPDATES}
         begun = [text for name, text in found.items() if text and name not in self._holding]
         self._holding = {name for name, text in found.items() if text}
         return begun

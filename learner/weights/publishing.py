@@ -46,6 +46,7 @@ class BackgroundPublisher:
         self.published = 0
         self.last_publish_s = 0.0
         self.last_paused_s = 0.0
+        self.total_paused_s = 0.0
         self.finished_at = 0.0
 
     def __enter__(self) -> Self:
@@ -76,6 +77,7 @@ class BackgroundPublisher:
         self.finished_at = time.monotonic()
         self.last_publish_s = self.finished_at - started
         self.last_paused_s = result.seconds_paused
+        self.total_paused_s += result.seconds_paused
         self.published += 1
         self._acknowledge(version)
         log.info(

@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 
 from actors.tools.search import build_index
+from common.config_file import save_config
+from launch.run_folder import RunFolder, RunState
+from launch.train import TrainRequest, resolve_config
 
 TASK = {"task_id": "a", "question": "Who wrote Silent Harbor?", "answers": ["Anna Keller"]}
 PAGE = {"title": "Silent Harbor", "text": "Silent Harbor, novel by Anna Keller."}
@@ -34,6 +37,12 @@ class Trial:
         return self.folder / "tasks.jsonl"
 
     def lzero_train(self, *arguments: str, path: str | None = None) -> str:
+        """Run the real command, which must refuse before it makes a folder; the line it says."""
+        line = self.refused(*arguments, path=path)
+        assert not (self.folder / "runs").exists(), "something was started"
+        return line
+
+    def refused(self, *arguments: str, path: str | None = None) -> str:
         """Run the real command, which must refuse; the one line it says."""
         command = [sys.executable, "-m", "launch.cli", "train", str(self.config), *arguments]
         environment = {**os.environ, "PATH": path if path is not None else os.environ["PATH"]}
@@ -46,7 +55,6 @@ class Trial:
         assert "Traceback" not in result.stderr
         lines = result.stderr.strip().splitlines()
         assert len(lines) == 1, lines
-        assert not (self.folder / "runs").exists(), "something was started"
         return lines[0]
 
 
@@ -96,7 +104,7 @@ def test_a_missing_config_file(trial: Trial) -> None:
 def test_an_unknown_key_gets_a_suggestion(trial: Trial) -> None:
     line = trial.lzero_train("--set", "learner.max_stalenes=2")
 
-    assert "unknown key 'learner.max_stalenes'; did you mean 'max_staleness'?" in line
+    assert "unknown key 'learner.max_stalenes'; did you mean 'learner.max_staleness'?" in line
 
 
 def test_a_mistyped_value(trial: Trial) -> None:
@@ -166,3 +174,25 @@ def test_bubblewrap_missing(trial: Trial) -> None:
 
 def test_nothing_to_resume(trial: Trial) -> None:
     assert "nothing to resume" in trial.lzero_train("--resume")
+
+
+def test_a_name_that_can_be_no_folder(trial: Trial) -> None:
+    assert "run.name must be a plain folder name, got 'a/b'" in trial.lzero_train("--name", "a/b")
+
+
+def test_a_resume_with_another_configuration_changes_nothing(trial: Trial) -> None:
+    run = trial.folder / "runs" / "run"
+    run.mkdir(parents=True)
+    RunFolder(run).write_state(RunState(status="failed", started_at=0.0))
+    overrides = ["run.seed=7", f"run.folder={trial.folder}/runs"]
+    save_config(
+        resolve_config(TrainRequest(config=trial.config, overrides=tuple(overrides))),
+        run / "config.json",
+    )
+    before = {file: file.read_bytes() for file in run.iterdir()}
+
+    line = trial.refused("--resume")
+
+    assert "run.seed was 7 and is 0 now" in line
+    assert "--set run.seed=7" in line
+    assert {file: file.read_bytes() for file in run.iterdir()} == before

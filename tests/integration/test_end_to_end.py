@@ -12,9 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
+
+from launch.world.tiny_model import untie, write_initial_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"
+WARM_START = PRESET.with_name("warmstart")
 DEADLINE_S = 300.0
 STOP_S = 10.0
 SMALL = (
@@ -148,8 +152,27 @@ def check_finished_run(run: Path) -> None:
     records = [json.loads(line) for line in lines]
     assert [record["step"] for record in records] == [1, 2, 3, 4]
     assert set(records[-1]["heldout"]) == {"one_hop", "two_hop"}
+    assert [record["trajectories"] for record in records] == [16, 16, 16, 16]
+    trained = [json.loads(line) for line in (run / "batches.jsonl").read_text().splitlines()]
+    stored = {
+        json.loads(line)["trajectory_id"]
+        for part in (run / "trajectories").glob("part-*.jsonl")
+        for line in part.read_text().splitlines()
+    }
+    assert [line["step"] for line in trained] == [1, 2, 3, 4]
+    assert {name for line in trained for name in line["trajectories"]} <= stored
     assert "<svg" in (run / "report.html").read_text()
+    assert run.stat().st_mode & 0o777 == 0o700
+    check_strict_json(run)
     assert (run / "checkpoints" / "step-000004" / "hf" / "config.json").is_file()
+
+
+def check_strict_json(run: Path) -> None:
+    """Every JSON file of a run is JSON for every reader."""
+    for file in (*run.rglob("*.json"), *run.rglob("*.jsonl")):
+        text = file.read_text(encoding="utf-8")
+        for part in text.splitlines() if file.suffix == ".jsonl" else [text]:
+            json.loads(part, parse_constant=lambda name: pytest.fail(f"{file} holds {name}"))  # noqa: B023
 
 
 @pytest.mark.nightly
@@ -163,6 +186,31 @@ def test_ctrl_c_ends_a_whole_run_within_ten_seconds(tmp_path: Path) -> None:
 
     assert time.monotonic() - asked < STOP_S
     assert command.process.returncode == 130
-    assert "interrupted; go on with: lzero train" in output
+    assert "interrupted; " in output
+    assert "with: lzero train" in output
     assert command.processes() == {}
     assert read_json(command.run / "state.json")["status"] == "interrupted"
+
+
+@pytest.mark.nightly
+def test_an_untrained_model_is_said_to_learn_nothing(tmp_path: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(WARM_START)
+    write_initial_model(tmp_path / "untrained", tokenizer, seed=0)
+    untie(tmp_path / "untrained")
+    settings = [f"model.path={tmp_path / 'untrained'}", "evaluation.during_every=0"]
+
+    with lzero_train(tmp_path, *(w for text in settings for w in ("--set", text))) as command:
+        output = command.finish()
+
+    assert command.process.returncode == 0, output
+    run = command.run
+    summary = read_json(run / "summary.json")
+    log = (run / "logs" / "learner.log").read_text()
+    unparsable, no_signal = summary["alerts"]
+    assert unparsable.startswith(
+        "nothing is learned: in steps 1 to 4 100% of the actions do not parse"
+    )
+    assert no_signal.startswith("nothing is learned: in steps 1 to 4 no group had a signal")
+    assert "nothing is learned: in steps 1 to 4 100% of the actions do not parse" in log
+    assert "nothing is learned: in steps 1 to 4 no group had a signal" in output
+    assert "Nothing is learned: in steps 1 to 4" in (run / "report.html").read_text()

@@ -26,7 +26,7 @@ from common.errors import ConfigError
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.task_rules import task_rules
 from common.tasks import read_tasks
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from launch.preflight import check_agent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,7 +66,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def load(package: Path, *overrides: str) -> Config:
     here = [f"model.path={MODEL}", "kernel.preload_numpy=false", "kernel.idle=1"]
-    return resolve_ports(load_config(package / "run.toml", [*here, *overrides]))
+    with held_ports(load_config(package / "run.toml", [*here, *overrides])) as config:
+        return config
 
 
 @pytest.fixture

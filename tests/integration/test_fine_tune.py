@@ -32,7 +32,7 @@ def options(tmp_path: Path) -> list[str]:
         (["--model", "nowhere"], "model folder"),
         (["--traces", "nowhere.jsonl"], "nowhere.jsonl' (--traces) does not exist"),
         (["--ranks", "0"], "--ranks must be at least 1, got 0"),
-        (["--config", "nowhere.toml"], "configuration nowhere.toml cannot be read"),
+        (["--config", "nowhere.toml"], "config file nowhere.toml does not exist"),
     ],
 )
 def test_what_cannot_start_is_one_line(

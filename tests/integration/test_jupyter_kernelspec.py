@@ -128,7 +128,7 @@ def test_a_cell_is_really_sandboxed(notebook):
             except OSError as error:
                 return type(error).__name__
         print(os.getuid(), os.getpid(), os.getcwd(), "PATH" in os.environ)
-        print([p for p in ("/root", "/home", "/etc", "/var", "/work") if os.path.exists(p)])
+        print([p for p in ("/root", "/home", "/var", "/work") if os.path.exists(p)])
         print(reach(("127.0.0.1", 22)), reach(("10.0.0.1", 80)))
         print({k for k in os.environ if "TEST" in k})
     """

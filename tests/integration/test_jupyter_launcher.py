@@ -145,6 +145,9 @@ def test_a_stock_kernel_has_tools(notebook):
     notebook.kernel.bind_tools([ToolSpec(name="ask", doc="Asks.")], handler)
 
     assert notebook.run("ask()").output == "'ask()'\n"
+    assert notebook.run("ask = 1").output == "[ask is a tool again: use another name]\n"
+    notebook.run("%reset -f")
+    assert notebook.run("ask()").output == "'ask()'\n"
 
 
 @in_every_python
@@ -201,7 +204,7 @@ def test_a_file_that_does_not_fit_ends_the_kernel(notebook):
 def test_a_cell_can_have_a_lower_output_limit(notebook):
     result = notebook.run("print('x' * 1000)", output_bytes=100)
 
-    assert result.output == "x" * 100 + "\n[901 bytes of output dropped]\n"
+    assert result.output == "x" * 50 + "\n[901 bytes of output dropped]\n" + "x" * 49 + "\n"
     assert notebook.run("print('x' * 1000)").dropped_bytes == 0
     assert (
         notebook.run("print('x' * 100_000)", output_bytes=1 << 30).dropped_bytes == 100_001 - 65536
@@ -277,6 +280,11 @@ def test_a_flood_of_forged_messages_ends_soon_and_within_bounds(notebook, flood)
     "reply",
     [
         "{'status': 'ok', 'observation': ['text', -1, 0]}",
+        "{'status': 'ok', 'observation': ['text', 10**30, 10**30]}",
+        '''b'{"observation": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"''',
+        pytest.param("b'no json'", marks=pytest.mark.nightly),
+        pytest.param("b'[]'", marks=pytest.mark.nightly),
+        pytest.param("b'\\xff'", marks=pytest.mark.nightly),
         pytest.param("{}", marks=pytest.mark.nightly),
         pytest.param("{'status': 'ok'}", marks=pytest.mark.nightly),
         pytest.param("{'status': 'ok', 'observation': ['text', 0]}", marks=pytest.mark.nightly),
@@ -286,25 +294,43 @@ def test_a_flood_of_forged_messages_ends_soon_and_within_bounds(notebook, flood)
 )
 def test_a_forged_reply_kills_only_its_kernel(notebook, any_kernel, reply):
     forge = f"""
-send(kernel.shell_stream, "execute_reply", {reply}, parent, ident=kernel._shell_parent_ident.get())
+for _ in range(20):
+    ident = kernel._shell_parent_ident.get()
+    send(kernel.shell_stream, "execute_reply", {reply}, parent, ident=ident)
 import time
 time.sleep(60)
 """
-    with pytest.raises(KernelDied, match="without an observation") as caught:
+    with pytest.raises(KernelDied, match="broke its protocol") as caught:
         notebook.run(FIND_KERNEL + forge)
 
     assert caught.value.cause is DeathCause.PROTOCOL
     assert any_kernel.run("1 + 1").output == "2\n"
 
 
-def test_a_forged_observation_is_cut_and_taken_as_what_it_is(notebook):
-    forge = """
-reply = {"status": "ok", "observation": ["x" * 200_000, 0, 5]}
-send(kernel.shell_stream, "execute_reply", reply, parent, ident=kernel._shell_parent_ident.get())
+@pytest.mark.parametrize(
+    ("reply", "output", "error_name"),
+    [
+        ('{"status": "ok", "observation": ["x" * 200_000, 0, 5]}', "x" * 65600, None),
+        (
+            r"""rb'{"status": 7, "ename": "\ud800", "observation": ["a\udfffb", 0, 5]}' """,
+            "a?b",
+            "?",
+        ),
+        (
+            '{"status": "error", "ename": [[]], "observation": ["", 0, 5]}',
+            "",
+            "Error",
+        ),
+    ],
+)
+def test_a_forged_observation_is_cut_and_taken_as_what_it_is(notebook, reply, output, error_name):
+    forge = f"""
+ident = kernel._shell_parent_ident.get()
+send(kernel.shell_stream, "execute_reply", {reply}, parent, ident=ident)
 """
     result = notebook.run(FIND_KERNEL + forge)
 
-    assert (len(result.output), result.outputs) == (65536, 5)
+    assert (result.output, result.outputs, result.error_name) == (output, 5, error_name)
 
 
 def test_a_kernel_that_is_not_installed_is_named(loop_runner):

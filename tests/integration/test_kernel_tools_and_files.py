@@ -43,7 +43,7 @@ def test_outputs_are_counted_as_a_notebook_shows_them(notebook):
 def test_a_cell_can_be_given_less_output(notebook):
     result = notebook.execute("print('ä' * 100)", output_bytes=10)
 
-    assert result.output == "äääää\n[191 bytes of output dropped]\n"
+    assert result.output == "ää\n[192 bytes of output dropped]\nää\n"
     assert notebook.execute("1", output_bytes=0).output == "\n[2 bytes of output dropped]\n"
     assert notebook.execute("print('x' * 10)", output_bytes=1 << 40).output == "x" * 10 + "\n"
 
@@ -154,3 +154,17 @@ def test_an_interrupted_tool_call_leaves_the_pipe_in_order(notebook):
     assert notebook.run("tool('slow')", timeout_s=0.1).status is CellStatus.TIMED_OUT
     assert notebook.value("tool('quick')") == "'quick'"
     assert notebook.value("tool('slow')") == "'slow'"
+
+
+def test_many_large_results_at_once_arrive(notebook):
+    async def most(name, arguments, keywords):
+        return "x" * 4_000_000
+
+    notebook.bind(["read"], most)
+    code = """
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(20) as pool:
+            print({len(text) for text in pool.map(lambda _: read(), range(20))})
+    """
+
+    assert notebook.value(code) == "{4000000}"

@@ -107,10 +107,11 @@ def test_a_timeout_interrupts_the_cell_and_keeps_the_state(shared):
 
 
 def test_output_beyond_the_cap_is_counted(shared):
-    result = shared.run("print('y' * 100_000)")
+    result = shared.run("print('y' * 100_000)\nraise KeyError('at the end')")
 
-    assert result.dropped_bytes == 100_001 - 65536
-    assert result.output.endswith(f"[{result.dropped_bytes} bytes of output dropped]\n")
+    assert result.dropped_bytes > 100_001 - 65536
+    assert f"y\n[{result.dropped_bytes} bytes of output dropped]\ny" in result.output
+    assert result.output.endswith("KeyError: 'at the end'\n")
     assert len(result.output) < 66_000
 
 
@@ -158,7 +159,7 @@ def test_the_network_and_vsock_are_out_of_reach(shared):
 def test_no_file_or_process_of_the_host_is_visible(shared):
     code = """
         import os
-        print([p for p in ("/root", "/home", "/etc", "/var", "/work", "/srv") if os.path.exists(p)])
+        print([p for p in ("/root", "/home", "/var", "/work", "/srv") if os.path.exists(p)])
         print(max(int(p) for p in os.listdir("/proc") if p.isdigit()) < 30)
         def writable(folder):
             try:

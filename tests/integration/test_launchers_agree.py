@@ -39,6 +39,10 @@ TOOLS = (
     ToolSpec(name="fail", doc="Fails.", parameters=(ToolParameter(name="how"),)),
     ToolSpec(name="notes.size", doc="How many.", returns="int", is_property=True),
     ToolSpec(name="notes.add", doc="Adds one.", parameters=(ToolParameter(name="text"),)),
+    ToolSpec(name="clock.now", doc="What time.", is_property=True),
+    ToolSpec(
+        name="answer", doc="Takes all.", parameters=(ToolParameter(name="it", annotation="Any"),)
+    ),
 )
 TOOL_CELLS = (
     "search('ä', k=2)",
@@ -68,6 +72,27 @@ TOOL_CELLS = (
     "    except RuntimeError as error:\n        print(error)\n    os._exit(0)\n"
     "os.waitpid(pid, 0)[1]",
     "%who",
+    "search = 'mine'\nsearch",
+    "search('again')",
+    "for notes in range(3):\n    pass\n1 / 0",
+    "del notes, ToolError",
+    "notes.size, ToolError.__name__",
+    "%reset -f",
+    "search('after a reset')",
+    "clock.now",
+    "import time as clock\nclock.time() > 0",
+    "clock.now, clock.time() > 0",
+    "clock.never",
+    "search({2020: 1})",
+    "search({(1, 2): 3})",
+    "import msgpack\nsearch(msgpack.ExtType(1, b'x'))",
+    "search('\\ud800')",
+    "answer({2020: 1, (1, 2): '\\ud800'})",
+    "deep = []\nfor _ in range(2000):\n    deep = [deep]\nsearch(deep)",
+    "try:\n    for number in range(10_000):\n        notes.size\n"
+    "except RuntimeError as error:\n    print(number, error)",
+    "try:\n    for number in range(100):\n        search('x' * 1_000_000)\n"
+    "except RuntimeError as error:\n    print(number, error)",
 )
 
 
@@ -216,7 +241,10 @@ def test_tools_are_observed_alike(launched):
         assert [pair for pair in zip(seen, forked, strict=True) if pair[0] != pair[1]] == []
     errors = "".join(seen["output"] for seen in forked if seen["error"])
     assert "told you" in errors
-    assert not [word for word in ("actors", "msgpack") if word in errors]
+    assert not [word for word in ("actors", "/msgpack") if word in errors]
+    shown = [seen["output"] for seen in forked]
+    assert sum("is a tool again" in output for output in shown) == 2
+    assert [output for output in shown if output.startswith("3000 no more than")]
 
 
 @pytest.mark.parametrize(

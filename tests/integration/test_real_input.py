@@ -21,7 +21,7 @@ from common.messages import Outcome, Task, Trajectory
 from common.run_key import make_run_key, read_run_key
 from common.tasks import read_tasks
 from launch.convert import convert
-from launch.ports import resolve_ports
+from launch.ports import held_ports
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
@@ -45,17 +45,14 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
     index = folder / "corpus.sqlite"
     build_index(corpus, index)
     config = Config()
-    config = resolve_ports(
-        dataclasses.replace(
-            config,
-            run=dataclasses.replace(config.run, name="scripted", folder=str(folder)),
-            model=dataclasses.replace(config.model, path=str(MODEL), max_context=4096),
-            tasks=dataclasses.replace(config.tasks, train_corpus=str(index)),
-            agent=dataclasses.replace(config.agent, max_action_tokens=512),
-            actors=dataclasses.replace(config.actors, episodes=16),
-        )
+    config = dataclasses.replace(
+        config,
+        run=dataclasses.replace(config.run, name="scripted", folder=str(folder)),
+        model=dataclasses.replace(config.model, path=str(MODEL), max_context=4096),
+        tasks=dataclasses.replace(config.tasks, train_corpus=str(index)),
+        agent=dataclasses.replace(config.agent, max_action_tokens=512),
+        actors=dataclasses.replace(config.actors, episodes=16),
     )
-    save_config(config, folder / "config.json")
     make_run_key(folder)
     scripts = {task.question: scripted_actions(task) for task in tasks}
     (folder / "scripts.json").write_text(json.dumps(scripts))
@@ -68,6 +65,8 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         max_buffered_bytes=1 << 30,
     )
     with ExitStack() as stack:
+        config = stack.enter_context(held_ports(config))
+        save_config(config, folder / "config.json")
         server = start(
             [str(DATA.parent / "integration" / "scripted_server.py"),
              str(config.policy_server.port), str(MODEL), str(folder / "scripts.json")],
@@ -86,7 +85,16 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
             )
         )
         actor = start(
-            ["-m", "actors.main", "--config", str(folder / "config.json"), "--actor-id", "a0"],
+            [
+                "-m",
+                "actors.main",
+                "--config",
+                str(folder / "config.json"),
+                "--actor-id",
+                "a0",
+                "--coordinator",
+                intake.endpoint,
+            ],
             stack,
         )
         batch = intake.take_batch(learner_version=0, timeout_s=120)

@@ -335,6 +335,13 @@ def test_what_cannot_work_is_refused_before_the_model_is_asked(
         assert server.requests == []
 
 
+def test_a_file_whose_name_is_no_text_is_refused(tmp_path: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"a\xff.csv")
+    odd.write_text("1,2")
+    with ChatServer(replies(ADD)) as server, pytest.raises(InputError, match="cannot be used"):
+        agent_of(server).run("x", files=[odd])
+
+
 def lzero(*arguments: object, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run the command in ``folder``."""
     command = [sys.executable, "-m", "launch.cli", *map(str, arguments)]
@@ -370,6 +377,24 @@ def test_the_command_fails_without_an_answer_and_can_speak_json(tmp_path: Path) 
     assert told["steps"][0]["observation"] == "x is 21"
     assert "no answer:\n    out of steps" in done.stderr
     assert [str(path) for path in tmp_path.iterdir()] == [str(tmp_path / told["notebook"])]
+
+
+def test_half_a_character_in_an_answer_does_not_lose_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    submit = act("submit_final_answer('café \ud83d!')", think="half: \udc00")
+    with ChatServer(replies(submit)) as server:
+        done = lzero(
+            "agent", "x\udcff?", "--url", server.url, "--json", "--out", "a.ipynb", folder=tmp_path
+        )
+
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["answer"] == "café ?!"
+    assert told["steps"][0]["action"].startswith("<think>half: ?</think>")
+    assert server.requests[0]["messages"][1]["content"] == "x??"
+    assert "café ?!" in (tmp_path / "a.ipynb").read_text(encoding="utf-8")
 
 
 def test_the_command_takes_its_settings_from_a_file(tmp_path: Path) -> None:

@@ -88,7 +88,7 @@ def test_the_server_says_what_it_has(server: str) -> None:
 
 def test_the_chat_is_token_for_token_what_the_policy_was_trained_on(server: str) -> None:
     tokenizer = FileTokenizer(Path("launch/presets/warmstart"))
-    renderer = ChatRenderer(tokenizer, tokenizer.added_tokens)
+    renderer = ChatRenderer(tokenizer)
     question, output = "In which year was the Silent Harbor built?", "Silent <output> Harbor\n1873"
 
     async def work() -> list[tuple[int, int]]:

@@ -100,7 +100,7 @@ def test_a_crash_is_reported_with_name_exit_code_and_last_lines(tmp_path: Path) 
         name="learner",
         command=python("import sys; print('first words'); print('last words'); sys.exit(7)"),
         log=tmp_path / "learner.log",
-        hint="go on with: lzero train x.toml --resume",
+        hint=lambda: "go on with: lzero train x.toml --resume",
     )
 
     with Supervisor() as supervisor:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -49,7 +49,16 @@ CONFIG = Config(
 )  # fmt: skip
 
 
-def scripted(lease_id: str, group_id: str, task_id: str, sample: int, version: int) -> Trajectory:
+def scripted(lease: TaskLease, version: int) -> Trajectory:
+    """What the scripted policy of ``version`` does with a task lease."""
+    return scripted_sample(
+        lease.lease_id, lease.group_id, lease.task.task_id, lease.sample_index, version
+    )
+
+
+def scripted_sample(
+    lease_id: str, group_id: str, task_id: str, sample: int, version: int
+) -> Trajectory:
     """What the scripted policy of ``version`` does with sample ``sample`` of a task."""
     rng = random.Random(f"{task_id}/{sample}/{version}")
     return make_trajectory(
@@ -101,7 +110,9 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
-def answer_leases(endpoint: str, servers: Servers) -> None:
+def answer_leases(
+    endpoint: str, servers: Servers, play: Callable[[TaskLease, int], Trajectory] = scripted
+) -> None:
     """An actor: answers all leases at hand in a random order, until it is drained."""
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
@@ -125,9 +136,7 @@ def answer_leases(endpoint: str, servers: Servers) -> None:
                 held.append(record)
         rng.shuffle(held)
         for lease in held:
-            trajectory = scripted(lease.lease_id, lease.group_id, lease.task.task_id,
-                                  lease.sample_index, servers.version)  # fmt: skip
-            dealer.send_multipart(encode(trajectory))
+            dealer.send_multipart(encode(play(lease, servers.version)))
 
 
 def run_asynchronously(folder: Path) -> tuple[str, ...]:
@@ -180,7 +189,7 @@ def run_synchronously(folder: Path) -> tuple[str, ...]:
         for version in range(STEPS):
             groups = [(f"g{version}-{number}", order.next()) for number in range(2)]
             batch = [
-                scripted(f"{group}-{sample}", group, task.task_id, sample, version)
+                scripted_sample(f"{group}-{sample}", group, task.task_id, sample, version)
                 for group, task in groups
                 for sample in range(3)
             ]

@@ -6,7 +6,8 @@ import pytest
 import wandb
 
 from common.config import Run
-from common.telemetry import StepRecord, metric_writers
+from common.step_record import StepRecord
+from common.telemetry import metric_writers, wandb_id
 
 RECORD = StepRecord(
     step=1,
@@ -41,7 +42,7 @@ RECORD = StepRecord(
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_offline_wandb_run_is_written_beside_the_json_lines(tmp_path: Path) -> None:
-    run = Run(name="trial", wandb="offline")
+    run = Run(name="trial: a;b,c#d?e'f", wandb="offline")
 
     writers = metric_writers(run, tmp_path, {"run": {"name": "trial"}}, after_step=0)
     for writer in writers:
@@ -49,6 +50,6 @@ def test_an_offline_wandb_run_is_written_beside_the_json_lines(tmp_path: Path) -
         writer.close()
     wandb.teardown()  # its service writes the file after the run has finished
 
-    (logged,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    (logged,) = tmp_path.glob(f"wandb/offline-run-*/*{wandb_id(tmp_path)}.wandb")
     assert b"family_success/one_hop" in logged.read_bytes()
     assert len((tmp_path / "metrics.jsonl").read_text().splitlines()) == 1

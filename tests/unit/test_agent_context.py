@@ -80,11 +80,16 @@ class Played:
 
 
 def play(cells: Sequence[Cell], *, limit: int = 400, **agent: Any) -> Played:
-    tools = ("notepad", "planning", "context", "submit_final_answer")
-    chosen = Agent(
-        **{"max_steps": len(cells), "max_action_tokens": 40, "tools": tools, **agent},
-    )
     policy = ScriptedPolicy(*(action(number) for number in range(len(cells))))
+    agent = {"max_steps": len(cells), **agent}
+    return play_with(CellsKernel(cells), policy, limit=limit, **agent)
+
+
+def play_with(
+    kernel: CellsKernel, policy: ScriptedPolicy, *, limit: int = 400, **agent: Any
+) -> Played:
+    tools = ("notepad", "planning", "context", "submit_final_answer")
+    chosen = Agent(**{"max_action_tokens": 40, "tools": tools, **agent})
     conversation = TokenConversation(
         policy=policy,  # type: ignore[arg-type]
         renderer=ChatRenderer(TOKENIZER),
@@ -94,13 +99,44 @@ def play(cells: Sequence[Cell], *, limit: int = 400, **agent: Any) -> Played:
     )
     loop = AgentLoop(
         agent=chosen,
-        kernels=Pool(CellsKernel(cells)),  # type: ignore[arg-type]
+        kernels=Pool(kernel),  # type: ignore[arg-type]
         tools=make_tools(Config(agent=chosen), {}),
         prompt=PromptTemplate(SYSTEM),
         cell_timeout_s=1.0,
     )
     episode = asyncio.run(loop.run(TASK, conversation))
     return Played(episode, conversation.segments(), policy.prompts)
+
+
+class CallingPolicy(ScriptedPolicy):
+    """Calls a tool out of the kernel while it samples, as a thread of an earlier cell would."""
+
+    def __init__(self, kernel: CellsKernel, *actions: str) -> None:
+        super().__init__(*actions)
+        self.kernel = kernel
+
+    async def generate(self, prompt_ids: Sequence[int], **options: Any) -> Any:
+        if self.prompts:
+            await self.kernel.call("notepad.add_fact", f"fact {len(self.prompts)}")
+        return await super().generate(prompt_ids, **options)
+
+
+def test_calls_between_and_after_cells_belong_to_the_cell_that_ran_last() -> None:
+    async def reads(call: Call) -> str:
+        return str(await call("notepad.read"))
+
+    kernel = CellsKernel([says("one"), reads])
+    policy = CallingPolicy(kernel, action(0), "no action", action(1), "no action")
+
+    episode = play_with(kernel, policy, max_steps=5, format_reminders=1).episode
+
+    assert episode.outcome is Outcome.UNPARSABLE
+    assert [step.tool_calls for step in episode.steps] == [
+        ("notepad.add_fact", "notepad.add_fact"),
+        (),
+        ("notepad.read", "notepad.add_fact"),
+        (),
+    ]
 
 
 def sampled_ids(segment: Segment) -> dict[int, list[int]]:
@@ -156,6 +192,22 @@ def test_whole_output_of_a_step_can_be_read_again() -> None:
 
     assert read == ["long " * 50]
     assert "more characters in context.output(0)" in played.episode.steps[0].observation
+
+
+def test_a_progress_bar_is_shown_as_it_ends_and_hides_nothing() -> None:
+    bar = "".join(f"\rstep {number} of 99" for number in range(100))
+
+    played = play([says(f"begin\n{bar}\nresult"), says("x")], max_observation_characters=40)
+
+    assert played.episode.steps[0].observation == "begin\nstep 99 of 99\nresult"
+
+
+def test_both_ends_of_a_long_output_are_shown_and_the_rest_can_be_read() -> None:
+    played = play([says("a" * 500 + "\nError: b"), says("x")], max_observation_characters=40)
+
+    assert played.episode.steps[0].observation == (
+        f"{'a' * 25}\n…\n{'a' * 3}\nError: b [469 more characters in context.output(0)]"
+    )
 
 
 @pytest.mark.parametrize("step", [-1, 1, 7, "0", None])

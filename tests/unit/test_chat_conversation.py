@@ -2,9 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
@@ -12,50 +10,10 @@ from transformers.utils.chat_template_utils import render_jinja_template
 from actors.agent.chat_client import ChatClient
 from actors.agent.chat_conversation import ChatConversation
 from actors.agent.conversation import KeptStep, Opening
-from actors.agent.foreign_action import cut_after_end, rewrite
 from common.chat import escape_tags, observation_text, parse_action, prompt_text
 from common.errors import PolicyServerError
 from tests.chat_server import ChatServer, Reply, replies, tokens_of
-
-T = TypeVar("T")
-ACTION = "<think>add them</think><code>print(1 + 1)</code>"
-OPENING = Opening(system="Work in a notebook.", task="How many are 1 and 1?")
-
-
-def talk(
-    server: ChatServer,
-    work: Callable[[ChatConversation], Awaitable[T]],
-    *,
-    direct: bool = False,
-    timeout_s: float = 5.0,
-    attempts: int = 2,
-    model: str = "",
-    api_key: str = "",
-) -> T:
-    """Begin a conversation with ``server`` and do ``work`` in it."""
-
-    async def run() -> T:
-        client = ChatClient(
-            server.url, model=model, api_key=api_key, timeout_s=timeout_s, attempts=attempts
-        )
-        try:
-            conversation = ChatConversation(client, limit=4000, temperature=0.5, direct=direct)
-            conversation.begin(OPENING)
-            return await work(conversation)
-        finally:
-            await client.close()
-
-    return asyncio.run(run())
-
-
-def sampled(server: ChatServer, **options: object) -> tuple[str, list[str]]:
-    """The first action and the pieces it came in."""
-    pieces: list[str] = []
-
-    async def work(conversation: ChatConversation) -> str:
-        return (await conversation.sample(0, max_tokens=50, on_delta=pieces.append)).text
-
-    return talk(server, work, **options), pieces  # type: ignore[arg-type]
+from tests.chat_talk import ACTION, OPENING, sampled, talk
 
 
 def test_the_chat_takes_turns_and_holds_actions_and_observations_in_the_grammar() -> None:
@@ -105,42 +63,25 @@ def test_reasoning_that_comes_apart_becomes_the_think_block(field: str) -> None:
     assert "".join(pieces).startswith("<think>I need <code> here</think>Let me run it.")
 
 
-@pytest.mark.parametrize(
-    ("written", "think", "code"),
-    [
-        ("<think>a</think><code>x</code>", "a", "x"),
-        ("<think>a</think>\n<code>x", "a", "x"),
-        ("thoughts</think><code>x</code>", "thoughts", "x"),
-        ("I will add.\n<code>x</code>", "I will add.", "x"),
-        ("<code>x</code>", "", "x"),
-        ("<think>a</think><code>\n```python\nx = 1\ny\n```\n</code>", "a", "x = 1\ny"),
-        ("First:\n```python\nx = 1\n```\nwhich gives 1", "First:", "x = 1"),
-        ("<think>a</think>\n```\nx\n```", "a", "x"),
-        ("<think>a</think>```py\nx\n```", "a", "x"),
-    ],
-)
-def test_what_plainly_means_an_action_is_read_as_one(written: str, think: str, code: str) -> None:
-    action = parse_action(rewrite(written))
-
-    assert action is not None
-    assert (action.think, action.code) == (think, code)
-
-
-@pytest.mark.parametrize(
-    "written",
-    ["", "It is 2.", "<think>a</think><code></code>", "<think>a</think><code>x<code>y</code>"],
-)
-def test_what_means_no_action_is_left_as_it_came(written: str) -> None:
-    assert rewrite(written) == cut_after_end(written)
-    assert parse_action(rewrite(written)) is None
-
-
 def test_a_code_block_that_was_cut_off_is_not_closed() -> None:
     reply = Reply(text="<think>a</think><code>x = ", finish_reason="length")
     with ChatServer(replies(reply)) as server:
         text, _ = sampled(server)
 
     assert text == "<think>a</think><code>x = "
+
+
+@pytest.mark.parametrize("knows_stop", [True, False], ids=["stops", "overshoots"])
+def test_an_end_that_thoughts_mention_is_not_the_end(knows_stop: bool) -> None:
+    written = "<think>close it with </code> then</think><code>x</code><output>1"
+    with ChatServer(replies(written), knows_stop=knows_stop) as server:
+        text, pieces = sampled(server)
+
+    if knows_stop:
+        assert parse_action(text) is None
+    else:
+        assert text == "<think>close it with < /code> then</think><code>x</code>"
+        assert "".join(pieces) == "<think>close it with </code> then</think><code>x</code>"
 
 
 def test_a_direct_answer_is_plain_text_without_a_stop_string() -> None:

@@ -45,7 +45,7 @@ def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[learner]\ngroup = 4", r"unknown key 'learner.group'; did you mean 'groups'\?"),
+        ("[learner]\ngroup = 4", r"unknown key 'learner.group'; did you mean 'learner.groups'\?"),
         ("[lerner]\ngroups = 4", r"unknown key 'lerner'; did you mean 'learner'\?"),
         ("[zzz]\na = 4", r"unknown key 'zzz'; known keys: actors, agent"),
         ("[learner]\ngroups = 'many'", r"learner.groups must be a whole number, got 'many'"),

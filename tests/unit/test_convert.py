@@ -205,4 +205,4 @@ def test_a_result_that_cannot_be_written_is_one_line(
     assert main(["tasks", "convert", str(file), "--format", "hotpotqa", "--out", str(out)]) == 2
     assert f"lzero: {out} cannot be written: " in capsys.readouterr().err
     assert main(["tasks", "index", str(file), str(out)]) == 2
-    assert f"lzero: {out} cannot be written: " in capsys.readouterr().err
+    assert f"lzero: search index '{out}' cannot be written: " in capsys.readouterr().err

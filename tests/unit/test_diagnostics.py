@@ -22,6 +22,7 @@ from learner.step.histogram import Bins
 from learner.step.metrics import PackingReport, StepMetrics, warnings_of
 from learner.step.tally import Tally, tally_pack
 from learner.step.trends import Trends
+from tests.step_records import make_record
 
 VERSION = 9
 
@@ -275,7 +276,7 @@ def test_a_mean_difference_that_may_be_chance_is_no_warning() -> None:
 
 
 def observed(trends: Trends, steps: list[StepMetrics]) -> list[str]:
-    return [text for step in steps for text in trends.observe(step)]
+    return [text for step in steps for text in trends.observe(step, make_record(1))]
 
 
 def with_tally(**changes: float) -> StepMetrics:
@@ -293,7 +294,7 @@ def with_norm(norm: float) -> StepMetrics:
 
 
 def test_steps_without_anything_unusual_give_no_warning() -> None:
-    assert observed(Trends(Learner()), [healthy()] * 150) == []
+    assert observed(Trends(Learner(), steps=200), [healthy()] * 150) == []
 
 
 @pytest.mark.parametrize(
@@ -307,15 +308,26 @@ def test_steps_without_anything_unusual_give_no_warning() -> None:
     ids=["sample size", "entropy", "gradient", "length"],
 )
 def test_what_goes_wrong_over_many_steps_is_said_once(steps: list[StepMetrics], words: str) -> None:
-    found = observed(Trends(Learner()), steps)
+    found = observed(Trends(Learner(), steps=200), steps)
 
     assert len(found) == 1
     assert words in found[0]
 
 
+def test_steps_without_an_update_are_watched_too() -> None:
+    empty = replace(healthy(), updates=())
+    trends = Trends(Learner(), steps=200)
+
+    silent = [make_record(number, signal_share=0.0, parsed_share=0.0) for number in range(1, 9)]
+    found = [text for record in silent for text in trends.observe(empty, record)]
+
+    assert len(found) == 2
+    assert found[0].startswith("nothing is learned: in steps 1 to 4 100% of the actions do not")
+
+
 def test_a_warning_comes_again_when_its_cause_does() -> None:
     low, fine = with_tally(rho_squared=30.0), healthy()
 
-    found = observed(Trends(Learner()), [low] * 6 + [fine] + [low] * 6)
+    found = observed(Trends(Learner(), steps=200), [low] * 6 + [fine] + [low] * 6)
 
     assert len(found) == 2

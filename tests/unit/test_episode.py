@@ -3,11 +3,13 @@
 import asyncio
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
+from actors.agent.conversation import ContextTooLong
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import PromptTemplate
 from actors.episode import EpisodeRunner
@@ -42,12 +44,13 @@ def play(
     hangs: bool = False,
     max_context: int = 400,
     task: Task = TASK,
+    pool: type[FakePool] = FakePool,
     **agent: Any,
 ) -> Trajectory:
     settings = Agent(**{"max_steps": 3, "max_action_tokens": 32, "episode_timeout_s": 5.0, **agent})
     loop = AgentLoop(
         agent=settings,
-        kernels=FakePool(FakeKernel(output, fault, hangs)),  # type: ignore[arg-type]
+        kernels=pool(FakeKernel(output, fault, hangs)),  # type: ignore[arg-type]
         tools=make_tools(Config(agent=settings), {"train": ""}),
         prompt=PromptTemplate(""),
         cell_timeout_s=1.0,
@@ -118,6 +121,52 @@ def test_question_that_fills_the_context_is_kept_without_actions() -> None:
     assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
     assert trajectory.steps == ()
     assert trajectory.oldest_version is None
+
+
+def test_prompt_that_is_too_long_alone_is_named_and_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    task = Task(task_id="long", question="Why? " * 200, answers=("x",))
+
+    trajectory = play(ScriptedPolicy(), task=task, max_context=100)
+
+    assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
+    assert len(trajectory.segments[0].token_ids) == 100, "no longer segment can be used"
+    assert "the prompt alone has" in trajectory.failure
+    assert "100 of the context (model.max_context)" in trajectory.failure
+    assert [r.levelname for r in caplog.records if "too long" in r.message] == ["WARNING"]
+
+
+def test_reply_that_the_host_cannot_read_is_the_cells_doing() -> None:
+    trajectory = play(ScriptedPolicy(SEARCH), fault=RecursionError("too deep"))
+
+    assert trajectory.outcome is Outcome.KERNEL_DIED
+    assert trajectory.failure == ""
+    assert trajectory.steps[0].status == "died"
+
+
+def test_context_that_the_server_finds_too_long_is_kept() -> None:
+    trajectory = play(ScriptedPolicy(SEARCH, ContextTooLong("the server takes 90 tokens")))
+
+    assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
+    assert trajectory.step_rewards.tolist() == [0.0]
+    assert "the server takes 90 tokens" in trajectory.failure
+
+
+class BrokenPool(FakePool):
+    """Fails when the kernel is given back."""
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[FakeKernel]:
+        yield self.kernel
+        raise OSError("the kernel cannot be closed")
+
+
+def test_what_happens_after_the_end_does_not_change_the_outcome() -> None:
+    trajectory = play(ScriptedPolicy(SUBMIT), pool=BrokenPool)
+
+    assert trajectory.outcome is Outcome.SUBMITTED
+    assert trajectory.step_rewards.tolist() == [1.0]
 
 
 def test_dead_kernel_is_the_policys_doing_and_scores_nothing() -> None:

@@ -122,5 +122,4 @@ def test_a_transcript_keeps_the_order_and_counts_what_it_drops():
     transcript.add("error", {"traceback": ["\x1b[31mKeyError\x1b[0m"]})
     transcript.add("status", {"execution_state": "idle"})
 
-    assert transcript.text() == "abc\n7\nKe\n[7 bytes of output dropped]\n"
-    assert transcript.dropped == 7
+    assert transcript.finish() == ("abc\n\n[7 bytes of output dropped]\nror\n", 7, 3)

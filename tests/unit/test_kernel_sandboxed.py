@@ -136,7 +136,7 @@ def test_captured_output_is_cut_at_the_limit_and_counted():
     capture.write("defg")
     capture.write("h")
 
-    assert capture.finish() == ("abcde", 3, 3)
+    assert capture.finish() == ("abc\n[3 bytes of output dropped]\ngh", 3, 3)
 
 
 def test_outputs_are_counted_as_a_notebook_shows_them():

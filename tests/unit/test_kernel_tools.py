@@ -6,10 +6,14 @@ import threading
 
 import msgpack
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from actors.kernels.interface import ToolParameter, ToolSpec
-from actors.kernels.sandboxed.channel import Channel, Interrupts, ToolError
-from actors.kernels.sandboxed.toolclient import bind_tools
+from actors.kernels.frames import Call, Done, FrameBudget, FrameReader, encode
+from actors.kernels.interface import ToolParameter, ToolSpec, check_tools
+from actors.kernels.sandboxed.channel import HEADER, Channel, Interrupts, ToolError, pack_call
+from actors.kernels.sandboxed.serve import name_of
+from actors.kernels.sandboxed.toolclient import Tools
 
 QUERY = ToolParameter(name="query", annotation="str")
 LIMIT = ToolParameter(name="limit", required=False, default=3)
@@ -27,9 +31,8 @@ def host():
     ours, theirs = socket.socketpair()
     namespace = {}
     with ours, theirs:
-        bind_tools(
-            Channel(theirs, Interrupts()), [t.wire() for t in (SEARCH, TOKENS, DROP)], namespace
-        )
+        tools = Tools(Channel(theirs, Interrupts()), namespace)
+        tools.bind([t.wire() for t in (SEARCH, TOKENS, DROP)])
         yield ours, namespace
 
 
@@ -48,10 +51,49 @@ def answer(host, reply):
     return thread, asked
 
 
-@pytest.mark.parametrize("name", ["", "a b", "class", "a.b.c", "a.", ".a", "1a", "a.def"])
-def test_a_tool_needs_a_name_that_python_knows(name):
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "a b", "class", "a.b.c", "a.", ".a", "1a", "a.def", "\ud800", "a" * 201),
+        *(
+            "__builtins__",
+            "__slots__",
+            "a.__slots__",
+            "a.__class__",
+            "a.__init__",
+            "_",
+            "__",
+            "___",
+        ),
+        *("ｓearch", "ToolError", "get_ipython", "In", "Out", "exit", "print", "open.it"),
+    ],
+)
+def test_a_tool_needs_a_name_that_python_and_the_notebook_leave_free(name):
     with pytest.raises(ValueError, match="must be called"):
         ToolSpec(name=name, doc="")
+
+
+@pytest.mark.parametrize("name", ["a.list", "a.print", "_a", "a._", "a.__b", "time.now"])
+def test_other_names_are_free(name):
+    assert ToolSpec(name=name, doc="").name == name
+
+
+@pytest.mark.parametrize(
+    ("names", "problem"),
+    [
+        (("search", "search"), "both be called 'search'"),
+        (("search", "search.web"), "'search' and 'search.web'"),
+        (("notepad.read", "notepad"), "'notepad.read' and 'notepad'"),
+        (("a.b", "a.b"), "both be called 'a.b'"),
+    ],
+)
+def test_no_tool_shadows_another(names, problem):
+    with pytest.raises(ValueError, match=problem):
+        check_tools([ToolSpec(name=name, doc="") for name in names])
+
+
+def test_tools_of_different_names_and_of_one_object_go_together():
+    check_tools([ToolSpec(name=name, doc="") for name in ("a", "b.a", "b.c", "c")])
 
 
 def test_only_a_member_can_be_a_property():
@@ -142,3 +184,63 @@ def test_only_usual_exceptions_arrive_as_themselves(host, kind, raised):
         namespace["context"].drop("a")
 
     thread.join(5)
+
+
+LEAF = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.text(st.characters(), max_size=5)
+    | st.just("\ud800")
+    | st.binary(max_size=5)
+    | st.just(object())
+    | st.builds(msgpack.ExtType, st.integers(0, 127), st.binary(max_size=3))
+)
+ARGUMENT = st.recursive(
+    LEAF,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.tuples(inner, inner)
+        | st.dictionaries(
+            st.text(max_size=3) | st.integers() | st.tuples(st.none()) | st.none(), inner
+        )
+        | st.frozensets(st.integers(), max_size=2)
+    ),
+    max_leaves=8,
+)
+
+
+@given(ARGUMENT)
+def test_whatever_a_cell_passes_to_a_tool_is_refused_inside_or_taken_by_the_host(value):
+    try:
+        body = pack_call(1, "search", (value,), {"key": value})
+    except (TypeError, ValueError):
+        return
+
+    (message,) = FrameReader(FrameBudget()).feed(HEADER.pack(len(body)) + body)
+
+    assert isinstance(message, Call)
+
+
+def odd_metaclass(answer):
+    return type("Odd", (type,), {"__name__": property(lambda cls: answer)})
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        type("E" * 5000, (Exception,), {}),
+        type("", (Exception,), {}),
+        odd_metaclass(None)("Error", (Exception,), {}),
+        odd_metaclass(["E"] * 1000)("Error", (Exception,), {}),
+        type("Ünicode😀", (Exception,), {}),
+    ],
+)
+def test_the_name_of_any_error_is_one_that_the_host_takes(made):
+    name = name_of(made())
+
+    (message,) = FrameReader(FrameBudget()).feed(encode(["done", 1, "error", "", 0, name, 1]))
+
+    assert message == Done(1, True, "", 0, name, 1)
+    assert type.__dict__["__name__"].__get__(made).startswith(name)

@@ -8,11 +8,13 @@ from typing import Any
 
 import nbformat
 import pytest
+from markdown_it import MarkdownIt
 from rich.console import Console
 
 from actors.evaluate import write_episodes
 from common.messages import Outcome, Step, Task, Trajectory
-from launch.agent_view import Ending, LiveView, PlainView, split_growing, visible
+from common.visible import visible
+from launch.agent_view import Ending, LiveView, PlainView, split_growing
 from launch.cli import main
 from launch.notebooks import make_notebook
 from launch.tracebacks import split_output
@@ -90,6 +92,32 @@ def test_an_observation_is_taken_apart(
 
     assert output.printed == (text if printed is None else printed)
     assert (output.error and (output.error.name, output.error.value)) == error
+
+
+def test_no_text_of_a_model_or_a_task_does_anything_in_a_notebook() -> None:
+    hostile = (
+        "<script>alert(1)</script> <img src=x onerror=alert(1)> ![seen](http://tracker/?q) "
+        "![seen][there] [click](javascript:alert(1)) [too] <!-- a < b -->\n\n"
+        "[there]: http://tracker\n[too]: javascript:alert(1)\n"
+    )
+    think = Step(
+        action=f"<think>{hostile}</think><code>1</code>", code="1", observation="", status="ok"
+    )
+    notebook = make_notebook(
+        replace(
+            transcript(think, answer=hostile, failure=hostile, details={"gold": hostile}),
+            question=hostile,
+        )
+    )
+
+    shown = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    assert len(shown) == 3
+    rendered = "".join(MarkdownIt("commonmark").enable("table").render(text) for text in shown)
+    for tag in ("<script", "<img", "<a ", "<!--"):
+        assert tag not in rendered
+    assert rendered.count("&lt;script&gt;alert(1)&lt;/script&gt;") == 5
+    assert rendered.count("![seen](http://tracker/?q)") == 5
+    assert "a &lt; b" in rendered
 
 
 def test_what_the_loop_appends_about_the_notepad_is_no_part_of_the_error() -> None:
@@ -315,6 +343,7 @@ def test_a_growing_action_falls_into_thoughts_and_code() -> None:
     assert split_growing("<think>a") == ("a", "")
     assert split_growing("<think>a</think><code>x = 1\n") == ("a", "x = 1")
     assert split_growing("a</think>\n<code>x</code>") == ("a", "x")
+    assert split_growing("<think>in <code> tags</think><code>x") == ("in <code> tags", "x")
 
 
 def test_control_characters_are_pictures() -> None:

@@ -1,4 +1,4 @@
-"""Ports that are 0 become free ones; a fixed port in use is named."""
+"""A port that was chosen stays this command's until its server has bound it."""
 
 import socket
 
@@ -6,30 +6,46 @@ import pytest
 
 from common.config import Config, PolicyServer, Transport
 from common.errors import EnvironmentFault
-from launch.ports import check_port, resolve_ports
+from launch.ports import check_port, held_ports
 
 
-def test_zero_becomes_two_different_free_ports_and_fixed_ones_stay() -> None:
-    free = resolve_ports(Config())
-    fixed = resolve_ports(Config(transport=Transport(port=free.transport.port)))
+def test_a_held_port_goes_to_its_server_and_to_nobody_else() -> None:
+    with held_ports(Config()) as config:
+        port = config.policy_server.port
+        assert port
+        with socket.socket() as stranger, pytest.raises(OSError, match="in use"):
+            stranger.bind(("127.0.0.1", port))
+        with socket.socket() as server:
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as vLLM does
+            server.bind(("127.0.0.1", port))
+            server.listen()
+            with socket.create_connection(("127.0.0.1", port)):
+                server.accept()[0].close()
 
-    assert free.policy_server.port != free.transport.port
-    assert fixed.transport.port == free.transport.port
-    check_port(free.policy_server.port, "policy_server.port")
+
+def test_two_commands_hold_different_ports_and_a_fixed_one_stays() -> None:
+    with held_ports(Config()) as first, held_ports(Config()) as second:
+        assert first.policy_server.port != second.policy_server.port
+    with held_ports(Config(policy_server=first.policy_server)) as fixed:
+        assert fixed.policy_server.port == first.policy_server.port
 
 
-def test_a_port_in_use_names_the_key() -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
+def test_the_coordinator_chooses_its_own_port() -> None:
+    with held_ports(Config()) as config:
+        assert config.transport.port == 0
+
+
+@pytest.mark.parametrize("key", ["transport.port", "policy_server.port"])
+def test_a_port_in_use_names_the_key(key: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        with pytest.raises(EnvironmentFault, match=rf"port {port} \(transport.port\) is in use"):
-            resolve_ports(Config(transport=Transport(port=port)))
-
-
-def test_impossible_ports_are_refused() -> None:
-    with pytest.raises(EnvironmentFault, match=r"must lie between 0 and 65535, got 70000"):
-        check_port(70000, "transport.port")
-    both = Config(policy_server=PolicyServer(port=9), transport=Transport(port=9))
-    with pytest.raises(EnvironmentFault, match=r"both 9"):
-        resolve_ports(both)
+        sections = {
+            "transport.port": Config(transport=Transport(port=port)),
+            "policy_server.port": Config(policy_server=PolicyServer(port=port)),
+        }
+        with (
+            pytest.raises(EnvironmentFault, match=rf"port {port} \({key}\) is in use"),
+            held_ports(sections[key]),
+        ):
+            pass
+    check_port(port, key)

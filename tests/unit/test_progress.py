@@ -4,12 +4,12 @@ import dataclasses
 import io
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
-from common.telemetry import StepRecord
+from common.step_record import StepRecord
+from common.telemetry import JsonlWriter
 from launch.metrics_tail import MetricsTail, read_metrics
 from launch.progress import (
     Progress,
@@ -18,20 +18,7 @@ from launch.progress import (
     describe_view,
     mean_staleness,
 )
-
-
-def record(step: int, **changes: Any) -> StepRecord:
-    values: dict[str, Any] = {field.name: 0.0 for field in dataclasses.fields(StepRecord)}
-    values |= {
-        "step": step,
-        "seconds": 2.0,
-        "family_success": {"one_hop": 0.5, "two_hop": 0.25},
-        "heldout": {},
-        "staleness": {"0": 3, "1": 1},
-        "dropped": {},
-        "masked": {},
-    }
-    return StepRecord(**{**values, **changes})
+from tests.step_records import make_record as record
 
 
 def append(path: Path, *records: StepRecord) -> None:
@@ -90,6 +77,73 @@ def test_the_time_left_follows_the_pace_of_this_command() -> None:
     assert view.eta_s == pytest.approx(5 * 6.0)
 
 
+def test_right_after_a_resume_the_time_left_is_that_of_the_steps_before() -> None:
+    training = Training(40)
+    training.add([record(step) for step in range(1, 11)], is_earlier=True)
+
+    view = training.view()
+
+    assert view is not None
+    assert view.eta_s == pytest.approx(30 * 2.0)
+
+
+def test_dropped_is_what_the_run_dropped_and_not_a_sum_of_sums() -> None:
+    training = Training(10)
+    training.add([record(step, dropped={"late": 1}) for step in range(1, 8)])
+
+    view = training.view()
+
+    assert view is not None
+    assert view.dropped == 1
+
+
+def test_the_rate_is_that_of_the_steps_shown() -> None:
+    training = Training(20)
+    training.add([record(1, seconds=60.0, step_s=60.0)])
+    training.add([record(step, seconds=60.0 + 2 * step) for step in range(2, 11)])
+
+    view = training.view()
+
+    assert view is not None
+    assert view.trajectories_per_s == pytest.approx(4.0)
+
+
+def test_steps_that_are_done_again_replace_the_earlier_ones() -> None:
+    training = Training(20)
+    training.add([record(step, reward=1.0) for step in range(1, 7)])
+    training.add([record(4, reward=0.0), record(5, reward=0.0)])
+
+    view = training.view()
+
+    assert view is not None
+    assert (view.step, view.reward) == (5, pytest.approx(3 / 5))
+
+
+def test_a_run_that_learns_nothing_says_so_once_in_plain_lines(tmp_path: Path) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+
+    with Progress(Console(file=screen, force_terminal=False)) as progress:
+        progress.watch_training(path, 100)
+        for step in range(1, 9):
+            append(path, record(step, signal_share=0.0))
+            progress.tick()
+
+    said = [line for line in screen.getvalue().splitlines() if "nothing is learned" in line]
+    assert len(said) == 1
+    assert said[0].startswith("nothing is learned: in steps 1 to 4 no group had a signal")
+
+
+def test_a_run_that_learns_nothing_says_so_in_the_panel(tmp_path: Path) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+
+    with Progress(Console(file=screen, force_terminal=True, width=100)) as progress:
+        progress.watch_training(path, 100)
+        append(path, *(record(step, parsed_share=0.0) for step in range(1, 5)))
+        progress.tick()
+
+    assert "100% of the actions do not parse" in screen.getvalue()
+
+
 def test_a_view_keeps_the_last_heldout_score_and_the_largest_staleness() -> None:
     training = Training(10)
     training.add([record(1, heldout={"one_hop": 0.3}, staleness={"2": 1}), record(2)])
@@ -103,6 +157,19 @@ def test_a_view_keeps_the_last_heldout_score_and_the_largest_staleness() -> None
 
 def test_nothing_is_shown_before_the_first_step() -> None:
     assert Training(10).view() is None
+
+
+def test_a_number_that_is_not_finite_is_strict_json_and_reads_back(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    writer = JsonlWriter(path, after_step=0)
+
+    writer.write(record(1, grad_norm=float("inf"), diagnostics={"k3": float("nan")}))
+    writer.close()
+
+    json.loads(path.read_text(), parse_constant=pytest.fail)
+    (back,) = read_metrics(path)
+    assert back.grad_norm == float("inf")
+    assert back.diagnostics["k3"] != back.diagnostics["k3"]
 
 
 def test_mean_staleness_weighs_by_actions() -> None:
@@ -147,3 +214,20 @@ def test_on_a_terminal_a_panel_shows_step_success_and_time_left(tmp_path: Path) 
     text = screen.getvalue()
     for words in ("L-Zero", "3 of 10", "one_hop 50%", "one_hop 75% (step 3)", "ETA"):
         assert words in text
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_names_from_outside_cannot_steer_the_terminal(tmp_path: Path, is_terminal: bool) -> None:
+    path, screen = tmp_path / "metrics.jsonl", io.StringIO()
+    console = Console(file=screen, force_terminal=is_terminal, width=100)
+    family = "one\x1b]0;pwned\x07\u202e[bold]"
+
+    with Progress(console) as progress:
+        progress.watch_training(path, 1)
+        append(path, record(1, family_success={family: 0.5}))
+        progress.tick()
+        progress.say(f"actor {family} left")
+
+    assert "\x1b]0" not in screen.getvalue()
+    assert "\u202e" not in screen.getvalue()
+    assert screen.getvalue().count("one\u241b]0;pwned\u2407<U+202E>[bold]") >= 2

@@ -281,8 +281,8 @@ def test_the_length_term_depends_on_tokens_and_not_on_steps() -> None:
     [
         ({"exact_mach": 1.0}, r"rewards.terms: unknown term 'exact_mach'; did you mean 'exact_ma"),
         ({"zzz": 1.0}, r"unknown term 'zzz'; known terms: exact_match, f1"),
-        ({"f1": float("nan")}, r"rewards.terms.f1 must be a finite number, .* got nan"),
-        ({"f1": -1e7}, r"rewards.terms.f1 must be .* at most 1e\+06 in size, got -1"),
+        ({"f1": float("nan")}, r"rewards.terms.f1 must be a finite number, got nan"),
+        ({"f1": -1e7}, r"rewards.terms.f1 must be at least -1000000, got -1"),
         ({"no_such_package.terms:x": 1.0}, r"rewards.terms: cannot import 'no_such_package.terms'"),
         ({"math:sine": 1.0}, r"rewards.terms: module 'math' has no 'sine'; did you mean 'sin'"),
         ({"math:pi": 1.0}, r"rewards.terms: 'math:pi' must be a function .*, got 3.14"),

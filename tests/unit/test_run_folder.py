@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from launch import fine_tune
 from launch.run_folder import (
     PhaseClock,
     RunFolder,
@@ -16,6 +17,8 @@ from launch.run_folder import (
     locked,
     set_aside,
 )
+from launch.train import TrainRequest, how_to_go_on
+from learner.sft_config import SftConfig
 
 
 def run_with(folder: Path, status: Status) -> RunFolder:
@@ -81,6 +84,14 @@ def test_only_an_unfinished_run_resumes(tmp_path: Path) -> None:
         check_resumable(run)
 
 
+@pytest.mark.parametrize("text", ["", "[1]", "null", '{"status": "failed", "later": 1}'])
+def test_a_state_that_is_none_of_ours_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "state.json").write_text(text)
+
+    with pytest.raises(InputError, match=r"state.json is no state of a run that this version"):
+        check_fresh(RunFolder(tmp_path))
+
+
 def test_two_commands_never_work_in_one_folder(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "trial")
 
@@ -112,3 +123,33 @@ def test_phases_add_up_over_attempts_even_when_one_raises() -> None:
 
     assert 3.0 < clock.total()["learn"] <= 3.0 + spent
     assert clock.total()["total"] > 5.0
+
+
+def test_a_run_folder_is_its_owners_alone(tmp_path: Path) -> None:
+    new, begun = RunFolder(tmp_path / "runs" / "new"), run_with(tmp_path, "failed")
+    begun.path.chmod(0o750)
+
+    with locked(new), locked(begun):
+        assert new.path.stat().st_mode & 0o777 == 0o700
+        assert begun.path.stat().st_mode & 0o777 == 0o750, "its owner opened it"
+
+
+def test_only_a_checkpoint_that_exists_is_promised(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    request = TrainRequest(config=Path("x.toml"), name="trial")
+
+    assert how_to_go_on(run, request) == (
+        "no checkpoint was written yet; begin again with: lzero train x.toml --name trial --resume"
+    )
+    (run.checkpoints / "step-000002").mkdir(parents=True)
+    assert how_to_go_on(run, request) == (
+        "checkpoint step-000002 is kept; go on with: lzero train x.toml --name trial --resume"
+    )
+
+
+def test_fine_tuning_promises_no_checkpoint_that_does_not_exist(tmp_path: Path) -> None:
+    config = SftConfig(model="m", traces="t", output=str(tmp_path / "out"), checkpoint_every=5)
+
+    assert fine_tune.how_to_go_on(config) == ""
+    (config.checkpoint_folder / "step-000005").mkdir(parents=True)
+    assert "--resume" in fine_tune.how_to_go_on(config)

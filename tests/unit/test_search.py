@@ -1,6 +1,9 @@
 import json
 import sqlite3
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,6 +69,56 @@ def test_any_string_is_a_safe_query(database: Path, query: str) -> None:
     assert SearchIndex(database).search(query) == NO_RESULTS
 
 
+HOSTILE_QUERIES = {
+    "marks": "a" + "\u0301\u0327" * 250_000,
+    "letters": "\u1e69" * 1_000_000,
+    "words": "ada " * 250_000,
+    "different words": " ".join(map(str, range(150_000))),
+    "jamo": "\u1112\u1161\u11ab" * 300_000,
+}
+
+
+@pytest.mark.parametrize("query", HOSTILE_QUERIES.values(), ids=HOSTILE_QUERIES)
+def test_no_query_takes_longer_than_its_beginning(database: Path, query: str) -> None:
+    index = SearchIndex(database)
+    begin = time.perf_counter()
+
+    index.search(query)
+
+    assert time.perf_counter() - begin < 0.1
+
+
+def test_a_repeated_word_counts_once(database: Path) -> None:
+    assert SearchIndex(database).search("born " * 63 + "lovelace") == PAGES[0][1]
+
+
+@pytest.mark.parametrize("query", [["ada"], {"q": "ada"}, b"ada", None])
+def test_a_query_that_is_no_text_is_a_type_error(database: Path, query: Any) -> None:
+    with pytest.raises(TypeError, match="query must be text, got "):
+        SearchIndex(database).search(query)
+
+
+def test_a_search_that_is_given_up_ends_whenever_that_happens(tmp_path: Path) -> None:
+    text = " ".join(f"common{n}" for n in range(64))
+    lines = [json.dumps({"title": str(n), "text": text}) for n in range(3000)]
+    (tmp_path / "c.jsonl").write_text("\n".join(lines))
+    build_index(tmp_path / "c.jsonl", tmp_path / "c.sqlite")
+    index, given_up = SearchIndex(tmp_path / "c.sqlite"), threading.Event()
+
+    for delay_s in (0.0, 0.02):
+        timer = threading.Timer(delay_s, given_up.set)
+        given_up.clear()
+        timer.start()
+        if not delay_s:
+            timer.join()
+        begin = time.perf_counter()
+        with pytest.raises(ValueError, match="interrupted"):
+            index.search(text, given_up)
+        assert time.perf_counter() - begin < delay_s + 0.2
+        timer.join()
+    assert index.search("common1") != NO_RESULTS
+
+
 @pytest.mark.parametrize("query", ["zoe o'brien", "ZOË O’BRIEN", "Zoe\u0308 brien", '"zoë"'])
 def test_accents_case_and_punctuation_do_not_matter(database: Path, query: str) -> None:
     assert SearchIndex(database).search(query).startswith("São Paulo")
@@ -87,7 +140,11 @@ def test_the_index_is_opened_read_only(database: Path) -> None:
         ("[]", "got list"),
         ('{"title": "x"}', "'text'"),
         ('{"title": "", "text": "x"}', "'title'"),
-        ('{"title": "x", "text": 3}', "'text'"),
+        ('{"title": "x", "text": 3}', "'text' must be a non-empty string, got 3"),
+        ('{"title": null, "text": "x"}', "'title' must be a non-empty string, got None"),
+        ('{"title": "x", "text": ' + "9" * 5000 + "}", "a number of 5000 digits"),
+        ("[" * 200_000, "nested too deeply"),
+        ('{"title": "x", "text": ["' + "y" * 5000 + '"]}', r"got \['yyy.{50,200}\.\.\.$"),
     ],
 )
 def test_a_malformed_corpus_is_named_with_its_line(
@@ -100,6 +157,61 @@ def test_a_malformed_corpus_is_named_with_its_line(
     assert [p.name for p in tmp_path.iterdir()] == ["bad.jsonl"]
 
 
+def test_a_line_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    page = '{"title": "a", "text": "%s"}\n'
+    (tmp_path / "bad.jsonl").write_bytes((page % "a").encode() + (page % "größe").encode("cp1252"))
+    with pytest.raises(InputError, match=r"bad\.jsonl, line 2 is not UTF-8"):
+        build_index(tmp_path / "bad.jsonl", tmp_path / "index.sqlite")
+
+
+def test_marks_blank_lines_and_lone_surrogates_do_not_stop_a_corpus(tmp_path: Path) -> None:
+    page = '{"title": "Zed", "text": "A letter \\ud83d."}'
+    (tmp_path / "c.jsonl").write_bytes(f"\ufeff\n{page}\r\n \n\n{page}".encode())
+
+    assert build_index(tmp_path / "c.jsonl", tmp_path / "c.sqlite") == 2
+    assert SearchIndex(tmp_path / "c.sqlite").search("letter") == "Zed\nA letter ?."
+
+
+def test_no_corpus_takes_quadratic_time(tmp_path: Path) -> None:
+    texts = {
+        "marks.txt": "a" + "\u0301\u0327" * 30_000,
+        "heading.md": "# a" + " " * 200_000 + "b",
+        "one_line.txt": "x" * 3_000_000,
+        "many.txt": "a\n\n" * 100_000,
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    begin = time.perf_counter()
+
+    build_index([tmp_path / name for name in texts], tmp_path / "c.sqlite")
+    list(passages("Title", texts["many.txt"], 1_000_000))
+
+    assert time.perf_counter() - begin < 5
+
+
+def test_an_index_that_is_damaged_or_cannot_be_written_is_named(
+    database: Path, tmp_path: Path
+) -> None:
+    index = SearchIndex(database)
+    with sqlite3.connect(tmp_path / "empty.sqlite") as made:
+        made.execute("PRAGMA user_version = 1")
+    made.close()
+    with pytest.raises(
+        InputError, match=r"empty\.sqlite' is not a SQLite file that holds an index: no such table"
+    ):
+        SearchIndex(tmp_path / "empty.sqlite")
+
+    whole = database.read_bytes()
+    database.write_bytes(whole[:5000] + b"\xff" * (len(whole) - 5000))
+    with pytest.raises(ValueError, match="the search index cannot be read: "):
+        index.search("lovelace")
+    (tmp_path / "folder" / "x").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"'.*/folder' cannot be written"):
+        build_index(tmp_path / "corpus.jsonl", tmp_path / "folder")
+    with pytest.raises(InputError, match=r"'.*/corpus\.jsonl/x' cannot be written"):
+        build_index(tmp_path / "corpus.jsonl", tmp_path / "corpus.jsonl" / "x")
+
+
 def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("\n")
     (tmp_path / "text.sqlite").write_text("not a database " * 100)
@@ -110,7 +222,7 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
         build_index(tmp_path / "empty.jsonl", tmp_path / "x.sqlite")
     with pytest.raises(InputError, match="does not exist"):
         SearchIndex(tmp_path / "none.sqlite")
-    with pytest.raises(InputError, match="not a SQLite file"):
+    with pytest.raises(InputError, match="is not a SQLite file"):
         SearchIndex(tmp_path / "text.sqlite")
     with pytest.raises(InputError, match="format version 0, expected 1"):
         SearchIndex(tmp_path / "foreign.sqlite")

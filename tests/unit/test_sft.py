@@ -227,7 +227,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_applied(
         ("batch = true", "batch must be int, got True"),
         ("batch = 0", "--batch must be at least 1, got 0"),
         ("optimizer = 'sgd'", "--optimizer must be one of muon, adamw, got 'sgd'"),
-        ("batch = [", "cannot be read"),
+        ("batch = [", "cannot be parsed"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:

@@ -1,23 +1,34 @@
 """The summary holds what was promised, and the report shows it without outside resources."""
 
 import dataclasses
+import io
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from common.config import Config, Run, World
 from common.errors import RunFailed
 from common.evaluation import FamilyScore, Suite, SuiteScore, write_score
 from common.messages import Step
-from common.telemetry import StepRecord
 from launch.charts import line_chart, paired_bars, ticks
 from launch.episodes import read_episodes
 from launch.report import choose_pairs, describe_step, write_report
 from launch.run_folder import RunFolder, RunState
-from launch.summary import Summary, build_summary, compare, facts, score_tables, write_summary
+from launch.summary import (
+    Summary,
+    build_summary,
+    compare,
+    facts,
+    print_summary,
+    score_tables,
+    write_summary,
+)
+from tests.step_records import make_record
 
 TOTALS: dict[str, Any] = {
     "trajectories": {
@@ -97,11 +108,35 @@ def folder(tmp_path: Path) -> RunFolder:
     (run.actors / "a0.json").write_text(json.dumps(ACTOR))
     (run.actors / "a1.json").write_text(json.dumps({**ACTOR, "request_retries": 1}))
     run.learner_totals.write_text(json.dumps(TOTALS))
-    values: dict[str, Any] = {field.name: 0.0 for field in dataclasses.fields(StepRecord)}
-    values |= {"heldout": {"one_hop": 0.5}, "staleness": {}, "dropped": {}, "masked": {}}
-    records = [{**values, "step": n, "family_success": {"one_hop": n / 4}} for n in range(1, 5)]
-    run.metrics.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_metrics(run, signal_share=1.0)
     return run
+
+
+def write_metrics(run: RunFolder, **changes: Any) -> None:
+    records = [
+        make_record(n, heldout={"one_hop": 0.5}, family_success={"one_hop": n / 4}, **changes)
+        for n in range(1, 5)
+    ]
+    lines = [json.dumps(dataclasses.asdict(record)) + "\n" for record in records]
+    run.metrics.write_text("".join(lines))
+
+
+def test_a_run_that_learned_nothing_says_so_in_summary_screen_and_report(folder: RunFolder) -> None:
+    assert summarise(folder).alerts == ()
+    write_metrics(folder, signal_share=0.0, parsed_share=0.0)
+    screen = io.StringIO()
+
+    summary = summarise(folder)
+    print_summary(summary, folder, Console(file=screen, width=100))
+    write_report(folder, CONFIG, summary)
+
+    assert [alert[:60] for alert in summary.alerts] == [
+        "nothing is learned: in steps 1 to 4 100% of the actions do n",
+        "nothing is learned: in steps 1 to 4 no group had a signal: a",
+    ]
+    for alert in summary.alerts:
+        assert f"alert              {alert}" in screen.getvalue()
+        assert escape(alert[1:]) in folder.report.read_text()
 
 
 def summarise(folder: RunFolder) -> Summary:
@@ -112,6 +147,13 @@ def summarise(folder: RunFolder) -> Summary:
         setup_seconds=90.0,
     )
     return build_summary(folder, CONFIG, state)
+
+
+def test_no_text_of_the_report_reorders_a_line() -> None:
+    told = describe_step(Step(action="<think>\u202eevil</think>", code=None, observation="\x1b[2J"))
+
+    assert "&lt;U+202E&gt;evil" in told
+    assert "\u241b[2J" in told
 
 
 def test_the_summary_has_every_promised_number(folder: RunFolder) -> None:

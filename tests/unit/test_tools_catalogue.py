@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import NO_RESULTS, build_index
-from actors.tools.tool import Tool, ToolCall
+from actors.tools.tool import FunctionTool, Tool, ToolCall
 from common.config import Agent, Config, Mcp, McpServer, Pages, Search, Vision, Web
 from common.errors import ConfigError, InputError
 from common.messages import Task
@@ -30,6 +31,19 @@ class Counter:
     async def start(self) -> None: ...
     async def call(self, call): self.calls += 1; return self.calls
     async def close(self) -> None: ...
+
+def leave():
+    raise SystemExit(3)
+
+async def leave_soon():
+    raise SystemExit(3)
+
+class Leaving(Counter):
+    """A tool that ends itself."""
+    async def call(self, call): raise SystemExit(3)
+
+class Gone(Counter):
+    def __init__(self): raise SystemExit(3)
 
 counter = Counter()
 variadic = lambda *arguments: None
@@ -194,12 +208,50 @@ def test_a_function_of_the_user_becomes_a_tool(plugin: str) -> None:
     assert call(tool, "double", 4, times=2) == 16
 
 
+def test_calls_of_a_tool_that_never_ends_leave_all_other_threads_alone() -> None:
+    release = threading.Event()
+
+    def stuck(number: int) -> int:
+        release.wait(20)
+        return number
+
+    async def others() -> str:
+        tool = FunctionTool(stuck)
+        task = Task(task_id="t", question="?", answers=("a",))
+        await tool.start()
+        for number in range(40):
+            call = ToolCall(name="stuck", arguments=(number,), keywords={}, task=task)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(tool.call(call), 0.001)
+        try:
+            async with asyncio.timeout(5):
+                return await asyncio.to_thread(lambda: "free")
+        finally:
+            release.set()
+            await tool.close()
+
+    assert asyncio.run(others()) == "free"
+
+
 def test_a_tool_class_is_instantiated_and_a_tool_object_is_used_as_it_is(plugin: str) -> None:
     names = (f"{plugin}:Counter", f"{plugin}:counter")
     tools = make_tools(config_with(*names), {})
 
-    assert tools[names[1]] is sys.modules[plugin].counter
+    assert call(tools[names[1]], "count") == 1
+    assert sys.modules[plugin].counter.calls == 1
     assert call(tools[names[0]], "count") == 1
+
+
+@pytest.mark.parametrize("name", ["leave", "leave_soon", "Leaving"])
+def test_a_tool_that_calls_exit_ends_its_call_and_nothing_else(plugin: str, name: str) -> None:
+    tool = make_tools(config_with(f"{plugin}:{name}"), {})[f"{plugin}:{name}"]
+    with pytest.raises(ValueError, match=rf"{name} ended itself: SystemExit\(3\)"):
+        call(tool, name)
+
+
+def test_a_tool_whose_class_calls_exit_is_a_config_error(plugin: str) -> None:
+    with pytest.raises(ConfigError, match="SystemExit: 3"):
+        make_tools(config_with(f"{plugin}:Gone"), {})
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """Documents become text in child processes: whatever they hold, the actor goes on."""
 
 import asyncio
+import contextlib
 import io
+import os
 import zipfile
 from collections.abc import Coroutine
 from pathlib import Path
@@ -13,10 +15,12 @@ import psutil
 import pypdf
 import pytest
 import uvloop
+from hypothesis import given
+from hypothesis import strategies as st
 
 from actors.tools.document_kinds import DocumentKind, document_kind, image_type
 from actors.tools.document_reader import DocumentReader
-from actors.tools.documents import document_text
+from actors.tools.documents import decoded, document_text
 from actors.tools.inspect_file import InspectFile
 from actors.tools.tool import ToolCall
 from common.config import Files
@@ -41,6 +45,15 @@ def earlier() -> None:
 def children() -> list[psutil.Process]:
     """What the test at hand started."""
     return [child for child in psutil.Process().children() if child not in EARLIER]
+
+
+def cpu_seconds() -> float:
+    """What the forks that parse have used, and all else that the test started."""
+    used = 0.0
+    for process in (*children(), *(c for p in children() for c in p.children(recursive=True))):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += process.cpu_times().user
+    return used
 
 
 def run(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -148,6 +161,14 @@ async def inspected(folder: Path, name: str, *arguments: Any, limit: int = 1000)
         await tool.close()
 
 
+CHARSETS = ("idna", "punycode", "undefined", "base64", "utf-7", "unicode_escape", "\0", "x" * 40)
+
+
+@given(st.binary(max_size=60), st.sampled_from(CHARSETS) | st.text(max_size=20))
+def test_bytes_in_any_declared_encoding_are_some_text(data: bytes, charset: str) -> None:
+    assert isinstance(decoded(data, charset), str)
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_document_becomes_text(name: str) -> None:
     data, expected = CASES[name]
@@ -222,6 +243,15 @@ def test_an_attached_file_that_is_gone_is_named(tmp_path: Path) -> None:
         run(InspectFile(Files(), DocumentReader()).call(call))
 
 
+def test_an_attached_file_that_never_ends_is_refused_at_once(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.txt")
+    for path in (tmp_path / "pipe.txt", Path("/dev/zero")):
+        task = Task(task_id="t", question="?", answers=("a",), files=(str(path),))
+        call = ToolCall(name="inspect_file", arguments=(path.name,), keywords={}, task=task)
+        with pytest.raises(ValueError, match="is not a plain file"):
+            run(InspectFile(Files(), DocumentReader()).call(call))
+
+
 def test_a_document_that_takes_too_long_ends_its_child_and_nothing_else() -> None:
     async def both() -> tuple[str, float]:
         reader = DocumentReader(workers=1, timeout_s=2.0)
@@ -246,7 +276,7 @@ def test_a_document_that_needs_too_much_memory_is_refused() -> None:
         reader = DocumentReader(workers=1, memory_mib=256)
         await reader.start()
         try:
-            with pytest.raises(ValueError, match=r"too much memory|MemoryError|the parser died"):
+            with pytest.raises(ValueError, match="it needs more memory than 256 MiB"):
                 await reader.read(b"[" + b"[],[1]," * 2_000_000 + b"[]]", DocumentKind.JSON)
             return await reader.read(b"next", DocumentKind.TEXT)
         finally:
@@ -274,7 +304,7 @@ def test_children_see_no_keys_and_are_no_more_than_allowed(
     texts, environments = run(many())
     assert texts == [f"text {n}" for n in range(8)]
     assert 1 <= len(environments) <= 2
-    assert all(set(names) <= {"PATH", "LC_ALL"} for names in environments)
+    assert all(set(names) <= {"PATH"} for names in environments)
 
 
 def test_an_idle_child_that_died_is_replaced() -> None:
@@ -286,7 +316,7 @@ def test_an_idle_child_that_died_is_replaced() -> None:
             (child,) = children()
             child.kill()
             async with asyncio.timeout(10):
-                while reader._idle[0].returncode is None:
+                while reader._idle[0].alive:
                     await asyncio.sleep(0.01)
             return await reader.read(b"second", DocumentKind.TEXT)
         finally:
@@ -302,7 +332,7 @@ def test_a_cancelled_read_leaves_no_child(cpu_s: float) -> None:
         await reader.start()
         reading = asyncio.ensure_future(reader.read(SLOW_PAGE, DocumentKind.HTML))
         async with asyncio.timeout(10):
-            while sum(child.cpu_times().user for child in children()) < cpu_s or not children():
+            while cpu_seconds() < cpu_s or not children():
                 await asyncio.sleep(0.001)
         reading.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,6 +1,9 @@
 """JSON Schema becomes signatures that Python can hold, and results become values."""
 
 import base64
+import json
+import keyword
+import time
 from typing import Any
 
 import pytest
@@ -8,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp import types
 
-from actors.tools.mcp_schema import annotation_of, identifier, mcp_functions, mcp_value
+from actors.tools.mcp_annotations import annotation_of
+from actors.tools.mcp_schema import identifier, mcp_functions, mcp_value
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
@@ -50,10 +54,36 @@ def test_a_schema_is_shown_as_a_python_type(schema: Any, text: str) -> None:
         ("größe", "größe"),
         ("a.b/c", "a_b_c"),
         ("x²", "x2"),
+        ("__slots__", "slots"),
+        ("__init__", "init"),
+        ("__class__", "class_"),
+        ("____", "_"),
+        ("__", "_"),
+        ("__private", "__private"),
+        ("x" * 300, "x" * 64),
     ],
 )
 def test_names_become_identifiers(text: str, name: str) -> None:
     assert identifier(text) == name
+
+
+@given(st.text(max_size=400), st.sets(st.text(max_size=3)))
+def test_every_name_is_short_free_and_not_python_s_own(text: str, taken: set[str]) -> None:
+    name = identifier(text, taken)
+    assert name.isidentifier()
+    assert not keyword.iskeyword(name)
+    assert name not in taken
+    assert len(name) <= 70
+    assert not (name.startswith("__") and name.endswith("__"))
+
+
+def test_a_schema_that_branches_without_end_is_read_in_bounded_time() -> None:
+    many = [{"$ref": f"#/$defs/D{n}"} for n in range(100)]
+    definitions = {f"D{n}": {"anyOf": many} for n in range(100)}
+    begin = time.perf_counter()
+    for count in (8, 100):
+        annotation_of({"anyOf": many[:count], "items": {"anyOf": many}}, definitions)
+    assert time.perf_counter() - begin < 0.5
 
 
 def test_names_that_would_collide_are_numbered() -> None:
@@ -106,6 +136,23 @@ def test_optional_arguments_that_were_left_out_are_not_sent() -> None:
         function.arguments((1, "x", 3, 4), {})
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "message"),
+    [
+        (b"\xff", TypeError, "a holds bytes, which JSON cannot"),
+        ([{"b": [b"x"]}], TypeError, "a holds bytes"),
+        (json.loads("[" * 500 + "]" * 500), ValueError, "a is nested more than 50 levels deep"),
+    ],
+)
+def test_arguments_that_a_server_could_not_read_are_refused_at_once(
+    value: Any, error: type[Exception], message: str
+) -> None:
+    (function,) = mcp_functions("s", [types.Tool(name="t", input_schema={"properties": {"a": {}}})])
+    with pytest.raises(error, match=message):
+        function.arguments((value,), {})
+    assert function.arguments(([{"b": [1, "x", None]}],), {}) == {"a": [{"b": [1, "x", None]}]}
+
+
 def blob(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
@@ -141,6 +188,13 @@ def blob(text: str) -> str:
 def test_a_result_becomes_a_value(content: Any, structured: Any, value: Any) -> None:
     result = types.CallToolResult(content=content, structured_content=structured)
     assert mcp_value(result) == value
+
+
+@pytest.mark.parametrize("data", ["!!", "YQ", "YQ==YQ==", "\u00e9"])
+def test_bytes_that_are_no_base64_are_an_error(data: str) -> None:
+    image = types.ImageContent(data=data, mime_type="image/png")
+    with pytest.raises(ValueError, match="bytes that are no base64"):
+        mcp_value(types.CallToolResult(content=[image]))
 
 
 def test_an_error_of_a_tool_is_raised_with_its_text() -> None:

@@ -22,6 +22,11 @@ REQUEST = WebRequest(
 RESPONSE = WebResponse(status=200, url=REQUEST.url, content_type="text/plain", body=b"hello")
 
 
+def entry_text(status: str = "200", url: str = '"http://x"', body: str = '"body": "x"') -> str:
+    """An entry as a file has it, with parts that may be wrong."""
+    return f'{{"response": {{"status": {status}, "url": {url}, "content_type": "", {body}}}}}'
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=st.binary(max_size=200), status=st.integers(200, 404), kind=st.text(max_size=20))
 def test_any_answer_comes_back_as_it_was(
@@ -114,7 +119,28 @@ def test_readers_and_writers_at_once_see_whole_entries(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"response": {}}', '{"response": {"status": "x"}}', '"\ud800"']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        "null",
+        '{"response": {}}',
+        '{"response": null}',
+        '{"response": {"status": "x"}}',
+        '"\ud800"',
+        "[" * 100_000,
+        "9" * 5000,
+        entry_text(status="1e999"),
+        entry_text(status="null"),
+        entry_text(status="true"),
+        entry_text(url="7"),
+        entry_text(body='"body": ["x"]'),
+        entry_text(body='"body": null'),
+        entry_text(body='"body": "\\ud800"'),
+        entry_text(body='"body_base64": "!!"'),
+        entry_text(body='"body_base64": 7'),
+    ],
 )
 def test_a_damaged_entry_is_named(tmp_path: Path, text: str) -> None:
     cache = ResponseCache(tmp_path)
@@ -122,3 +148,9 @@ def test_a_damaged_entry_is_named(tmp_path: Path, text: str) -> None:
     cache.path(REQUEST).write_bytes(text.encode("utf-8", "surrogatepass"))
     with pytest.raises(ValueError, match=r"cache entry '.*\.json' is damaged .*; delete it"):
         cache.load(REQUEST)
+
+
+def test_an_entry_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    ResponseCache(tmp_path).path(REQUEST).mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"cache entry '.*\.json' cannot be read: Is a directory"):
+        ResponseCache(tmp_path).load(REQUEST)

@@ -1,15 +1,28 @@
 """What may be fetched, when it is tried again, and how long texts are cut: rules without I/O."""
 
 import asyncio
+import contextlib
 import socket
 import time
+from functools import partial
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from yarl import URL
 
 from actors.tools.excerpts import TextMemory, excerpt
 from actors.tools.web_retry import LONGEST_WAIT_S, Pace, backoff, retry_after
-from actors.tools.web_rules import NotPublic, PageRules, is_public, parse_url, public_socket, within
+from actors.tools.web_rules import (
+    NotPublic,
+    PageRules,
+    host_of,
+    is_public,
+    parse_url,
+    public_socket,
+    redirected,
+    within,
+)
 
 SECOND_TO_THE_EPOCH = 1_700_000_000.0
 
@@ -65,12 +78,69 @@ def test_addresses_of_the_internet_are_public(address: str) -> None:
         "http://user:secret@example.org/",
         "http://[::1",
         "",
-        None,
+        "http://" + "a" * 301,
+        "https://example.org/" + "x" * 8192,
     ],
 )
 def test_only_plain_web_addresses_are_taken(text: object) -> None:
-    with pytest.raises(ValueError, match=r"expected an address|is not an address|is refused"):
+    with pytest.raises(
+        ValueError, match=r"expected an address|is not an address|is refused|has 8212 char"
+    ):
         parse_url(text)
+
+
+def test_an_address_that_is_no_text_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="an address must be text, got NoneType"):
+        parse_url(None)
+
+
+FOREIGN = "".join(chr(0x4E00 + n) for n in range(8000))
+HOSTILE = {
+    "marks": "http://a" + "\u0301\u0327" * 500_000,
+    "foreign host": f"http://{FOREIGN}.org/",
+    "foreign host behind a line break": f"http:/\n/{FOREIGN}.org/",
+    "foreign host behind a tab": f"\thttp:\t//\t{FOREIGN}.org/",
+    "foreign user": f"http://{FOREIGN}@example.org/",
+    "foreign zone": f"http://[fe80::1%25{FOREIGN}]/",
+    "no scheme": f"//{FOREIGN}",
+    "no host": f"http:////{FOREIGN}",
+    "dots": "http://example.org/" + "../" * 2700,
+    "number": "http://example.org:" + "9" * 8000,
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_no_address_takes_longer_than_its_length(text: str) -> None:
+    begin = time.perf_counter()
+    for read in (parse_url, partial(redirected, URL("http://example.org/a")), host_of):
+        with contextlib.suppress(ValueError):
+            read(text)
+    assert time.perf_counter() - begin < 0.15
+
+
+@given(
+    st.text(max_size=40)
+    | st.builds("{}://{}/{}".format, st.sampled_from(["http", "ftp", "HTTP"]), st.text(), st.text())
+)
+def test_any_text_is_an_address_or_a_value_error(text: str) -> None:
+    assert isinstance(host_of(text), str)
+    for read in (parse_url, partial(redirected, URL("http://example.org/a"))):
+        try:
+            url = read(text)
+        except ValueError:
+            continue
+        assert url.scheme in ("http", "https")
+        assert url.raw_host
+        assert url.user is None
+
+
+def test_a_redirect_may_be_told_in_part() -> None:
+    page = URL("https://example.org/a/b?c")
+    assert str(redirected(page, "../d#e")) == "https://example.org/d"
+    assert str(redirected(page, "//other.org/x")) == "https://other.org/x"
+    for location in ("ftp://example.org/", "http://u:p@example.org/", "http://[::1"):
+        with pytest.raises(ValueError, match=r"expected an addr|is refused|is not an addr"):
+            redirected(page, location)
 
 
 def test_domains_cover_their_subdomains_and_nothing_that_only_ends_like_them() -> None:
@@ -119,6 +189,9 @@ def test_pauses_double_with_jitter_up_to_a_limit() -> None:
         ("soon", None),
         ("", None),
         (None, None),
+        ("nan", 0.0),
+        ("Mon, 32 Jan 2020 99:00:00 GMT", None),
+        ("\ud800" * 8000, None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | None) -> None:
@@ -133,6 +206,16 @@ def test_requests_to_one_host_keep_the_pace_and_hosts_do_not_wait_for_each_other
         return time.monotonic() - begin
 
     assert 0.1 <= asyncio.run(turns()) < 5
+
+
+def test_hosts_whose_turn_is_over_are_forgotten() -> None:
+    async def turns() -> int:
+        pace = Pace(1e6)
+        for number in range(5000):
+            await pace.turn(f"host{number}")
+        return len(pace._locks) + len(pace._next)
+
+    assert asyncio.run(turns()) <= 2 * 1001
 
 
 def test_a_request_that_is_given_up_leaves_no_gap() -> None:
@@ -187,5 +270,8 @@ def test_the_memory_of_texts_forgets_what_was_not_used_for_longest() -> None:
 
     assert memory.get("b") is None
     assert (memory.get("a"), memory.get("c")) == ("1234", "1234")
+    for number in range(100):
+        memory.put(f"empty {number}", "")
+    assert len(memory._texts) == 1
     memory.put("big", "x" * 11)
     assert memory.get("big") is None

@@ -12,7 +12,7 @@ def test_totals_and_ledger_come_back_from_the_checkpoint() -> None:
         mismatch_max=0.25,
         mismatch_tokens=7,
         wait_s=1.5,
-        paused_s=0.5,
+        earlier_paused_s=0.5,
         earlier_s=10.0,
     )
 

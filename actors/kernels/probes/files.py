@@ -11,9 +11,11 @@ from actors.kernels.probes.probe import Family, attack
 
 @attack(Family.FILES, control=True)
 def read_the_accounts(target: Target) -> str:
-    """Reads /etc/passwd."""
+    """Reads /etc/passwd and its like; the sandbox has its own, with two accounts."""
     with open("/etc/passwd") as file:
-        return file.readline().strip()
+        names = [line.partition(":")[0] for line in file]
+    others = [name for name in os.listdir("/etc") if name in ("shadow", "machine-id", "ssl")]
+    return ", ".join([name for name in names if name not in ("root", "agent")] + others)
 
 
 @attack(Family.FILES, control=True)

@@ -8,7 +8,9 @@ import gc
 import os
 import socket
 import struct
+import sys
 import time
+from types import FrameType
 
 from actors.kernels.probes.inside import Target
 from actors.kernels.probes.probe import Family, Outcome, attack
@@ -129,3 +131,50 @@ def hang_up(target: Target) -> str:
     """Closes the socket to the host."""
     os.close(3)
     return ""
+
+
+@attack(Family.PROTOCOL, Outcome.KILLED)
+def end_a_cell_with_impossible_counts(target: Target) -> str:
+    """Forges the end of its own cell, with counts that no record of an episode can hold."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name not in ("serve", "do_execute"):
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    kernel = frame.f_locals.get("self")
+    if kernel is None:
+        huge = b"\xcf" + b"\xff" * 8
+        cell = b"\xce" + struct.pack(">I", frame.f_locals["cell"])
+        body = b"\x97\xa4done" + cell + b"\xa2ok\xa1x" + huge + b"\xc0" + huge
+        os.write(3, struct.pack(">I", len(body)) + body)
+    else:
+        reply = {"status": "ok", "observation": ["x", 10**30, 10**30]}
+        ident = kernel._shell_parent_ident.get()
+        kernel.session.send(
+            kernel.shell_stream, "execute_reply", reply, kernel.get_parent(), ident=ident
+        )
+    time.sleep(5)
+    return "the host took it"
+
+
+@attack(
+    Family.PROTOCOL,
+    Outcome.KILLED,
+    at={"A-forked": (Outcome.BLOCKED,), "B-cold": (Outcome.BLOCKED,)},
+)
+def reply_with_json_too_deep_to_read(target: Target) -> str:
+    """Replies to its own cell, and again and again, with lists in lists that overflow a parser."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code.co_name != "do_execute":
+        frame = frame.f_back
+    if frame is None:
+        return ""
+    kernel = frame.f_locals["self"]
+    reply = b'{"observation": ' + b"[" * 50_000 + b"]" * 50_000 + b"}"
+    ident = kernel._shell_parent_ident.get()
+    for _ in range(20):
+        kernel.session.send(
+            kernel.shell_stream, "execute_reply", reply, kernel.get_parent(), ident=ident
+        )
+    time.sleep(5)
+    return "the host took it"

@@ -7,9 +7,11 @@ import contextlib
 import ctypes
 import glob
 import os
+import resource
 import signal
 import socket
 import threading
+import time
 
 from actors.kernels.probes.inside import LIBC, VICTIM_PORT, Target, system_call
 from actors.kernels.probes.probe import Family, Outcome, attack
@@ -100,6 +102,19 @@ def kill_pid_1(target: Target) -> str:
     for number in (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGKILL, signal.SIGSTOP):
         with contextlib.suppress(OSError):
             os.kill(1, number)
+    return ""
+
+
+@attack(Family.SIBLINGS, Outcome.BLOCKED, Outcome.KILLED)
+def starve_pid_1(target: Target) -> str:
+    """Leaves its pid 1 no CPU time, then makes it work; at most its own sandbox ends."""
+    resource.prlimit(1, resource.RLIMIT_CPU, (0, 0))
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        if os.fork() == 0:
+            os.fork()
+            os._exit(0)
+        os.wait()
     return ""
 
 

@@ -3,7 +3,9 @@
 import io
 import os
 
-_DRAIN_BYTES = 1 << 16
+from actors.kernels.sandboxed.clip import SLACK_BYTES, Clip
+
+_PIECE = 1 << 16
 
 
 class Capture:
@@ -16,28 +18,34 @@ class Capture:
     def __init__(self) -> None:
         """Start empty; ``descriptor`` is set once descriptors 1 and 2 are redirected."""
         self.descriptor: int | None = None
-        self._kept = bytearray()
-        self._dropped = 0
-        self._room = 0
-        self._outputs = 0
-        self._stream = ""
+        self.begin(0)
 
     def begin(self, limit: int) -> None:
         """Start a cell that may write ``limit`` bytes."""
-        self._kept.clear()
-        self._dropped, self._room = 0, limit
+        self._limit, self._clip = limit, Clip(limit)
+        self._longest = 2 * limit + SLACK_BYTES
         self._outputs, self._stream = 0, ""
 
     def finish(self) -> tuple[str, int, int]:
         """The text kept, the number of bytes dropped and the number of outputs."""
         self.drain()
-        return self._kept.decode("utf-8", "replace"), self._dropped, self._outputs
+        return self._clip.text(), self._clip.dropped, self._outputs
 
     def write(self, text: str, stream: str = "") -> None:
         """Append text: to ``stream``, or as an output of its own (a value, a traceback)."""
         self.drain()
         self._count(stream)
-        self._append(text[: self._room + 1].encode("utf-8", "replace"), _size(text))
+        if len(text) <= self._longest:
+            self._clip.append(text.encode("utf-8", "replace"))
+        else:
+            start = text[: self._limit].encode("utf-8", "replace")
+            end = text[len(text) - self._limit :].encode("utf-8", "replace")
+            self._append_ends(start, end, _size(text))
+
+    def note(self, text: str) -> None:
+        """Append what the kernel itself has to say, if that is anything."""
+        if text:
+            self.write(text)
 
     def drain(self) -> None:
         """Append what went to descriptors 1 and 2 since the last time."""
@@ -46,12 +54,22 @@ class Capture:
         try:
             size = os.fstat(self.descriptor).st_size
             if size:
-                data = os.pread(self.descriptor, min(size, _DRAIN_BYTES), 0)
-                os.ftruncate(self.descriptor, 0)
-                self._count("stdout")
-                self._append(data, size)
+                self._read(self.descriptor, size)
         except OSError:  # user code closed or replaced the descriptor: its own loss
             self.descriptor = None
+
+    def _read(self, descriptor: int, size: int) -> None:
+        if size <= self._longest:
+            parts = [os.pread(descriptor, size, 0)]
+        else:
+            starts = (0, size - self._limit)
+            parts = [os.pread(descriptor, self._limit, start) for start in starts]
+        os.ftruncate(descriptor, 0)
+        self._count("stdout")
+        if len(parts) == 1:
+            self._clip.append(parts[0])
+        else:
+            self._append_ends(parts[0], parts[1], size)
 
     def _count(self, stream: str) -> None:
         """Runs of one stream are one output."""
@@ -59,19 +77,19 @@ class Capture:
             self._outputs += 1
         self._stream = stream
 
-    def _append(self, data: bytes, size: int) -> None:
-        kept = data[: self._room]
-        self._kept += kept
-        self._room -= len(kept)
-        self._dropped += max(size, len(data)) - len(kept)
+    def _append_ends(self, start: bytes, end: bytes, size: int) -> None:
+        """Append ``size`` bytes of which only the ends are there, each longer than is kept."""
+        self._clip.append(start)
+        self._clip.skip(size - len(start) - len(end))
+        self._clip.append(end)
 
 
 def _size(text: str) -> int:
     """Bytes of ``text`` in UTF-8, without a second copy of it."""
     if text.isascii():
         return len(text)
-    pieces = range(0, len(text), _DRAIN_BYTES)
-    return sum(len(text[i : i + _DRAIN_BYTES].encode("utf-8", "replace")) for i in pieces)
+    pieces = range(0, len(text), _PIECE)
+    return sum(len(text[i : i + _PIECE].encode("utf-8", "replace")) for i in pieces)
 
 
 class CapturedStream(io.TextIOBase):

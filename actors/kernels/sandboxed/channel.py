@@ -24,6 +24,9 @@ HEADER = struct.Struct(">I")
 _READ_BYTES = 1 << 16
 MOST_CALL_BYTES = (1 << 20) - 1024
 """Arguments of one call; below the largest frame that the host takes."""
+_MOST_CALLS = 3000
+_MOST_BYTES = 12 << 20
+"""Of all calls of a cell; below what ends the kernel."""
 
 
 class ToolError(Exception):
@@ -141,6 +144,11 @@ class Channel:
         self._numbers = itertools.count(1)
         self._answers: dict[int, list[Any] | None] = {}
         self._requests: list[list[Any]] = []
+        self._calls = self._bytes = 0
+
+    def renew(self) -> None:
+        """A cell begins: it may call tools as often as any."""
+        self._calls = self._bytes = 0
 
     @property
     def usable(self) -> bool:
@@ -165,13 +173,16 @@ class Channel:
 
         Raises:
             ToolError: or the exception that the tool raised, if it is a usual one.
-            RuntimeError: called from a process that a cell forked.
+            RuntimeError: called from a process that a cell forked, or far too often in one cell.
             TypeError, ValueError: the arguments cannot be sent, or are too large.
         """
         if not self.usable:
             raise RuntimeError(f"{name}() works only in the notebook's own process")
         number = next(self._numbers)
+        if threading.current_thread() is not threading.main_thread():
+            number = -number  # the cell may go on meanwhile
         body = pack_call(number, name, arguments, keywords)
+        self._count(len(body))
         self._answers[number] = None
         try:
             self._send(body)
@@ -180,6 +191,14 @@ class Channel:
         finally:
             self._answers.pop(number, None)
         return _unwrap(answer or [])
+
+    def _count(self, size: int) -> None:
+        """Refuse what the host would end the kernel for."""
+        if self._calls >= _MOST_CALLS or self._bytes + size > _MOST_BYTES:
+            raise RuntimeError(
+                f"no more than {_MOST_CALLS} tool calls and {_MOST_BYTES} bytes in one cell"
+            )
+        self._calls, self._bytes = self._calls + 1, self._bytes + size
 
     def _wait_until(self, ready: Callable[[], bool]) -> None:
         with self._interrupts.shielded(), self._changed:
@@ -241,16 +260,32 @@ def pack_call(
     """
     message = ["call", number, name, list(arguments), keywords]
     try:
-        body: bytes = msgpack.packb(message, use_bin_type=True, default=plain)
+        body = pack(message)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
-            f"{name}() takes text, bytes, numbers up to 64 bits, lists and dicts: {error}"
+            f"{name}() takes text, bytes, numbers up to 64 bits, lists, and dicts with keys of "
+            f"text: {error}"
         ) from None
     if len(body) > MOST_CALL_BYTES:
         raise ValueError(
             f"{name}() takes at most {MOST_CALL_BYTES} bytes of arguments, got {len(body)}"
         )
     return body
+
+
+def pack(value: Any) -> bytes:
+    """``value`` as msgpack that the host can read, which takes less than msgpack can write.
+
+    Raises:
+        TypeError, ValueError, OverflowError: there is none.
+    """
+    body: bytes = msgpack.packb(value, use_bin_type=True, default=plain)
+    msgpack.unpackb(body, ext_hook=_refuse_extension)
+    return body
+
+
+def _refuse_extension(_code: int, _data: bytes) -> None:
+    raise TypeError("an extension type cannot be sent")
 
 
 def plain(value: Any) -> Any:

@@ -19,6 +19,7 @@ from traitlets import Type
 from actors.kernels.sandboxed.channel import Interrupts
 from actors.kernels.sandboxed.serve import capture_streams, run_cell, use_plain_streams
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell, prepare, shell_config
+from actors.kernels.sandboxed.toolclient import connected
 
 OUTPUT_LIMIT = "output_bytes"
 """Key of an execute request's metadata: bytes that the cell may show."""
@@ -89,15 +90,20 @@ class ObservedKernel(IPythonKernel):  # type: ignore[misc]
         CAPTURE.begin((cell_meta or {}).get(OUTPUT_LIMIT, _DEFAULT_LIMIT))
         if silent:
             return self._run_for_host(code)
+        tools = connected()
+        if tools is not None:
+            tools.begin_cell()
         with _outside_of_the_loop():
             failure = run_cell(self.shell, code, self._interrupts)
         if os.getpid() != self._owner:
             os._exit(0)
         self._interrupts.install()
         capture_streams()
+        if tools is not None:
+            CAPTURE.note(tools.end_cell())
         self.shell.payload_manager.clear_payload()
         return {
-            **({"status": "error", "ename": failure} if failure else {"status": "ok"}),
+            **({"status": "ok"} if failure is None else {"status": "error", "ename": failure}),
             "execution_count": self.shell.execution_count - 1,
             OBSERVATION: list(CAPTURE.finish()),
         }

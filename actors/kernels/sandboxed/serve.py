@@ -6,7 +6,8 @@ Host to kernel: ``["exec", cell, code, output_limit]``, ``["tools", [tool, ...]]
 Kernel to host: ``["ready"]``, ``["filed", problem | None]``,
 ``["exited", code]`` (from pid 1, at the end),
 ``["done", cell, status, output, dropped, exception | None, outputs]``,
-``["call", call, name, [argument, ...], {keyword: argument}]``.
+``["call", call, name, [argument, ...], {keyword: argument}]``, where the number of a call out
+of another thread than the main one is negative.
 """
 
 import errno
@@ -16,9 +17,13 @@ import sys
 from typing import NoReturn
 
 from actors.kernels.sandboxed.capture import CapturedStream
+from actors.kernels.sandboxed.cellloop import CellLoop
 from actors.kernels.sandboxed.channel import Channel, Interrupts
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
-from actors.kernels.sandboxed.toolclient import bind_tools
+from actors.kernels.sandboxed.toolclient import Tools
+
+_MOST_NAME = 200
+"""Characters of a name that the host takes."""
 
 
 def serve(connection: socket.socket, shell: NotebookShell, folder: str) -> NoReturn:
@@ -28,23 +33,26 @@ def serve(connection: socket.socket, shell: NotebookShell, folder: str) -> NoRet
     capture_streams()
     interrupts.install()
     os.register_at_fork(after_in_child=use_plain_streams)
+    tools = Tools(channel, shell.user_ns)
     channel.send(["ready"])
     while True:
         request = channel.next_request()
         if request[0] == "tools":
-            bind_tools(channel, request[1], shell.user_ns)
+            tools.bind(request[1])
         elif request[0] == "file":
             channel.send(["filed", write_file(folder, *request[1:])])
         else:
             _, cell, code, limit = request
             CAPTURE.begin(limit)
+            tools.begin_cell()
             failure = run_cell(shell, code, interrupts)
             if not channel.usable:
                 os._exit(0)
             interrupts.install()
             capture_streams()
+            CAPTURE.note(tools.end_cell())
             output, dropped, outputs = CAPTURE.finish()
-            status = "error" if failure else "ok"
+            status = "ok" if failure is None else "error"
             channel.send(["done", cell, status, output, dropped, failure, outputs])
 
 
@@ -53,13 +61,30 @@ def run_cell(shell: NotebookShell, code: str, interrupts: Interrupts) -> str | N
     try:
         try:
             interrupts.begin()
+            _catch_up(shell)
             result = shell.run_cell(code, store_history=True)
         finally:
             interrupts.end()
     except BaseException as error:
-        return type(error).__name__
+        return name_of(error)
     failure = result.error_before_exec or result.error_in_exec
-    return type(failure).__name__ if failure is not None else None
+    return name_of(failure) if failure is not None else None
+
+
+def _catch_up(shell: NotebookShell) -> None:
+    """Let tasks of earlier cells go on; an interrupt that strikes there ends the cell."""
+    if isinstance(shell.loop_runner, CellLoop):
+        try:
+            shell.loop_runner.catch_up()
+        except KeyboardInterrupt:
+            shell.showtraceback()
+            raise
+
+
+def name_of(error: BaseException) -> str:
+    """The name of its class, whatever a metaclass says, as long as the host takes it."""
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return str.__getitem__(name, slice(_MOST_NAME))
 
 
 def write_file(folder: str, name: str, data: bytes, goes_on: bool) -> str | None:

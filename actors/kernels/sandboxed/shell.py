@@ -4,8 +4,6 @@ import asyncio
 import shutil
 import sys
 import warnings
-from collections.abc import Coroutine
-from types import TracebackType
 from typing import Any
 
 from IPython.core.displayhook import DisplayHook
@@ -16,6 +14,7 @@ from traitlets import Type
 from traitlets.config import Config
 
 from actors.kernels.sandboxed.capture import Capture
+from actors.kernels.sandboxed.cellloop import CellLoop, needs_loop
 from actors.kernels.sandboxed.tracebacks import format_traceback
 
 _OWN_IPYTHON_FOLDER = "/workspace/.ipython"
@@ -75,52 +74,28 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
         CAPTURE.write("\n".join(stb).strip("\n") + "\n")
 
     def reset(self, *arguments: Any, **keywords: Any) -> None:
-        """Forget everything; IPython's reset also defines what needs a terminal."""
+        """Forget everything; IPython's reset also defines what needs a terminal.
+
+        And it forgets what makes the namespace a main module, which multiprocessing looks at.
+        """
         super().reset(*arguments, **keywords)
+        self.user_ns.setdefault("__spec__", None)
         for name in ("clear", "more", "less", "man"):
             if self.alias_manager.is_alias(name):
                 self.alias_manager.undefine_alias(name)
+
+    def should_run_async(
+        self, raw_cell: str, *, transformed_cell: str | None = None, **keywords: Any
+    ) -> bool:
+        """Also where a cell starts tasks."""
+        awaits = super().should_run_async(raw_cell, transformed_cell=transformed_cell, **keywords)
+        return bool(awaits) or needs_loop(transformed_cell or "")
 
     def enable_gui(self, gui: str | None = None) -> None:
         """There is no GUI."""
 
     def ask_exit(self) -> None:
         """``exit`` and ``quit`` do nothing: the host decides when a kernel ends."""
-
-
-class CellLoop:
-    """Runs cells with top-level ``await`` on one event loop per kernel, made when first needed."""
-
-    def __init__(self) -> None:
-        """No loop yet: it must not be made before the fork."""
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self.stopping = False
-
-    def __call__(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        """Run ``coroutine`` to its end; an interrupt cancels it."""
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            asyncio.set_event_loop(self._loop)
-        task = self._loop.create_task(coroutine)
-        try:
-            return self._loop.run_until_complete(task)
-        except KeyboardInterrupt:
-            if task.done():
-                raise
-            raise KeyboardInterrupt().with_traceback(self._stop(self._loop, task)) from None
-
-    def _stop(
-        self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]
-    ) -> TracebackType | None:
-        """Cancel a cell; the frames where it was."""
-        self.stopping = True
-        try:
-            task.cancel()
-            (result,) = loop.run_until_complete(asyncio.gather(task, return_exceptions=True))
-        finally:
-            self.stopping = False
-        error = result if isinstance(result, BaseException) else result.error_in_exec
-        return error.__traceback__ if error is not None else None
 
 
 def _is_stopping(loop_runner: object) -> bool:

@@ -8,16 +8,17 @@ The host describes a tool as ``[name, doc, parameters, returns, is_property]`` w
 import inspect
 import socket
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
-import msgpack
-
-from actors.kernels.sandboxed.channel import Channel, MaskedInterrupts, ToolError, plain
+from actors.kernels.sandboxed.channel import Channel, MaskedInterrupts, ToolError, pack
 
 TOOL_FD = 3
 """Descriptor of the tool socket in a kernel that has a loop of its own, such as ipykernel."""
 
-_channels: dict[int, Channel] = {}
+
+_MODULE = "tools"
+"""Where tools say that they are from."""
 
 
 class _Annotation:
@@ -30,28 +31,66 @@ class _Annotation:
         return self.text
 
 
+class Tools:
+    """The tools of one notebook, which outlive whatever a cell does to their names."""
+
+    def __init__(self, channel: Channel, namespace: dict[str, Any]) -> None:
+        """Bind none yet."""
+        self._channel, self._namespace = channel, namespace
+        self._bound: dict[str, Any] = {}
+
+    def bind(self, tools: Sequence[Sequence[Any]]) -> None:
+        """Put a function, or an object with methods, for each of ``tools`` into the namespace."""
+        self._bound = {ToolError.__name__: ToolError}
+        members: dict[str, dict[str, Any]] = {}
+        for name, doc, parameters, returns, is_property in tools:
+            function = _function(self._channel, name, doc, _signature(parameters, returns))
+            owner, _, method = name.rpartition(".")
+            if not owner:
+                self._bound[name] = function
+            elif is_property:
+                members.setdefault(owner, {})[method] = _property(function, doc)
+            else:
+                members.setdefault(owner, {})[method] = staticmethod(function)
+        for owner, attributes in members.items():
+            own = {"__slots__": (), "__module__": _MODULE, **attributes}
+            self._bound[owner] = type(owner, (), own)()
+        self._namespace.update(self._bound)
+
+    def begin_cell(self) -> None:
+        """A cell begins."""
+        self._channel.renew()
+
+    def end_cell(self) -> str:
+        """Put back what the cell replaced or deleted; what to tell about values lost by that.
+
+        A module of the name of an object is not lost: what the object lacks is looked up there.
+        """
+        lost = []
+        for name, value in self._bound.items():
+            found = self._namespace.get(name, value)
+            if isinstance(found, ModuleType) and type(value).__module__ == _MODULE:
+                type(value).__getattr__ = _look_into(found)
+            elif found is not value:
+                lost.append(name)
+            self._namespace[name] = value
+        return "".join(f"[{name} is a tool again: use another name]\n" for name in lost)
+
+
+_connected: dict[int, Tools] = {}
+
+
 def connect(tools: Sequence[Sequence[Any]], namespace: dict[str, Any]) -> None:
     """Bind ``tools`` in a kernel that has a loop of its own."""
-    if TOOL_FD not in _channels:
-        _channels[TOOL_FD] = Channel(socket.socket(fileno=TOOL_FD), MaskedInterrupts())
-    bind_tools(_channels[TOOL_FD], tools, namespace)
+    if TOOL_FD not in _connected:
+        channel = Channel(socket.socket(fileno=TOOL_FD), MaskedInterrupts())
+        _connected[TOOL_FD] = Tools(channel, namespace)
+    _connected[TOOL_FD].bind(tools)
 
 
-def bind_tools(channel: Channel, tools: Sequence[Sequence[Any]], namespace: dict[str, Any]) -> None:
-    """Put a function, or an object with methods, for each of ``tools`` into ``namespace``."""
-    namespace[ToolError.__name__] = ToolError
-    members: dict[str, dict[str, Any]] = {}
-    for name, doc, parameters, returns, is_property in tools:
-        function = _function(channel, name, doc, _signature(parameters, returns))
-        owner, _, method = name.rpartition(".")
-        if not owner:
-            namespace[name] = function
-        elif is_property:
-            members.setdefault(owner, {})[method] = _property(function, doc)
-        else:
-            members.setdefault(owner, {})[method] = staticmethod(function)
-    for owner, attributes in members.items():
-        namespace[owner] = type(owner, (), {"__slots__": (), **attributes})()
+def connected() -> Tools | None:
+    """The tools of a kernel that has a loop of its own, once there are some."""
+    return _connected.get(TOOL_FD)
 
 
 def _function(
@@ -72,18 +111,22 @@ def _function(
         return channel.call(name, arguments, keywords)
 
     tool.__name__ = tool.__qualname__ = name.rpartition(".")[2]
-    tool.__module__ = "tools"
+    tool.__module__ = _MODULE
     tool.__doc__ = doc
     tool.__signature__ = signature  # type: ignore[attr-defined]
     return tool
 
 
+def _look_into(module: ModuleType) -> Callable[[Any, str], Any]:
+    return lambda _self, name: getattr(module, name)
+
+
 def _sendable(value: Any) -> Any:
     """``value``, or its text where it cannot be sent as it is."""
     try:
-        msgpack.packb(value, default=plain)
+        pack(value)
     except (TypeError, ValueError, OverflowError):
-        return str(value)
+        return str(value).encode("utf-8", "replace").decode()
     return value
 
 

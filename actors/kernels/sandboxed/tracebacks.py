@@ -59,7 +59,8 @@ def _format_one(
     ]
     if lines:
         lines = ["Traceback (most recent call last):\n", *_fold(lines, error)]
-    own = f"{type(error).__module__}." if type(error).__module__.startswith(_PACKAGE) else ""
+    module = str(type(error).__module__)  # a class may say anything there
+    own = f"{module}." if module.startswith(_PACKAGE) else ""
     lines += [line.removeprefix(own) for line in traceback.format_exception_only(error)]
     if isinstance(error, BaseExceptionGroup) and depth < _DEEPEST_GROUP:
         lines += _format_group(error, label_of, depth + 1)

@@ -1,0 +1,40 @@
+"""What a terminal shows of a text that moves its cursor, as progress bars do."""
+
+import re
+
+_MOVES = re.compile("(\r|\b|\x1b\\[[02]?K)")
+"""Back to the start of the line, one column back, and erasing (the rest of) a line."""
+_STARTS = ("\r", "\b", "\x1b")
+
+
+def as_terminal(text: str, *, goes_on: bool = False) -> str:
+    """``text`` as it stands in the end, line by line, in time linear in its length.
+
+    Args:
+        text: what was written.
+        goes_on: more is to come, and must find the cursor where it is.
+    """
+    if not any(start in text for start in _STARTS):
+        return text
+    *lines, last = text.replace("\r\n", "\n").split("\n")
+    return "\n".join(
+        [*(_line(line, goes_on=False) for line in lines), _line(last, goes_on=goes_on)]
+    )
+
+
+def _line(line: str, *, goes_on: bool) -> str:
+    cells: list[str] = []
+    column = 0
+    for piece in _MOVES.split(line):
+        if piece == "\r":
+            column = 0
+        elif piece == "\b":
+            column = max(0, column - 1)
+        elif piece.startswith("\x1b[") and piece.endswith("K"):
+            del cells[0 if "2" in piece else column :]
+            cells += " " * (column - len(cells))
+        else:
+            cells[column : column + len(piece)] = piece
+            column += len(piece)
+    text = "".join(cells)
+    return f"{text}\r{text[:column]}" if goes_on and column < len(cells) else text

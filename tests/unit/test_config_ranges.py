@@ -1,0 +1,281 @@
+"""Every number of the configuration has a unit, a meaning and a range that is checked."""
+
+import ast
+import dataclasses
+import inspect
+import json
+import math
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.config import Config, McpServer
+from common.config.ranges import Range, Section, annotations_of
+from common.config_file import load_config, save_config
+from common.errors import ConfigError
+from launch.config_pairs import check_pairs
+from learner.sft_config import RANGES, SftConfig
+
+PRESETS = sorted((Path(__file__).resolve().parents[2] / "launch" / "presets").glob("*.toml"))
+
+
+def sections(kind: type = Config) -> Iterator[type[Section]]:
+    """Every section class, those inside sections, and what a table of free names holds."""
+    for hint in typing.get_type_hints(kind).values():
+        if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+            assert issubclass(hint, Section), f"{hint} checks no ranges"
+            yield hint
+            yield from sections(hint)
+    if kind is Config:
+        yield McpServer
+
+
+SECTIONS = list(sections())
+
+
+def numbers(hint: Any) -> Iterator[Range | None]:
+    """The range of each number that an annotation allows; None for one without."""
+    if typing.get_origin(hint) is typing.Annotated:
+        kind, *extras = typing.get_args(hint)
+        ranges = [extra for extra in extras if isinstance(extra, Range)]
+        if kind in (int, float):
+            yield ranges[0] if len(ranges) == 1 else None
+    elif hint in (int, float):
+        yield None
+    else:
+        for inner in typing.get_args(hint):
+            yield from numbers(inner)
+
+
+def explained(kind: type) -> set[str]:
+    """Fields of a class with a docstring below them."""
+    (tree,) = ast.parse(inspect.cleandoc("\n" + inspect.getsource(kind))).body
+    assert isinstance(tree, ast.ClassDef)
+    return {
+        field.target.id
+        for field, below in zip(tree.body, tree.body[1:], strict=False)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(below, ast.Expr)
+        and isinstance(below.value, ast.Constant)
+    }
+
+
+@pytest.mark.parametrize("kind", SECTIONS, ids=lambda kind: kind.__name__)
+def test_every_number_has_a_unit_a_meaning_and_a_range(kind: type[Section]) -> None:
+    meant = explained(kind)
+    for name, hint in annotations_of(kind).items():  # type: ignore[arg-type]
+        for allowed in numbers(hint):
+            assert allowed is not None, f"{kind.table()}.{name} has no Range"
+            assert allowed.unit, f"{kind.table()}.{name} has no unit"
+            assert math.isfinite(max(allowed.least, allowed.above)), f"{name} has no lower bound"
+            assert math.isfinite(min(allowed.most, allowed.below)), f"{name} has no upper bound"
+            assert name in meant, f"{kind.table()}.{name} is not explained"
+
+
+def test_a_section_that_goes_around_its_ranges_cannot_be_defined() -> None:
+    with pytest.raises(TypeError, match="Sly must define check instead of __post_init__"):
+        type("Sly", (Section,), {"__post_init__": lambda self: None})
+
+
+@pytest.mark.parametrize("kind", SECTIONS, ids=lambda kind: kind.__name__)
+def test_no_number_may_be_nan_and_none_infinite_unless_it_says_so(kind: type[Section]) -> None:
+    for hint in annotations_of(kind).values():  # type: ignore[arg-type]
+        for allowed in numbers(hint):
+            assert allowed is not None
+            assert allowed.fault(math.nan) == allowed.fault(-math.inf) == "a finite number"
+            assert bool(allowed.fault(math.inf)) is not allowed.infinite
+
+
+def test_every_number_of_fine_tuning_has_a_unit_a_meaning_and_a_range() -> None:
+    fields = {f.name for f in dataclasses.fields(SftConfig) if f.type in (int, float)}
+
+    assert set(RANGES) == fields <= explained(SftConfig)
+    for name, allowed in RANGES.items():
+        assert allowed.unit
+        for wrong in (math.nan, math.inf, -1.0):
+            with pytest.raises(ConfigError, match=f"--{name.replace('_', '-')} must be"):
+                SftConfig(model="m", traces="t", output="o", **{name: wrong})
+
+
+@given(st.floats(allow_nan=True) | st.integers())
+def test_a_value_is_refused_exactly_outside_its_range(value: float) -> None:
+    closed, opened = Range("s", least=0, most=10), Range("s", above=0, below=10)
+
+    assert bool(closed.fault(value)) is not (0 <= value <= 10)
+    assert bool(opened.fault(value)) is not (0 < value < 10)
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("run.steps=0", "run.steps must be at least 1, got 0 (steps"),
+        ("run.steps=-3", "run.steps must be at least 1, got -3"),
+        ("run.log_every=0", "run.log_every must be at least 1, got 0 (steps"),
+        ("run.seed=-1", "run.seed must be at least 0, got -1"),
+        ("run.trajectories_mib=0", "run.trajectories_mib must be at least 1, got 0 (MiB"),
+        ("run.name='..'", "run.name must be a plain folder name, got '..'"),
+        ("run.name=''", "run.name must be a plain folder name, got ''"),
+        ("run.name='a/b'", "run.name must be a plain folder name, got 'a/b'"),
+        (r'run.name="a\nb"', "run.name must be a folder name without control characters"),
+        (f"run.name={'x' * 200}", "run.name must be a folder name of at most 128 bytes"),
+        ("learner.groups=0", "learner.groups must be at least 1, got 0 (groups"),
+        ("learner.learning_rate=nan", "learner.learning_rate must be a finite number, got nan"),
+        ("learner.learning_rate=inf", "learner.learning_rate must be a finite number, got inf"),
+        ("learner.learning_rate=-1e-6", "learner.learning_rate must be at least 0, got -1e-06"),
+        ("learner.betas=[0.9, 1.0]", "learner.betas[1] must be below 1, got 1.0"),
+        ("learner.grad_clip=0", "learner.grad_clip must be above 0, got 0.0"),
+        ("learner.warmup_steps=-1", "learner.warmup_steps must be at least 0, got -1"),
+        ("learner.checkpoints_kept=0", "learner.checkpoints_kept must be at least 1, got 0"),
+        ("learner.verify_every=0", "learner.verify_every must be at least 1, got 0"),
+        ("learner.skipped_steps=0", "learner.skipped_steps must be at least 1, got 0"),
+        ("learner.ess_warning=2", "learner.ess_warning must be at most 1, got 2.0 (share"),
+        ("learner.batch_timeout_s=0", "learner.batch_timeout_s must be at least 1, got 0.0 (s"),
+        ("learner.threads=0", "learner.threads must be at least 1, got 0"),
+        ("learner.max_staleness=-1", "learner.max_staleness must be at least 0, got -1"),
+        ("learner.group_timeout_s=nan", "learner.group_timeout_s must be a finite number"),
+        ("objective.discount=1.5", "objective.discount must be at most 1, got 1.5"),
+        ("objective.kappa=-1", "objective.kappa must be at least 0, got -1.0"),
+        ("objective.t_ref=0", "objective.t_ref must be at least 1, got 0.0"),
+        ("objective.advantage_clip=0", "objective.advantage_clip must be above 0"),
+        ("objective.weight_limits_positive=[2, 1]", "must be [low, high], got [2, 1]"),
+        ("critic.step_decay=1.1", "critic.step_decay must be at most 1, got 1.1"),
+        ("actors.processes=0", "actors.processes must be at least 1, got 0"),
+        ("actors.episodes=0", "actors.episodes must be at least 1, got 0"),
+        ("policy_server.request_attempts=0", "policy_server.request_attempts must be at least 1"),
+        ("policy_server.gpu_memory_fraction=1.5", "gpu_memory_fraction must be at most 1, got 1.5"),
+        ("policy_server.memory_gib=-1", "policy_server.memory_gib must be at least 0.01"),
+        ("policy_server.port=70000", "policy_server.port must be at most 65535, got 70000"),
+        ("transport.port=-1", "transport.port must be at least 0, got -1"),
+        ("transport.heartbeat_s=0", "transport.heartbeat_s must be at least 0.05, got 0.0 (s"),
+        ("transport.silence_s=3", "transport.silence_s (3) must be at least three times"),
+        ("transport.resend_s=60", "silence_s (60) must be above transport.resend_s (60)"),
+        ("kernel.cell_timeout_s=-1", "kernel.cell_timeout_s must be at least 0.1, got -1.0 (s"),
+        ("kernel.cell_timeout_s=0", "kernel.cell_timeout_s must be at least 0.1, got 0.0"),
+        ("kernel.memory_mib=0", "kernel.memory_mib must be at least 64, got 0 (MiB"),
+        ("kernel.idle=-1", "kernel.idle must be at least 0, got -1 (kernels"),
+        ("agent.max_observation_characters=-5", "must be at least 1, got -5 (characters"),
+        ("agent.temperature=-1", "agent.temperature must be at least 0, got -1.0"),
+        ("agent.max_tool_calls=-1", "agent.max_tool_calls must be at least 0, got -1"),
+        ("agent.episode_timeout_s=0", "agent.episode_timeout_s must be above 0, got 0.0 (s"),
+        ("rewards.terms.f1=nan", "rewards.terms.f1 must be a finite number, got nan (weight"),
+        ("evaluation.per_family=-1", "evaluation.per_family must be at least 0, got -1"),
+        ("evaluation.during_per_family=0", "evaluation.during_per_family must be at least 1"),
+        ("model.max_context=0", "model.max_context must be at least 16, got 0 (tokens"),
+        ("model.lora.rank=-1", "model.lora.rank must be at least 0, got -1"),
+        ("model.lora.alpha=0", "model.lora.alpha must be above 0, got 0.0"),
+        ("world.train_tasks=0", "world.train_tasks must be at least 1, got 0"),
+        ("web.timeout_s=0", "web.timeout_s must be above 0, got 0.0 (s"),
+        ("pages.max_characters=0", "pages.max_characters must be at least 1, got 0"),
+        ("vision.max_tokens=0", "vision.max_tokens must be at least 1, got 0"),
+        ("files.max_characters=0", "files.max_characters must be at least 1, got 0"),
+        ("learner.groups=99999999999999999999", "learner.groups must be at most 1048576, got 9999"),
+        (f"learner.groups={'9' * 400}", "learner.groups must be at most 1048576, got 9999"),
+        (f"learner.groups={'9' * 5000}", "learner.groups must be a whole number, got '9999"),
+        (f"learner.learning_rate=1{'0' * 400}", "learner.learning_rate must be a number, got 1000"),
+        ("learner.updates_per_batch=17", "learner.updates_per_batch (17) must be at most"),
+    ],
+)  # fmt: skip
+def test_a_doubtful_value_is_refused_by_section_and_key(
+    tmp_path: Path, override: str, expected: str
+) -> None:
+    (tmp_path / "run.toml").touch()
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / "run.toml", [override])
+
+    assert expected in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["learner.group_size=1"], "learner.group_size must be at least 2 with"),
+        (["agent.temperature=0"], "agent.temperature must be above 0 to train, got 0"),
+        (["agent.max_observation_characters=10000"], "must be at most 8192 with model.max_context"),
+        (["kernel.output_bytes=2000000"], "kernel.output_bytes (2000000), of one cell, must be"),
+        (["kernel.sandbox_memory_mib=512"], "kernel.memory_mib (1024), of one process, must be"),
+        (["kernel.workspace_mib=2000"], "must be at most half of kernel.sandbox_memory_mib (2048)"),
+        (["learner.batch_timeout_s=60"], "learner.batch_timeout_s (60) must be above agent"),
+        (["rewards.timeout_s=90"], "transport.lease_grace_s (60) must be above rewards.timeout_s"),
+        (["kernel.cpu_s=5"], "kernel.cell_timeout_s (10) must be at most kernel.cpu_s (5)"),
+        (["learner.ranks=3", "learner.replicas=2"], "learner.ranks is 3, which is no multiple"),
+        (["transport.port=9", "policy_server.port=9"], "are both 9; they must differ"),
+        (["learner.ranks=2", "learner.batch_timeout_s=1800"], "at most 1740 with learner.ranks 2"),
+    ],
+)
+def test_keys_that_exclude_each_other_are_refused_with_both_values(
+    tmp_path: Path, overrides: list[str], expected: str
+) -> None:
+    (tmp_path / "run.toml").touch()
+
+    with pytest.raises(ConfigError) as caught:
+        check_pairs(load_config(tmp_path / "run.toml", overrides))
+
+    assert expected in str(caught.value)
+
+
+def refuse(name: str) -> None:
+    pytest.fail(f"{name} is no JSON")
+
+
+@pytest.mark.parametrize("preset", [None, *PRESETS], ids=lambda path: path and path.stem)
+def test_a_saved_configuration_is_strict_json_and_reads_back_equal(
+    tmp_path: Path, preset: Path | None
+) -> None:
+    config = Config() if preset is None else load_config(preset)
+    check_pairs(config)
+
+    save_config(config, tmp_path / "config.json")
+
+    json.loads((tmp_path / "config.json").read_text(), parse_constant=refuse)
+    assert load_config(tmp_path / "config.json") == config
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("c.json", b"null", "must hold a table of sections, got None"),
+        ("c.json", b"[1]", "must hold a table of sections, got [1]"),
+        ("c.json", b"[" * 100_000, "cannot be parsed: it is nested too deeply"),
+        ("c.toml", b"a = " + b"[" * 100_000, "cannot be parsed: it is nested too deeply"),
+        ("c.json", b'{"run": ' + b"9" * 5000 + b"}", "cannot be parsed: Exceeds the limit"),
+        ("c.toml", b"[run]\nseed = " + b"9" * 5000, "cannot be parsed: Exceeds the limit"),
+        ("c.toml", b"\xff\xfe[\x00", "cannot be parsed: 'utf-8' codec"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_table_is_named_in_one_line(
+    tmp_path: Path, name: str, content: bytes, expected: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path / name)
+
+    assert expected in str(caught.value)
+    assert str(tmp_path / name) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("c.toml", "[run]\nseed = 3\n"), ("c.json", '{"run": {"seed": 3}}')]
+)
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+
+    assert load_config(tmp_path / name).run.seed == 3
+
+
+def test_a_key_of_another_section_is_shown_with_its_section(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text("[learner]\ntemperature = 0.5\n")
+
+    with pytest.raises(
+        ConfigError, match=r"'learner.temperature'; did you mean 'agent.temperature'"
+    ):
+        load_config(tmp_path / "c.toml")
