@@ -1,9 +1,11 @@
 """What the weight publisher and the workers of a policy server say to each other over ZeroMQ.
 
-The publisher binds a ROUTER; each worker connects a DEALER whose identity is ``server#rank``.
+The publisher binds a ROUTER; each worker connects a DEALER whose identity is ``server#rank``. Only
+who brings the key, which the publisher gives to the servers alone, gets a connection.
 
 * worker to publisher: one frame, a ``StagingReport``: ``hello`` once it listens (also after the
-  publisher was replaced), then ``staged`` or ``refused`` for each snapshot it received.
+  publisher was replaced), then ``staged`` or ``refused`` for each snapshot it received. The next
+  snapshot comes after that.
 * publisher to worker: a snapshot, i.e. one header frame (a ``WeightManifest``), then the raw
   little-endian bytes of each tensor in the order of the manifest.
 
@@ -35,6 +37,17 @@ ADAPTER_A = ".lora_A.weight"
 ADAPTER_B = ".lora_B.weight"
 
 
+KEY_OWNER = b"weights"
+"""The user name that goes with the key."""
+MAX_REPORT_BYTES = 1 << 16
+MAX_REASON_CHARACTERS = 2000
+
+
+def worker_identity(server: str, rank: int) -> bytes:
+    """What worker ``rank`` of ``server`` calls itself on the wire."""
+    return f"{server}#{rank}".encode()
+
+
 class ReportKind(StrEnum):
     """What a worker has to say."""
 
@@ -58,8 +71,10 @@ class StagingReport:
 
 
 def pack_report(report: StagingReport) -> bytes:
-    """One frame."""
-    return bytes(msgpack.packb(dataclasses.asdict(report), use_bin_type=True))
+    """One frame; a long reason is cut."""
+    reason = report.reason[:MAX_REASON_CHARACTERS].encode(errors="replace").decode()
+    fields = dataclasses.asdict(report) | {"reason": reason}
+    return bytes(msgpack.packb(fields, use_bin_type=True))
 
 
 def unpack_report(frame: Buffer) -> StagingReport:
@@ -123,6 +138,8 @@ def unpack_snapshot(frames: Sequence[Buffer]) -> tuple[WeightManifest, Sequence[
 def _check_size(spec: TensorSpec, frame: Buffer) -> None:
     if spec.dtype not in ITEM_BYTES:
         raise ProtocolError(f"tensor '{spec.name}' has type {spec.dtype}, which is not supported")
+    if any(size < 0 for size in spec.shape):
+        raise ProtocolError(f"tensor '{spec.name}' has the shape {list(spec.shape)}")
     expected = math.prod(spec.shape) * ITEM_BYTES[spec.dtype]
     if memoryview(frame).nbytes != expected:
         raise ProtocolError(

@@ -164,7 +164,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
     try:
         check_pairs(config)
         model = locate_model(config.model.path)
-        check_model(model, max_context=config.model.max_context)
+        check_model(model, max_context=config.model.max_context, lora=config.model.lora)
         yield fine("model", str(model))
         check_agent(config)
         if not config.world.enabled:

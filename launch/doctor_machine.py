@@ -19,6 +19,7 @@ from common.config import Config
 from common.errors import EnvironmentFault
 from launch.findings import Finding, failure, fine, warning
 from launch.ports import LOOPBACK, held_ports
+from learner.engine.host_memory import host_memory
 
 _OLDEST_LINUX = (5, 14)
 """RLIMIT_NPROC counts per user namespace since then."""
@@ -45,8 +46,9 @@ def check_system(_config: Config) -> Iterator[Finding]:
         yield warning("system", found, fix)
     else:
         yield fine("system", found)
-    total, free = memory_gib()
-    found = f"{free:.1f} of {total:.1f} GiB free"
+    memory = host_memory()
+    free = memory.available / _GIB
+    found = f"{free:.1f} of {memory.total / _GIB:.1f} GiB free"
     if free < _LEAST_MEMORY_GIB:
         fix = f"free {_LEAST_MEMORY_GIB:.0f} GiB, or train a smaller model"
         yield warning("memory", found, fix)
@@ -201,15 +203,6 @@ def version_in(text: str) -> tuple[int, int]:
     """The first ``number.number`` in ``text``; (0, 0) if there is none."""
     match = re.search(r"(\d+)\.(\d+)", text)
     return (int(match[1]), int(match[2])) if match else (0, 0)
-
-
-def memory_gib() -> tuple[float, float]:
-    """All and available memory, GiB."""
-    values = {}
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        key, _, rest = line.partition(":")
-        values[key] = int(rest.split()[0]) * 1024 / _GIB
-    return values["MemTotal"], values["MemAvailable"]
 
 
 def _limit(value: int) -> str:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import EnvironmentFault, InputError
+from common.model_config import CONFIG
 from learner.checkpoints.export import export_state
 from learner.checkpoints.files import (
     MODEL,
@@ -20,7 +21,6 @@ from learner.checkpoints.files import (
     finished_checkpoints,
     read_description,
 )
-from learner.checkpoints.model_files import CONFIG
 from learner.checkpoints.number_formats import FORMAT_OF_DTYPE
 
 log = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ def fine_tune(config: SftConfig, console: Console) -> None:
         Interrupted: somebody ended it.
     """
     config = resolve(config)
-    check_model(Path(config.model), max_context=1)
+    check_model(Path(config.model))
     if not Path(config.traces).is_file():
         raise InputError(f"trace file '{config.traces}' (--traces) does not exist")
     output = Path(config.output)

@@ -6,10 +6,8 @@ takes every tensor.
 """
 
 import importlib.util
-import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +16,20 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.errors import InputError
-from learner.checkpoints.model_files import CONFIG, Weight, write_model_files
+from common.child_process import module_command, module_environment
+from common.model_config import CONFIG, read_json_object, read_model_config
+from launch.model_checks import UNUSED, open_weights, same_tensor, tensor_faults, tied_fault
+from learner.checkpoints.model_files import Weight, write_model_files
+from learner.checkpoints.number_formats import convert
 from learner.checkpoints.shard_files import TensorFolder
 from learner.engine.attention import layout_of
 from learner.engine.loading import build_empty
 from learner.engine.model import check_model_folder, load_model
 from learner.engine.sharding import tied_names
+from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 
 TOLERANCE = 1e-3
 """Largest difference of two float32 logits, relative to the largest logit."""
@@ -40,8 +41,6 @@ PROBES = (
 )
 """Texts for tokenizer and logits."""
 
-_OUTPUT = "lm_head.weight"
-_INPUT = "model.embed_tokens.weight"
 _BLOCK_BYTES = 16 << 20
 _VLLM_TIMEOUT_S = 300.0
 
@@ -63,15 +62,16 @@ def check_import(folder: Path, *, with_vllm: bool) -> Iterator[Finding]:
     """
     folder = folder.expanduser().resolve()
     family = check_model_folder(folder)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    files = TensorFolder(folder)
-    yield Finding("config", True, f"family {family}, {_shape(config)}")
+    config = read_model_config(folder)
+    files = open_weights(folder)
+    shape = f"{config['num_hidden_layers']} layers of width {config['hidden_size']}"
+    yield Finding("config", True, f"family {family}, {shape}")
     names = check_tensors(folder, files)
     yield names
     yield check_tied(config, files)
     yield check_tokenizer(folder, int(config["vocab_size"]))
     if names.ok:
-        yield check_logits(folder, int(config["vocab_size"]))
+        yield check_logits(folder, int(config["vocab_size"]), files)
         yield check_round_trip(folder, files)
         if with_vllm:
             yield check_vllm(folder)
@@ -82,36 +82,28 @@ def check_tensors(folder: Path, files: TensorFolder) -> Finding:
     model = build_empty(folder)
     tied = tied_names(model)
     wanted = {name: tuple(p.shape) for name, p in model.state_dict().items() if name not in tied}
-    found = {name: files.whole(name).shape for name in files.names()}
-    faults = [f"{name} is missing" for name in sorted(wanted.keys() - found)]
-    faults += [f"{name} is not of this model" for name in sorted(found.keys() - wanted - tied)]
-    faults += [
-        f"{name} is {list(found[name])}, the config asks for {list(wanted[name])}"
-        for name in sorted(wanted.keys() & found)
-        if wanted[name] != found[name]
-    ]
     numbers = sum(int(np.prod(shape)) for shape in wanted.values())
-    return _finding("tensors", faults, f"{len(wanted)} tensors, {numbers:,} parameters")
+    detail = f"{len(wanted)} tensors, {numbers:,} parameters"
+    unused = [name for name in files.names() if name.endswith(UNUSED)]
+    if unused:
+        detail += f"; {len(unused)} that nobody reads, such as {unused[0]}"
+    return _finding("tensors", tensor_faults(wanted, files), detail)
 
 
 def check_tied(config: dict[str, Any], files: TensorFolder) -> Finding:
     """Whether the output layer is, or is not, the embeddings, as the config says."""
-    present = _OUTPUT in files.names()
-    if not config.get("tie_word_embeddings", False):
-        faults = [] if present else [f"config says untied, but there is no {_OUTPUT}"]
-        return _finding("tied weights", faults, "output layer of its own")
-    faults = []
-    if present and not _same(files, files, _OUTPUT, _INPUT):
-        faults = [f"config says tied, but {_OUTPUT} differs from {_INPUT}; one would be ignored"]
-    return _finding("tied weights", faults, "output layer is the embeddings")
+    tied = bool(config.get("tie_word_embeddings", False))
+    fault = tied_fault(files, tied=tied)
+    detail = "output layer is the embeddings" if tied else "output layer of its own"
+    return _finding("tied weights", [fault] if fault else [], detail)
 
 
 def check_tokenizer(folder: Path, vocabulary: int) -> Finding:
     """Whether the tokenizer that rollouts use is the one transformers loads, and loses nothing."""
-    path = folder / "tokenizer.json"
+    path = folder / TOKENIZER
     if not path.is_file():
-        return Finding("tokenizer", False, "tokenizer.json is missing; training needs it")
-    ours = Tokenizer.from_file(str(path))
+        return Finding("tokenizer", False, f"{TOKENIZER} is missing; training needs it")
+    ours = load_tokenizer(path)
     theirs = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     faults = []
     for text in PROBES:
@@ -126,7 +118,7 @@ def check_tokenizer(folder: Path, vocabulary: int) -> Finding:
     return _finding("tokenizer", faults, detail)
 
 
-def check_logits(folder: Path, vocabulary: int) -> Finding:
+def check_logits(folder: Path, vocabulary: int, files: TensorFolder) -> Finding:
     """Compare stock attention, one sequence at a time, with all sequences in one pack."""
     sequences = _probe_sequences(folder, vocabulary)
     stock = AutoModelForCausalLM.from_pretrained(
@@ -142,8 +134,23 @@ def check_logits(folder: Path, vocabulary: int) -> Finding:
         f"largest difference {difference:.2e} over {len(expected)} tokens in {len(sequences)} "
         f"segments; largest logit {largest:.3g}"
     )
+    if difference != difference:
+        detail = f"logits are not finite; nor are values of {', '.join(_not_finite(files)[:5])}"
     # A difference that is not a number is no agreement.
     return Finding("logits", difference <= TOLERANCE * max(1.0, largest), detail)
+
+
+def _not_finite(files: TensorFolder) -> list[str]:
+    """Tensors that hold NaN or infinity."""
+    return [
+        name
+        for name in files.names()
+        if (number_format := files.whole(name).format) in ("F32", "BF16", "F16")
+        and not all(
+            np.isfinite(convert(block, number_format, "F32").view(np.float32)).all()
+            for block in files.blocks(name, _BLOCK_BYTES)
+        )
+    ]
 
 
 def _packed_logits(folder: Path, sequences: Sequence[Tensor]) -> Tensor:
@@ -163,9 +170,9 @@ def _probe_sequences(folder: Path, vocabulary: int) -> list[Tensor]:
     """The texts of PROBES, one token alone, and ids drawn from all of the vocabulary."""
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randint(0, vocabulary, (n,), generator=generator) for n in (1, 33, 64)]
-    if not (folder / "tokenizer.json").is_file():
+    if not (folder / TOKENIZER).is_file():
         return drawn
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer = load_tokenizer(folder / TOKENIZER)
     encoded = [tokenizer.encode(text, add_special_tokens=False).ids for text in PROBES]
     return [torch.tensor(ids) for ids in encoded if ids] + drawn
 
@@ -189,7 +196,7 @@ def check_round_trip(folder: Path, files: TensorFolder) -> Finding:
         ]
         write_model_files(weights, folder, Path(scratch), number_format)
         again = TensorFolder(Path(scratch))
-        faults = [f"{n} changed" for n in files.names() if not _same(files, again, n, n)]
+        faults = [f"{n} changed" for n in files.names() if not same_tensor(files, again, n, n)]
         faults += _config_changes(folder / CONFIG, Path(scratch) / CONFIG)
     return _finding("round trip", faults, f"{len(files.names())} tensors and config are the same")
 
@@ -198,14 +205,11 @@ def check_vllm(folder: Path) -> Finding:
     """Let vLLM's own loader take the tensors, without memory for them, in another process."""
     if importlib.util.find_spec("vllm") is None:
         return Finding("vllm", True, "not installed here; not checked")
-    command = [sys.executable, "-P", "-m", "launch.vllm_loader", str(folder)]
-    root = Path(__file__).resolve().parents[1]
-    path = os.pathsep.join(filter(None, (str(root), os.environ.get("PYTHONPATH", ""))))
     quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            command,
-            env={**os.environ, **quiet, "PYTHONPATH": path},
+            module_command("launch.vllm_loader", str(folder)),
+            env=module_environment({**os.environ, **quiet}),
             capture_output=True,
             text=True,
             check=False,
@@ -217,15 +221,8 @@ def check_vllm(folder: Path) -> Finding:
     return Finding("vllm", done.returncode == 0, lines[-1] if lines else "its loader said nothing")
 
 
-def _same(left: TensorFolder, right: TensorFolder, name: str, other: str) -> bool:
-    if left.whole(name).shape != right.whole(other).shape:
-        return False
-    blocks = zip(left.blocks(name, _BLOCK_BYTES), right.blocks(other, _BLOCK_BYTES), strict=True)
-    return all(np.array_equal(a, b) for a, b in blocks)
-
-
 def _config_changes(before: Path, after: Path) -> list[str]:
-    old, new = (json.loads(path.read_text(encoding="utf-8")) for path in (before, after))
+    old, new = read_json_object(before), read_json_object(after)
     ignored = {"dtype", "torch_dtype"}
     keys = (old.keys() | new) - ignored
     return [f"config.{key} changed" for key in sorted(keys) if old.get(key) != new.get(key)]
@@ -234,13 +231,6 @@ def _config_changes(before: Path, after: Path) -> list[str]:
 def _scratch(folder: Path) -> str:
     """Beside the folder, where a model of this size has room; else the usual place."""
     return str(folder.parent) if os.access(folder.parent, os.W_OK) else tempfile.gettempdir()
-
-
-def _shape(config: dict[str, Any]) -> str:
-    try:
-        return f"{config['num_hidden_layers']} layers of width {config['hidden_size']}"
-    except KeyError as error:
-        raise InputError(f"config.json does not say {error}") from error
 
 
 def _finding(name: str, faults: Sequence[str], detail: str) -> Finding:

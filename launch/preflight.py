@@ -1,9 +1,7 @@
 """Looks at everything a run needs before anything is started; one clear line for each fault."""
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 from actors.agent.prompt import load_template
 from actors.kernels.bubblewrap import check_sandbox
@@ -13,13 +11,15 @@ from actors.rewards.task_types import task_type
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.tools.started import run_corpora
-from common.config import Config
+from common.config import Config, Lora
 from common.errors import EnvironmentFault, InputError
 from common.task_rules import task_rules
 from launch.config_pairs import check_pairs
+from launch.model_checks import check_model_folder
 from launch.task_check import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+_NO_ADAPTERS = Lora()
 
 
 def check_run(config: Config) -> None:
@@ -32,7 +32,9 @@ def check_run(config: Config) -> None:
         EnvironmentFault: the machine lacks something.
     """
     check_pairs(config)
-    check_model(Path(config.model.path), max_context=config.model.max_context)
+    check_model(
+        Path(config.model.path), max_context=config.model.max_context, lora=config.model.lora
+    )
     check_agent(config)
     if not config.world.enabled:
         check_task_files(config)
@@ -47,25 +49,16 @@ def locate_model(path: str) -> Path:
     return shipped if not here.exists() and shipped.is_dir() else here
 
 
-def check_model(folder: Path, *, max_context: int) -> None:
-    """Check that ``folder`` is a Hugging Face model with weights, tokenizer and long enough.
+def check_model(folder: Path, *, max_context: int = 1, lora: Lora = _NO_ADAPTERS) -> None:
+    """Check that ``folder`` is a Hugging Face model that can be trained and served.
 
     Raises:
-        InputError: something is missing; names it.
+        InputError: see ``launch.model_checks``; something is missing or does not fit; names it.
+        ConfigError: the model cannot have such adapters.
     """
     if not folder.is_dir():
         raise InputError(f"model folder {folder} (model.path) does not exist")
-    config = _read_json(folder / "config.json", folder)
-    if not any(folder.glob("*.safetensors")):
-        raise InputError(f"model folder {folder} holds no *.safetensors weights")
-    if not (folder / "tokenizer.json").is_file():
-        raise InputError(f"model folder {folder} holds no tokenizer.json")
-    longest = config.get("max_position_embeddings")
-    if isinstance(longest, int) and longest < max_context:
-        raise InputError(
-            f"model.max_context is {max_context}, but the model in {folder} was made for at most "
-            f"{longest} tokens (max_position_embeddings)"
-        )
+    check_model_folder(folder, max_context=max_context, lora=lora)
 
 
 def check_agent(config: Config) -> None:
@@ -132,12 +125,3 @@ def check_sandbox_present() -> None:
         )
 
     check_sandbox(find_runtime())
-
-
-def _read_json(file: Path, folder: Path) -> dict[str, Any]:
-    if not file.is_file():
-        raise InputError(f"model folder {folder} holds no {file.name}")
-    try:
-        return dict(json.loads(file.read_text()))
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, ValueError) as error:
-        raise InputError(f"{file} is not a JSON object: {error}") from error

@@ -8,12 +8,12 @@ import argparse
 import logging
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.child_process import module_command, module_environment
 from common.errors import RunFailed
 from common.log_lines import log_lines
 from launch.world.questions import KINDS
@@ -101,8 +101,9 @@ def _train(
         "adamw-learning-rate": phase.adamw_learning_rate,
     }
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
-    environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
-    command = [sys.executable, "-m", "learner.sft", *listed]
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
+    environment = module_environment({**os.environ, **quiet})
+    command = module_command("learner.sft", *listed)
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
         raise RunFailed(f"learner.sft ended with exit code {code}; its messages are above")

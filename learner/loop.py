@@ -101,8 +101,7 @@ class Learner:
             LZeroError: a batch did not come, servers and learner disagree, gradients stay broken.
         """
         self._publish(self._first_step, wait=True)
-        prompts = random_prompts(self._vocabulary, seed=self._config.run.seed)
-        self._verify(self._first_step, prompts)
+        self._verify(self._first_step, [])
         self.totals.started_at = time.monotonic()
         for step in range(self._first_step, self._config.run.steps):
             self._step(step)
@@ -123,7 +122,7 @@ class Learner:
         self._finish_evaluation()
         self._publish(version, wait=verify)
         if verify:
-            self._verify(version, real_prompts(batch) if batch is not None else None)
+            self._verify(version, batch or [])
         self._start_evaluation(version)
         if self._head is not None and metrics is not None and batch is not None:
             seconds, before = self.totals.seconds, self._recorded_s
@@ -182,8 +181,16 @@ class Learner:
             version % learner.verify_every == 0
         )
 
-    def _verify(self, version: int, prompts: list[list[int]] | None) -> None:
-        for parity in self._verifier.run(prompts, version=version):
+    def _verify(self, version: int, batch: Sequence[Trajectory]) -> None:
+        """Compare with the servers on prompts of ``batch``, or random ones where it has none."""
+        if self._head is None:
+            self._verifier.take_part()
+            return
+        longest = self._config.model.max_context
+        prompts = real_prompts(batch, max_context=longest) or random_prompts(
+            self._vocabulary, seed=self._config.run.seed, max_context=longest
+        )
+        for parity in self._verifier.run(prompts, self._head.publisher, version=version):
             self.totals.add_parity(parity)
 
     # ---- held-out evaluation during training -------------------------------------------------

@@ -146,9 +146,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
                 reference=_reference(config, rank),
                 critic=critic,
             ),
-            verifier=ParityVerifier(
-                model, rank, server_urls, tolerance=config.learner.mismatch_tolerance
-            ),
+            verifier=ParityVerifier(model, rank, tolerance=config.learner.mismatch_tolerance),
             saver=saver,
             head=head,
             first_step=first_step,

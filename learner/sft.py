@@ -20,7 +20,6 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from tokenizers import Tokenizer
 from torch import nn
 
 from common.errors import InputError, LZeroError
@@ -38,6 +37,7 @@ from learner.engine.sharding import (
     seed_everything,
     training_processes,
 )
+from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.losses import cross_entropy
 from learner.packs.packing import PackableSegment, pack_for_ranks
 from learner.sft_config import SftConfig, add_options, config_from_options
@@ -165,7 +165,7 @@ def run(config: SftConfig) -> None:
 
 
 def _read(config: SftConfig, source: Path) -> list[PackableSegment]:
-    tokenizer = Tokenizer.from_file(str(source / "tokenizer.json"))
+    tokenizer = load_tokenizer(source / TOKENIZER)
     examples = read_traces(
         Path(config.traces),
         tokenizer,

@@ -20,6 +20,7 @@ from actors.inference.plugin import BACKEND
 from common.config import Config
 from common.config_file import load_config
 from common.errors import EnvironmentFault, PolicyServerError
+from common.model_config import read_model_config
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +30,22 @@ _KEEP_ALIVE_S = 30
 
 
 def vllm_command(
-    config: Config, port: int, *, cpu: bool, python: str = sys.executable
+    config: Config,
+    port: int,
+    *,
+    cpu: bool,
+    longest: int | None = None,
+    python: str = sys.executable,
 ) -> list[str]:
     """The argument list of vLLM's API server for this run.
+
+    Args:
+        config: of the run.
+        port: to listen on.
+        cpu: whether vLLM is the CPU build.
+        longest: context that the model's ``max_position_embeddings`` allows, which vLLM goes by;
+            a longer one is the work of the scaling of positions (``common.model_config``).
+        python: the interpreter.
 
     Log-probabilities are those of the distribution that was sampled from (``processed``), and
     no sampling default is read from the model folder.
@@ -52,6 +66,8 @@ def vllm_command(
     }
     flags = ["--enable-scale-out", "--disable-uvicorn-access-log", "--disable-log-stats"]
     flags += ["--enable-prefix-caching"]
+    if longest is not None and config.model.max_context > longest:
+        shared["--hf-overrides"] = json.dumps({"max_position_embeddings": config.model.max_context})
     special, special_flags = _cpu_options(config) if cpu else _gpu_options(config)
     options = [part for pair in (shared | special).items() for part in pair]
     module = "vllm.entrypoints.openai.api_server"
@@ -173,7 +189,8 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     cpu = is_cpu_build()
-    command = vllm_command(config, arguments.port, cpu=cpu)
+    longest = read_model_config(Path(config.model.path)).get("max_position_embeddings")
+    command = vllm_command(config, arguments.port, cpu=cpu, longest=longest)
     environment = vllm_environment(config, cpu=cpu, inherited=os.environ)
     os.execve(command[0], command, environment)  # noqa: S606  no shell wanted
 

@@ -14,7 +14,14 @@ import zmq
 from common.codec import Buffer
 from common.errors import ProtocolError
 from common.messages import WeightManifest
-from common.weight_wire import ReportKind, StagingReport, pack_report, unpack_snapshot
+from common.weight_wire import (
+    KEY_OWNER,
+    ReportKind,
+    StagingReport,
+    pack_report,
+    unpack_snapshot,
+    worker_identity,
+)
 
 log = logging.getLogger(__name__)
 
@@ -37,11 +44,13 @@ class StagedWeights:
 class StagingReceiver:
     """Connects to a publisher and keeps the newest snapshot it sent, and the last whole model."""
 
-    def __init__(self, *, endpoint: str, server: str, rank: int) -> None:
-        """Prepare to connect to ``endpoint`` as worker ``rank`` of ``server``."""
+    def __init__(self, *, endpoint: str, server: str, rank: int, key: str) -> None:
+        """Prepare to connect to ``endpoint`` as worker ``rank`` of ``server``, with its key."""
         self._endpoint = endpoint
         self._server = server
         self._rank = rank
+        self._key = key
+        self._fault = ""
         self._staged: StagedWeights | None = None
         self._base: StagedWeights | None = None
         self._lock = threading.Lock()
@@ -69,7 +78,8 @@ class StagingReceiver:
             staged = self._staged
         if staged is None or staged.manifest.version != version:
             held = "nothing" if staged is None else f"version {staged.manifest.version}"
-            raise LookupError(f"weights of version {version} are not staged, {held} is")
+            fault = f"; the receiver failed: {self._fault}" if self._fault else ""
+            raise LookupError(f"weights of version {version} are not staged, {held} is{fault}")
         return staged
 
     def _run(self) -> None:
@@ -80,11 +90,16 @@ class StagingReceiver:
                 socket.connect(self._endpoint)
                 self._report(socket, ReportKind.HELLO, self._held_version())
                 self._receive_until_stopped(socket)
+        except Exception as error:
+            self._fault = repr(error)
+            log.exception("the receiver of weights failed rank=%d", self._rank)
         finally:
             context.destroy(linger=0)
 
     def _configure(self, socket: "zmq.Socket[bytes]") -> None:
-        socket.setsockopt(zmq.IDENTITY, f"{self._server}#{self._rank}".encode())
+        socket.setsockopt(zmq.IDENTITY, worker_identity(self._server, self._rank))
+        socket.setsockopt(zmq.PLAIN_USERNAME, KEY_OWNER)
+        socket.setsockopt(zmq.PLAIN_PASSWORD, self._key.encode())
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         socket.setsockopt(zmq.RCVTIMEO, _POLL_MS)
@@ -100,9 +115,11 @@ class StagingReceiver:
     def _handle(self, socket: "zmq.Socket[bytes]", frames: list[Buffer]) -> None:
         try:
             staged = self._stage(*unpack_snapshot(frames))
-        except ProtocolError as error:
-            log.warning("refused weights rank=%d reason=%s", self._rank, error)
-            self._report(socket, ReportKind.REFUSED, -1, reason=str(error))
+        except Exception as error:
+            # Whatever it is, the publisher is told now, and need not wait for its deadline.
+            reason = str(error) if isinstance(error, ProtocolError) else repr(error)
+            log.warning("refused weights rank=%d reason=%s", self._rank, reason)
+            self._report(socket, ReportKind.REFUSED, -1, reason=reason)
             return
         with self._lock:
             self._staged = staged

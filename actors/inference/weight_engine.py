@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class StagedInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
-    """Where the publisher listens, and the name it knows this server by."""
+    """Where the publisher listens, the name it knows this server by, and the key it asks for."""
 
     endpoint: str
     server: str
+    key: str
 
 
 @dataclass
@@ -64,6 +65,7 @@ class StagedWeightEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo])
         self._receiver = StagingReceiver(
             endpoint=init_info.endpoint,
             server=init_info.server,
+            key=init_info.key,
             rank=int(self.parallel_config.rank),
         )
         self._receiver.start()

@@ -78,7 +78,7 @@ class Lora(Section):
         "up_proj",
         "down_proj",
     )
-    """Last names of the linear layers that get one."""
+    """Last names of the linear layers that get one; ``all-linear`` for every one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from common.config import Lora
 from common.errors import InputError
 from learner.engine.lora import adapter_state
+from learner.engine.model_shape import ALL_LINEAR
 from learner.engine.shards import local_rows
 
 _PREFIX = "base_model.model."
@@ -44,7 +45,7 @@ def write_adapter_folder(
         "base_model_name_or_path": str(base),
         "r": lora.rank,
         "lora_alpha": int(lora.alpha) if lora.alpha.is_integer() else lora.alpha,
-        "target_modules": sorted(lora.targets),
+        "target_modules": ALL_LINEAR if ALL_LINEAR in lora.targets else sorted(lora.targets),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,

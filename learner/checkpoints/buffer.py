@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from learner.checkpoints.shard_files import Piece
+from learner.checkpoints.shard_header import Piece
 
 _SLACK_BYTES = 16 << 20
 """Room to spare, so that a ledger that grows from save to save does not move everything."""

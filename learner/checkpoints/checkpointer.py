@@ -18,7 +18,6 @@ import torch.distributed as dist
 from torch import nn
 
 from common.errors import LZeroError
-from learner.checkpoints.agreement import broadcast_number, gather_texts
 from learner.checkpoints.buffer import SnapshotBuffer
 from learner.checkpoints.files import (
     FORMAT_VERSION,
@@ -30,7 +29,7 @@ from learner.checkpoints.files import (
 from learner.checkpoints.job import Answer, FinishJob, Job, answer_of_failure
 from learner.checkpoints.number_formats import FORMAT_OF_DTYPE
 from learner.checkpoints.process import WriterProcess
-from learner.checkpoints.shard_files import describe_pieces, make_header
+from learner.checkpoints.shard_header import describe_pieces, make_header
 from learner.checkpoints.state import (
     Progress,
     Trainee,
@@ -42,6 +41,7 @@ from learner.checkpoints.state import (
     random_state,
     size_of_state,
 )
+from learner.engine.agreement import broadcast_number, gather_texts
 from learner.engine.sharding import Rank
 
 log = logging.getLogger(__name__)

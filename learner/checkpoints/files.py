@@ -107,7 +107,7 @@ def publish(partial: Path, final: Path, digests: Mapping[str, Digest], *, keep: 
     partial.rename(final)
     sync_folder(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-    for old in finished_checkpoints(final.parent)[keep:]:
+    for old in finished_checkpoints(final.parent)[max(1, keep) :]:  # never the only one
         shutil.rmtree(old)
 
 
@@ -132,7 +132,7 @@ def read_description(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"'{checkpoint}' is no checkpoint: it has no {DESCRIPTION}") from error
     except OSError as error:
         raise InputError(f"'{path}' cannot be read: {error}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DamagedCheckpoint(f"'{path}' is not JSON: {error}") from error
     found = description.get("format_version") if isinstance(description, dict) else None
     if found != FORMAT_VERSION:
@@ -153,8 +153,10 @@ def read_manifest(checkpoint: Path) -> dict[str, Digest]:
     path = checkpoint / MANIFEST
     try:
         files = json.loads(path.read_bytes())["files"]
+        if outside := [name for name in files if ".." in Path(name).parts or name.startswith("/")]:
+            raise ValueError(f"it names {outside[0]!r}, which is not in the folder")
         return {name: Digest(int(row["bytes"]), str(row["blake2b"])) for name, row in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedCheckpoint(
             f"checkpoint '{checkpoint}' is damaged: its {MANIFEST} cannot be read: {error!r}"
         ) from error

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from common.errors import InputError
+from common.model_config import CONFIG, read_json_object
 from learner.checkpoints.digests import Digest, Hasher, digest_of, write_file
 from learner.checkpoints.number_formats import BYTES, Raw
-from learner.checkpoints.shard_files import Piece, make_header
+from learner.checkpoints.shard_header import Piece, make_header
 
 COPIED = (
     "config.json",
@@ -35,7 +35,6 @@ COPIED = (
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
-CONFIG = "config.json"
 MAX_FILE_BYTES = 5 * 10**9
 """Default size of a weights file, as transformers writes them."""
 
@@ -168,12 +167,9 @@ def _copy(source: Path, destination: Path) -> None:
 def _config_with_dtype(source: Path, number_format: str) -> bytes:
     path = source / CONFIG
     names = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        config.pop("torch_dtype", None)
-        config["dtype"] = names[number_format]
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"'{path}' is not a readable model configuration: {error}") from error
+    config = read_json_object(path)
+    config.pop("torch_dtype", None)
+    config["dtype"] = names[number_format]
     return (json.dumps(config, indent=2, sort_keys=True) + "\n").encode()
 
 

@@ -4,14 +4,11 @@ import contextlib
 import os
 import select
 import subprocess
-import sys
-from pathlib import Path
 from typing import IO
 
+from common.child_process import module_command, module_environment
 from common.errors import LZeroError
 from learner.checkpoints.job import Answer, Job, answer_from_line
-
-_ROOT = Path(__file__).resolve().parents[1]
 
 
 class WriterProcess:
@@ -95,15 +92,14 @@ class WriterProcess:
 
     def _begin(self) -> "subprocess.Popen[str]":
         self.close()
-        path = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH", ""))))
-        module = (sys.executable, "-P", "-m", "learner.checkpoints.writer")
+        options = ("--buffer", str(self._buffer), "--parent", str(os.getpid()))
         process = subprocess.Popen(
-            [*module, "--buffer", str(self._buffer), "--parent", str(os.getpid())],
+            module_command("learner.checkpoints.writer", *options),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             pass_fds=(self._buffer,),
-            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+            env=module_environment({**os.environ, "OMP_NUM_THREADS": "1"}),
         )
         self._process = process
         return process

@@ -22,7 +22,6 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from learner.checkpoints.agreement import gather_texts
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.digests import digest_of
 from learner.checkpoints.files import (
@@ -49,6 +48,7 @@ from learner.checkpoints.state import (
     read_into,
     restore,
 )
+from learner.engine.agreement import gather_texts
 from learner.engine.sharding import Rank
 
 __all__ = [

@@ -5,82 +5,25 @@ each of its tensors the shape of the whole and where the piece begins, so that a
 together any region of any tensor, whatever the number of ranks was.
 """
 
-import json
 import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from common.errors import InputError
-from learner.checkpoints.number_formats import BYTES, Raw, raw_type
-
-PIECES = "pieces"
-"""Key of the file's metadata that holds shapes and places of its pieces."""
+from learner.checkpoints.number_formats import Raw, raw_type
+from learner.checkpoints.shard_header import Piece, parse_header
 
 _MAX_HEADER = 100_000_000
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Piece:
-    """A block of a tensor.
-
-    Attributes:
-        name: of the whole tensor.
-        format: of its numbers, a key of ``learner.checkpoints.number_formats.BYTES``.
-        shape: of the block.
-        offset: index of the block's first number in the whole.
-        whole: shape of the whole.
-    """
-
-    name: str
-    format: str
-    shape: tuple[int, ...]
-    offset: tuple[int, ...]
-    whole: tuple[int, ...]
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the block."""
-        return math.prod(self.shape) * BYTES[self.format]
-
-
-def in_file_order(pieces: Sequence[Piece]) -> list[Piece]:
-    """Wide numbers first, so that each begins at a multiple of its width; then by name."""
-    return sorted(pieces, key=lambda piece: (-BYTES[piece.format], piece.name))
-
-
-def make_header(pieces: Sequence[Piece], metadata: Mapping[str, str]) -> bytes:
-    """What precedes the data, which follow in the order of ``pieces`` without gaps."""
-    table: dict[str, object] = {"__metadata__": dict(metadata)}
-    begin = 0
-    for piece in pieces:
-        end = begin + piece.num_bytes
-        table[piece.name] = {
-            "dtype": piece.format,
-            "shape": list(piece.shape),
-            "data_offsets": [begin, end],
-        }
-        begin = end
-    text = json.dumps(table, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return struct.pack("<Q", len(text)) + text
-
-
-def describe_pieces(pieces: Sequence[Piece]) -> dict[str, str]:
-    """The metadata of a file that holds these pieces."""
-    places = {piece.name: [list(piece.whole), list(piece.offset)] for piece in pieces}
-    return {PIECES: json.dumps(places, separators=(",", ":"))}
 
 
 class TensorFile:
     """One safetensors file, mapped into memory.
 
     Raises:
-        InputError: it is missing, cut off, or no safetensors file.
+        InputError: it is missing, cut off, or no such file; names the file, and the tensor.
     """
 
     def __init__(self, path: Path) -> None:
@@ -89,56 +32,46 @@ class TensorFile:
         try:
             self._bytes = np.memmap(path, dtype=np.uint8, mode="r")
             (length,) = struct.unpack("<Q", self._bytes[:8].tobytes())
-            if length > min(_MAX_HEADER, len(self._bytes)):
+            if length > min(_MAX_HEADER, len(self._bytes) - 8):
                 raise ValueError(f"its header would have {length} bytes")
-            table = json.loads(self._bytes[8 : 8 + length].tobytes())
-            self.metadata: dict[str, str] = table.pop("__metadata__", {})
-            self._ranges = {name: tuple(row["data_offsets"]) for name, row in table.items()}
-            places = json.loads(self.metadata.get(PIECES, "{}"))
-            self.pieces = {name: _piece(name, row, places) for name, row in table.items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+            self._begin = 8 + length
+            text = self._bytes[8 : self._begin].tobytes()
+            header = parse_header(text, len(self._bytes) - self._begin)
+        except (OSError, ValueError, struct.error) as error:
             raise InputError(f"'{path}' is not a readable safetensors file: {error}") from error
-        self._begin = 8 + length
+        self.metadata, self.pieces = header.metadata, header.pieces
+        self._begins = header.begins
 
     def read(self, name: str) -> Raw:
         """The bits of one tensor of the file, in its shape; a view of the mapped file."""
         piece = self.pieces[name]
-        begin, end = self._ranges[name]
-        if self._begin + end > len(self._bytes) or end - begin != piece.num_bytes:
-            raise InputError(f"'{self.path}' is cut off: tensor '{name}' goes beyond its end")
-        data = self._bytes[self._begin + begin : self._begin + end]
+        begin = self._begin + self._begins[name]
+        data = self._bytes[begin : begin + piece.num_bytes]
         return data.view(raw_type(piece.format)).reshape(piece.shape)
 
 
-def _piece(name: str, row: Mapping[str, Any], places: Mapping[str, Any]) -> Piece:
-    shape = tuple(row["shape"])
-    whole, offset = places.get(name, (shape, (0,) * len(shape)))
-    return Piece(
-        name=name,
-        format=str(row["dtype"]),
-        shape=shape,
-        offset=tuple(offset),
-        whole=tuple(whole),
-    )
-
-
 class TensorFolder:
-    """All ``*.safetensors`` files of a folder as one set of tensors, pieces put together."""
+    """``*.safetensors`` files of a folder as one set of tensors, pieces put together."""
 
-    def __init__(self, folder: Path) -> None:
-        """Read all headers.
+    def __init__(self, folder: Path, names: Sequence[str] | None = None) -> None:
+        """Read the headers of the files of these names, or of all.
 
         Raises:
             InputError: there is no such file, or one cannot be read.
         """
         self.folder = folder
-        files = [TensorFile(path) for path in sorted(folder.glob("*.safetensors"))]
+        paths = (
+            sorted(folder.glob("*.safetensors")) if names is None else [folder / n for n in names]
+        )
+        files = [TensorFile(path) for path in paths]
         if not files:
             raise InputError(f"folder '{folder}' holds no *.safetensors files")
         self._pieces: dict[str, list[tuple[TensorFile, Piece]]] = {}
         for file in files:
             for name, piece in file.pieces.items():
                 self._pieces.setdefault(name, []).append((file, piece))
+        for name in self._pieces:
+            self._check_pieces(name)
 
     def names(self) -> list[str]:
         """Of all tensors, sorted."""
@@ -192,6 +125,18 @@ class TensorFolder:
         for first in range(0, whole.shape[0], rows):
             count = min(rows, whole.shape[0] - first)
             yield self.read(name, (first, *whole.offset[1:]), (count, *whole.shape[1:]))
+
+    def _check_pieces(self, name: str) -> None:
+        """Whether all pieces of a tensor are of the same whole, and enough for it."""
+        pieces = [piece for _, piece in self._pieces[name]]
+        if len({(piece.format, piece.whole) for piece in pieces}) > 1:
+            raise InputError(f"'{self.folder}' holds pieces of different tensors '{name}'")
+        held, needed = sum(math.prod(p.shape) for p in pieces), math.prod(pieces[0].whole)
+        if held < needed:
+            raise InputError(
+                f"tensor '{name}' in '{self.folder}' is incomplete: of {needed} numbers from "
+                f"{[0] * len(pieces[0].whole)} on, the files hold {held}"
+            )
 
     def _find(self, name: str) -> list[tuple[TensorFile, Piece]]:
         if name not in self._pieces:

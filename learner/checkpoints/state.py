@@ -17,7 +17,8 @@ from torch.optim import Optimizer
 
 from common.errors import InputError
 from learner.checkpoints.export import WEIGHTS
-from learner.checkpoints.shard_files import Piece, TensorFolder, in_file_order
+from learner.checkpoints.shard_files import TensorFolder
+from learner.checkpoints.shard_header import Piece, in_file_order
 from learner.engine.lora import adapted_layers
 from learner.engine.sharding import tied_names
 

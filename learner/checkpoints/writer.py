@@ -11,7 +11,6 @@ much of a core from training. It ends with the rank, also when that is killed.
 
 import argparse
 import contextlib
-import ctypes
 import itertools
 import json
 import os
@@ -22,6 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from common.child_process import die_with_parent
 from common.errors import EnvironmentFault
 from learner.checkpoints.digests import Digest, Hasher, write_file
 from learner.checkpoints.export import export_state
@@ -29,11 +29,10 @@ from learner.checkpoints.files import DESCRIPTION, LEDGER, MODEL, STATE, publish
 from learner.checkpoints.job import Answer, FinishJob, Job, answer_of_failure, job_from_line
 
 NICENESS = 15
-"""While the rank waits for it; beside training it is of SCHED_IDLE, see ``checkpoint_process``."""
+"""While the rank waits for it; beside training it is of SCHED_IDLE, see ``process``."""
 
 _BLOCK_BYTES = 4 << 20
 _POLL_S = 0.05
-_PR_SET_PDEATHSIG = 1
 
 
 def part_name(rank: int) -> str:
@@ -150,9 +149,7 @@ def main() -> None:
     parser.add_argument("--parent", type=int, required=True, help="process id of the rank")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != arguments.parent:
-        return
+    die_with_parent(arguments.parent)
     os.nice(NICENESS)
     for line in sys.stdin:
         sys.stdout.write(run_job(job_from_line(line), arguments.buffer).as_line())

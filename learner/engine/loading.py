@@ -4,7 +4,6 @@ The model is built without memory, sharded, and then given memory for its shards
 holds the whole model, on no device; the largest thing read at once is its part of one tensor.
 """
 
-import json
 import logging
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, PreTrainedModel
 
 from common.errors import InputError
+from common.weight_index import INDEX, read_index, weight_files
 from learner.engine.attention import PACKED_ATTENTION, register_packed_attention
 from learner.engine.lora import is_adapter
 from learner.engine.mesh import Rank
@@ -25,8 +25,6 @@ from learner.engine.shards import local_rows
 
 log = logging.getLogger(__name__)
 
-_WEIGHTS = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
 _FORMATS = ("F64", "F32", "F16", "BF16")
 _ROTARY = "model.rotary_emb"
 
@@ -94,18 +92,13 @@ def _restore_rotary_tables(model: PreTrainedModel, device: torch.device) -> None
 
 def _files_of(folder: Path) -> Mapping[str, str]:
     """Which file of the folder holds each tensor."""
-    index = folder / _INDEX
+    names = weight_files(folder)
+    if (folder / INDEX).is_file():
+        return read_index(folder)
     try:
-        if index.is_file():
-            return dict(json.loads(index.read_text(encoding="utf-8"))["weight_map"])
-        with safe_open(folder / _WEIGHTS, framework="pt", device="cpu") as tensors:
-            return dict.fromkeys(tensors.keys(), _WEIGHTS)
-    except FileNotFoundError as error:
-        raise InputError(
-            f"model folder '{folder}' has neither {_WEIGHTS} nor {_INDEX}; save the model with "
-            "safetensors"
-        ) from error
-    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        with safe_open(folder / names[0], framework="pt", device="cpu") as tensors:
+            return dict.fromkeys(tensors.keys(), names[0])
+    except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"the weights of model folder '{folder}' are damaged: {error}") from error
 
 
@@ -156,4 +149,7 @@ def _read_rows(tensors: Any, stored: str, parameter: Tensor, label: str) -> None
         )
     own, rows = local_rows(parameter)
     if len(own):
-        own.copy_(view[rows.start : rows.stop])
+        read = view[rows.start : rows.stop]
+        if not bool(read.isfinite().all()):
+            raise InputError(f"{label} holds values that are not finite (NaN or infinite)")
+        own.copy_(read)

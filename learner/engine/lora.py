@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from common.config import Lora
-from common.errors import ConfigError
 from common.weight_wire import ADAPTER_A, ADAPTER_B
+from learner.engine.model_shape import adapter_targets, check_adapters
 from learner.engine.shards import local_rows
 
 
@@ -84,22 +84,17 @@ def add_adapters(model: nn.Module, lora: Lora) -> nn.Module:
     if lora.rank == 0:
         return model
     model.requires_grad_(False)
-    found = set()
-    for name, layer in list(_linear_layers(model)):
+    layers = list(_linear_layers(model))
+    sizes = {
+        name.rpartition(".")[2]: (each.in_features, each.out_features) for name, each in layers
+    }
+    check_adapters(lora, sizes)
+    targets = adapter_targets(lora, sizes)
+    for name, layer in layers:
         parent, _, last = name.rpartition(".")
-        if last not in lora.targets:
-            continue
-        found.add(last)
-        _check_rank(name, layer, lora.rank)
-        adapted = LoraLinear(layer, rank=lora.rank, scale=lora.alpha / lora.rank)
-        setattr(model.get_submodule(parent), last, adapted)
-    missing = sorted(set(lora.targets) - found)
-    if missing:
-        known = sorted({name.rpartition(".")[2] for name, _ in _linear_layers(model)})
-        raise ConfigError(
-            f"model.lora.targets names {', '.join(missing)}, but the model has no such linear "
-            f"layer; it has {', '.join(known)}"
-        )
+        if last in targets:
+            adapted = LoraLinear(layer, rank=lora.rank, scale=lora.alpha / lora.rank)
+            setattr(model.get_submodule(parent), last, adapted)
     return model
 
 
@@ -108,15 +103,6 @@ def _linear_layers(model: nn.Module) -> Iterator[tuple[str, nn.Linear]]:
         inside = name.startswith("model.layers.") and not name.endswith((".lora_A", ".lora_B"))
         if inside and isinstance(module, nn.Linear):
             yield name, module
-
-
-def _check_rank(name: str, layer: nn.Linear, rank: int) -> None:
-    smallest = min(layer.in_features, layer.out_features)
-    if rank > smallest:
-        raise ConfigError(
-            f"model.lora.rank is {rank}, but '{name}' is [{layer.out_features}, "
-            f"{layer.in_features}]; choose at most {smallest}"
-        )
 
 
 @torch.no_grad()

@@ -9,13 +9,13 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from common.config import Config, Lora
 from common.errors import EnvironmentFault
+from learner.engine.host_memory import host_memory
 from learner.engine.model_shape import ModelShape, shape_of
 
 GIB = 1 << 30
@@ -23,8 +23,6 @@ _CONTEXT_BYTES = GIB
 """What CUDA and NCCL take for themselves."""
 _LOGITS = 2**26
 """Logits that exist at once, see ``learner.engine.logprobs``."""
-_MEMINFO = Path("/proc/meminfo")
-_CGROUP = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,22 +139,10 @@ def bytes_kept_per_token(shape: ModelShape, compute: int) -> int:
 
 def free_memory(device: torch.device, *, ranks_here: int) -> FreeMemory:
     """What is free now for one of ``ranks_here`` ranks on this machine."""
-    host = _free_host_bytes() // ranks_here
+    host = host_memory().available // ranks_here
     if device.type != "cuda":
         return FreeMemory(device=None, host=host)
     return FreeMemory(device=torch.cuda.mem_get_info(device)[0], host=host)
-
-
-def _free_host_bytes() -> int:
-    """MemAvailable, or what the limit of the control group leaves."""
-    lines = _MEMINFO.read_text().splitlines()
-    available = next(int(line.split()[1]) << 10 for line in lines if "MemAvailable" in line)
-    try:
-        limit = (_CGROUP / "memory.max").read_text().strip()
-        used = int((_CGROUP / "memory.current").read_text())
-    except (OSError, ValueError):
-        return available
-    return available if limit == "max" else min(available, int(limit) - used)
 
 
 def check_memory(description: Mapping[str, Any], config: Config, free: FreeMemory) -> None:

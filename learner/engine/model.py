@@ -1,11 +1,9 @@
 """Loads the policy from a Hugging Face folder and computes log-probabilities of packs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer
 from torch import Tensor, nn
 from transformers import (
     LlamaForCausalLM,
@@ -16,10 +14,12 @@ from transformers import (
 )
 
 from common.errors import InputError
+from common.model_config import read_model_config
 from learner.engine.attention import PACKED_ATTENTION, layout_of, register_packed_attention
 from learner.engine.context_parallel import ContextRanks, gather_scores, layout_of_share
 from learner.engine.context_shares import share_of
 from learner.engine.logprobs import OutputLayer, TargetScores
+from learner.engine.tokenizer import TOKENIZER, check_vocabulary
 from learner.packs.packing import Pack
 
 
@@ -79,7 +79,7 @@ POLICIES: dict[str, type[PreTrainedModel]] = {
     "qwen3": Qwen3Policy,
     "llama": LlamaPolicy,
 }
-"""Classes by ``model_type`` in config.json: the families that are supported and tested."""
+"""Classes by ``model_type`` in config.json, one for each of ``common.model_config.FAMILIES``."""
 
 
 def load_model(path: str | Path, *, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
@@ -115,43 +115,11 @@ def check_model_folder(folder: Path) -> str:
     Raises:
         InputError: see ``load_model``.
     """
-    if not folder.is_dir():
-        raise InputError(
-            f"model.path '{folder}' is not a folder; expected a local Hugging Face folder with "
-            "config.json, safetensors and tokenizer files"
-        )
-    config = _read_config(folder)
-    family = config.get("model_type")
-    if family not in POLICIES:
-        raise InputError(
-            f"model folder '{folder}' is of family {family!r}; supported are {', '.join(POLICIES)}"
-        )
-    tokenizer = folder / "tokenizer.json"
+    config = read_model_config(folder)
+    tokenizer = folder / TOKENIZER
     if tokenizer.exists():
-        _check_vocabulary(tokenizer, int(config.get("vocab_size", 0)))
-    return str(family)
-
-
-def _read_config(folder: Path) -> dict[str, Any]:
-    try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"model folder '{folder}' has no config.json") from error
-    except ValueError as error:
-        raise InputError(f"'{folder}/config.json' is not JSON: {error}") from error
-    if not isinstance(config, dict):
-        raise InputError(f"'{folder}/config.json' must hold a JSON object")
-    return config
-
-
-def _check_vocabulary(tokenizer: Path, vocabulary: int) -> None:
-    ids = Tokenizer.from_file(str(tokenizer)).get_vocab(with_added_tokens=True).values()
-    highest = max(ids, default=0)
-    if highest >= vocabulary:
-        raise InputError(
-            f"'{tokenizer}' has token ids up to {highest}, but the model beside it only "
-            f"{vocabulary} embeddings; the tokenizer belongs to another model"
-        )
+        check_vocabulary(tokenizer, config["vocab_size"])
+    return str(config["model_type"])
 
 
 def score_targets(

@@ -1,10 +1,11 @@
 """Sizes of a model, read from its config.json alone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from common.config import Lora
+from common.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +70,85 @@ class ModelShape:
     def adapter_parameters(self, lora: Lora) -> int:
         """Numbers in the adapters that ``lora`` adds."""
         layers = self.linear_layers
-        per_layer = sum(sum(layers[name]) for name in lora.targets if name in layers)
-        return self.layers * lora.rank * per_layer
+        targets = adapter_targets(lora, layers)
+        return self.layers * lora.rank * sum(sum(layers[n]) for n in targets if n in layers)
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all tensors that weights files hold, by Hugging Face name; tied ones once."""
+        result: dict[str, tuple[int, ...]] = {
+            "model.embed_tokens.weight": (self.vocabulary, self.hidden),
+            "model.norm.weight": (self.hidden,),
+        }
+        if not self.tied:
+            result["lm_head.weight"] = (self.vocabulary, self.hidden)
+        for number in range(self.layers):
+            of_layer = self._tensors_of_layer()
+            result |= {f"model.layers.{number}.{name}": size for name, size in of_layer.items()}
+        return result
+
+    def _tensors_of_layer(self) -> dict[str, tuple[int, ...]]:
+        has_bias = {
+            "q_proj": self.query_bias,
+            "k_proj": self.query_bias,
+            "v_proj": self.query_bias,
+            "o_proj": self.output_bias,
+        }
+        result: dict[str, tuple[int, ...]] = {
+            "input_layernorm.weight": (self.hidden,),
+            "post_attention_layernorm.weight": (self.hidden,),
+        }
+        for name, (inputs, outputs) in self.linear_layers.items():
+            place = "self_attn" if name in has_bias else "mlp"
+            result[f"{place}.{name}.weight"] = (outputs, inputs)
+            if has_bias.get(name, self.mlp_bias):
+                result[f"{place}.{name}.bias"] = (outputs,)
+        if self.head_norms:
+            result["self_attn.q_norm.weight"] = (self.head_norms // 2,)
+            result["self_attn.k_norm.weight"] = (self.head_norms // 2,)
+        return result
+
+
+ALL_LINEAR = "all-linear"
+"""What PEFT calls all linear layers of the decoder layers."""
+
+
+def adapter_targets(lora: Lora, layers: Iterable[str]) -> tuple[str, ...]:
+    """Last names of the layers that get an adapter, of a model with these ``layers``.
+
+    Raises:
+        ConfigError: a target is none of them.
+    """
+    known = tuple(dict.fromkeys(layers))
+    if ALL_LINEAR in lora.targets:
+        return known
+    missing = sorted(set(lora.targets) - set(known))
+    if not lora.targets:
+        raise ConfigError(f"model.lora.targets is empty; name some of {', '.join(sorted(known))}")
+    if missing:
+        raise ConfigError(
+            f"model.lora.targets names {', '.join(missing)}, but the model has no such linear "
+            f"layer; it has {', '.join(sorted(known))}, or say '{ALL_LINEAR}'"
+        )
+    return lora.targets
+
+
+def check_adapters(lora: Lora, layers: Mapping[str, tuple[int, int]]) -> None:
+    """Check that adapters fit a model.
+
+    Args:
+        lora: the adapters.
+        layers: inputs and outputs of the linear layers, by last name.
+
+    Raises:
+        ConfigError: a target names no layer, or the rank is larger than one.
+    """
+    for name in adapter_targets(lora, layers):
+        inputs, outputs = layers[name]
+        if lora.rank > min(inputs, outputs):
+            raise ConfigError(
+                f"model.lora.rank is {lora.rank}, but '{name}' is [{outputs}, {inputs}]; choose "
+                f"at most {min(inputs, outputs)}"
+            )
 
 
 def shape_of(description: Mapping[str, Any]) -> ModelShape:

@@ -1,6 +1,5 @@
 """Builds the model of a run: adapters, shards, weights, checkpointing and compilation, in order."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,7 +7,8 @@ import torch.distributed as dist
 from transformers import PreTrainedModel
 
 from common.config import Config, Lora
-from common.errors import ConfigError, InputError
+from common.errors import ConfigError
+from common.model_config import read_model_config
 from learner.engine.activation import checkpoint_activations
 from learner.engine.compilation import compile_layers
 from learner.engine.loading import build_empty, fill
@@ -110,11 +110,8 @@ def check_fit(config: Config, free: FreeMemory) -> None:
         learner.ranks, replicas=learner.replicas, context_parallel=learner.context_parallel
     )
     check_model_folder(folder)
-    description = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    try:
-        shape = shape_of(description)
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"'{folder / 'config.json'}' lacks or misstates {error}") from error
+    description = read_model_config(folder)
+    shape = shape_of(description)
     _check_heads(shape, config.policy_server.tensor_parallel)
     check_memory(description, config, free)
 

@@ -95,8 +95,8 @@ def build_batch(
 ) -> Batch:
     """Compute advantages and keep the segments that there is something to learn from.
 
-    Those are segments with an action of advantage other than 0; with a KL term to the reference
-    all segments that hold actions.
+    Those are segments with an action of advantage other than 0; with a KL term or an entropy bonus,
+    which say something about every action, all segments that hold actions.
 
     Args:
         trajectories: whole groups.
@@ -112,6 +112,7 @@ def build_batch(
     per_step = advantages_of(
         [t.step_rewards for t in trajectories], [t.group_id for t in trajectories], objective
     )
+    everything = _has_penalty(objective)
     advantages = np.concatenate([np.zeros(0), *per_step]).astype(np.float32)
     lengths = np.array([len(steps) for steps in per_step], dtype=np.int64)
     firsts = np.cumsum(lengths) - lengths
@@ -127,11 +128,15 @@ def build_batch(
     kept = [
         (group, segment)
         for group, segment in every
-        if _is_learnt(segment, advantages, everything=objective.kl_reference > 0)
+        if _is_learnt(segment, advantages, everything=everything)
     ]
     segments = [segment for _, segment in every]
     summary = _summarise(trajectories, segments, len(kept), advantages, learner_version)
-    return _of_segments(kept, advantages, summary, everything=objective.kl_reference > 0)
+    return _of_segments(kept, advantages, summary, everything=everything)
+
+
+def _has_penalty(objective: Objective) -> bool:
+    return max(objective.kl_reference, objective.kl_behaviour, objective.entropy) > 0
 
 
 def _is_learnt(segment: PackableSegment, advantages: Float32, *, everything: bool) -> bool:

@@ -18,10 +18,17 @@ from learner.packs.balance import Balance, CostModel, assign_to_ranks, measure_b
 BY_TOKENS = CostModel()
 """Every token costs the same."""
 
+_PER_TOKEN = ("token_ids", "action_ids", "behaviour_logprobs", "versions", "weights")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PackableSegment:
     """A segment ready for packing, for reinforcement learning or supervised fine-tuning.
+
+    What holds of every one, whatever it was made of: fields of one length, at least one token, no
+    negative id, weights that are finite and not negative, and a first token that is not to be
+    learnt. That ids are in the vocabulary and the length within the budget depends on the model and
+    the configuration: the coordinator sees to it where trajectories arrive.
 
     Attributes:
         name: what an error message calls it.
@@ -41,14 +48,24 @@ class PackableSegment:
     weights: Float32
 
     def __post_init__(self) -> None:
-        """Reject a segment of which a token to be learnt has no predecessor."""
+        """Reject what breaks one of the rules above.
+
+        Raises:
+            ValueError: names the segment and the rule.
+        """
         if len(self.token_ids) == 0:
             raise ValueError(f"segment '{self.name}' has no tokens")
-        if len(self.weights) != len(self.token_ids):
+        lengths = {field: len(getattr(self, field)) for field in _PER_TOKEN}
+        if len(set(lengths.values())) != 1:
+            listed = ", ".join(f"{field} {length}" for field, length in lengths.items())
+            raise ValueError(f"segment '{self.name}': per-token fields differ in length: {listed}")
+        if int(self.token_ids.min()) < 0:
             raise ValueError(
-                f"segment '{self.name}': per-token fields differ in length: "
-                f"token_ids {len(self.token_ids)}, weights {len(self.weights)}"
+                f"segment '{self.name}': {int(self.token_ids.min())} is no id of a token"
             )
+        # Not `< 0`: a weight that is not a number must not pass.
+        if not bool(((self.weights >= 0) & (self.weights < np.inf)).all()):
+            raise ValueError(f"segment '{self.name}': a loss weight is negative or not finite")
         if self.weights[0] != 0:
             raise ValueError(
                 f"segment '{self.name}': its first token is to be learnt, but nothing precedes "

@@ -16,6 +16,9 @@ from learner.weights.server_control import ServerControl
 
 log = logging.getLogger(__name__)
 
+PROBE_TOKENS = 16
+"""Tokens that a check lets a server sample after each prompt."""
+
 ModelLogprobs = Callable[[list[int], list[int]], Sequence[float]]
 """(prompt ids, sampled ids) to the learner's log-probability of each sampled id, temperature 1."""
 
@@ -36,6 +39,23 @@ class Parity:
     max_difference: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answers:
+    """What one policy server sampled after some prompts, and under which version.
+
+    Attributes:
+        server_url: of the server.
+        version: of the weights that sampled all of it.
+        prompts: token ids, none empty.
+        generations: one for each prompt, none without tokens.
+    """
+
+    server_url: str
+    version: int
+    prompts: tuple[tuple[int, ...], ...]
+    generations: tuple[Generation, ...]
+
+
 def check_parity(
     server_url: str,
     model_logprobs: ModelLogprobs,
@@ -43,40 +63,75 @@ def check_parity(
     tolerance: float,
     *,
     version: int | None = None,
-    max_tokens: int = 16,
+    max_tokens: int = PROBE_TOKENS,
     timeout_s: float = 60.0,
 ) -> Parity:
     """Sample a short continuation of each prompt and compare log-probabilities.
 
+    Args and errors: see ``sample_answers`` and ``compare_answers``.
+    """
+    answers = sample_answers(
+        server_url, prompts, version=version, max_tokens=max_tokens, timeout_s=timeout_s
+    )
+    return compare_answers(answers, model_logprobs, tolerance)
+
+
+def sample_answers(
+    server_url: str,
+    prompts: Sequence[Sequence[int]],
+    *,
+    version: int | None = None,
+    max_tokens: int = PROBE_TOKENS,
+    timeout_s: float = 60.0,
+) -> Answers:
+    """Let a policy server continue each prompt.
+
     Args:
         server_url: the policy server.
-        model_logprobs: the learner's own; called once per prompt, on the calling thread.
-        prompts: token ids, none empty.
-        tolerance: largest mean absolute difference accepted, in nats.
+        prompts: token ids, none empty, with room for ``max_tokens`` in the server's context.
         version: the version the learner's model has; None to accept any single one.
         max_tokens: tokens sampled per prompt.
         timeout_s: longest wait for one answer.
 
     Raises:
-        PolicyMismatch: the mean difference exceeds ``tolerance``, or another version answered.
-        PolicyServerError: the server did not answer.
+        PolicyMismatch: another version answered, or several.
+        PolicyServerError: the server did not answer, or not in a way that can be read.
     """
     control = ServerControl(server_url, timeout_s=timeout_s)
-    generations = [_sample(control, prompt, max_tokens) for prompt in prompts]
-    found = _single_version(server_url, generations, version)
+    generations = tuple(_sample(control, prompt, max_tokens) for prompt in prompts)
+    return Answers(
+        server_url=server_url,
+        version=_single_version(server_url, generations, version),
+        prompts=tuple(tuple(prompt) for prompt in prompts),
+        generations=generations,
+    )
+
+
+def compare_answers(answers: Answers, model_logprobs: ModelLogprobs, tolerance: float) -> Parity:
+    """Compare what a server sampled with the learner.
+
+    Args:
+        answers: of the server.
+        model_logprobs: the learner's own; called once per prompt, in order, on this thread.
+        tolerance: largest mean absolute difference accepted, in nats.
+
+    Raises:
+        PolicyMismatch: the mean difference exceeds ``tolerance``.
+    """
     ours = [
         np.asarray(model_logprobs(list(prompt), generation.token_ids.tolist()))
-        for prompt, generation in zip(prompts, generations, strict=True)
+        for prompt, generation in zip(answers.prompts, answers.generations, strict=True)
     ]
-    theirs = np.concatenate([generation.logprobs for generation in generations])
-    parity = compare(theirs, np.concatenate(ours), version=found)
+    theirs = np.concatenate([generation.logprobs for generation in answers.generations])
+    parity = compare(theirs, np.concatenate(ours), version=answers.version)
     log.info(
         "compared log-probabilities server=%s version=%d tokens=%d mean=%.2e max=%.2e",
-        server_url, parity.version, parity.tokens, parity.mean_difference, parity.max_difference,
+        answers.server_url, parity.version, parity.tokens, parity.mean_difference,
+        parity.max_difference,
     )  # fmt: skip
     # Not `>`: a difference that is not a number must not pass.
     if not parity.mean_difference <= tolerance:
-        raise PolicyMismatch(_explain(server_url, parity, tolerance))
+        raise PolicyMismatch(_explain(answers.server_url, parity, tolerance))
     return parity
 
 

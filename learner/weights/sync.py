@@ -1,36 +1,38 @@
 """Publishes weight versions to the policy servers while they go on generating.
 
-A version is first staged on every server, then each server swaps it in: pause (running requests
-wait), load, resume. A server that fails is taken out of rotation with a named cause and brought
-back by the next publish or by the watcher, which also finds servers that were restarted.
+A version is staged on a server, then swapped in: pause (running requests wait), load, resume; all
+servers at the same time, none waiting for another. A server that fails is taken out of rotation
+with a named cause; its watcher brings it back, and also finds servers that were restarted. A
+publish goes to the servers in rotation, so one that hangs delays one publish, by its deadline.
 """
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
 
 from common.errors import PolicyServerError
 from common.weight_wire import ADAPTER_A, ADAPTER_B
-from learner.weights.server_control import ServerControl
 from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
+from learner.weights.updated_server import TORN, Update, UpdatedServer
+
+__all__ = ["TORN", "PublishResult", "WeightPublisher"]
 
 log = logging.getLogger(__name__)
 
-TORN = "torn"
-"""Version label of a server whose update failed half-way; clients refuse its tokens."""
+_TELL_EVERY_S = 15.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PublishResult:
     """What one publish took.
 
-    ``seconds_paused`` is the longest pause of any server; ``acknowledged`` names the servers
-    that sample with the new version, ``failed`` the others and why.
+    ``seconds_staging`` and ``seconds_paused`` are the longest of any server; ``acknowledged`` names
+    the servers that sample with the new version, ``failed`` the others and why.
     """
 
     version: int
@@ -39,14 +41,6 @@ class PublishResult:
     nbytes: int
     acknowledged: tuple[str, ...]
     failed: dict[str, str]
-
-
-@dataclass(kw_only=True, slots=True)
-class _Server:
-    control: ServerControl
-    workers: int = 0
-    version: int | None = None
-    failure: str = "not attached yet"
 
 
 class WeightPublisher:
@@ -62,31 +56,47 @@ class WeightPublisher:
         watch_every_s: float = 5.0,
     ) -> None:
         """Publish to ``server_urls``; workers fetch snapshots from ``bind``."""
-        self._servers = [
-            _Server(control=ServerControl(url, timeout_s=request_timeout_s)) for url in server_urls
-        ]
         self._channel = StagingChannel(bind)
-        self._stage_timeout_s = stage_timeout_s
+        self._servers = [
+            UpdatedServer(
+                url,
+                self._channel,
+                stage_timeout_s=stage_timeout_s,
+                request_timeout_s=request_timeout_s,
+            )
+            for url in server_urls
+        ]
         self._watch_every_s = watch_every_s
         self._snapshot: Snapshot | None = None
         self._base = ""
-        self._lock = threading.Lock()
+        self._publishing = threading.Lock()
+        self._rotation = threading.Lock()
         self._stopping = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, name="weight-watch", daemon=True)
+        self._pool = ThreadPoolExecutor(len(self._servers), thread_name_prefix="weight-update")
+        self._watchers = [
+            threading.Thread(target=self._watch, args=(server,), name="weight-watch", daemon=True)
+            for server in self._servers
+        ]
 
     def start(self) -> None:
         """Listen for workers and watch over the servers."""
         self._channel.start()
-        self._watcher.start()
+        for watcher in self._watchers:
+            watcher.start()
 
     def stop(self) -> None:
         """Stop watching and close the sockets; the servers keep their weights."""
         self._stopping.set()
-        self._watcher.join(timeout=10)
+        deadline = time.monotonic() + 10
+        for watcher in self._watchers:
+            watcher.join(timeout=max(0.0, deadline - time.monotonic()))
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._channel.stop()
 
     def publish(self, version: int, state: Mapping[str, torch.Tensor]) -> PublishResult:
-        """Make all servers sample with ``state`` as ``version``.
+        """Make all servers in rotation sample with ``state`` as ``version``.
+
+        Where none is in rotation, as at first, all are tried.
 
         Args:
             version: not negative, higher than before.
@@ -97,21 +107,34 @@ class WeightPublisher:
             ValueError: adapters came alone first.
             PolicyServerError: no server took it; names the cause for each.
         """
-        with self._lock:
-            started = time.monotonic()
-            self._snapshot = self._take_snapshot(version, state)
-            self._channel.offer(self._snapshot)
-            for server in self._servers:
-                self._guard(server, self._stage)
-            seconds_staging = time.monotonic() - started
-            pauses = [self._guard(server, self._swap) for server in self._servers]
-            result = self._result(seconds_staging, max(pauses))
+        with self._publishing:
+            snapshot = self._take_snapshot(version, state)
+            with self._rotation:
+                self._snapshot = snapshot
+                self._channel.offer(snapshot)
+                targets = [s for s in self._servers if not s.failure] or self._servers
+            updates = self._update_all(targets, version)
+            result = self._result(snapshot, updates)
         log.info(
             "published weights version=%d servers=%d bytes=%d staging_s=%.3f paused_s=%.3f",
-            version, len(result.acknowledged), result.nbytes, seconds_staging,
+            version, len(result.acknowledged), result.nbytes, result.seconds_staging,
             result.seconds_paused,
         )  # fmt: skip
         return result
+
+    def versions(self) -> dict[str, int | None]:
+        """The version each server acknowledged last; None while it is out of rotation."""
+        return {s.url: None if s.failure else s.version for s in self._servers}
+
+    def in_rotation(self) -> tuple[str, ...]:
+        """The servers that sample with what was published last."""
+        return tuple(s.url for s in self._servers if not s.failure)
+
+    def take_out(self, url: str, reason: str) -> None:
+        """Take a server out of rotation that did not do its work; its watcher sees to it."""
+        for server in self._servers:
+            if server.url == url:
+                server.fail(reason)
 
     def _take_snapshot(self, version: int, state: Mapping[str, torch.Tensor]) -> Snapshot:
         if not all(name.endswith((ADAPTER_A, ADAPTER_B)) for name in state):
@@ -122,13 +145,23 @@ class WeightPublisher:
             raise ValueError("adapters were published before the weights they belong to")
         return take_snapshot(version, state, base=self._base)
 
-    def versions(self) -> dict[str, int | None]:
-        """The version each server acknowledged last; None while it is out of rotation."""
-        return {s.control.url: None if s.failure else s.version for s in self._servers}
+    def _update_all(self, targets: Sequence[UpdatedServer], version: int) -> list[Update]:
+        """Update ``targets`` at the same time; says while it waits, for whom."""
+        began = time.monotonic()
+        jobs = {self._pool.submit(s.update, version, enter=True): s for s in targets}
+        under_way: set[Future[Update]] = set(jobs)
+        while under_way:
+            _, under_way = wait(under_way, timeout=_TELL_EVERY_S)
+            if under_way:
+                log.info(
+                    "waiting for policy servers to take weights version=%d servers=%s since_s=%.0f",
+                    version, ",".join(jobs[job].url for job in under_way),
+                    time.monotonic() - began,
+                )  # fmt: skip
+        return [job.result() for job in jobs]
 
-    def _result(self, seconds_staging: float, seconds_paused: float) -> PublishResult:
-        snapshot = self._current()
-        failed = {s.control.url: s.failure for s in self._servers if s.failure}
+    def _result(self, snapshot: Snapshot, updates: Sequence[Update]) -> PublishResult:
+        failed = {s.url: s.failure for s in self._servers if s.failure}
         if len(failed) == len(self._servers):
             listed = "; ".join(f"{url}: {cause}" for url, cause in failed.items())
             raise PolicyServerError(
@@ -136,86 +169,33 @@ class WeightPublisher:
             )
         return PublishResult(
             version=snapshot.manifest.version,
-            seconds_staging=seconds_staging,
-            seconds_paused=seconds_paused,
+            seconds_staging=max(update.seconds_staging for update in updates),
+            seconds_paused=max(update.seconds_paused for update in updates),
             nbytes=snapshot.nbytes,
-            acknowledged=tuple(s.control.url for s in self._servers if not s.failure),
+            acknowledged=self.in_rotation(),
             failed=failed,
         )
 
-    def _current(self) -> Snapshot:
-        if self._snapshot is None:
-            raise PolicyServerError("no weights were published yet")
-        return self._snapshot
+    # ---- watching ----------------------------------------------------------------------------
 
-    def _guard(self, server: _Server, step: Callable[[_Server], float]) -> float:
-        """Run one step for a server; a failure takes it out of rotation, with the cause."""
-        try:
-            return step(server)
-        except PolicyServerError as error:
-            if not server.failure:
-                log.warning("took server out of rotation server=%s reason=%s",
-                            server.control.url, error)  # fmt: skip
-            server.failure = str(error)
-            server.version = None
-            self._channel.forget(server.control.url)
-            return 0.0
-
-    def _stage(self, server: _Server) -> float:
-        version = self._current().manifest.version
-        label = server.control.version()
-        if server.failure or label != str(server.version):
-            server.workers = server.control.workers()
-            self._channel.forget(server.control.url)
-            server.control.attach(self._channel.endpoint)
-            server.failure = ""
-        self._channel.wait_staged(
-            server.control.url,
-            workers=server.workers,
-            version=version,
-            timeout_s=self._stage_timeout_s,
-        )
-        return 0.0
-
-    def _swap(self, server: _Server) -> float:
-        """Pause, load, resume, verify; the seconds the server was paused."""
-        if server.failure:
-            return 0.0
-        version = self._current().manifest.version
-        started = time.monotonic()
-        try:
-            server.control.pause()
-            server.control.swap(version)
-        except PolicyServerError:
-            with contextlib.suppress(PolicyServerError):
-                server.control.relabel(TORN)
-            raise
-        finally:
-            server.control.resume()
-        paused = time.monotonic() - started
-        label = server.control.version()
-        if label != str(version):
-            raise PolicyServerError(
-                f"policy server {server.control.url} reports version {label} after the update "
-                f"to version {version}"
-            )
-        server.version = version
-        return paused
-
-    def _watch(self) -> None:
-        """Bring servers back that failed or were restarted since the last publish."""
+    def _watch(self, server: UpdatedServer) -> None:
+        """Bring a server back that failed or was restarted since the last publish."""
         while not self._stopping.wait(self._watch_every_s):
-            with self._lock:
-                if self._snapshot is None:
-                    continue
-                for server in self._servers:
-                    self._guard(server, self._bring_back)
+            try:
+                self._bring_back(server)
+            except Exception:
+                log.exception("watching a policy server failed, trying again server=%s", server.url)
 
-    def _bring_back(self, server: _Server) -> float:
-        version = self._current().manifest.version
-        if not server.failure and server.control.version() == str(version):
-            return 0.0
-        self._stage(server)
-        paused = self._swap(server)
-        log.info("brought server back server=%s version=%d", server.control.url, version)
-        return paused
+    def _bring_back(self, server: UpdatedServer) -> None:
+        version = self._newest_version()
+        if version is None or server.is_sound():
+            return
+        server.update(version, enter=False)
+        with self._rotation:
+            was_out = bool(server.failure)
+            if self._newest_version() == version and server.enter(version) and was_out:
+                log.info("brought server back server=%s version=%d", server.url, version)
+
+    def _newest_version(self) -> int | None:
+        snapshot = self._snapshot
+        return None if snapshot is None else snapshot.manifest.version

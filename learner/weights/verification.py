@@ -1,51 +1,86 @@
 """Checks, on all ranks together, that the policy servers sample with the learner's weights."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import nn
 
+from common.errors import PolicyServerError
 from common.messages import NOT_AN_ACTION, Segment, Trajectory
+from learner.engine.agreement import broadcast_number
 from learner.engine.model import token_logprobs
 from learner.engine.sharding import Rank
 from learner.packs.exchange import share_work
 from learner.packs.packing import Pack, pack_segments, segment_of_actions
-from learner.weights.parity import Parity, check_parity
+from learner.weights.parity import PROBE_TOKENS, Parity, compare_answers, sample_answers
 
 NUM_PROBES = 4
 """Prompts per check."""
 
 
-class ParityVerifier:
-    """Compares log-probabilities of short continuations; every rank calls ``run`` together."""
+class Rotation(Protocol):
+    """What knows which servers sample with the newest weights."""
 
-    def __init__(
-        self, model: nn.Module, rank: Rank, server_urls: Sequence[str], *, tolerance: float
-    ) -> None:
+    def in_rotation(self) -> Sequence[str]:
+        """The addresses of those servers."""
+        ...
+
+    def take_out(self, url: str, reason: str) -> None:
+        """A server gave no answer; it comes back once it has taken an update."""
+        ...
+
+
+class ParityVerifier:
+    """Compares log-probabilities of short continuations.
+
+    Rank 0 calls ``run`` while every other rank calls ``take_part``.
+    """
+
+    def __init__(self, model: nn.Module, rank: Rank, *, tolerance: float) -> None:
         """``tolerance`` is the largest mean absolute difference accepted, in nats."""
         self._model = model
         self._rank = rank
-        self._server_urls = server_urls
         self._tolerance = tolerance
 
-    def run(self, prompts: Sequence[Sequence[int]] | None, *, version: int) -> list[Parity]:
-        """Check every server; rank 0 brings NUM_PROBES prompts and gets the results.
+    def run(
+        self, prompts: Sequence[Sequence[int]], rotation: Rotation, *, version: int
+    ) -> list[Parity]:
+        """Check the servers in rotation; one that gives no answer leaves it.
+
+        Args:
+            prompts: token ids, none empty.
+            rotation: of the servers; those in it sample with ``version``.
+            version: of the learner's weights.
 
         Raises:
             PolicyMismatch: a server disagrees, or samples with another version.
-            PolicyServerError: a server did not answer.
+            PolicyServerError: no server answered.
         """
-        results: list[Parity] = []
-        for url in self._server_urls:
-            if self._rank.is_first and prompts is not None:
-                results.append(
-                    check_parity(url, self._lead, prompts, self._tolerance, version=version)
-                )
-            else:
-                for _ in range(NUM_PROBES):
-                    self._forward(share_work(None, None).packs[0])
-        return results
+        answered, failures = [], []
+        for url in rotation.in_rotation():
+            try:
+                answered.append(sample_answers(url, prompts, version=version))
+            except PolicyServerError as error:
+                failures.append(str(error))
+                rotation.take_out(url, f"it did not answer the parity check: {error}")
+        if not answered:
+            listed = "; ".join(failures) or "none is in rotation"
+            raise PolicyServerError(
+                f"no policy server could be compared with the learner: {listed}"
+            )
+        self._agree(len(answered) * len(prompts))
+        return [compare_answers(answers, self._lead, self._tolerance) for answers in answered]
+
+    def take_part(self) -> None:
+        """Compute along with rank 0, as often as it needs."""
+        for _ in range(self._agree(0)):
+            self._forward(share_work(None, None).packs[0])
+
+    def _agree(self, forwards: int) -> int:
+        """How often all ranks are going to compute together, as rank 0 says."""
+        return forwards if self._rank.count == 1 else broadcast_number(forwards)
 
     def _lead(self, prompt: list[int], sampled: list[int]) -> list[float]:
         pack = _pack(prompt, sampled)
@@ -57,24 +92,38 @@ class ParityVerifier:
             return token_logprobs(self._model, pack.to(self._rank.device)).tolist()
 
 
-def random_prompts(vocabulary: int, *, seed: int) -> list[list[int]]:
-    """Prompts for the check before there are trajectories: random ids."""
+def random_prompts(vocabulary: int, *, seed: int, max_context: int) -> list[list[int]]:
+    """Prompts for the check where there is nothing better: random ids."""
     rng = np.random.default_rng(seed)
-    return [rng.integers(0, vocabulary, 24).tolist() for _ in range(NUM_PROBES)]
+    length = max(1, min(24, max_context - PROBE_TOKENS))
+    return [rng.integers(0, vocabulary, length).tolist() for _ in range(NUM_PROBES)]
 
 
-def real_prompts(batch: Sequence[Trajectory]) -> list[list[int]]:
-    """Prompts out of a batch: contexts up to the first action of some of its segments."""
-    segments = [segment for trajectory in batch for segment in trajectory.segments]
-    stride = max(1, len(segments) // NUM_PROBES)
-    chosen = [segments[(i * stride) % len(segments)] for i in range(NUM_PROBES)]
-    return [_prompt_of(segment) for segment in chosen]
+def real_prompts(batch: Sequence[Trajectory], *, max_context: int) -> list[list[int]]:
+    """Prompts out of a batch: contexts up to the first action of some of its segments.
+
+    Args:
+        batch: any trajectories.
+        max_context: of the policy server, tokens; what is longer is cut at its end.
+
+    Returns:
+        NUM_PROBES prompts, each with room for a continuation; none where no segment has a prompt
+        and an action. A segment without an action may be longer than the server takes: that is
+        how an episode ends whose task does not fit.
+    """
+    room = max(1, max_context - PROBE_TOKENS)
+    every = [_prompt_of(segment) for trajectory in batch for segment in trajectory.segments]
+    prompts = [prompt[:room] for prompt in every if prompt]
+    if not prompts:
+        return []
+    stride = max(1, len(prompts) // NUM_PROBES)
+    return [prompts[(i * stride) % len(prompts)] for i in range(NUM_PROBES)]
 
 
 def _prompt_of(segment: Segment) -> list[int]:
+    """What precedes the first action; nothing where there is no action."""
     sampled = np.flatnonzero(segment.action_index != NOT_AN_ACTION)
-    end = int(sampled[0]) if len(sampled) else len(segment.token_ids)
-    return [int(token) for token in segment.token_ids[:end]]
+    return segment.token_ids[: sampled[0]].tolist() if len(sampled) else []
 
 
 def _pack(prompt: list[int], sampled: list[int]) -> Pack:

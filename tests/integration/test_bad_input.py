@@ -17,6 +17,7 @@ from actors.tools.search import build_index
 from common.config_file import save_config
 from launch.run_folder import RunFolder, RunState
 from launch.train import TrainRequest, resolve_config
+from tests.tiny_text_model import make_text_model
 
 TASK = {"task_id": "a", "question": "Who wrote Silent Harbor?", "answers": ["Anna Keller"]}
 PAGE = {"title": "Silent Harbor", "text": "Silent Harbor, novel by Anna Keller."}
@@ -58,20 +59,12 @@ class Trial:
         return lines[0]
 
 
-def write_model_folder(folder: Path) -> None:
-    """What the checks look at; no model is loaded before they have all passed."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps({"max_position_embeddings": 2048}))
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "model.safetensors").touch()
-
-
 @pytest.fixture
 def trial(tmp_path: Path) -> Trial:
     (tmp_path / "corpus.jsonl").write_text(json.dumps(PAGE))
     build_index(tmp_path / "corpus.jsonl", tmp_path / "corpus.sqlite")
     (tmp_path / "tasks.jsonl").write_text(json.dumps(TASK) + "\n")
-    write_model_folder(tmp_path / "model")
+    make_text_model(tmp_path / "model")
     trial = Trial(tmp_path)
     trial.config.write_text(
         f"""
@@ -79,6 +72,7 @@ def trial(tmp_path: Path) -> Trial:
         folder = "{tmp_path}/runs"
         [model]
         path = "{tmp_path}/model"
+        max_context = 512
         [tasks]
         train = "{tmp_path}/tasks.jsonl"
         train_corpus = "{tmp_path}/corpus.sqlite"

@@ -276,7 +276,10 @@ def test_numbers_that_are_none_are_no_agreement(tmp_path: Path) -> None:
     folder = make_text_model(tmp_path / "model")
     edit(folder, lambda weights: weights["model.norm.weight"].fill_(float("nan")))
 
-    assert not findings(folder)["logits"].ok
+    logits = findings(folder)["logits"]
+
+    assert not logits.ok
+    assert "not finite; nor are values of model.norm.weight" in logits.detail
 
 
 def test_a_tokenizer_of_a_larger_vocabulary_is_refused(
@@ -319,3 +322,47 @@ def test_vllms_own_loader_takes_a_sound_folder_and_refuses_another(tmp_path: Pat
 
     assert not refused.ok
     assert "stranger" in refused.detail
+
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}})
+    )
+    stale = check_vllm(folder)
+
+    assert not stale.ok
+    assert "model-00001-of-00002.safetensors" in stale.detail
+
+
+def test_a_stale_index_beside_the_weights_is_refused_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_text_model(tmp_path / "model")
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}})
+    )
+
+    assert main(["import-check", str(folder), "--no-vllm"]) == 2
+
+    assert "the first is 'model-00001-of-00002.safetensors'" in capsys.readouterr().err
+
+
+def test_a_quantised_model_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_text_model(tmp_path / "model")
+    configure(folder, quantization_config={"quant_method": "awq", "bits": 4})
+
+    assert main(["import-check", str(folder)]) == 2
+
+    (line,) = [text for text in capsys.readouterr().err.splitlines() if text.startswith("lzero: ")]
+    assert "the model is quantised (quantization_config)" in line
+
+
+def test_tables_that_nobody_reads_are_told_of_and_no_fault(tmp_path: Path) -> None:
+    folder = make_text_model(tmp_path / "model", "llama")
+    name = "model.layers.0.self_attn.rotary_emb.inv_freq"
+    edit(folder, lambda weights: weights.update({name: torch.ones(4)}))
+
+    found = findings(folder)
+
+    assert all(finding.ok for finding in found.values()), found
+    assert f"1 that nobody reads, such as {name}" in found["tensors"].detail

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,14 +37,19 @@ pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 VOCABULARY = 320
 TOLERANCE = 1e-4
+YARN = {
+    "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128,
+}  # fmt: skip
+"""As model cards have it: max_context, 512, is longer than ``max_position_embeddings``."""
 PROMPTS = [[random.Random(i).randrange(3, VOCABULARY) for _ in range(24)] for i in range(8)]
 
 
 class LiveModel:
     """A tiny model with tied embeddings, and the publisher that brings it to the server."""
 
-    def __init__(self, url: str, model: Qwen3ForCausalLM) -> None:
+    def __init__(self, url: str, model: Qwen3ForCausalLM, pid: int) -> None:
         self.url = url
+        self.pid = pid
         self.model = model
         self.version = -1
         self.publisher = WeightPublisher([url], stage_timeout_s=20, watch_every_s=3600)
@@ -77,8 +83,9 @@ def save_tiny_model(folder: Path) -> Qwen3ForCausalLM:
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=VOCABULARY, hidden_size=64, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, head_dim=32, intermediate_size=128, max_position_embeddings=1024,
-        tie_word_embeddings=True, initializer_range=0.08, eos_token_id=2, pad_token_id=0,
+        num_key_value_heads=2, head_dim=32, intermediate_size=128, max_position_embeddings=128,
+        rope_parameters=YARN, tie_word_embeddings=True, initializer_range=0.08, eos_token_id=2,
+        pad_token_id=0,
     )  # fmt: skip
     model = Qwen3ForCausalLM(config)
     model.save_pretrained(folder)
@@ -116,7 +123,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
             is_alive=lambda: process.poll() is None,
             log_file=folder / "server.log",
         )
-        live = LiveModel(url, model)
+        live = LiveModel(url, model, process.pid)
         yield live
         live.publisher.stop()
     finally:
@@ -271,3 +278,18 @@ def test_adapters_are_published_alone_and_the_server_samples_with_them(live: Liv
         live.check()
 
     assert sizes[1] == sizes[2] < sizes[0] / 3
+
+
+def test_the_death_of_the_engine_is_named_at_once(live: LiveModel) -> None:
+    """The last test: nothing serves any more afterwards."""
+    children = Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()
+    (engine,) = [
+        int(pid) for pid in children if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    ]
+    os.kill(engine, signal.SIGKILL)
+    began = time.monotonic()
+
+    with pytest.raises(PolicyServerError, match="its engine has died, /health answers 503"):
+        live.publish()
+
+    assert time.monotonic() - began < 20

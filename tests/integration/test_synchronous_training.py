@@ -8,7 +8,7 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -87,6 +87,12 @@ class Servers:
         self.digests = (*self.digests, digest(state))
         return self
 
+    def in_rotation(self) -> tuple[str, ...]:
+        return ()
+
+    def take_out(self, url: str, reason: str) -> None:
+        raise AssertionError(url, reason)
+
 
 class NoVerifier(ParityVerifier):
     """There is no server to compare with."""
@@ -94,8 +100,11 @@ class NoVerifier(ParityVerifier):
     def __init__(self) -> None:
         pass
 
-    def run(self, prompts: Sequence[Sequence[int]] | None, *, version: int) -> list[object]:
+    def run(self, prompts: object, rotation: object, *, version: int) -> list[object]:
         return []
+
+    def take_part(self) -> None:
+        pass
 
 
 class NoSaver:

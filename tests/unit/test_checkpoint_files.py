@@ -78,13 +78,29 @@ def test_every_missing_file_is_named(tmp_path: Path) -> None:
     assert find_damage(checkpoint) == ["hf/model.safetensors is missing", "ledger.bin is missing"]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": {"a": {}}}', '{"files": 3}'])
+OUTSIDE = [
+    json.dumps({"files": {name: {"bytes": 1, "blake2b": ""}}}) for name in ("../x", "/dev/zero")
+]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"files": {"a": {}}}', '{"files": 3}', "[" * 100_000, *OUTSIDE]
+)
 def test_a_manifest_that_says_nothing_is_damage(tmp_path: Path, text: str) -> None:
     checkpoint = make_checkpoint(tmp_path)
     (checkpoint / "manifest.json").write_text(text)
 
     with pytest.raises(DamagedCheckpoint, match=r"step-000001' is damaged: its manifest\.json"):
         find_damage(checkpoint)
+
+
+def test_the_checkpoint_just_written_stays_whatever_is_to_be_kept(tmp_path: Path) -> None:
+    first = make_checkpoint(tmp_path, 1, keep=0)
+    assert finished_checkpoints(tmp_path) == [first]
+
+    second = make_checkpoint(tmp_path, 2, keep=0)
+
+    assert finished_checkpoints(tmp_path) == [second]
 
 
 def test_a_folder_without_its_manifest_is_damaged(tmp_path: Path) -> None:

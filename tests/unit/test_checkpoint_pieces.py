@@ -13,13 +13,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from common.errors import InputError
-from learner.checkpoints.shard_files import (
-    Piece,
-    TensorFolder,
-    describe_pieces,
-    in_file_order,
-    make_header,
-)
+from learner.checkpoints.shard_files import TensorFolder
+from learner.checkpoints.shard_header import Piece, describe_pieces, in_file_order, make_header
 
 Array = NDArray[np.float32]
 

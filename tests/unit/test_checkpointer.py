@@ -18,6 +18,7 @@ from common.config import Learner
 from common.errors import EnvironmentFault, LZeroError
 from learner.checkpoints.files import find_damage
 from learner.checkpoints.job import Job
+from learner.checkpoints.process import WriterProcess
 from learner.checkpoints.resume import Checkpointer, Progress, latest_checkpoint, load_checkpoint
 from learner.checkpoints.writer import part_name, write_part
 from learner.engine.model import load_model
@@ -295,3 +296,27 @@ def test_data_of_many_blocks_are_written_in_order(tmp_path: Path) -> None:
 
     assert len(data) > 2 * (4 << 20)
     assert (tmp_path / "state" / part_name(3)).read_bytes() == b"\x02" + b"\x00" * 7 + b"{}" + data
+
+
+def test_the_writer_is_this_checkouts_whatever_other_learner_is_installed_or_lies_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (tmp_path / "here", tmp_path / "installed"):
+        (folder / "learner").mkdir(parents=True)
+        (folder / "learner" / "__init__.py").write_text("raise SystemExit('the wrong one')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "installed"))
+    monkeypatch.chdir(tmp_path / "here")
+    state = tmp_path / "step.partial" / "state"
+    state.mkdir(parents=True)
+    buffer = os.memfd_create("buffer")
+    writer = WriterProcess(buffer)
+    try:
+        writer.submit(Job(partial=str(state.parent), rank=0, ranks=1, header="{}", data_bytes=0))
+        answer = writer.wait(timeout_s=60)
+    finally:
+        writer.kill()
+        os.close(buffer)
+
+    assert answer is not None
+    assert answer.error == ""
+    assert (state / part_name(0)).is_file()

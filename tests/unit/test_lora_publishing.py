@@ -34,6 +34,7 @@ def model(tmp_path: Path) -> nn.Module:
 @pytest.fixture
 def channel() -> Iterator[StagingChannel]:
     channel = StagingChannel()
+    channel.expect(SERVER, 2)
     channel.start()
     yield channel
     channel.stop()
@@ -42,7 +43,8 @@ def channel() -> Iterator[StagingChannel]:
 @pytest.fixture
 def receivers(channel: StagingChannel) -> Iterator[list[StagingReceiver]]:
     receivers = [
-        StagingReceiver(endpoint=channel.endpoint, server=SERVER, rank=rank) for rank in range(2)
+        StagingReceiver(endpoint=channel.endpoint, server=SERVER, rank=rank, key=channel.key)
+        for rank in range(2)
     ]
     receivers[0].start()
     yield receivers

@@ -138,6 +138,24 @@ def test_a_segment_longer_than_the_budget_is_named() -> None:
         pack_segments(segments_of([3, 9]), budget=8)
 
 
+@pytest.mark.parametrize(
+    ("ids", "weights", "message"),
+    [
+        ([], [], "has no tokens"),
+        ([1, -7], [0.0, 1.0], "-7 is no id"),
+        ([1, 2], [0.0, -1.0], "negative or not finite"),
+        ([1, 2], [0.0, float("nan")], "negative or not finite"),
+        ([1, 2], [0.0, float("inf")], "negative or not finite"),
+        ([1, 2], [0.0], "differ in length: token_ids 2,.* weights 1"),
+    ],
+)
+def test_a_segment_that_breaks_a_rule_is_named(
+    ids: list[int], weights: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=f"segment 'x'.*{message}"):
+        segment_of_examples(ids, weights, name="x")
+
+
 def test_a_first_token_that_is_to_be_learnt_is_refused() -> None:
     with pytest.raises(ValueError, match=r"segment 'x': its first token is to be learnt"):
         segment_of_examples([1, 2], [1.0, 1.0], name="x")

@@ -9,6 +9,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from common.errors import InputError
+from learner.engine.tokenizer import load_tokenizer
 from learner.sft_traces import Span, chat_template, conversation_sequences, read_traces
 from tests.tiny_text_model import CHAT_TEMPLATE, make_text_model
 
@@ -135,3 +136,139 @@ def test_a_trace_longer_than_a_pack_is_named_with_the_option_to_raise(tmp_path: 
 
     with pytest.raises(InputError, match=r"line 1: it has 40 tokens, but a pack holds 39; raise"):
         read_traces(path, tokenizer, 0.3, max_tokens=39)
+
+
+def refusal(tmp_path: Path, line: Any, *, render: Any = chatml) -> str:
+    """What is said of a file with this line, which is the third; the second is blank."""
+    path = tmp_path / "bad.jsonl"
+    good = json.dumps({"segments": [{"text": "x", "action": False}, {"text": "y", "action": True}]})
+    text = line if isinstance(line, bytes) else json.dumps(line).encode()
+    path.write_bytes(good.encode() + b"\n\n" + text + b"\n")
+    tokenizer = load_tokenizer(make_text_model(tmp_path / "model") / "tokenizer.json")
+    with pytest.raises(InputError) as error:
+        read_traces(path, tokenizer, 0.3, render=render)
+    assert "bad.jsonl" in str(error.value)
+    assert "line 3" in str(error.value)
+    return str(error.value)
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"segments": [{"text": None, "action": True}]}, "'segments[0].text' must be a text"),
+        ({"segments": [{"text": 3, "action": True}]}, "'segments[0].text' must be a text, got 3"),
+        ({"segments": [{"text": "x", "action": "false"}]}, "'segments[0].action' must be true or"),
+        ({"segments": [{"text": "x", "action": 1}]}, "'segments[0].action' must be true or false"),
+        ({"segments": [{"text": "x"}]}, "field 'segments[0].action' is missing"),
+        ({"segments": {"text": "x"}}, "field 'segments' must be a list of objects"),
+        ({"segments": ["x"]}, "field 'segments[0]' must be an object, got 'x'"),
+        ({"segments": []}, "it has no text"),
+        ({"segments": [{"text": "x", "action": True, "weight": -1}]}, "weight' must be a number"),
+        ({"segments": [{"text": "x", "action": True, "weight": True}]}, "weight' must be a number"),
+        ({"segments": [{"text": "x", "action": True, "weight": "1"}]}, "weight' must be a number"),
+        ({"segments": [], "messages": []}, 'expected {"segments"'),
+        ({"messages": [USER_A, {"role": "assistant", "content": None}]}, "'messages[1].content'"),
+        ({"messages": [USER_A, {"role": "assistant"}]}, "'messages[1].content' must be a text"),
+        ({"messages": [{"role": "user", "content": 7}, SAYS_A]}, "'messages[0].content' must be"),
+        ({"messages": [{"role": None, "content": "x"}]}, "'messages[0].role' must be a text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}, SAYS_A]},
+            "'messages[0].content[0]' must be",
+        ),
+        ({"messages": [USER_A, SAYS_A | {"weight": -0.5}]}, "'messages[1].weight' must be a"),
+        ({"messages": [USER_A, SAYS_A], "tools": "all"}, "'tools' must be a list of objects"),
+        ({"messages": [USER_A, SAYS_A], "tools": [{"name": "f"}]}, "writes nothing of 'tools'"),
+        (b'{"segments": [{"text": "\\ud83d", "action": true}]}', "segments[0].text"),
+        ("Zürich".encode("latin-1"), "is not UTF-8"),
+        (b"{", "not valid JSON"),
+        (b"[" * 100_000, "nested too deeply"),
+        (b'{"segments": [{"text": "x", "action": true, "weight": NaN}]}', "NaN"),
+        (b'{"segments": [{"text": "x", "action": true, "weight": 1e999}]}', "too large"),
+    ],
+)
+def test_a_field_that_is_wrong_is_named_with_file_line_and_path(
+    tmp_path: Path, line: Any, said: str
+) -> None:
+    assert said in refusal(tmp_path, line, render=with_tools if "tools" in str(line) else chatml)
+
+
+def with_tools(messages: Any, answering: bool, tools: Any = None) -> str:
+    """A template that has heard of tools, but does not write them."""
+    return chatml(messages, answering)
+
+
+def test_a_byte_order_mark_blank_lines_and_other_line_ends_change_nothing(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(make_text_model(tmp_path / "model") / "tokenizer.json")
+    line = json.dumps({"segments": [{"text": "a\u2028b", "action": False}, {"text": "é", "action":
+                       True}]}, ensure_ascii=False).encode()  # fmt: skip
+    (tmp_path / "plain.jsonl").write_bytes(line + b"\n" + line)
+    (tmp_path / "odd.jsonl").write_bytes(b"\xef\xbb\xbf" + line + b"\r\n\r\n  \n" + line + b"\r\n")
+
+    plain, odd = (
+        [e.token_ids.tolist() for e in read_traces(tmp_path / f"{name}.jsonl", tokenizer, 0.3)]
+        for name in ("plain", "odd")
+    )
+
+    assert plain == odd
+    assert len(plain) == 2
+
+
+def test_a_call_of_a_tool_has_no_text_and_parts_of_text_are_one(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(make_text_model(tmp_path / "model") / "tokenizer.json")
+    parts = [{"type": "text", "text": "2 + "}, {"type": "text", "text": "2?"}]
+    messages = [{"role": "user", "content": parts}, CALL]
+    (tmp_path / "t.jsonl").write_text(json.dumps({"messages": messages}))
+
+    (example,) = read_traces(tmp_path / "t.jsonl", tokenizer, 0.3, render=chatml)
+
+    text = tokenizer.decode(example.token_ids.tolist(), skip_special_tokens=False)
+    assert text == "<|im_start|>user\n2 + 2?<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
+
+
+def test_the_template_is_told_of_the_tools_of_a_conversation(tmp_path: Path) -> None:
+    template = "{% if tools %}[{{ tools[0].name }}]{% endif %}" + CHAT_TEMPLATE
+    folder = make_text_model(tmp_path / "model", template=template)
+    tokenizer = load_tokenizer(folder / "tokenizer.json")
+    line = {"messages": [USER_A, SAYS_A], "tools": [{"name": "look_up"}]}
+    (tmp_path / "t.jsonl").write_text(json.dumps(line))
+
+    (example,) = read_traces(tmp_path / "t.jsonl", tokenizer, 0.3, render=chat_template(folder))
+
+    text = tokenizer.decode(example.token_ids.tolist(), skip_special_tokens=False)
+    assert text.startswith("[look_up]<|im_start|>user\n")
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [
+        [{"text": "abc", "action": False}],
+        [{"text": "abc", "action": True, "weight": 0}],
+        [{"text": "a", "action": True}],
+    ],
+)
+def test_a_file_without_anything_to_learn_is_refused(tmp_path: Path, segments: Any) -> None:
+    tokenizer = load_tokenizer(make_text_model(tmp_path / "model") / "tokenizer.json")
+    (tmp_path / "t.jsonl").write_text(json.dumps({"segments": segments}))
+
+    with pytest.raises(InputError, match=r"t\.jsonl' holds nothing to learn"):
+        read_traces(tmp_path / "t.jsonl", tokenizer, 0.0)
+
+
+def test_a_tokenizer_that_cuts_and_fills_up_texts_does_neither_in_training(tmp_path: Path) -> None:
+    path = make_text_model(tmp_path / "model") / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.enable_truncation(8)
+    tokenizer.enable_padding(length=8)
+    tokenizer.save(str(path))
+    (tmp_path / "t.jsonl").write_text(
+        json.dumps(
+            {"segments": [{"text": "a" * 20, "action": False}, {"text": "b", "action": True}]}
+        )
+    )
+
+    (example,) = read_traces(tmp_path / "t.jsonl", load_tokenizer(path), 0.3)
+
+    assert len(example) == 21

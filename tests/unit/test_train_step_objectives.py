@@ -1,14 +1,17 @@
 """Every objective through a whole optimizer step: packing, several updates, a reference model."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from common.config import Learner, Objective
+from common.messages import NOT_AN_ACTION, Trajectory
 from learner.engine.model import load_model, token_logprobs
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.reference import ReferenceModel, load_reference
@@ -30,7 +33,12 @@ OBJECTIVES = {
 
 
 def step_once(
-    folder: Path, objective: Objective, *, with_reference: Path | None = None, **changes: Any
+    folder: Path,
+    objective: Objective,
+    *,
+    with_reference: Path | None = None,
+    trajectories: Sequence[Trajectory] | None = None,
+    **changes: Any,
 ) -> tuple[StepMetrics, dict[str, Tensor]]:
     config = replace(CONFIG, **changes)
     with training_processes() as rank:
@@ -49,7 +57,7 @@ def step_once(
             temperature=1.0,
             reference=reference,
         )
-        metrics = step.run(make_trajectories(), version=5)
+        metrics = step.run(trajectories or make_trajectories(), version=5)
         assert metrics is not None
         return metrics, full_state_dict(model)
 
@@ -128,6 +136,42 @@ def test_divergence_from_the_reference_is_measured_as_by_hand(tmp_path: Path) ->
     by_hand = (gap.exp() - 1 - gap).sum().item()
     assert metrics.tally.kl_reference == pytest.approx(by_hand, rel=1e-3)
     assert by_hand > 0.1
+
+
+def without_signal(*groups: str) -> list[Trajectory]:
+    """The usual batch; every member of these groups earned the same."""
+    return [
+        replace(t, step_rewards=np.ones_like(t.step_rewards)) if t.group_id in groups else t
+        for t in make_trajectories()
+    ]
+
+
+@pytest.mark.parametrize("key", ["kl_reference", "kl_behaviour", "entropy"])
+@pytest.mark.parametrize("groups", [("g0", "g2"), ("g0", "g1", "g2")], ids=["some", "all"])
+def test_a_penalty_counts_the_tokens_of_groups_without_signal_too(
+    tmp_path: Path, key: str, groups: tuple[str, ...]
+) -> None:
+    make_model(tmp_path)
+    trajectories = without_signal(*groups)
+    # Without a discount to come, the returns of such a group are equal at every step.
+    objective = replace(OBJECTIVES["apg"], **{key: 0.1}, discount=0.0)
+    of_actions = [s.action_index[s.action_index != NOT_AN_ACTION] for t in trajectories
+                  for s in t.segments]  # fmt: skip
+
+    metrics, moved = step_once(
+        tmp_path, objective, trajectories=trajectories,
+        with_reference=tmp_path if key == "kl_reference" else None,
+    )  # fmt: skip
+    batch = build_batch(trajectories, learner_version=5, objective=objective)
+
+    tokens = sum(map(len, of_actions))
+    assert metrics.tally.targets == batch.num_action_tokens == tokens
+    assert batch.num_actions == batch.summary.actions
+    assert batch.summary.groups_without_signal == len(groups)
+    if key != "kl_reference":  # it is the policy itself
+        before = full_state_dict(load_model(tmp_path))
+        name = "model.layers.0.mlp.up_proj.weight"
+        assert not torch.equal(moved[name], before[name])
 
 
 def test_a_kl_term_without_a_reference_is_refused(tmp_path: Path) -> None:

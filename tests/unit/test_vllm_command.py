@@ -39,6 +39,15 @@ def test_command_serves_the_configured_model_on_loopback_with_true_logprobs(cpu:
     assert "--enable-scale-out" in command
 
 
+def test_a_context_that_the_scaling_of_positions_allows_is_told_to_vllm() -> None:
+    within = vllm_command(make_config(), 1, cpu=True, longest=256)
+    beyond = vllm_command(make_config(), 1, cpu=True, longest=128)
+
+    assert "--hf-overrides" not in within
+    overrides = json.loads(value_after(beyond, "--hf-overrides"))
+    assert overrides == {"max_position_embeddings": 256}
+
+
 def test_cpu_and_gpu_take_their_own_limits_only() -> None:
     cpu = vllm_command(make_config(), 1, cpu=True)
     gpu = vllm_command(make_config(), 1, cpu=False)

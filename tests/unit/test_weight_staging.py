@@ -1,11 +1,18 @@
+import contextlib
+import os
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from actors.inference.staging import StagingReceiver
 from common.errors import PolicyServerError, ProtocolError
+from common.messages import WeightManifest
 from common.weight_wire import (
     ReportKind,
     StagingReport,
@@ -13,8 +20,10 @@ from common.weight_wire import (
     pack_report,
     unpack_report,
     unpack_snapshot,
+    worker_identity,
 )
 from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
+from learner.weights.workers import Workers
 
 SERVER = "http://127.0.0.1:1"
 
@@ -33,6 +42,7 @@ def frames_of(snapshot: Snapshot) -> list[bytes]:
 @pytest.fixture
 def channel() -> Iterator[StagingChannel]:
     channel = StagingChannel()
+    channel.expect(SERVER, 2)
     channel.start()
     yield channel
     channel.stop()
@@ -40,7 +50,7 @@ def channel() -> Iterator[StagingChannel]:
 
 @pytest.fixture
 def receiver(channel: StagingChannel) -> Iterator[StagingReceiver]:
-    receiver = StagingReceiver(endpoint=channel.endpoint, server=SERVER, rank=0)
+    receiver = StagingReceiver(endpoint=channel.endpoint, server=SERVER, rank=0, key=channel.key)
     yield receiver
     if any(thread.name == "weight-staging" for thread in threading.enumerate()):
         receiver.stop()
@@ -133,3 +143,184 @@ def test_silence_of_a_worker_is_named(channel: StagingChannel) -> None:
 
     with pytest.raises(PolicyServerError, match="0 of 2 workers had received"):
         channel.wait_staged(SERVER, workers=2, version=1, timeout_s=0.05)
+
+
+def stranger(
+    channel: StagingChannel, *, key: str = "", identity: bytes = b""
+) -> "zmq.Socket[bytes]":
+    """A peer that says hello as the first worker of SERVER."""
+    socket = zmq.Context.instance().socket(zmq.DEALER)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.IDENTITY, identity or worker_identity(SERVER, 0))
+    if key:
+        socket.setsockopt(zmq.PLAIN_USERNAME, b"weights")
+        socket.setsockopt(zmq.PLAIN_PASSWORD, key.encode())
+    socket.connect(channel.endpoint)
+    hello = StagingReport(server=SERVER, rank=0, kind=ReportKind.HELLO, version=-1)
+    with contextlib.suppress(zmq.Again):  # it was shown the door already
+        socket.send(pack_report(hello), zmq.NOBLOCK)
+    return socket
+
+
+@pytest.mark.parametrize("key", ["", "0" * 32])
+def test_a_stranger_gets_no_weights_and_takes_nobodys_place(
+    channel: StagingChannel, receiver: StagingReceiver, key: str
+) -> None:
+    receiver.start()
+    channel.offer(take_snapshot(1, make_state(1.0)))
+    channel.wait_staged(SERVER, workers=1, version=1, timeout_s=10)
+    with stranger(channel, key=key) as socket:
+        channel.offer(take_snapshot(2, make_state(2.0)))
+
+        channel.wait_staged(SERVER, workers=1, version=2, timeout_s=10)
+
+        assert not socket.poll(100)
+    assert receiver.take(2).manifest.version == 2
+
+
+def test_only_workers_that_are_expected_are_served(channel: StagingChannel) -> None:
+    channel.offer(take_snapshot(1, make_state(1.0)))
+    with (
+        stranger(channel, key=channel.key, identity=b"http://127.0.0.1:9#0") as other,
+        stranger(channel, key=channel.key) as right,
+    ):
+        assert right.poll(10_000)
+        assert not other.poll(0)
+
+
+def test_a_stranger_that_never_ends_its_message_takes_no_memory(channel: StagingChannel) -> None:
+    before = resident_bytes()
+    with stranger(channel) as socket:
+        part = bytes(1 << 15)
+        with contextlib.suppress(zmq.Again):
+            for _ in range(4000):
+                socket.send(part, zmq.SNDMORE | zmq.NOBLOCK)
+        assert not socket.poll(300)
+
+    # The stranger is of this process too: what it could not send is all that there may be.
+    assert resident_bytes() - before < (160 << 20)
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+def test_a_worker_that_does_not_read_keeps_one_version_alive(channel: StagingChannel) -> None:
+    """It gets the next only after it has reported on the one before."""
+    channel.offer(take_snapshot(0, make_state(0.0)))
+    with stranger(channel, key=channel.key) as socket:
+        assert socket.poll(10_000)
+        for version in range(1, 20):
+            channel.offer(take_snapshot(version, make_state(float(version))))
+        staged = StagingReport(server=SERVER, rank=0, kind=ReportKind.STAGED, version=0)
+        first, _ = unpack_snapshot(socket.recv_multipart())
+        assert not socket.poll(50)
+        socket.send(pack_report(staged))
+
+        second, _ = unpack_snapshot(socket.recv_multipart())
+
+    assert (first.version, second.version) == (0, 19)
+
+
+def test_a_worker_that_reports_what_it_was_not_sent_is_not_believed(
+    channel: StagingChannel,
+) -> None:
+    channel.offer(take_snapshot(3, make_state(3.0)))
+    with stranger(channel, key=channel.key) as socket:
+        assert socket.poll(10_000)
+        for rank, version in ((0, 4), (1, 3)):
+            lie = StagingReport(server=SERVER, rank=rank, kind=ReportKind.STAGED, version=version)
+            socket.send(pack_report(lie))
+
+        with pytest.raises(PolicyServerError, match="0 of 1 workers had received"):
+            channel.wait_staged(SERVER, workers=1, version=3, timeout_s=0.3)
+
+
+def test_a_version_that_was_overtaken_is_not_waited_for(channel: StagingChannel) -> None:
+    channel.offer(take_snapshot(2, make_state(2.0)))
+
+    with pytest.raises(PolicyServerError, match="version 1 were overtaken by 2"):
+        channel.wait_staged(SERVER, workers=1, version=1, timeout_s=60)
+
+
+def test_what_ends_the_thread_of_the_channel_is_told_to_who_waits_for_it(
+    channel: StagingChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise MemoryError("by a bug")
+
+    monkeypatch.setattr(StagingChannel, "_send_what_is_due", fail)
+
+    channel.offer(take_snapshot(1, make_state(1.0)))
+
+    with pytest.raises(PolicyServerError, match=r"channel that sends weights failed: .*by a bug"):
+        channel.wait_staged(SERVER, workers=1, version=1, timeout_s=60)
+
+
+def test_any_error_of_a_worker_reaches_the_publisher_at_once(
+    channel: StagingChannel, receiver: StagingReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError("by a bug \ud800" + "x" * 100_000)
+
+    monkeypatch.setattr("actors.inference.staging.unpack_snapshot", fail)
+    receiver.start()
+
+    channel.offer(take_snapshot(1, make_state(1.0)))
+
+    with pytest.raises(PolicyServerError, match=r"worker 0 refused .*MemoryError.*by a bug"):
+        channel.wait_staged(SERVER, workers=1, version=1, timeout_s=60)
+
+
+def test_what_ends_the_thread_of_a_worker_is_told_to_who_asks_for_weights() -> None:
+    receiver = StagingReceiver(endpoint="nonsense", server=SERVER, rank=0, key="x")
+    receiver.start()
+    receiver.stop()
+
+    with pytest.raises(LookupError, match=r"version 1 are not staged.*receiver failed: .*Invalid"):
+        receiver.take(1)
+
+
+class Plain:
+    """What ``Workers.due`` needs of a snapshot."""
+
+    def __init__(self, version: int, base: str) -> None:
+        checksum = f"sum of {version}"
+        self.manifest = WeightManifest(version=version, tensors=(), checksum=checksum, base=base)
+
+
+KINDS = [None, *ReportKind]
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.sampled_from(KINDS), st.integers(-1, 6))))
+def test_whatever_peers_report_only_what_was_sent_counts_and_one_at_a_time(
+    events: list[tuple[int, ReportKind | None, int]],
+) -> None:
+    """Two workers are expected, four report; None stands for a new version, sometimes adapters."""
+    workers, received = Workers(), {0: [], 1: []}  # type: ignore[var-annotated]
+    workers.expect(SERVER, 2)
+    base = newest = Plain(0, "")
+    for rank, kind, version in events:
+        if kind is None:
+            number = newest.manifest.version + 1
+            newest = Plain(number, "" if rank % 2 else base.manifest.checksum)
+            base = newest if rank % 2 else base
+        else:
+            report = StagingReport(server=SERVER, rank=rank, kind=kind, version=version)
+            workers.hear(worker_identity(SERVER, rank), report)
+            if kind is ReportKind.HELLO and rank in received:
+                received[rank] = []
+        for worker in workers.of(SERVER):
+            due = workers.due(worker, newest, base)
+            if due is not None:
+                assert worker.under_way is None
+                workers.sent(worker, due.manifest)
+                received[worker.rank].append(due.manifest)
+
+    assert {worker.rank for worker in workers.of(SERVER)} == {0, 1}
+    for worker in workers.of(SERVER):
+        own = received[worker.rank]
+        assert worker.staged is None or worker.staged in [m.version for m in own]
+        held = [m.checksum for m in own if not m.base]
+        assert all(m.base in held for m in own if m.base), "adapters come after their weights"

@@ -1,0 +1,96 @@
+"""The parity check, by one rank and by several: a server without an answer leaves the rotation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from common.errors import PolicyServerError
+from learner.engine.model import load_model
+from learner.engine.sharding import Rank, shard, training_processes
+from learner.weights.verification import ParityVerifier, random_prompts
+from tests.tiny_policy import VOCABULARY, make_model
+from tests.weight_server import WeightServer, weight_servers
+
+TOLERANCE = 1e-4
+PROMPTS = random_prompts(VOCABULARY, seed=0, max_context=64)
+
+
+@dataclass
+class Listed:
+    """A rotation that is a list."""
+
+    urls: tuple[str, ...]
+    out: dict[str, str] = field(default_factory=dict)
+
+    def in_rotation(self) -> tuple[str, ...]:
+        return self.urls
+
+    def take_out(self, url: str, reason: str) -> None:
+        self.out[url] = reason
+
+
+def serve_stock_model(server: WeightServer, folder: str) -> None:
+    """Let the server sample greedily from transformers' own model."""
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+
+    @torch.no_grad()
+    def generate(prompt: list[int], most: int) -> tuple[list[int], list[float]]:
+        ids, scores = list(prompt), []
+        for _ in range(most):
+            logprobs = model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            ids.append(int(logprobs.argmax()))
+            scores.append(float(logprobs.max()))
+        return ids[len(prompt) :], scores
+
+    server.version, server.generate = "3", generate
+
+
+def verify(rank: Rank, folder: str) -> dict[str, Any]:
+    """Rank 0 has two servers, of which the first fails."""
+    model = shard(load_model(folder), rank, compute_dtype=torch.float32)
+    verifier = ParityVerifier(model, rank, tolerance=TOLERANCE)
+    if not rank.is_first:
+        verifier.take_part()
+        return {}
+    with weight_servers(2) as (failing, sound):
+        failing.status["/inference/v1/generate"] = 400
+        failing.answers["/inference/v1/generate"] = b"the decoder prompt is too long"
+        serve_stock_model(sound, folder)
+        rotation = Listed((failing.url, sound.url))
+        (parity,) = verifier.run(PROMPTS, rotation, version=3)
+        assert parity.version == 3
+        assert parity.tokens == 16 * len(PROMPTS)
+        assert parity.mean_difference < TOLERANCE
+        assert rotation.out.keys() == {failing.url}
+        assert "the decoder prompt is too long" in rotation.out[failing.url]
+    return {}
+
+
+def test_one_rank_goes_on_with_the_servers_that_answer(tmp_path: Path) -> None:
+    make_model(tmp_path)
+    with training_processes() as rank:
+        verify(rank, str(tmp_path))
+
+
+@pytest.mark.distributed
+@pytest.mark.nightly
+def test_two_ranks_go_on_with_the_servers_that_answer(
+    tmp_path: Path, run_ranks: Callable[..., list[Any]]
+) -> None:
+    make_model(tmp_path)
+
+    run_ranks(verify, 2, str(tmp_path))
+
+
+@pytest.mark.parametrize("urls", [(), ("http://127.0.0.1:9",)])
+def test_a_check_that_no_server_answered_is_no_check(tmp_path: Path, urls: tuple[str, ...]) -> None:
+    make_model(tmp_path)
+    with training_processes() as rank:
+        verifier = ParityVerifier(load_model(tmp_path), rank, tolerance=TOLERANCE)
+        with pytest.raises(PolicyServerError, match="no policy server could be compared"):
+            verifier.run(PROMPTS, Listed(urls), version=0)

@@ -1,0 +1,209 @@
+"""A policy server that fails, hangs or talks nonsense never stops publishing to the others."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+
+from common.errors import PolicyServerError
+from learner.weights.server_control import ServerControl
+from learner.weights.sync import WeightPublisher
+from tests.weight_server import WeightServer, weight_servers
+
+NEVER = 3600.0
+
+
+def state(value: float) -> dict[str, torch.Tensor]:
+    return {"norm": torch.full((8,), value)}
+
+
+@contextmanager
+def publishing(
+    servers: list[WeightServer], *, watch_every_s: float = NEVER, deadline_s: float = 10.0
+) -> Iterator[WeightPublisher]:
+    publisher = WeightPublisher(
+        [server.url for server in servers],
+        stage_timeout_s=deadline_s,
+        request_timeout_s=deadline_s,
+        watch_every_s=watch_every_s,
+    )
+    publisher.start()
+    try:
+        yield publisher
+    finally:
+        for server in servers:
+            server.let_go.set()
+        publisher.stop()
+
+
+def wait_for(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    changed = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        changed.wait(0.01)
+
+
+def test_every_server_takes_every_version() -> None:
+    with weight_servers(2) as servers, publishing(servers) as publisher:
+        for version in range(3):
+            result = publisher.publish(version, state(version))
+
+            assert result.acknowledged == publisher.in_rotation() == tuple(s.url for s in servers)
+        assert [server.swaps for server in servers] == [[0, 1, 2], [0, 1, 2]]
+
+
+def test_a_server_that_hangs_delays_one_publish_and_no_other() -> None:
+    with weight_servers(2) as servers, publishing(servers, deadline_s=0.3) as publisher:
+        publisher.publish(0, state(0))
+        servers[0].hanging = {"/pause", "/weight_info", "/health", "/resume"}
+
+        result = publisher.publish(1, state(1))
+        began = time.monotonic()
+        publisher.publish(2, state(2))
+        publisher.publish(3, state(3))
+
+        assert time.monotonic() - began < 0.3
+        assert result.acknowledged == (servers[1].url,)
+        assert "timed out" in result.failed[servers[0].url]
+        assert servers[1].swaps == [0, 1, 2, 3]
+
+
+def test_the_others_are_updated_while_one_hangs() -> None:
+    with weight_servers(2) as servers, publishing(servers, deadline_s=20) as publisher:
+        publisher.publish(0, state(0))
+        servers[0].hanging = {"/pause"}
+        under_way = threading.Thread(target=publisher.publish, args=(1, state(1)))
+        under_way.start()
+        servers[0].hung.wait(10)
+
+        wait_for(lambda: servers[1].swaps == [0, 1])
+
+        assert under_way.is_alive()
+        servers[0].let_go.set()
+        under_way.join(10)
+        assert servers[0].swaps == [0, 1]
+
+
+def test_publishing_goes_on_while_the_watcher_waits_for_a_server_that_hangs() -> None:
+    with (
+        weight_servers(2) as servers,
+        publishing(servers, watch_every_s=0.01, deadline_s=20) as publisher,
+    ):
+        publisher.publish(0, state(0))
+        servers[0].hanging = {"/get_world_size"}
+        servers[0].restart()
+        assert servers[0].hung.wait(10)
+
+        result = publisher.publish(1, state(1))
+
+        assert result.acknowledged == (servers[1].url,)
+        assert "reports weight version 'default'" in result.failed[servers[0].url]
+        servers[0].let_go.set()
+        wait_for(lambda: len(publisher.in_rotation()) == 2)
+        assert servers[0].version == "1"
+
+
+def test_a_restarted_server_gets_the_newest_weights_without_a_publish() -> None:
+    with weight_servers(1) as servers, publishing(servers, watch_every_s=0.01) as publisher:
+        publisher.publish(7, state(7))
+        servers[0].restart()
+
+        wait_for(lambda: servers[0].swaps == [7, 7])
+
+        wait_for(lambda: publisher.versions() == {servers[0].url: 7})
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/weight_info", b"<html>not found</html>"),
+        ("/weight_info", b"[]"),
+        ("/get_world_size", b'{"world_size": "two"}'),
+    ],
+)
+def test_an_answer_of_nonsense_is_that_servers_failure(path: str, answer: bytes) -> None:
+    with weight_servers(2) as servers, publishing(servers) as publisher:
+        servers[0].answers[path] = answer
+
+        result = publisher.publish(0, state(0))
+
+        assert result.acknowledged == (servers[1].url,)
+        assert servers[0].url in result.failed[servers[0].url]
+
+
+def test_an_error_nobody_thought_of_ends_no_thread(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with weight_servers(1) as servers, publishing(servers, watch_every_s=0.01) as publisher:
+        publisher.publish(0, state(0))
+        broken = threading.Event()
+
+        def version(_: ServerControl) -> str:
+            broken.set()
+            raise ZeroDivisionError("by a bug")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ServerControl, "version", version)
+            broken.wait(10)
+            wait_for(lambda: "watching a policy server failed" in caplog.text)
+            with pytest.raises(PolicyServerError, match=r"ZeroDivisionError.*by a bug"):
+                publisher.publish(1, state(1))
+
+        wait_for(lambda: publisher.versions() == {servers[0].url: 1})
+
+
+def test_a_dead_engine_is_named_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("learner.weights.server_control._ASK_HEALTH_EVERY_S", 0.1)
+    with weight_servers(1) as servers, publishing(servers, deadline_s=60) as publisher:
+        publisher.publish(0, state(0))
+        servers[0].hanging = {"/update_weights"}
+        servers[0].status["/health"] = 503
+        began = time.monotonic()
+
+        with pytest.raises(PolicyServerError, match=r"will get no answer: .*engine has died"):
+            publisher.publish(1, state(1))
+
+        assert time.monotonic() - began < 10
+        assert servers[0].version == "torn"
+
+
+def test_the_cause_of_a_failed_update_is_told_and_not_that_of_the_clean_up() -> None:
+    with weight_servers(1) as servers, publishing(servers) as publisher:
+        publisher.publish(0, state(0))
+        servers[0].status |= {"/update_weights": 500, "/resume": 500}
+        servers[0].answers["/update_weights"] = b"the true cause"
+
+        with pytest.raises(PolicyServerError, match="the true cause"):
+            publisher.publish(1, state(1))
+
+
+def test_a_server_whose_process_ended_is_named_so() -> None:
+    with weight_servers(1) as servers:
+        url = servers[0].url
+    control = ServerControl(url, timeout_s=5)
+
+    with pytest.raises(PolicyServerError, match="its process has ended"):
+        control.version()
+
+
+def test_a_server_that_did_not_answer_the_check_comes_back_by_an_update() -> None:
+    with weight_servers(2) as servers, publishing(servers, watch_every_s=0.01) as publisher:
+        publisher.publish(4, state(4))
+
+        publisher.take_out(servers[0].url, "it did not answer")
+
+        wait_for(lambda: servers[0].swaps == [4, 4])
+        wait_for(lambda: len(publisher.in_rotation()) == 2)
+
+
+def test_publishing_and_watching_never_take_a_sound_server_out() -> None:
+    """The watcher looks as often as it can while versions change."""
+    with weight_servers(2) as servers, publishing(servers, watch_every_s=0.0005) as publisher:
+        for version in range(10):
+            result = publisher.publish(version, state(version))
+            assert result.failed == {}
+        assert [server.swaps for server in servers] == [list(range(10))] * 2
