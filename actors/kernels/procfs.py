@@ -2,6 +2,9 @@
 
 import os
 from dataclasses import dataclass
+from functools import cache
+
+from actors.kernels.sandboxed.isolation import TCP_BUFFER_BYTES
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -92,6 +95,24 @@ def files_use(root: int) -> FilesUse:
         size += (found.f_blocks - found.f_bfree) * found.f_frsize
         most = max(most, found.f_files - found.f_ffree)
     return FilesUse(size, most)
+
+
+def sockets_bytes(root: int) -> int:
+    """What the sockets of the sandbox of ``root`` can hold, full or not: nothing counts that.
+
+    Their number is that of its network namespace, so those on the way between processes and those
+    that are closed but not yet emptied are among them.
+    """
+    first = read(f"/proc/{root}/net/sockstat").partition(b"\n")[0]
+    words = first.split()
+    return int(words[2]) * _bytes_of_a_socket() if words[:2] == [b"sockets:", b"used"] else 0
+
+
+@cache
+def _bytes_of_a_socket() -> int:
+    """Both of its buffers, which grow no further in a sandbox than this."""
+    paths = ("/proc/sys/net/core/rmem_default", "/proc/sys/net/core/wmem_default")
+    return max(2 * TCP_BUFFER_BYTES, sum(int(read(path) or 0) for path in paths))
 
 
 def _children(pid: int, *, threads: int) -> list[int]:

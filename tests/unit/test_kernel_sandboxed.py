@@ -94,7 +94,13 @@ def decide(program, machine, number, *arguments):
         ("x86_64", 278, (), REFUSED),  # vmsplice
         ("x86_64", 54, (3, 1, 7), IGNORED),  # setsockopt: SO_SNDBUF
         ("x86_64", 54, (3, 1, 8), IGNORED),  # SO_RCVBUF
+        ("x86_64", 54, (3, 1, 26), REFUSED),  # SO_ATTACH_FILTER
+        ("x86_64", 54, (3, 1, 51), REFUSED),  # SO_ATTACH_REUSEPORT_CBPF
         ("x86_64", 54, (3, 1, 2), ALLOWED),  # SO_REUSEADDR
+        ("x86_64", 54, (3, 6, 26), ALLOWED),  # an option of TCP with the same number
+        ("x86_64", 157, (22, 2), REFUSED),  # prctl: PR_SET_SECCOMP
+        ("x86_64", 157, (15,), ALLOWED),  # PR_SET_NAME
+        ("x86_64", 317, (), REFUSED),  # seccomp
         ("x86_64", 54, (3, 6, 7), ALLOWED),  # an option of TCP with the same number
         ("x86_64", 275, (), CANNOT),  # splice
         ("x86_64", 40, (), CANNOT),  # sendfile
@@ -110,6 +116,7 @@ def decide(program, machine, number, *arguments):
         ("aarch64", 26, (), REFUSED),  # inotify_init1
         ("aarch64", 208, (3, 1, 7), IGNORED),  # setsockopt
         ("aarch64", 71, (), CANNOT),  # sendfile
+        ("aarch64", 167, (22, 2), REFUSED),  # prctl
     ],
 )
 def test_the_filter_decides_as_documented(machine, number, arguments, verdict):

@@ -1,8 +1,10 @@
 """What the watchdog reads of processes, whom it ends, and what it writes into control groups."""
 
 import asyncio
+import itertools
 import math
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +15,7 @@ import pytest
 from actors.kernels.cgroup import Cage, CageLimits, Cages, NoCgroup
 from actors.kernels.interface import DeathCause
 from actors.kernels.memory_use import MOST_MAPPINGS, TooDear, measure_memory
-from actors.kernels.procfs import files_use, host_pid, tree_use
+from actors.kernels.procfs import files_use, host_pid, sockets_bytes, tree_use
 from actors.kernels.watchdog import UseLimits, Watchdog, Watched
 
 MIB = 1 << 20
@@ -47,13 +49,13 @@ def holder():
         process.stdin.close()
 
 
-def scan(*kernels, times=1, **limits):
+def scan(*kernels, times=1, slowest_s=60.0, **limits):
     """Look at ``kernels``; the reasons and causes of those that are ended."""
     ended = []
 
     async def look():
         unlimited = {"memory_mib": math.inf, "cpu_s": math.inf, "files": math.inf}
-        watchdog = Watchdog(UseLimits(**{**unlimited, **limits}))
+        watchdog = Watchdog(UseLimits(**{**unlimited, **limits}), slowest_s=slowest_s)
         for name, pid, cage in kernels:
             watchdog.watch(
                 Watched(
@@ -243,6 +245,13 @@ def test_a_measurement_that_takes_too_long_is_given_up(mapper):
         measure_memory(tree_use(mapper).pids[:2], 0, 0.001)
 
 
+def test_a_kernel_that_lets_who_measures_it_wait_is_ended(mapper):
+    ((_, cause, reason),) = scan(("slow", mapper, None), memory_mib=4000, slowest_s=0.001)
+
+    assert cause is DeathCause.MEMORY
+    assert "it was measured for 0.001 s: its memory" in reason
+
+
 def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
     used_s = tree_use(mapper).cpu_s
 
@@ -250,6 +259,17 @@ def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
 
     causes = [cause for _, cause, _ in ended]
     assert (causes[0], DeathCause.CPU in causes) == (DeathCause.MEMORY, True)
+
+
+def test_sockets_count_as_if_they_were_full():
+    before = sockets_bytes(os.getpid())
+    pairs = [socket.socketpair() for _ in range(64)]
+
+    assert sockets_bytes(os.getpid()) - before >= 32 * MIB  # others may close some meanwhile
+    assert sockets_bytes(-1) == 0
+
+    for one in itertools.chain.from_iterable(pairs):
+        one.close()
 
 
 def test_processes_that_are_gone_count_nothing():

@@ -4,9 +4,10 @@ import contextlib
 import ctypes
 import fcntl
 import os
+import socket
 import struct
 
-from actors.kernels.probes.inside import Target, not_refused, system_call
+from actors.kernels.probes.inside import LIBC, Target, not_refused, system_call
 from actors.kernels.probes.probe import Family, attack
 
 
@@ -63,6 +64,30 @@ def watch_files_of_the_host(target: Target) -> str:
 def take_the_machines_asynchronous_io(target: Target) -> str:
     """Asks for places in a queue whose length is fixed for the whole machine."""
     return f"{system_call('io_setup', 16, bytes(8))} for 16 requests"
+
+
+@attack(Family.KERNEL, control=True)
+def compile_filters_of_its_own(target: Target) -> str:
+    """Gives a socket and a child a filter; the memory for compiled ones is the whole machine's."""
+    made = []
+    everything = ctypes.create_string_buffer(struct.pack("HBBI", 6, 0, 0, 0x7FFF0000), 8)
+    program = struct.pack("HxxxxxxQ", 1, ctypes.addressof(everything))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as one, contextlib.suppress(OSError):
+        one.setsockopt(socket.SOL_SOCKET, 26, program)
+        made.append("of a socket")
+    for name in ("prctl", "seccomp"):
+        pid = os.fork()
+        if pid == 0:
+            LIBC.prctl(38, 1, 0, 0, 0)
+            with contextlib.suppress(OSError):
+                if name == "prctl" and LIBC.prctl(22, 2, program) == 0:
+                    os._exit(0)
+                if name == "seccomp" and system_call("seccomp", 1, 0, program) == 0:
+                    os._exit(0)
+            os._exit(1)
+        if os.waitpid(pid, 0)[1] == 0:
+            made.append(f"by {name}")
+    return ", ".join(made)
 
 
 @attack(Family.KERNEL)

@@ -4,10 +4,12 @@ import contextlib
 import ctypes
 import mmap
 import os
+import signal
 import socket
+import time
 
 from actors.kernels.probes.inside import Target, system_call
-from actors.kernels.probes.probe import Family, attack
+from actors.kernels.probes.probe import Family, Outcome, attack
 
 
 @attack(Family.RESOURCES, control=True)
@@ -97,3 +99,32 @@ def grow_the_buffers_of_sockets(target: Target) -> str:
         for one in (reader, *unix):
             one.close()
     return f"{held >> 10} KiB" if held > 1 << 20 else ""
+
+
+@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+def hoard_memory_in_sockets(target: Target) -> str:
+    """Fills hundreds of sockets that nobody reads in each of many processes."""
+    told, tell = os.pipe()
+    children: list[int] = []
+    for _ in range(24):
+        pid = os.fork()
+        if pid == 0:
+            held, pairs = 0, []
+            with contextlib.suppress(OSError):
+                while True:
+                    pairs.append(socket.socketpair())
+                    for one in pairs[-1]:
+                        one.setblocking(False)
+                        with contextlib.suppress(BlockingIOError):
+                            while held < 96 << 20:
+                                held += one.send(bytes(1 << 16))
+            os.write(tell, held.to_bytes(8, "little"))
+            time.sleep(30)
+            os._exit(0)
+        children.append(pid)
+    held = sum(int.from_bytes(os.read(told, 8), "little") for _ in children)
+    time.sleep(1.5)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    return f"{held >> 20} MiB in sockets" if held >> 20 > target.sandbox_memory_mib else ""

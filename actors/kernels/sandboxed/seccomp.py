@@ -30,7 +30,9 @@ _FCNTL = {"x86_64": 72, "aarch64": 25}
 _MMAP = {"x86_64": 9, "aarch64": 222}
 _SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
 _SPLICE_AND_SENDFILE = {"x86_64": (275, 40), "aarch64": (76, 71)}
+_PRCTL = {"x86_64": 157, "aarch64": 167}
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
+_SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT_CBPF = 26, 51
 _TERMINAL_INJECTION = (0x5412, 0x541C)
 _LEASE_AND_NOTIFY = (1024, 1026)
 _MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x1, 0x20, 0x40000
@@ -63,6 +65,7 @@ _DENIED = {
     "request_key": (249, 218),
     "keyctl": (250, 219),
     "bpf": (321, 280),
+    "seccomp": (317, 277),
     "perf_event_open": (298, 241),
     "userfaultfd": (323, 282),
     "io_uring_setup": (425, 425),
@@ -153,7 +156,8 @@ def deny_list(*, netlink: bool = False, machine: str | None = None) -> bytes:
     program += _check_command(_IOCTL[machine], _TERMINAL_INJECTION)
     program += _check_command(_FCNTL[machine], _LEASE_AND_NOTIFY)
     program += _check_mapping(_MMAP[machine])
-    program += _ignore_buffer_sizes(_SETSOCKOPT[machine])
+    program += _check_socket_options(_SETSOCKOPT[machine])
+    program += _check_process_control(_PRCTL[machine])
     for number in _SPLICE_AND_SENDFILE[machine]:
         program += [(_JEQ, 0, 1, number), _refuse(errno.EINVAL)]
     program.append((_RETURN, 0, 0, _ALLOW))
@@ -239,15 +243,33 @@ def _check_mapping(number: int) -> list[Instruction]:
     ]
 
 
-def _ignore_buffer_sizes(number: int) -> list[Instruction]:
-    """Buffers of sockets keep their default size; asking for more succeeds, without effect."""
+def _check_socket_options(number: int) -> list[Instruction]:
+    """Buffers of sockets keep their default size: asking for more succeeds, without effect.
+
+    Programs for sockets are refused: all of a machine share the memory for compiled ones, and
+    where none is left no sandbox can load its system call filter.
+    """
     return [
-        (_JEQ, 0, 7, number),
+        (_JEQ, 0, 10, number),
         (_LOAD, 0, 0, _AT_ARGUMENT[1]),
-        (_JEQ, 0, 4, _SOL_SOCKET),
+        (_JEQ, 0, 7, _SOL_SOCKET),
         (_LOAD, 0, 0, _AT_ARGUMENT[2]),
-        (_JEQ, 1, 0, _SO_SNDBUF),
-        (_JEQ, 0, 1, _SO_RCVBUF),
+        (_JEQ, 3, 0, _SO_SNDBUF),
+        (_JEQ, 2, 0, _SO_RCVBUF),
+        (_JEQ, 2, 0, _SO_ATTACH_FILTER),
+        (_JEQ, 1, 2, _SO_ATTACH_REUSEPORT_CBPF),
         _refuse(0),
+        _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _check_process_control(number: int) -> list[Instruction]:
+    """No further system call filters, which take the same memory."""
+    return [
+        (_JEQ, 0, 4, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT[0]),
+        (_JEQ, 0, 1, _PR_SET_SECCOMP),
+        _refuse(errno.EPERM),
         (_LOAD, 0, 0, _AT_NUMBER),
     ]
