@@ -52,7 +52,8 @@ FREE: Mapping[str, str] = {
     "tasks": "kinds file_folders",
     "sandbox": "minimum_level unsafe_no_sandbox",
     "kernel": "launcher kernelspec idle cell_timeout_s grace_s start_timeout_s memory_mib"
-    " sandbox_memory_mib cpu_s workspace_mib inodes processes cgroup output_bytes preload_numpy",
+    " sandbox_memory_mib cpu_s workspace_mib inodes processes cgroup first_uid uids output_bytes"
+    " preload_numpy",
     "agent": "max_output_bytes tool_timeout_s episode_timeout_s",
     "rewards": "timeout_s workers",
     "actors": "processes episodes",

@@ -133,6 +133,7 @@ def _machine_checks(config: Config) -> Iterator[Check]:
         ("binding ports", machine.check_ports),
         ("looking for bubblewrap", machine.check_bubblewrap),
         ("making a control group", machine.check_control_groups),
+        ("mapping user ids", machine.check_user_ids),
     ):
         yield Check(title=title, run=partial(look, config))
 

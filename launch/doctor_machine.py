@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from actors.kernels.cgroup import CageLimits, Cages, NoCgroup, own_cgroup
+from actors.kernels.id_ranges import IdRange, NoHostUids, find_source
+from actors.kernels.user_namespaces import zygote_namespace
 from common.config import Config
 from common.errors import EnvironmentFault
 from launch.findings import Finding, failure, fine, warning
@@ -141,7 +143,7 @@ def check_ports(config: Config) -> Iterator[Finding]:
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:
-    """Bubblewrap, and as root what gives up root."""
+    """Bubblewrap, and what starts it with fewer rights."""
     program = shutil.which("bwrap")
     if program is None:
         yield failure("bubblewrap", "bwrap is not on the PATH", "apt-get install bubblewrap")
@@ -152,8 +154,9 @@ def check_bubblewrap(_config: Config) -> Iterator[Finding]:
             yield warning("bubblewrap", found, "install version 0.8 or newer")
         else:
             yield fine("bubblewrap", found)
-    if os.geteuid() == 0 and shutil.which("setpriv") is None:
-        yield failure("setpriv", "not on the PATH, and we are root", "apt-get install util-linux")
+    for name in ("choom", "setpriv") if os.geteuid() == 0 else ("choom",):
+        if shutil.which(name) is None:
+            yield failure(name, "not on the PATH", "apt-get install util-linux")
 
 
 def check_control_groups(config: Config) -> Iterator[Finding]:
@@ -173,6 +176,27 @@ def check_control_groups(config: Config) -> Iterator[Finding]:
         yield fine("control groups", "cgroup v2 is writable: one group per kernel")
     if os.path.exists("/dev/vsock"):
         yield fine("vsock", "present on this machine; kernels are refused it (see attacks)")
+
+
+def check_user_ids(config: Config) -> Iterator[Finding]:
+    """Whether each kernel can have a user id of the host to itself."""
+    kernel = config.kernel
+    kernels = (config.actors.episodes + kernel.idle) * config.actors.processes
+    try:
+        source = find_source(IdRange(kernel.first_uid, kernel.uids))
+        with zygote_namespace(source):
+            found = f"one for each kernel, of {source.ids}"
+    except NoHostUids as reason:
+        shared = "kernels share one, and can use up for each other what Linux counts per user"
+        yield warning("user ids", f"{shared}: {reason}", reason.fix)
+        return
+    if source.ids.count < 2 * kernels:
+        fix = "raise kernel.uids" if not source.subordinate else "add subordinate ids"
+        yield warning("user ids", f"{found}, too few for {kernels} kernels", fix)
+    elif source.subordinate:
+        yield fine("user ids", f"{found}, with kernel.launcher = 'forked'; others share ours")
+    else:
+        yield fine("user ids", found)
 
 
 def version_in(text: str) -> tuple[int, int]:

@@ -23,7 +23,7 @@ class ColdLauncher(SingleLauncher):
         assert self._runtime is not None  # noqa: S101 - found just now
         bubblewrap.check_sandbox(self._runtime)
 
-    def _plan(self, runtime: RuntimePaths) -> Plan:
+    def _plan(self, runtime: RuntimePaths, uid: int) -> Plan:
         config = self._config
         sandbox = bubblewrap.Sandbox(
             runtime=runtime, workspace_mib=config.workspace_mib, as_init=True
@@ -33,6 +33,6 @@ class ColdLauncher(SingleLauncher):
         )
 
         def start(control: int, errors: int) -> "subprocess.Popen[bytes]":
-            return bubblewrap.start(sandbox, command, stdin=control, stderr=errors)
+            return bubblewrap.start(sandbox, command, uid=uid, stdin=control, stderr=errors)
 
         return Plan(start=start)

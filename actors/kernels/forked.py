@@ -5,14 +5,18 @@ import itertools
 import logging
 import os
 import weakref
+from functools import partial
 
 from actors.kernels.bubblewrap import check_sandbox
+from actors.kernels.host_uids import release
+from actors.kernels.id_ranges import NoHostUids, Source
 from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.piped import Ground, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.wardens import Wardens, sandbox_limits
 from actors.kernels.zygote_process import ZygoteProcess
 from common.config import Kernel as KernelConfig
+from common.errors import EnvironmentFault
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -30,6 +34,7 @@ class ForkedLauncher:
         self._wardens = Wardens(config)
         self._zygote: ZygoteProcess | None = None
         self._starting = asyncio.Lock()
+        self._had_uids = False
         self._numbers = itertools.count(1)
         self._kernels = weakref.WeakSet[PipedKernel]()
         self._closed = False
@@ -55,14 +60,19 @@ class ForkedLauncher:
         return await self._launch_from(await self._running_zygote())
 
     async def _launch_from(self, zygote: ZygoteProcess) -> PipedKernel:
-        handles = await zygote.fork()
-        kernel = PipedKernel(
-            f"{os.getpid()}-{next(self._numbers)}",
-            handles,
-            self._config,
-            self._wardens,
-            Ground(level=self.level, launcher_lives=lambda: zygote.alive),
+        lease = self._wardens.uids.lease() if zygote.changes_users else None
+        try:
+            handles = await zygote.fork(lease.uid if lease else 0)
+        except BaseException:
+            release(lease)
+            raise
+        ground = Ground(
+            level=self.level,
+            launcher_lives=lambda: zygote.alive,
+            on_gone=partial(release, lease),
         )
+        kernel_id = f"{os.getpid()}-{next(self._numbers)}"
+        kernel = PipedKernel(kernel_id, handles, self._config, self._wardens, ground)
         self._kernels.add(kernel)
         try:
             await kernel.connect()
@@ -95,15 +105,29 @@ class ForkedLauncher:
             return self._zygote
 
     async def _start_zygote(self, runtime: RuntimePaths) -> ZygoteProcess:
+        """Start one whose forks have user ids of their own, or where none ever did, another."""
+        uids = self._wardens.uids
+        zygote = self._make_zygote(runtime, uids.source)
+        try:
+            await zygote.start()
+        except (NoHostUids, EnvironmentFault) as reason:
+            if uids.source is None or self._had_uids:
+                raise EnvironmentFault(str(reason)) from None
+            uids.give_up(str(reason))
+            zygote = self._make_zygote(runtime, None)
+            await zygote.start()
+        self._had_uids = zygote.changes_users
+        return zygote
+
+    def _make_zygote(self, runtime: RuntimePaths, uids: Source | None) -> ZygoteProcess:
         config = self._config
-        zygote = ZygoteProcess(
+        return ZygoteProcess(
             runtime,
             sandbox_limits(config),
             timeout_s=config.start_timeout_s,
             modules=preloaded(config),
+            uids=uids,
         )
-        await zygote.start()
-        return zygote
 
 
 def preloaded(config: KernelConfig) -> tuple[str, ...]:

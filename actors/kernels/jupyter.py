@@ -14,7 +14,7 @@ from jupyter_client.manager import AsyncKernelManager
 
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.jupyter_kernel import LEVEL, JupyterKernel
-from actors.kernels.provisioner import LIMITS
+from actors.kernels.provisioner import LIMITS, UIDS
 from actors.kernels.runtime import find_runtime
 from actors.kernels.wardens import Wardens, sandbox_limits
 from common.config import Kernel as KernelConfig
@@ -86,6 +86,7 @@ class JupyterLauncher:
     def _manager(self, specification: KernelSpec, observed: bool) -> AsyncKernelManager:
         every = sandbox_limits(self._config)
         limits = {name: getattr(every, name) for name in LIMITS}
+        limits |= {name: getattr(self._config, name) for name in UIDS}
         specification.metadata = {
             **specification.metadata,
             "kernel_provisioner": {

@@ -44,6 +44,7 @@ class Ground:
         launcher_lives: whether the process that its sandbox hangs on still runs.
         kill_signal: what makes pid 1 end everything.
         private_files: whether /tmp and /workspace are its own.
+        on_gone: called in the loop when every process of the sandbox is gone.
         clean_up: called in a thread once everything of the kernel is gone.
     """
 
@@ -51,6 +52,7 @@ class Ground:
     launcher_lives: Callable[[], bool] = lambda: True
     kill_signal: signal.Signals = signal.SIGKILL
     private_files: bool = True
+    on_gone: Callable[[], None] = lambda: None
     clean_up: Callable[[], None] | None = None
 
 
@@ -168,6 +170,7 @@ class PipedKernel:
         self._wardens.watchdog.forget(self.kernel_id)
         os.close(self._handles.init)
         os.close(self._handles.kernel)
+        self._ground.on_gone()
         if self._cage is not None and self._cage.out_of_memory():
             self.session.fail(*self._memory_death())
         self.session.connection_lost(None)

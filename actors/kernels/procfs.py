@@ -7,8 +7,9 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 _READ_BYTES = 1 << 16
 _FOLDERS = ("/workspace", "/tmp", "/dev/shm")  # noqa: S108 - the sandbox's own
-_SHARED_ANONYMOUS = b"/dev/zero (deleted)"
 _MOST_PROCESSES = 4096
+_TRIES = 3
+"""Threads may end while they are looked at."""
 
 
 @dataclass(slots=True)
@@ -38,7 +39,7 @@ class FilesUse:
 
 def host_pid(pidfd: int) -> int:
     """Pid of the process behind ``pidfd`` as this process sees it; -1 when it is gone."""
-    for line in _read(f"/proc/self/fdinfo/{pidfd}").splitlines():
+    for line in read(f"/proc/self/fdinfo/{pidfd}").splitlines():
         if line.startswith(b"Pid:"):
             return int(line[4:])
     return -1
@@ -49,17 +50,35 @@ def tree_use(root: int) -> TreeUse:
     use, base, waiting = TreeUse([]), 0, [root]
     while waiting and len(use.pids) < _MOST_PROCESSES:
         pid = waiting.pop()
-        fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+        fields = read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
         if not fields:
             continue
-        size = int(fields[20])
+        threads = int(fields[17])
+        size, resident = map(int, fields[20:22])
+        if not size and threads > 1:
+            size, resident = _memory_of_a_thread(pid)
         base = base or size
         use.pids.append(pid)
         use.cpu_s += sum(map(int, fields[11:15])) / _TICKS_PER_S
-        use.resident_bytes += int(fields[21]) * _PAGE_BYTES
+        use.resident_bytes += resident * _PAGE_BYTES
         use.grown_bytes += max(0, size - base)
-        waiting += _children(pid, threads=int(fields[17]))
+        waiting += _children(pid, threads=threads)
     return use
+
+
+def threads_of(pid: int) -> list[int]:
+    """Its threads, the youngest first: when the main thread has ended, they have the memory."""
+    return sorted(map(int, names(f"/proc/{pid}/task")), reverse=True)
+
+
+def _memory_of_a_thread(pid: int) -> tuple[int, int]:
+    """Address space in bytes and resident pages, which the main thread no longer tells."""
+    for _ in range(_TRIES):
+        for thread in threads_of(pid):
+            fields = read(f"/proc/{pid}/task/{thread}/stat").rpartition(b")")[2].split()
+            if fields and int(fields[20]):
+                return int(fields[20]), int(fields[21])
+    return 0, 0
 
 
 def files_use(root: int) -> FilesUse:
@@ -75,44 +94,22 @@ def files_use(root: int) -> FilesUse:
     return FilesUse(size, most)
 
 
-def exact_memory_bytes(pids: list[int]) -> int:
-    """Memory of processes, each shared page counted once; slow: about 1 ms per process.
-
-    Shared anonymous mappings count in full, touched or not: their pages may be held without being
-    mapped in. Files are not counted, see ``files_use``.
-    """
-    total, shared = 0, dict[bytes, int]()
-    for pid in pids:
-        rollup = {
-            name: int(rest.split()[0])
-            for line in _read(f"/proc/{pid}/smaps_rollup").splitlines()[1:]
-            for name, _, rest in [line.partition(b":")]
-            if name in (b"Pss", b"Pss_Shmem")
-        }
-        total += (rollup.get(b"Pss", 0) - rollup.get(b"Pss_Shmem", 0)) * 1024
-        for line in _read(f"/proc/{pid}/maps").splitlines():
-            if line.endswith(_SHARED_ANONYMOUS):
-                span, _, _, _, inode, _ = line.split(None, 5)
-                start, _, end = span.partition(b"-")
-                shared[inode] = max(shared.get(inode, 0), int(end, 16) - int(start, 16))
-    return total + sum(shared.values())
-
-
 def _children(pid: int, *, threads: int) -> list[int]:
-    tasks = [str(pid)] if threads == 1 else _names(f"/proc/{pid}/task")
+    tasks = [str(pid)] if threads == 1 else names(f"/proc/{pid}/task")
     return [
-        int(child) for task in tasks for child in _read(f"/proc/{pid}/task/{task}/children").split()
+        int(child) for task in tasks for child in read(f"/proc/{pid}/task/{task}/children").split()
     ]
 
 
-def _names(folder: str) -> list[str]:
+def names(folder: str) -> list[str]:
+    """What is in a folder; nothing when it is gone or denied."""
     try:
         return os.listdir(folder)
     except OSError:
         return []
 
 
-def _read(path: str) -> bytes:
+def read(path: str) -> bytes:
     """The whole file; empty when it is gone or denied."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

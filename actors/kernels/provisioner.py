@@ -23,6 +23,7 @@ from traitlets import Bool, Integer
 
 from actors.kernels import bubblewrap
 from actors.kernels.descriptors import is_readable, moved, readable
+from actors.kernels.host_uids import HostUids, UidLease, release
 from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.sandboxed.jupyter_start import CONNECTION_FILE, FOLDER
@@ -35,6 +36,8 @@ _PORTS = {"shell_port": 1, "iopub_port": 2, "stdin_port": 3, "control_port": 4, 
 _DEFAULTS = KernelConfig()
 LIMITS = ("memory_mib", "workspace_mib", "inodes", "processes", "cpu_s")
 """What a kernelspec can set in its provisioner's config; see ``sandboxed/isolation.py``."""
+UIDS = ("first_uid", "uids")
+"""What it can set too; see ``host_uids.py``."""
 
 
 class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
@@ -50,6 +53,8 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     inodes = Integer(_DEFAULTS.inodes, config=True)
     processes = Integer(_DEFAULTS.processes, config=True)
     cpu_s = Integer(0, config=True)
+    first_uid = Integer(_DEFAULTS.first_uid, config=True)
+    uids = Integer(_DEFAULTS.uids, config=True)
     capture = Bool(False, config=True)
 
     def __init__(self, **keywords: Any) -> None:
@@ -59,6 +64,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._pidfds: list[int] = []
+        self._lease: UidLease | None = None
         self._folder = self._connection_file = -1
 
     @property
@@ -103,6 +109,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
                     os.close(outer)
             self._process.wait()
             self._process = None
+        release(self._lease)
         return 0
 
     async def wait_gone(self) -> None:
@@ -198,7 +205,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         self._control.setblocking(False)
         try:
             with theirs:
-                self._process = bubblewrap.start(sandbox, command, stdin=theirs.fileno())
+                self._process = self._start_process(sandbox, command, theirs)
             socket.send_fds(self._control, [msgpack.packb(message)], [tools.fileno()])
             answer = await asyncio.wait_for(_answer(self._control), _START_TIMEOUT_S)
         except (KernelDied, OSError, TimeoutError) as error:
@@ -211,12 +218,22 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         *self._pidfds, folder = answer
         return folder
 
+    def _start_process(
+        self, sandbox: bubblewrap.Sandbox, command: list[str], control: socket.socket
+    ) -> "subprocess.Popen[bytes]":
+        """As root with a user id of its own; other users could not reach its sockets then."""
+        if os.geteuid() == 0:
+            self._lease = HostUids(self.first_uid, self.uids).lease()
+        uid = self._lease.uid if self._lease else bubblewrap.HOST_UID
+        return bubblewrap.start(sandbox, command, uid=uid, stdin=control.fileno())
+
     async def _give_up(self) -> None:
         """End a sandbox that did not come up; the manager will not clean up."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
+        release(self._lease)
         await self.cleanup()
 
     def _limits(self) -> dict[str, int]:

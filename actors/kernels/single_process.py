@@ -12,6 +12,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from actors.kernels.bubblewrap import HOST_UID
+from actors.kernels.host_uids import UidLease, release
 from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.piped import Ground, Handles, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
@@ -59,13 +61,15 @@ class SingleLauncher(ABC):
     async def launch(self) -> PipedKernel:
         """Start a fresh kernel; see ``interface.Launcher``."""
         self._runtime = self._runtime or find_runtime()
-        plan = self._plan(self._runtime)
+        lease = self._wardens.uids.lease() if os.geteuid() == 0 else None
+        plan = self._plan(self._runtime, lease.uid if lease else HOST_UID)
         try:
             process, handles = await start_single(plan.start, self._config.start_timeout_s)
         except BaseException:
             await asyncio.to_thread(plan.clean_up)
+            release(lease)
             raise
-        kernel = self._adopt(process, handles, plan)
+        kernel = self._adopt(process, handles, plan, lease)
         try:
             if self._closed:
                 raise KernelDied("the launcher is closed", DeathCause.CLOSED)
@@ -82,17 +86,22 @@ class SingleLauncher(ABC):
         await self._wardens.close()
 
     @abstractmethod
-    def _plan(self, runtime: RuntimePaths) -> Plan:
-        """How to start the next kernel."""
+    def _plan(self, runtime: RuntimePaths, uid: int) -> Plan:
+        """How to start the next kernel; as root it is ``uid`` on the host."""
 
     def _adopt(
-        self, process: "subprocess.Popen[bytes]", handles: Handles, plan: Plan
+        self,
+        process: "subprocess.Popen[bytes]",
+        handles: Handles,
+        plan: Plan,
+        lease: UidLease | None,
     ) -> PipedKernel:
         kernel_id = f"{os.getpid()}-{next(self._numbers)}"
 
         def clean_up() -> None:
             process.wait()
             plan.clean_up()
+            release(lease)
             self._kernels.pop(kernel_id, None)
 
         ground = Ground(
@@ -126,7 +135,11 @@ async def start_single(
     connection, their_connection = socket.socketpair()
     descriptors: list[int] = []
     with control, their_control, their_connection, tempfile.TemporaryFile() as errors:
-        process = start(their_control.fileno(), errors.fileno())
+        try:
+            process = start(their_control.fileno(), errors.fileno())
+        except BaseException:
+            connection.close()
+            raise
         their_control.close()
         control.setblocking(False)
         try:

@@ -33,15 +33,21 @@ class UnsandboxedLauncher(SingleLauncher):
         """Warn; see ``interface.Launcher``."""
         await super().start()
         _LOGGER.warning(
-            "NO SANDBOX: cells that a model writes run as plain processes of user id %d on this "
+            "NO SANDBOX: cells that a model writes run as plain processes of user id %s on this "
             "machine (sandbox.unsafe_no_sandbox = true)",
-            HOST_UID if drop_privileges() else os.geteuid(),
+            self._users(),
         )
 
-    def _plan(self, runtime: RuntimePaths) -> Plan:
+    def _users(self) -> str:
+        source = self._wardens.uids.source
+        if source is not None and os.geteuid() == 0:
+            return str(source.ids)
+        return str(os.geteuid() or HOST_UID)
+
+    def _plan(self, runtime: RuntimePaths, uid: int) -> Plan:
         folder = Path(tempfile.mkdtemp(prefix="lzero-kernel-"))
-        if drop_privileges():
-            os.chown(folder, HOST_UID, HOST_UID)
+        if os.geteuid() == 0:
+            os.chown(folder, uid, uid)
         limits = replace(sandbox_limits(self._config), processes=0)
         python = str(runtime.prefix / "bin" / "python3")
         command = single_command(python, limits, "bare", str(folder), preloaded(self._config))
@@ -49,7 +55,7 @@ class UnsandboxedLauncher(SingleLauncher):
 
         def start(control: int, errors: int) -> "subprocess.Popen[bytes]":
             return subprocess.Popen(
-                [*drop_privileges(), *command],
+                [*drop_privileges(uid), *command],
                 stdin=control,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -5,6 +5,7 @@ import math
 from pathlib import Path
 
 from actors.kernels.cgroup import Cage, CageLimits, Cages, NoCgroup, own_cgroup
+from actors.kernels.host_uids import HostUids
 from actors.kernels.procfs import host_pid
 from actors.kernels.sandboxed.isolation import Limits
 from actors.kernels.watchdog import UseLimits, Watchdog
@@ -14,7 +15,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class Wardens:
-    """Control groups where we may make them, and the watchdog for the rest."""
+    """Control groups where we may make them, the watchdog for the rest, and user ids."""
 
     def __init__(self, config: KernelConfig) -> None:
         """Make them; nothing runs before ``open`` and the first watched kernel."""
@@ -24,6 +25,7 @@ class Wardens:
             memory_mib=config.sandbox_memory_mib, cpu_s=config.cpu_s, files=config.inodes
         )
         self.watchdog = Watchdog(limits)
+        self.uids = HostUids(config.first_uid, config.uids)
 
     def open(self) -> None:
         """Find out whether there can be control groups."""

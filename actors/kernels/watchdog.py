@@ -3,6 +3,10 @@
 No rlimit bounds the sum over the processes and files of a sandbox. A few times per second the
 watchdog adds up what /proc says. Kernels that never ran a cell are not watched. Where a kernel has
 a control group, that one bounds its memory and tells its CPU time.
+
+No kernel's limits depend on another kernel: memory is measured exactly beside the scans, which go
+on meanwhile, each kernel's on its own, with a rest and a bound of its own. What that costs counts
+as the kernel's own CPU time.
 """
 
 import asyncio
@@ -11,11 +15,14 @@ import logging
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 from actors.kernels.cgroup import Cage
 from actors.kernels.interface import DeathCause
-from actors.kernels.procfs import FilesUse, exact_memory_bytes, files_use, tree_use
+from actors.kernels.memory_use import TooDear, measure_memory
+from actors.kernels.procfs import FilesUse, files_use, tree_use
 
 _LOGGER = logging.getLogger(__name__)
 _PERIOD_S = 0.25
@@ -23,7 +30,14 @@ _SLICE = 8
 _REST = 3
 """Scans that leave a kernel out which used no CPU time since the last one."""
 _EXACT_DUTY = 0.1
-"""Share of the time that exact measurements may take."""
+"""Share of the time that exact measurements of one kernel take, if they are fast."""
+_MOST_REST_S = 1.0
+"""A kernel whose measurements are dear is still measured this soon after the last one."""
+_DEAREST_S = 2.0
+"""CPU time of one measurement; a kernel that takes more is ended."""
+_MANY_PROCESSES = 6
+"""Of so many the mappings may add up to more than they may be, see ``memory_use.py``."""
+_MEASURED_AT_ONCE = 32
 _MEBIBYTE = 1 << 20
 
 
@@ -64,7 +78,10 @@ class Watchdog:
         self._cpu_s: dict[str, float] = {}
         self._resting: dict[str, int] = {}
         self._task: asyncio.Task[None] | None = None
-        self._exact_from = -math.inf
+        self._measuring: dict[str, asyncio.Task[None]] = {}
+        self._exact_from: dict[str, float] = {}
+        self._measured_s: dict[str, float] = {}
+        self._threads: ThreadPoolExecutor | None = None
 
     def watch(self, kernel: Watched) -> None:
         """Watch a kernel from now on."""
@@ -78,7 +95,10 @@ class Watchdog:
 
     def forget(self, name: str) -> None:
         """Watch it no longer."""
-        for known in (self._watched, self._cpu_s, self._resting):
+        for known in (
+            *(self._watched, self._cpu_s, self._resting),
+            *(self._exact_from, self._measured_s),
+        ):
             known.pop(name, None)
 
     async def close(self) -> None:
@@ -89,10 +109,18 @@ class Watchdog:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self.measured()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+
+    async def measured(self) -> None:
+        """Wait until no kernel's memory is being measured."""
+        while self._measuring:
+            await asyncio.wait(self._measuring.values())
 
     async def scan(self) -> None:
-        """Look at every kernel once."""
-        suspects = []
+        """Look at every kernel once; ``measured`` waits for what this begins."""
         for number, kernel in enumerate(list(self._watched.values())):
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
@@ -101,9 +129,7 @@ class Watchdog:
             if kernel.cage is not None:
                 self._judge_cpu(kernel, kernel.cage.cpu_s())
             elif (pids := self._look(kernel)) is not None:
-                suspects.append((kernel, pids))
-        if suspects and time.monotonic() >= self._exact_from:
-            await self._confirm(suspects)
+                self._begin_measuring(kernel, pids)
 
     def _rests(self, name: str) -> bool:
         left = self._resting.get(name, 0)
@@ -131,9 +157,11 @@ class Watchdog:
                 DeathCause.INODES,
             )
         most = self._limits.memory_mib * _MEBIBYTE - files.size_bytes
-        return use.pids if max(use.resident_bytes, use.grown_bytes) > most else None
+        suspect = max(use.resident_bytes, use.grown_bytes) > most
+        return use.pids if suspect or len(use.pids) >= _MANY_PROCESSES else None
 
     def _judge_cpu(self, kernel: Watched, used_s: float) -> None:
+        used_s += self._measured_s.get(kernel.name, 0.0)
         if used_s == self._cpu_s.get(kernel.name):
             self._resting[kernel.name] = _REST
         self._cpu_s[kernel.name] = used_s
@@ -143,16 +171,44 @@ class Watchdog:
                 DeathCause.CPU,
             )
 
-    async def _confirm(self, suspects: list[tuple[Watched, list[int]]]) -> None:
-        """Measure exactly, outside of the loop's thread, and rest ten times as long."""
-        started = time.monotonic()
-        for kernel, pids in suspects:
-            used = await asyncio.to_thread(exact_memory_bytes, pids)
-            used += files_use(kernel.pid).size_bytes if kernel.private_files else 0
-            if used > self._limits.memory_mib * _MEBIBYTE and kernel.name in self._watched:
-                kernel.end(memory_reason(used, self._limits.memory_mib), DeathCause.MEMORY)
-        now = time.monotonic()
-        self._exact_from = now + (now - started) / _EXACT_DUTY
+    def _begin_measuring(self, kernel: Watched, pids: list[int]) -> None:
+        """Measure exactly, unless that is being done or was done a moment ago."""
+        rested = time.monotonic() >= self._exact_from.get(kernel.name, -math.inf)
+        if rested and kernel.name not in self._measuring:
+            task = asyncio.get_running_loop().create_task(self._measure(kernel, pids))
+            self._measuring[kernel.name] = task
+            task.add_done_callback(partial(self._on_measured, kernel.name))
+
+    def _on_measured(self, name: str, task: "asyncio.Task[None]") -> None:
+        del self._measuring[name]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _LOGGER.error("kernel=%s could not be measured", name, exc_info=error)
+
+    async def _measure(self, kernel: Watched, pids: list[int]) -> None:
+        """Measure in a thread, and end the kernel if that is too much or too dear."""
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(_MEASURED_AT_ONCE, "watchdog")
+        files = files_use(kernel.pid).size_bytes if kernel.private_files else 0
+        loop = asyncio.get_running_loop()
+        problem, took_s = await loop.run_in_executor(
+            self._threads, self._memory_problem, pids, files
+        )
+        if kernel.name not in self._watched:
+            return
+        self._measured_s[kernel.name] = self._measured_s.get(kernel.name, 0.0) + took_s
+        self._exact_from[kernel.name] = time.monotonic() + min(took_s / _EXACT_DUTY, _MOST_REST_S)
+        if problem:
+            kernel.end(problem, DeathCause.MEMORY)
+
+    def _memory_problem(self, pids: list[int], files_bytes: int) -> tuple[str, float]:
+        """What is wrong with the memory of a sandbox, or "", and the CPU time that it took."""
+        started, limit_mib = time.thread_time(), self._limits.memory_mib
+        try:
+            used = measure_memory(pids, files_bytes, _DEAREST_S)
+            problem = memory_reason(used, limit_mib) if used > limit_mib * _MEBIBYTE else ""
+        except TooDear as reason:
+            problem = f"{reason}: its memory (kernel.sandbox_memory_mib) cannot be bounded"
+        return problem, time.thread_time() - started
 
 
 def memory_reason(used_bytes: float, limit_mib: float) -> str:

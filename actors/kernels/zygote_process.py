@@ -8,16 +8,18 @@ import os
 import socket
 import subprocess
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import IO
 
 import msgpack
 
 from actors.kernels import bubblewrap
+from actors.kernels.id_ranges import NoHostUids, Source
 from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.piped import Handles
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.sandboxed.isolation import Limits
+from actors.kernels.user_namespaces import CHANGES_USER, zygote_namespace
 from common.errors import EnvironmentFault
 
 _LOGGER = logging.getLogger(__name__)
@@ -35,8 +37,13 @@ class ZygoteProcess:
         *,
         timeout_s: float,
         modules: tuple[str, ...] = (),
+        uids: Source | None = None,
     ) -> None:
-        """Make a handle; ``start`` starts the process, which imports ``modules`` first."""
+        """Make a handle; ``start`` starts the process, which imports ``modules`` first.
+
+        Its forks can have the ids of ``uids``.
+        """
+        self._uids = uids
         self._modules = modules
         self._runtime, self._limits, self._timeout_s = runtime, limits, timeout_s
         self._numbers = itertools.count(1)
@@ -48,6 +55,11 @@ class ZygoteProcess:
         self._gone = asyncio.Event()
 
     @property
+    def changes_users(self) -> bool:
+        """Whether its forks can have user ids of their own."""
+        return self._uids is not None
+
+    @property
     def alive(self) -> bool:
         """Whether it can still fork."""
         return self._ready.done() and not self._gone.is_set()
@@ -57,18 +69,17 @@ class ZygoteProcess:
 
         Raises:
             EnvironmentFault: it did not come up; its last words are in the message.
+            NoHostUids: its namespace could not be made.
         """
         self._control.setblocking(False)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        with self._theirs:
-            sandbox = bubblewrap.Sandbox(
-                runtime=self._runtime, workspace_mib=self._limits.workspace_mib, nested=True
-            )
-            command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
-            command += [json.dumps(asdict(self._limits)), *self._modules]
-            self._process = bubblewrap.start(
-                sandbox, command, stdin=self._theirs.fileno(), stderr=self._errors.fileno()
-            )
+        try:
+            with self._theirs:
+                self._process = self._start_process(self._errors)
+        except NoHostUids:
+            self._control.close()
+            self._errors.close()
+            raise
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._on_readable)
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), self._timeout_s)
@@ -80,8 +91,26 @@ class ZygoteProcess:
                 f"{bubblewrap.advice(words)}"
             ) from None
 
-    async def fork(self) -> Handles:
-        """Ask for a fresh sandbox.
+    def _start_process(self, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
+        sandbox = bubblewrap.Sandbox(
+            runtime=self._runtime, workspace_mib=self._limits.workspace_mib, nested=True
+        )
+        command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
+        command += [json.dumps(asdict(self._limits)), *self._modules]
+        control = self._theirs.fileno()
+        if self._uids is None:
+            return bubblewrap.start(sandbox, command, stdin=control, stderr=errors.fileno())
+        with zygote_namespace(self._uids) as namespace:
+            return bubblewrap.start(
+                replace(sandbox, user_namespace=namespace, capabilities=CHANGES_USER),
+                command,
+                uid=self._uids.zygote,
+                stdin=control,
+                stderr=errors.fileno(),
+            )
+
+    async def fork(self, uid: int = 0) -> Handles:
+        """Ask for a fresh sandbox, of user id ``uid`` on the host if that is not 0.
 
         Raises:
             KernelDied: the fork failed, or the zygote died or hung.
@@ -93,7 +122,7 @@ class ZygoteProcess:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
             with theirs:
-                message = msgpack.packb(["fork", number])
+                message = msgpack.packb(["fork", number, uid])
                 await self._send(message, theirs)
             init, kernel = await asyncio.wait_for(asyncio.shield(answer), self._timeout_s)
         except BaseException as error:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Outcome
 from actors.kernels.probes.run import ProbeResult
-from common.config import Actors, Config, PolicyServer, Run
+from common.config import Actors, Config, Kernel, PolicyServer, Run
 from launch import doctor_machine
 from launch.doctor import conclusion, finding_text
 from launch.doctor_packages import check_names, check_versions, differing_pins, judge_imports
@@ -245,6 +246,23 @@ def test_more_kernels_than_files_may_be_open_is_a_warning():
 
     assert found["open files"].verdict is Verdict.WARN
     assert "actors.episodes" in found["open files"].fix
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives user ids away")
+def test_kernels_that_would_share_a_user_id_are_a_warning_with_the_reason_and_the_fix():
+    taken = by_name(doctor_machine.check_user_ids(Config(kernel=Kernel(first_uid=1))))["user ids"]
+    few = by_name(doctor_machine.check_user_ids(Config(kernel=Kernel(uids=50))))["user ids"]
+    good = by_name(doctor_machine.check_user_ids(Config()))["user ids"]
+
+    assert taken.verdict is few.verdict is Verdict.WARN
+    assert "kernels share one" in taken.found
+    assert "meet 1-1 of" in taken.found
+    assert taken.fix == "set kernel.first_uid to ids that nobody has"
+    assert few.fix == "raise kernel.uids"
+    assert (good.verdict, good.found) == (
+        Verdict.OK,
+        "one for each kernel, of 1900000000-1900004093",
+    )
 
 
 def test_a_bubblewrap_that_is_missing_fails_with_the_command_to_install_it(monkeypatch, tmp_path):

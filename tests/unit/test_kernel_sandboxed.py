@@ -13,6 +13,7 @@ from actors.kernels.sandboxed.tracebacks import format_traceback
 
 SOURCES = Path(seccomp.__file__).parent
 ALLOWED, REFUSED, NO_FAMILY, MISSING = 0x7FFF0000, 0x50001, 0x50061, 0x50026
+IGNORED, CANNOT = 0x50000, 0x50016
 RUNTIME = {"IPython", "ipykernel", "msgpack", "traitlets"}
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -79,12 +80,36 @@ def decide(program, machine, number, *arguments):
         ("x86_64", 16, (0, 0x5412), REFUSED),  # TIOCSTI
         ("x86_64", 16, (0, 0x541C), REFUSED),  # TIOCLINUX
         ("x86_64", 16, (0, 0x5401), ALLOWED),  # TCGETS
+        ("x86_64", 9, (0, 4096, 3, 0x22), ALLOWED),  # mmap, private and anonymous
+        ("x86_64", 9, (0, 4096, 3, 0x01, 5), ALLOWED),  # a shared file
+        ("x86_64", 9, (0, 4096, 3, 0x21), REFUSED),  # shared without a file
+        ("x86_64", 9, (0, 4096, 3, 0x23), REFUSED),  # the same by MAP_SHARED_VALIDATE
+        ("x86_64", 9, (0, 4096, 3, 0x40022), REFUSED),  # huge pages
+        ("x86_64", 72, (3, 6), ALLOWED),  # fcntl: F_SETLK
+        ("x86_64", 72, (3, 1024), REFUSED),  # F_SETLEASE
+        ("x86_64", 72, (3, 1026), REFUSED),  # F_NOTIFY
+        ("x86_64", 253, (), REFUSED),  # inotify_init
+        ("x86_64", 294, (), REFUSED),  # inotify_init1
+        ("x86_64", 206, (), REFUSED),  # io_setup
+        ("x86_64", 278, (), REFUSED),  # vmsplice
+        ("x86_64", 54, (3, 1, 7), IGNORED),  # setsockopt: SO_SNDBUF
+        ("x86_64", 54, (3, 1, 8), IGNORED),  # SO_RCVBUF
+        ("x86_64", 54, (3, 1, 2), ALLOWED),  # SO_REUSEADDR
+        ("x86_64", 54, (3, 6, 7), ALLOWED),  # an option of TCP with the same number
+        ("x86_64", 275, (), CANNOT),  # splice
+        ("x86_64", 40, (), CANNOT),  # sendfile
         ("x86_64", 0x40000000, (), MISSING),  # x32
         ("aarch64", 63, (), ALLOWED),  # read
         ("aarch64", 117, (), REFUSED),  # ptrace
         ("aarch64", 220, (0x10000011,), REFUSED),  # clone
         ("aarch64", 198, (40, 1), NO_FAMILY),  # socket
         ("aarch64", 29, (0, 0x5412), REFUSED),  # ioctl
+        ("aarch64", 222, (0, 4096, 3, 0x21), REFUSED),  # mmap
+        ("aarch64", 222, (0, 4096, 3, 0x22), ALLOWED),  # mmap
+        ("aarch64", 25, (3, 1026), REFUSED),  # fcntl
+        ("aarch64", 26, (), REFUSED),  # inotify_init1
+        ("aarch64", 208, (3, 1, 7), IGNORED),  # setsockopt
+        ("aarch64", 71, (), CANNOT),  # sendfile
     ],
 )
 def test_the_filter_decides_as_documented(machine, number, arguments, verdict):

@@ -5,13 +5,15 @@ import math
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from actors.kernels.cgroup import Cage, CageLimits, Cages, NoCgroup
 from actors.kernels.interface import DeathCause
-from actors.kernels.procfs import exact_memory_bytes, files_use, host_pid, tree_use
+from actors.kernels.memory_use import MOST_MAPPINGS, TooDear, measure_memory
+from actors.kernels.procfs import files_use, host_pid, tree_use
 from actors.kernels.watchdog import UseLimits, Watchdog, Watched
 
 MIB = 1 << 20
@@ -45,8 +47,8 @@ def holder():
         process.stdin.close()
 
 
-def scan(*kernels, **limits):
-    """One look at ``kernels``; the reasons and causes of those that are ended."""
+def scan(*kernels, times=1, **limits):
+    """Look at ``kernels``; the reasons and causes of those that are ended."""
     ended = []
 
     async def look():
@@ -62,7 +64,9 @@ def scan(*kernels, **limits):
                     private_files=False,
                 )
             )
-        await watchdog.scan()
+        for _ in range(times):
+            await watchdog.scan()
+            await watchdog.measured()
         await watchdog.close()
 
     asyncio.run(look())
@@ -80,9 +84,172 @@ def test_a_tree_is_added_up(holder):
 
 
 def test_shared_pages_count_once_in_the_exact_measure(holder):
-    used = exact_memory_bytes(tree_use(holder[0]).pids)
+    used = measure_memory(tree_use(holder[0]).pids, 0, 1.0)
 
     assert 70 * MIB < used < 100 * MIB
+
+
+HEADLESS = """
+import ctypes, threading, sys
+def hold():
+    hog = bytearray(100 << 20)
+    print(flush=True)
+    sys.stdin.read()
+    import os; os._exit(0)
+threading.Thread(target=hold).start()
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+def run_until_line(code, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+
+
+def test_a_process_whose_main_thread_has_ended_counts_in_full():
+    with run_until_line(HEADLESS) as process:
+        process.stdout.readline()
+        wait_for_state(process.pid, "Z")
+        use = tree_use(process.pid)
+        used = measure_memory(use.pids, 0, 1.0)
+        process.stdin.close()
+
+    assert use.resident_bytes > 100 * MIB
+    assert 100 * MIB < used < 130 * MIB
+
+
+def wait_for_state(pid, state):
+    deadline = time.monotonic() + 10
+    while f") {state} " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline
+
+
+SHARED = """
+import ctypes, mmap, sys
+hog = mmap.mmap(-1, 64 << 20)
+hog.write(bytes(64 << 20))
+libc = ctypes.CDLL(None, use_errno=True)
+start = ctypes.addressof(ctypes.c_char.from_buffer(hog))
+assert not libc.munmap(ctypes.c_void_p(start + 4096), ctypes.c_size_t((64 << 20) - 4096))
+print(flush=True)
+sys.stdin.read()
+import os; os._exit(0)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root sees what an object without a file holds")
+def test_shared_memory_counts_when_one_page_of_it_is_still_mapped():
+    with run_until_line(SHARED) as process:
+        process.stdout.readline()
+        used = measure_memory([process.pid], 0, 1.0)
+        process.stdin.close()
+
+    assert used > 64 * MIB
+
+
+def test_pages_of_files_in_memory_count_once(tmp_path):
+    code = """
+import mmap, os, sys
+file = open(f"/dev/shm/lzero-test-{os.getpid()}", "w+b")
+os.unlink(file.name)
+file.truncate(50 << 20)
+mapped = mmap.mmap(file.fileno(), 50 << 20)
+mapped.write(bytes(50 << 20))
+print(flush=True)
+sys.stdin.read()
+"""
+    with run_until_line(code) as process:
+        process.stdout.readline()
+        counted = [measure_memory([process.pid], files, 1.0) for files in (0, 50 * MIB, 60 * MIB)]
+        process.stdin.close()
+
+    assert all(50 * MIB < used < 85 * MIB for used in counted)
+    assert counted[1] - counted[0] < MIB
+    assert 9 * MIB < counted[2] - counted[1] <= 11 * MIB
+
+
+MAPPING = """
+import ctypes, os, sys
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+for _ in range(int(sys.argv[1]) - 1):
+    if os.fork() == 0:
+        break
+start = libc.mmap(None, ctypes.c_size_t(62000 * 4096), 0, 0x22, -1, 0)
+for page in range(0, 62000, 2):
+    libc.mprotect(ctypes.c_void_p(start + page * 4096), ctypes.c_size_t(4096), 1)
+os.write(1, b"x")
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def mapper():
+    """Processes with 62,000 mappings each, more than a sandbox may have."""
+    count = MOST_MAPPINGS // 62_000 + 2
+    with run_until_line(MAPPING, str(count)) as process:
+        for _ in range(count):
+            process.stdout.read(1)
+        yield process.pid
+        process.stdin.close()
+
+
+def test_more_mappings_than_can_be_counted_end_a_kernel_and_no_other(mapper, holder):
+    """The neighbour is measured meanwhile, and ended for what it does itself."""
+    ended = scan(("dear", mapper, None), ("large", holder[0], None), memory_mib=69)
+
+    assert {name: cause for name, cause, _ in ended} == dict.fromkeys(
+        ("dear", "large"), DeathCause.MEMORY
+    )
+    reasons = {name: reason for name, _, reason in ended}
+    assert "more than 262,144 memory mappings" in reasons["dear"]
+    assert "limit 69" in reasons["large"]
+
+
+def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, holder):
+    """The dear one is measured, or rests after that, when the others are looked at."""
+    ended = []
+
+    def watched(name, pid):
+        def end(_, cause):
+            ended.append((name, cause))
+
+        return Watched(name=name, pid=pid, end=end, private_files=False)
+
+    async def scenario():
+        limits = UseLimits(memory_mib=69, cpu_s=0.1, files=math.inf)
+        watchdog = Watchdog(limits)
+        watchdog.watch(watched("dear", mapper))
+        watchdog.watch(watched("busy", holder[0]))
+        await watchdog.scan()
+        at_once = list(ended)
+        await watchdog.measured()
+        watchdog.watch(watched("large", holder[0]))
+        await watchdog.scan()
+        await watchdog.measured()
+        await watchdog.close()
+        return at_once
+
+    at_once = asyncio.run(scenario())
+
+    assert ("busy", DeathCause.CPU) in at_once
+    assert ("dear", DeathCause.MEMORY) not in at_once
+    assert ("large", DeathCause.MEMORY) in ended
+
+
+def test_a_measurement_that_takes_too_long_is_given_up(mapper):
+    with pytest.raises(TooDear, match=r"more than 0\.001 s of CPU"):
+        measure_memory(tree_use(mapper).pids[:2], 0, 0.001)
+
+
+def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
+    used_s = tree_use(mapper).cpu_s
+
+    ended = scan(("dear", mapper, None), cpu_s=used_s + 0.005, memory_mib=4000, times=6)
+
+    causes = [cause for _, cause, _ in ended]
+    assert (causes[0], DeathCause.CPU in causes) == (DeathCause.MEMORY, True)
 
 
 def test_processes_that_are_gone_count_nothing():
@@ -90,7 +257,7 @@ def test_processes_that_are_gone_count_nothing():
         process.wait()
 
     assert tree_use(process.pid).pids == []
-    assert exact_memory_bytes([process.pid]) == 0
+    assert measure_memory([process.pid], 0, 1.0) == 0
     assert files_use(process.pid).size_bytes == 0
 
 

@@ -181,6 +181,7 @@ UNAVAILABLE_ON_SOME_HOSTS = {
     "open disks and memory devices",
     "open a file by its handle",
     "see network interfaces of the host",
+    "grow the buffers of sockets",
 }
 
 

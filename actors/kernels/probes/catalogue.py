@@ -4,6 +4,7 @@ from types import ModuleType
 
 from actors.kernels.probes import (
     files,
+    hiding,
     kernel_calls,
     network,
     privileges,
@@ -11,7 +12,9 @@ from actors.kernels.probes import (
     resources,
     runaways,
     secrecy,
+    shares,
     siblings,
+    unmapped,
 )
 from actors.kernels.probes.probe import Probe
 
@@ -20,9 +23,12 @@ _MODULES = (
     secrecy,
     network,
     siblings,
+    shares,
     privileges,
     kernel_calls,
     resources,
+    hiding,
+    unmapped,
     runaways,
     protocol,
 )
@@ -34,9 +40,16 @@ def _probes_of(module: ModuleType) -> list[Probe]:
 
 STAND_BY = siblings.stand_by
 """What the sibling runs; no attack."""
+TAKE_A_SHARE = shares.take_a_share
+"""What the sibling runs after an attack that keeps what it took; no attack either."""
 PROBES: tuple[Probe, ...] = tuple(
     sorted(
-        (probe for module in _MODULES for probe in _probes_of(module) if probe is not STAND_BY),
+        (
+            probe
+            for module in _MODULES
+            for probe in _probes_of(module)
+            if probe not in (STAND_BY, TAKE_A_SHARE)
+        ),
         key=lambda probe: probe.lethal,
     )
 )

@@ -32,9 +32,13 @@ NUMBERS = {
     **{"shmget": (29, 194), "msgget": (68, 186), "semget": (64, 190), "mq_open": (240, 180)},
     **{"iopl": (172, -1), "ioperm": (173, -1), "modify_ldt": (154, -1), "ioctl": (16, 29)},
     **{"capset": (126, 91), "socket": (41, 198), "setuid": (105, 146), "setgid": (106, 144)},
+    **{"inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27)},
+    **{"vmsplice": (278, 75), "io_setup": (206, 0), "cachestat": (451, 451)},
     **{"setresuid": (117, 147), "setgroups": (116, 159), "vhangup": (153, 58)},
 }
 """System call: (x86_64, aarch64), from the kernel's asm/unistd headers."""
+HELD: list[object] = []
+"""What an attack keeps until its kernel is gone."""
 REFUSALS = (errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EAFNOSUPPORT)
 
 

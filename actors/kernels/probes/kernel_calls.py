@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import struct
 
@@ -37,6 +38,31 @@ def handle_page_faults(target: Target) -> str:
         os.close(os.open("/dev/userfaultfd", os.O_RDWR))
         return "/dev/userfaultfd"
     return f"descriptor {system_call('userfaultfd', 0)}"
+
+
+@attack(Family.KERNEL, control=True)
+def watch_files_of_the_host(target: Target) -> str:
+    """Asks to be told what anybody does in /usr/bin, by inotify, dnotify and leases."""
+    watching = []
+    for name in ("inotify_init", "inotify_init1"):
+        with contextlib.suppress(OSError):
+            handle = system_call(name, 0)
+            watching.append(
+                f"{name} {system_call('inotify_add_watch', handle, b'/usr/bin', 0xFFF)}"
+            )
+    folder, file = os.open("/usr/bin", os.O_RDONLY), os.open("/usr/bin/env", os.O_RDONLY)
+    for handle, command, argument in ((folder, 1026, 0x3F), (file, 1024, 0)):
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(handle, command, argument)
+            watching.append(f"fcntl {command}")
+        os.close(handle)
+    return ", ".join(watching)
+
+
+@attack(Family.KERNEL, control=True)
+def take_the_machines_asynchronous_io(target: Target) -> str:
+    """Asks for places in a queue whose length is fixed for the whole machine."""
+    return f"{system_call('io_setup', 16, bytes(8))} for 16 requests"
 
 
 @attack(Family.KERNEL)

@@ -59,6 +59,7 @@ class Probe:
         control: run as a plain process on an ordinary Linux host it escapes, and harms nothing;
             that is how the attack itself is tested.
         slow: takes seconds.
+        keeps: it keeps what it took; meanwhile a sibling must get the same, and kernels start.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Probe:
     timeout_s: float = 10.0
     control: bool = False
     slow: bool = False
+    keeps: bool = False
 
     @property
     def lethal(self) -> bool:
@@ -94,6 +96,7 @@ def attack(
     timeout_s: float = 10.0,
     control: bool = False,
     slow: bool = False,
+    keeps: bool = False,
 ) -> Callable[[Attack], Probe]:
     """Make a probe of a function that returns what it got hold of; see ``inside.judge``.
 
@@ -104,6 +107,7 @@ def attack(
         timeout_s: wall time of the cell.
         control: it escapes, harmlessly, without a sandbox.
         slow: it takes seconds.
+        keeps: see ``Probe``.
     """
 
     def make(function: Attack) -> Probe:
@@ -118,6 +122,7 @@ def attack(
             timeout_s=timeout_s,
             control=control,
             slow=slow,
+            keeps=keeps,
         )
 
     return make

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from actors.kernels.interface import CellResult, CellStatus, Kernel, KernelDied, Launcher
 from actors.kernels.probes.bait import Bait
-from actors.kernels.probes.catalogue import STAND_BY
+from actors.kernels.probes.catalogue import STAND_BY, TAKE_A_SHARE
 from actors.kernels.probes.inside import Target
 from actors.kernels.probes.probe import Outcome, Probe, opening_cell, verdict_of
 from common.config import Kernel as KernelConfig
@@ -83,7 +83,7 @@ async def run_probes(
         for probe in probes:
             if attacker is None or not attacker.alive:
                 attacker = await _open_kernel(launcher, target)
-            result = await _run(attacker, probe, sibling, bait)
+            result = await _run(launcher, attacker, probe, sibling, bait)
             results.append(result)
             if report is not None:
                 report(result)
@@ -93,10 +93,15 @@ async def run_probes(
     return results
 
 
-async def _run(kernel: Kernel, probe: Probe, sibling: "_Sibling", bait: Bait) -> ProbeResult:
+async def _run(
+    launcher: Launcher, kernel: Kernel, probe: Probe, sibling: "_Sibling", bait: Bait
+) -> ProbeResult:
     started = time.monotonic()
     outcome, reason = await _attack(kernel, probe)
     harm = await sibling.harm()
+    if probe.keeps:
+        harm = harm or await sibling.lack() or await _start_problem(launcher)
+        await kernel.close()
     if taken := bait.taken():
         harm = f"it reached {', '.join(taken)}"
     return ProbeResult(
@@ -106,6 +111,16 @@ async def _run(kernel: Kernel, probe: Probe, sibling: "_Sibling", bait: Bait) ->
         reason=harm or reason,
         seconds=time.monotonic() - started,
     )
+
+
+async def _start_problem(launcher: Launcher) -> str:
+    """Why no further kernel starts, or nothing."""
+    try:
+        kernel = await launcher.launch()
+    except KernelDied as error:
+        return f"no kernel starts any more: {error}"
+    await kernel.close()
+    return ""
 
 
 async def _attack(kernel: Kernel, probe: Probe) -> tuple[Outcome, str]:
@@ -159,6 +174,12 @@ class _Sibling:
         except KernelDied as error:
             return f"the sibling kernel died: {error}"
         return "" if result.output.strip() == str(_MARK) else "the sibling lost its variables"
+
+    async def lack(self) -> str:
+        """What it cannot have while an attacker keeps what it took, or nothing."""
+        result = await self.kernel.execute(TAKE_A_SHARE.cell, timeout_s=_SETUP_TIMEOUT_S)
+        outcome, reason = verdict_of(result.output)
+        return "" if outcome is Outcome.BLOCKED else f"the sibling lacks {reason}"
 
 
 def _find_process(name: str) -> int:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 
-from actors.kernels.probes.inside import Target
+from actors.kernels.probes.inside import LIBC, Target
 from actors.kernels.probes.probe import Family, Outcome, attack
 
 
@@ -102,8 +102,7 @@ def leave_a_daemon(target: Target) -> str:
     if os.fork() == 0:
         os.setsid()
         if os.fork() == 0:
-            with open("/proc/self/comm", "w") as name:
-                name.write(f"d-{target.token}")
+            LIBC.prctl(15, f"d-{target.token}".encode(), 0, 0, 0)
             time.sleep(600)
         os._exit(0)
     return ""

@@ -62,6 +62,35 @@ def open_kernel_memory(target: Target) -> str:
 
 
 @attack(Family.SECRETS, control=True)
+def read_figures_of_the_machine(target: Target) -> str:
+    """Reads what /proc tells of the machine: load, memory, up time, disks, boot id and the like."""
+    found = []
+    for name in (
+        *("loadavg", "uptime", "meminfo", "stat", "vmstat", "diskstats", "interrupts", "cmdline"),
+        *("cpuinfo", "version", "partitions", "sys/fs/file-nr", "sys/kernel/random/boot_id"),
+        *("sys/kernel/pty/nr", "pressure/cpu", "locks", "key-users", "swaps", "softirqs"),
+    ):
+        with contextlib.suppress(OSError), open(f"/proc/{name}") as file:
+            found += [name] * bool(file.read(1))
+    return ", ".join(found)
+
+
+@attack(Family.SECRETS)
+def look_into_pid_1(target: Target) -> str:
+    """Reads and writes the memory, files and folders of its own pid 1."""
+    found = []
+    for name in ("mem", "maps", "environ", "auxv", "syscall"):
+        with contextlib.suppress(OSError), open(f"/proc/1/{name}", "rb") as file:
+            file.read(1)
+            found.append(name)
+    for name in ("cwd", "root", "fd", "map_files", "fdinfo"):
+        with contextlib.suppress(OSError):
+            os.listdir(f"/proc/1/{name}")
+            found.append(name)
+    return ", ".join(found)
+
+
+@attack(Family.SECRETS, control=True)
 def press_the_magic_key(target: Target) -> str:
     """Opens the trigger of the kernel's emergency commands for writing."""
     os.close(os.open("/proc/sysrq-trigger", os.O_WRONLY))
@@ -118,7 +147,12 @@ def read_the_log_of_the_kernel(target: Target) -> str:
 
 @attack(Family.SECRETS, control=True)
 def escape_the_oom_killer(target: Target) -> str:
-    """Asks the kernel to kill anybody else when memory runs out."""
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("-900")
-    return "oom_score_adj -900"
+    """Asks the kernel to end anybody else when memory runs out."""
+    with open("/proc/self/oom_score_adj") as file:
+        found = [text for text in [file.read().strip()] if text != "1000"]
+    for text in ("-900", "0", "999"):
+        with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
+            file.write(text)
+            file.flush()
+            found.append(text)
+    return ", ".join(found)

@@ -5,6 +5,7 @@ The sibling runs ``stand_by`` first: it listens, and leaves files where it can.
 
 import contextlib
 import ctypes
+import glob
 import os
 import resource
 import signal
@@ -20,9 +21,13 @@ from actors.kernels.probes.probe import Family, Outcome, attack
 def stand_by(target: Target) -> str:
     """No attack: what the sibling does first, to be found by the others."""
     LIBC.prctl(15, f"v-{target.token}".encode(), 0, 0, 0)
-    for folder in ("/tmp", "/dev/shm", "/workspace"):
-        with open(f"{folder}/victim-{target.token}", "w") as file:
+    folders = ["/tmp", "/dev/shm", "/workspace", *glob.glob("/proc/[0-9]*/cwd")]
+    for folder in folders:
+        with contextlib.suppress(OSError), open(f"{folder}/victim-{target.token}", "w") as file:
             file.write("left by the sibling")
+    os.write(os.openpty()[1], b"typed by the sibling")
+    with contextlib.suppress(OSError):
+        os.utime("/dev/null", (VICTIM_PORT, VICTIM_PORT))
     for family, address in (
         (socket.AF_INET, ("127.0.0.1", VICTIM_PORT)),
         (socket.AF_UNIX, f"\0victim-{target.token}"),
@@ -48,10 +53,25 @@ def reach_servers_of_a_sibling(target: Target) -> str:
 
 @attack(Family.SIBLINGS)
 def read_files_of_a_sibling(target: Target) -> str:
-    """Opens files that a sibling left in /tmp, /dev/shm and /workspace."""
-    folders = ("/tmp", "/dev/shm", "/workspace")
+    """Looks for files that a sibling left in any folder that one of its processes can name."""
+    folders = ["/tmp", "/dev/shm", "/workspace", *glob.glob("/proc/[0-9]*/cwd")]
     paths = [f"{folder}/victim-{target.token}" for folder in folders]
     return ", ".join(path for path in paths if os.path.exists(path))
+
+
+@attack(Family.SIBLINGS)
+def read_terminals_of_a_sibling(target: Target) -> str:
+    """Opens every pseudo-terminal there is; a sibling has one."""
+    return ", ".join(name for name in os.listdir("/dev/pts") if name.isdigit())
+
+
+@attack(Family.SIBLINGS)
+def read_times_of_device_nodes(target: Target) -> str:
+    """Looks for a time that a sibling set on /dev/null, and sets one itself."""
+    if os.stat("/dev/null").st_mtime == VICTIM_PORT:
+        return "the sibling's time"
+    os.utime("/dev/null")
+    return "its times can be set"
 
 
 @attack(Family.SIBLINGS, control=True)

@@ -33,6 +33,7 @@ def become_init(
     output: int,
     shell: NotebookShell,
     folder: str,
+    limits: isolation.Limits,
     finish: Callable[[], None] = lambda: None,
 ) -> NoReturn:
     """As the sandbox's pid 1, fork the kernel, send the host's handle of it, then reap.
@@ -43,12 +44,15 @@ def become_init(
         output: from ``open_output``.
         shell: what the kernel runs cells in.
         folder: where cells start and files are put.
+        limits: those that are left to be set, see ``isolation.limit_open_files``.
         finish: called after the kernel ended.
     """
     pid = os.fork()
     if pid:
+        isolation.hide_from_the_sandbox()
         kernel = os.pidfd_open(pid)
         socket.send_fds(notify, [b"kernel"], [kernel])
+        isolation.limit_open_files(limits)
         _keep_only(connection)
 
         def on_exit(code: int) -> None:
@@ -57,6 +61,7 @@ def become_init(
 
         isolation.reap_until(pid, on_exit)
     _become_kernel(connection, output)
+    isolation.limit_open_files(limits)
     os.chdir(folder)
     serve(socket.socket(fileno=_KERNEL_FD), shell, folder)
 

@@ -1,9 +1,10 @@
-"""Linux isolation of one fork: namespaces, private mounts, capabilities, rlimits.
+"""Linux isolation of one sandbox: namespaces, capabilities, rlimits; see ``mounts`` for files.
 
 All through ctypes, because Python 3.11 lacks ``os.unshare``. The caller must be a single thread
 that already lives in an outer bubblewrap sandbox.
 """
 
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -12,12 +13,14 @@ import resource
 import signal
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NoReturn
 
 from actors.kernels.sandboxed import seccomp
 
+TCP_BUFFER_BYTES = 1 << 18
+"""The largest buffer of a TCP socket in a sandbox, one for each direction."""
 SANDBOX_UID = 1000
 """User id inside every sandbox."""
 
@@ -31,15 +34,14 @@ _NEW_NAMESPACES = (
 )
 _CLONE_PIDFD = 0x00001000
 _CLONE_NUMBER = {"x86_64": 56, "aarch64": 220}
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_NOSYMFOLLOW = 2, 4, 8, 256
-_MS_REC, _MS_PRIVATE = 16384, 1 << 18
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
-_PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
 _SIOCSIFFLAGS, _IFF_UP, _IFF_RUNNING = 0x8914, 0x1, 0x40
-_SHARED_MEMORY_MIB = 16
+_PENDING_SIGNALS = 1024
+"""Far below what the zygote's namespace may have, in which all forks count together."""
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 _libc_holding_gil = ctypes.PyDLL(None, use_errno=True)
 
 
@@ -86,37 +88,49 @@ def clone_isolated() -> tuple[int, int]:
     return pid, pidfd.value if pid else -1
 
 
-def map_user() -> None:
-    """Be uid and gid 1000 in the new user namespace, and forbid further user namespaces."""
+@contextlib.contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Have this user and group id outside, for the block: what is forked in it keeps it.
+
+    Needs CAP_SETUID and CAP_SETGID in a user namespace that maps ``uid``.
+    """
+    try:
+        os.setresgid(uid, uid, SANDBOX_UID)
+        os.setresuid(uid, uid, SANDBOX_UID)
+        yield
+    finally:
+        os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+        os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+
+
+def map_user(outside: int = SANDBOX_UID) -> None:
+    """Be uid and gid 1000 in the new user namespace, and forbid further user namespaces.
+
+    Args:
+        outside: our user id in the namespace around it.
+    """
+    libc.prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # or, after acting_as, /proc/self is not ours
     _write("/proc/self/setgroups", "deny")
-    _write("/proc/self/uid_map", f"{SANDBOX_UID} {SANDBOX_UID} 1")
-    _write("/proc/self/gid_map", f"{SANDBOX_UID} {SANDBOX_UID} 1")
+    _write("/proc/self/uid_map", f"{SANDBOX_UID} {outside} 1")
+    _write("/proc/self/gid_map", f"{SANDBOX_UID} {outside} 1")
+    os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+    os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+    forbid_user_namespaces()
+
+
+def forbid_user_namespaces() -> None:
+    """Allow none below this one; the private /proc no longer has the setting."""
     _write("/proc/sys/user/max_user_namespaces", "0")
 
 
-def mount_private(limits: Limits) -> None:
-    """Give the fork its own /tmp, /workspace, /dev/shm (bytes and inodes bounded) and /proc."""
-    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
-    size = limits.workspace_mib
-    for path, mib, mode in (
-        ("/tmp", size, "1777"),  # noqa: S108 - the sandbox's own /tmp
-        ("/workspace", size, "0700"),
-        ("/dev/shm", _SHARED_MEMORY_MIB, "1777"),  # noqa: S108
-    ):
-        options = f"size={mib}m,mode={mode},nr_inodes={limits.inodes}"
-        _mount("tmpfs", path, "tmpfs", _MS_NOSUID | _MS_NODEV, options)
-    _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+def bound_network_buffers() -> None:
+    """Let no TCP socket of this network namespace grow its buffers by itself.
 
-
-def mount_sockets(path: str) -> int:
-    """Mount a tiny tmpfs for unix sockets at ``path``; a descriptor of the folder.
-
-    Whoever holds the descriptor can reach the sockets from outside. Symbolic links in the folder
-    are never followed, so untrusted code cannot send the holder elsewhere.
+    Without that all sandboxes together could use up what the machine has for TCP. Needs the /proc
+    of the outer sandbox.
     """
-    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC | _MS_NOSYMFOLLOW
-    _mount("tmpfs", path, "tmpfs", flags, "size=256k,mode=0700,nr_inodes=64")
-    return os.open(path, os.O_PATH | os.O_DIRECTORY)
+    for name in ("tcp_rmem", "tcp_wmem"):
+        _write(f"/proc/sys/net/ipv4/{name}", f"4096 65536 {TCP_BUFFER_BYTES}")
 
 
 def raise_loopback() -> None:
@@ -129,19 +143,20 @@ def raise_loopback() -> None:
 def drop_capabilities() -> None:
     """Give up every capability, for this process and whatever it may execute."""
     for capability in range(64):
-        if _libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
+        if libc.prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) != 0:
             break
-    _libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+    libc.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
     header = struct.pack("Ii", _CAPABILITY_VERSION_3, 0)
-    _check(_libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
-    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
+    check(libc.capset(header, struct.pack("6I", 0, 0, 0, 0, 0, 0)), "capset")
+    check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
 def limit_resources(limits: Limits) -> None:
-    """Set the rlimits of this process and its descendants.
+    """Set the rlimits of this process and its descendants, but for that of open files.
 
     RLIMIT_DATA bounds what a process allocates; RLIMIT_AS, four times as high, catches shared
     mappings that RLIMIT_DATA does not count. RLIMIT_NPROC counts per user namespace (Linux 5.14).
+    Without RLIMIT_MEMLOCK sockets cannot hold on to memory of a process that unmapped it.
     """
     mib = 1 << 20
     if limits.cpu_s:
@@ -150,12 +165,21 @@ def limit_resources(limits: Limits) -> None:
         resource.setrlimit(resource.RLIMIT_NPROC, (limits.processes, limits.processes))
     for which, value in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, limits.open_files),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_SIGPENDING, _PENDING_SIGNALS),
         (resource.RLIMIT_FSIZE, limits.file_mib * mib),
         (resource.RLIMIT_DATA, limits.memory_mib * mib),
         (resource.RLIMIT_AS, 4 * limits.memory_mib * mib),
     ):
         resource.setrlimit(which, (value, value))
+
+
+def limit_open_files(limits: Limits) -> None:
+    """Set the last rlimit, in pid 1 only once it has sent what it has to send.
+
+    Linux lets nobody send descriptors whose user has more of them in flight than this limit.
+    """
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limits.open_files, limits.open_files))
 
 
 def isolate(limits: Limits, program: bytes) -> None:
@@ -190,23 +214,25 @@ def reap_until(kernel: int, last_word: Callable[[int], None] | None = None) -> N
             os._exit(0)
 
 
+def hide_from_the_sandbox() -> None:
+    """As pid 1, let no process inside read or write this one's memory, files and folders.
+
+    The host may: its user owns the user namespace. Without a sandbox nothing changes.
+    """
+    if os.getpid() == 1:
+        check(libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "not dumpable")
+
+
 def close_from(lowest: int) -> None:
     """Close every file descriptor from ``lowest`` on."""
     os.closerange(lowest, 1 << 20)
 
 
-def _check(result: int, what: str) -> None:
+def check(result: int, what: str) -> None:
+    """Raise the error of a C call that failed, after ``what``."""
     if result != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
-
-
-def _mount(
-    source: str | None, target: str, kind: str | None, flags: int, options: str | None = None
-) -> None:
-    arguments = [text.encode() if text else None for text in (source, target, kind)]
-    data = options.encode() if options else None
-    _check(_libc.mount(*arguments, ctypes.c_ulong(flags), data), f"mount {target}")
 
 
 def _write(path: str, text: str) -> None:

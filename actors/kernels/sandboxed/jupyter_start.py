@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.toolclient import TOOL_FD
 
 FOLDER = "/run/jupyter"
@@ -52,14 +52,18 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
     try:
         init = os.pidfd_open(os.getpid())
         output = _memory_file() if capture else os.open("/dev/null", os.O_WRONLY)
-        folder = _isolate(isolation.Limits(**limits), connection)
+        kept = isolation.Limits(**limits)
+        folder = _isolate(kept, connection)
         os.set_blocking(tools, True)
         pid = os.fork()
         if pid:
+            isolation.hide_from_the_sandbox()
             kernel = os.pidfd_open(pid)
             socket.send_fds(control, [msgpack.packb(["started"])], [init, kernel, folder])
+            isolation.limit_open_files(kept)
             isolation.close_from(_CONTROL_FD + 1)
             isolation.reap_until(pid, _say_exited)
+        isolation.limit_open_files(kept)
         _execute(command, {**os.environ, **environment}, tools, output)
     except BaseException as error:
         if os.getpid() == 1:
@@ -70,8 +74,9 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
 
 def _isolate(limits: isolation.Limits, connection: str) -> int:
     isolation.map_user()
-    isolation.mount_private(limits)
-    folder = isolation.mount_sockets(FOLDER)
+    isolation.bound_network_buffers()
+    mounts.mount_private(limits)
+    folder = mounts.mount_sockets(FOLDER)
     with open(CONNECTION_FILE, "w", encoding="utf-8") as file:
         file.write(connection)
     os.setsid()

@@ -1,8 +1,13 @@
 """A seccomp deny list as classic BPF, without any dependency.
 
 Denied are the system calls that reach what namespaces do not isolate (keyrings, vsock, io_uring,
-bpf, perf) or that undo the isolation (mount, unshare, ptrace), and ``memfd_create``, whose memory
-no rlimit bounds. Everything else is allowed, so ordinary Python, threads and processes work.
+bpf, perf), that undo the isolation (mount, unshare, ptrace) or that tell what others do with shared
+files (inotify, dnotify, leases), and all that make memory which stays when no process has it mapped
+any more: nothing in /proc would tell of it. Shared memory lies in files, whose folders are bounded.
+Everything else is allowed, so ordinary Python, threads, processes and mapped files work.
+
+``splice`` and ``sendfile`` are refused as for files that cannot do it, which all callers know: a
+socket would hold whole pages of a file that was cut off since, and count single bytes of them.
 """
 
 import ctypes
@@ -12,7 +17,8 @@ import struct
 
 _LOAD, _JEQ, _JGE, _JSET, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
-_AT_NUMBER, _AT_ARCHITECTURE, _AT_ARGUMENT_0, _AT_ARGUMENT_1 = 0, 4, 16, 24
+_AT_NUMBER, _AT_ARCHITECTURE = 0, 4
+_AT_ARGUMENT = (16, 24, 32, 40)
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 _NAMESPACE_FLAGS = 0x7E020000
@@ -20,7 +26,14 @@ _CLONE3 = 435
 _CLONE = {"x86_64": 56, "aarch64": 220}
 _SOCKET = {"x86_64": (41, 53), "aarch64": (198, 199)}
 _IOCTL = {"x86_64": 16, "aarch64": 29}
+_FCNTL = {"x86_64": 72, "aarch64": 25}
+_MMAP = {"x86_64": 9, "aarch64": 222}
+_SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
+_SPLICE_AND_SENDFILE = {"x86_64": (275, 40), "aarch64": (76, 71)}
+_SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 _TERMINAL_INJECTION = (0x5412, 0x541C)
+_LEASE_AND_NOTIFY = (1024, 1026)
+_MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x1, 0x20, 0x40000
 _FAMILIES = (0, 1, 2, 10)
 _NETLINK = 16
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
@@ -76,6 +89,11 @@ _DENIED = {
     "name_to_handle_at": (303, 264),
     "open_by_handle_at": (304, 265),
     "fanotify_init": (300, 262),
+    "fanotify_mark": (301, 263),
+    "inotify_init1": (294, 26),
+    "inotify_add_watch": (254, 27),
+    "cachestat": (451, 451),
+    "io_setup": (206, 0),
     "vhangup": (153, 58),
     "mbind": (237, 235),
     "set_mempolicy": (238, 237),
@@ -83,6 +101,7 @@ _DENIED = {
     "migrate_pages": (256, 238),
     "move_pages": (279, 239),
     "set_mempolicy_home_node": (450, 450),
+    "vmsplice": (278, 75),
     "memfd_create": (319, 279),
     "memfd_secret": (447, 447),
     "shmget": (29, 194),
@@ -90,8 +109,9 @@ _DENIED = {
     "semget": (64, 190),
     "mq_open": (240, 180),
 }
-# iopl, ioperm, modify_ldt, uselib, ustat, sysfs, _sysctl, nfsservctl, module calls of old.
-_DENIED_X86 = (172, 173, 154, 134, 136, 139, 156, 180, 174, 178, 177)
+# iopl, ioperm, modify_ldt, uselib, ustat, sysfs, _sysctl, nfsservctl, module calls of old,
+# inotify_init.
+_DENIED_X86 = (172, 173, 154, 134, 136, 139, 156, 180, 174, 178, 177, 253)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -130,7 +150,12 @@ def deny_list(*, netlink: bool = False, machine: str | None = None) -> bytes:
     program += _check_clone(_CLONE[machine])
     for number in _SOCKET[machine]:
         program += _check_family(number, (*_FAMILIES, _NETLINK) if netlink else _FAMILIES)
-    program += _check_ioctl(_IOCTL[machine])
+    program += _check_command(_IOCTL[machine], _TERMINAL_INJECTION)
+    program += _check_command(_FCNTL[machine], _LEASE_AND_NOTIFY)
+    program += _check_mapping(_MMAP[machine])
+    program += _ignore_buffer_sizes(_SETSOCKOPT[machine])
+    for number in _SPLICE_AND_SENDFILE[machine]:
+        program += [(_JEQ, 0, 1, number), _refuse(errno.EINVAL)]
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
@@ -168,7 +193,7 @@ def _check_clone(number: int) -> list[Instruction]:
     """No new namespaces through ``clone``; plain processes and threads pass."""
     return [
         (_JEQ, 0, 4, number),
-        (_LOAD, 0, 0, _AT_ARGUMENT_0),
+        (_LOAD, 0, 0, _AT_ARGUMENT[0]),
         (_JSET, 0, 1, _NAMESPACE_FLAGS),
         _refuse(errno.EPERM),
         (_LOAD, 0, 0, _AT_NUMBER),
@@ -181,21 +206,48 @@ def _check_family(number: int, families: tuple[int, ...]) -> list[Instruction]:
     tests = [(_JEQ, count - i, 0, family) for i, family in enumerate(families)]
     return [
         (_JEQ, 0, count + 3, number),
-        (_LOAD, 0, 0, _AT_ARGUMENT_0),
+        (_LOAD, 0, 0, _AT_ARGUMENT[0]),
         *tests,
         _refuse(errno.EAFNOSUPPORT),
         (_LOAD, 0, 0, _AT_NUMBER),
     ]
 
 
-def _check_ioctl(number: int) -> list[Instruction]:
-    """No typing into a terminal (TIOCSTI, TIOCLINUX)."""
-    first, second = _TERMINAL_INJECTION
+def _check_command(number: int, refused: tuple[int, int]) -> list[Instruction]:
+    """Two commands of ``ioctl`` or ``fcntl`` are refused."""
+    first, second = refused
     return [
         (_JEQ, 0, 5, number),
-        (_LOAD, 0, 0, _AT_ARGUMENT_1),
+        (_LOAD, 0, 0, _AT_ARGUMENT[1]),
         (_JEQ, 1, 0, first),
         (_JEQ, 0, 1, second),
         _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _check_mapping(number: int) -> list[Instruction]:
+    """No shared memory without a file, no huge pages: neither is counted as a process's memory."""
+    return [
+        (_JEQ, 0, 6, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT[3]),
+        (_JSET, 2, 0, _MAP_HUGETLB),
+        (_JSET, 0, 2, _MAP_ANONYMOUS),
+        (_JSET, 0, 1, _MAP_SHARED),
+        _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _ignore_buffer_sizes(number: int) -> list[Instruction]:
+    """Buffers of sockets keep their default size; asking for more succeeds, without effect."""
+    return [
+        (_JEQ, 0, 7, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT[1]),
+        (_JEQ, 0, 4, _SOL_SOCKET),
+        (_LOAD, 0, 0, _AT_ARGUMENT[2]),
+        (_JEQ, 1, 0, _SO_SNDBUF),
+        (_JEQ, 0, 1, _SO_RCVBUF),
+        _refuse(0),
         (_LOAD, 0, 0, _AT_NUMBER),
     ]

@@ -21,7 +21,7 @@ import socket
 import sys
 from functools import partial
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.birth import become_init, open_output
 from actors.kernels.sandboxed.shell import make_shell
 
@@ -43,9 +43,10 @@ def main() -> None:
         socket.send_fds(control, [b"init"], [os.pidfd_open(os.getpid())])
         if mode == "bare":
             _adopt_orphans(folder)
-        _give_up(isolation.Limits(**json.loads(limits)), bare=mode == "bare")
+        kept = isolation.Limits(**json.loads(limits))
+        _give_up(kept, bare=mode == "bare")
         finish = partial(_end_descendants, folder) if mode == "bare" else lambda: None
-        become_init(control, descriptors[0], output, shell, folder, finish=finish)
+        become_init(control, descriptors[0], output, shell, folder, kept, finish=finish)
     except BaseException as error:
         control.send(f"{type(error).__name__}: {error}".encode()[:4000])
     finally:
@@ -57,6 +58,9 @@ def _give_up(limits: isolation.Limits, *, bare: bool) -> None:
         isolation.limit_resources(limits)
         return
     program = seccomp.deny_list()
+    isolation.forbid_user_namespaces()
+    isolation.bound_network_buffers()
+    mounts.mount_private(limits)
     isolation.drop_capabilities()
     isolation.limit_resources(limits)
     seccomp.load(program)

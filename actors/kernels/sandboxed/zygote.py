@@ -2,11 +2,13 @@
 
 It lives in an outer bubblewrap sandbox, is single-threaded and never runs agent code. Each fork
 isolates itself before it serves. Control messages (msgpack over a SEQPACKET socket):
-host to zygote ``["fork", number]`` with the kernel's end of a socket pair; zygote to host
+host to zygote ``["fork", number, uid]`` with the kernel's end of a socket pair; zygote to host
 ``["ready"]``, ``["forked", number]`` with the pidfds of the sandbox's pid 1 and of the kernel, or
-``["failed", number, text]``.
+``["failed", number, text]``. The user id, if it is not 0, becomes the kernel's on the host: it is
+one of those that the zygote's user namespace maps.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -15,11 +17,11 @@ import signal
 import socket
 import sys
 import warnings
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import msgpack
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.kernels.sandboxed.birth import become_init, open_output
 from actors.kernels.sandboxed.channel import Interrupts
 from actors.kernels.sandboxed.serve import capture_streams, run_cell
@@ -34,6 +36,15 @@ _PRELOADED = (
 _WARMING_ROUNDS = 25
 """Enough for the interpreter to have specialised its byte code before the fork."""
 _WARMING_CELLS = ("1 + 1", "print(1)", "1 / 0", "x = [1, {'a': 2}]; x", "def", "import json")
+
+
+class _Prepared(NamedTuple):
+    """What a fork takes along; ``uid`` is 0 for the zygote's own."""
+
+    shell: NotebookShell
+    limits: isolation.Limits
+    program: bytes
+    uid: int
 
 
 def main() -> None:
@@ -57,8 +68,8 @@ def main() -> None:
         data, descriptors, _, _ = socket.recv_fds(control, 4096, 1)
         if not data:
             return
-        number = msgpack.unpackb(data)[1]
-        _fork_kernel(control, number, descriptors[0], (shell, limits, program))
+        _, number, uid = msgpack.unpackb(data)
+        _fork_kernel(control, number, descriptors[0], _Prepared(shell, limits, program, uid))
 
 
 def _prepare_shell(modules: list[str]) -> NotebookShell:
@@ -82,18 +93,19 @@ def _fork_kernel(
     control: socket.socket,
     number: int,
     connection: int,
-    prepared: tuple[NotebookShell, isolation.Limits, bytes],
+    prepared: _Prepared,
 ) -> None:
     """Fork one sandbox and pass its two pidfds to the host."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
-        pid, init = isolation.clone_isolated()
+        with isolation.acting_as(prepared.uid) if prepared.uid else contextlib.nullcontext():
+            pid, init = isolation.clone_isolated()
+            if pid == 0:
+                _become_sandbox(theirs, connection, prepared)
     except OSError as error:
         control.send(msgpack.packb(["failed", number, str(error)]))
         os.close(connection)
         return
-    if pid == 0:
-        _become_sandbox(theirs, connection, *prepared)
     theirs.close()
     os.close(connection)
     with ours:
@@ -110,14 +122,12 @@ def _fork_kernel(
 def _become_sandbox(
     notify: socket.socket,
     connection: int,
-    shell: NotebookShell,
-    limits: isolation.Limits,
-    program: bytes,
+    prepared: _Prepared,
 ) -> NoReturn:
     """Pid 1 of the new sandbox: isolate, fork the kernel as pid 2, then reap until it ends."""
     try:
-        output = _isolate(limits, program)
-        become_init(notify, connection, output, shell, "/workspace")
+        output = _isolate(prepared)
+        become_init(notify, connection, output, prepared.shell, "/workspace", prepared.limits)
     except BaseException as error:
         if os.getpid() == 1:
             notify.send(f"{type(error).__name__}: {error}".encode()[:4000])
@@ -125,14 +135,15 @@ def _become_sandbox(
         os._exit(1)
 
 
-def _isolate(limits: isolation.Limits, program: bytes) -> int:
+def _isolate(prepared: _Prepared) -> int:
     """Give up everything; the descriptor of the memory file for output."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    isolation.map_user()
-    isolation.mount_private(limits)
+    isolation.map_user(prepared.uid or isolation.SANDBOX_UID)
+    isolation.bound_network_buffers()
+    mounts.mount_private(prepared.limits)
     os.setsid()
     output = open_output()
-    isolation.isolate(limits, program)
+    isolation.isolate(prepared.limits, prepared.program)
     return output
 
 
