@@ -11,7 +11,7 @@ from actors.agent.context_tool import ContextTool
 from actors.agent.notepad import Notepad
 from actors.agent.tool_clock import ToolClock
 from actors.kernels.interface import ToolError, ToolSpec, called_alone
-from actors.tools.catalogue import EPISODE_TOOLS
+from actors.tools.names import EPISODE_TOOLS
 from actors.tools.tool import Tool, ToolCall, describe
 from common.config import Agent
 from common.errors import ConfigError, LZeroError

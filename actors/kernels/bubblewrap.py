@@ -32,7 +32,6 @@ class Sandbox:
 
     Attributes:
         read_only: further folders of the host, and where they are inside.
-        sealed: nothing inside can be written, nor a file be made.
         nested: processes inside make further user namespaces (the zygote).
         as_init: the command itself is pid 1, and mounts what bubblewrap cannot, see
             ``sandboxed/mounts.py``; it keeps the capabilities for that, and must drop them.
@@ -44,7 +43,6 @@ class Sandbox:
     runtime: RuntimePaths
     workspace_mib: int
     read_only: tuple[tuple[str, str], ...] = ()
-    sealed: bool = False
     nested: bool = False
     as_init: bool = False
     folders: tuple[str, ...] = ()
@@ -69,8 +67,6 @@ def arguments(sandbox: Sandbox) -> list[str]:
     options += ["--ro-bind", str(sandbox.runtime.sources), _SOURCES]
     for source, place in sandbox.read_only:
         options += ["--ro-bind", source, place]
-    if sandbox.sealed:
-        options += _words("--remount-ro /tmp --remount-ro /workspace --remount-ro /dev/shm")
     for folder in sandbox.folders:
         options += ["--dir", folder]
     for name, value in environment(sandbox.runtime).items():

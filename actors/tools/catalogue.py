@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from actors.kernels.host_uids import HostUids
 from actors.tools.document_reader import DocumentReader
 from actors.tools.inspect_file import InspectFile
 from actors.tools.local_search import DisabledSearch, LocalSearch
-from actors.tools.names import EPISODE_TOOLS as EPISODE_TOOLS
-from actors.tools.names import check_name, check_tools
+from actors.tools.names import EPISODE_TOOLS, check_name, check_tools
 from actors.tools.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.tool import FunctionTool, Tool, UserTool
 from actors.tools.visual_qa import VisualQa
@@ -40,7 +40,10 @@ def make_tools(
             would replace another, or something else of the notebook.
     """
     client = WebClient(config.web)
-    reader = DocumentReader(unsafe_no_sandbox=config.sandbox.unsafe_no_sandbox)
+    reader = DocumentReader(
+        unsafe_no_sandbox=config.sandbox.unsafe_no_sandbox,
+        uids=HostUids(config.kernel.first_uid, config.kernel.uids),
+    )
     rules = PageRules(allowed=config.pages.allowed_domains, blocked=config.web.blocked_domains)
     makers: dict[str, Callable[[], Tool]] = {
         "search": lambda: _search(config, corpora, client, disabled=search_disabled),

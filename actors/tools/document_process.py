@@ -8,16 +8,21 @@ may have taken over the fork that read it.
 import asyncio
 import contextlib
 import json
+import logging
 import os
+import signal
 import socket
 import subprocess
 from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import asdict
+from pathlib import Path
 
 import msgpack
 
 from actors.kernels import bubblewrap
+from actors.kernels.host_uids import HostUids, UidLease, release
+from actors.kernels.interface import KernelDied
 from actors.tools.document_files import DocumentFiles
 from actors.tools.document_kinds import DocumentKind
 from actors.tools.document_worker import LARGEST_ANSWER_BYTES, LENGTH_BYTES, Limits, Outcome
@@ -25,7 +30,11 @@ from actors.tools.last_words import LINES, captured, joined
 from common.errors import EnvironmentFault
 
 START_S = 30.0
+"""An own process that needs longer to be ready has failed."""
+
+_logger = logging.getLogger(__name__)
 _GRACE_S = 5.0
+_COLLECTED_S = 1.0
 _MODULE = "actors.tools.document_worker"
 _SOURCES, _LIBRARIES = "/opt/documents/sources", "/opt/documents/libraries"
 
@@ -37,9 +46,11 @@ class ReaderDied(Exception):
 class DocumentProcess:
     """One process; ``start`` it, ``ask`` it one document at a time, ``end`` it."""
 
-    def __init__(self, limits: Limits) -> None:
-        """Describe it."""
+    def __init__(self, limits: Limits, uids: HostUids | None = None) -> None:
+        """Describe it; as root it gets a user id of its own from ``uids``, where there is one."""
         self._limits = limits
+        self._uids = uids
+        self._lease: UidLease | None = None
         self._said: deque[str] = deque(maxlen=LINES)
         self._held = AsyncExitStack()
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,8 +81,13 @@ class DocumentProcess:
         try:
             with theirs:
                 errors = await self._held.enter_async_context(captured(self._said))
-                start = _start_bare if bare else _start_sandboxed
-                self._process = start(files, self._limits, theirs.fileno(), errors.fileno())
+                ends = (theirs.fileno(), errors.fileno())
+                if bare:
+                    self._process = _start_bare(files, self._limits, *ends)
+                else:
+                    self._lease = _lease(self._uids)
+                    uid = self._lease.uid if self._lease else bubblewrap.HOST_UID
+                    self._process = _start_sandboxed(files, self._limits, *ends, uid=uid)
             self._answers, self._requests = await asyncio.open_unix_connection(sock=ours)
             self._held.callback(self._requests.close)
             async with asyncio.timeout(START_S):
@@ -117,12 +133,12 @@ class DocumentProcess:
     async def end(self) -> None:
         """Kill it, with all that is in its sandbox; returns when it is gone."""
         if self._process is not None and self._process.poll() is None:
-            self._process.kill()
-            await _ended(self._process)
+            await _killed(self._process)
         if self._answers is not None:
             with contextlib.suppress(OSError, TimeoutError):  # the end comes with the last process
                 async with asyncio.timeout(_GRACE_S):
                     await self._answers.read()
+        release(self._lease)
         await self._held.aclose()
 
     async def _answer(self) -> tuple[Outcome, str]:
@@ -145,6 +161,42 @@ class DocumentProcess:
             raise ReaderDied(f"an answer of another shape: {error}"[:200]) from None
 
 
+def _lease(uids: HostUids | None) -> UidLease | None:
+    """A user id that no kernel and no other parser has; None where they share one."""
+    if uids is None or os.geteuid() != 0:
+        return None
+    try:
+        return uids.lease()
+    except (KernelDied, OSError) as error:
+        _logger.warning("the parsers of documents share a user id: %s", error)
+        return None
+
+
+async def _killed(process: "subprocess.Popen[bytes]") -> None:
+    """Kill what bubblewrap started, so that it collects that and ends; else bubblewrap itself.
+
+    The other way round the sandbox would be left, dead, to whoever collects orphans here.
+    """
+    children = _children(process.pid)
+    for child in children:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, signal.SIGKILL)
+    if children:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_COLLECTED_S):
+                await _ended(process)
+    if process.poll() is None:
+        process.kill()
+        await _ended(process)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
+    except OSError:
+        return []
+
+
 async def _ended(process: "subprocess.Popen[bytes]") -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     descriptor = os.pidfd_open(process.pid)
@@ -164,19 +216,18 @@ def _checked(text: object) -> str:
 
 
 def _start_sandboxed(
-    files: DocumentFiles, limits: Limits, connection: int, errors: int
+    files: DocumentFiles, limits: Limits, connection: int, errors: int, *, uid: int
 ) -> "subprocess.Popen[bytes]":
     sandbox = bubblewrap.Sandbox(
         runtime=files.runtime,
         workspace_mib=1,
         as_init=True,
-        sealed=True,
         read_only=((str(files.sources), _SOURCES), (str(files.libraries), _LIBRARIES)),
     )
     inside = bubblewrap.environment(files.runtime)["PYTHONPATH"]
     path = os.pathsep.join((_SOURCES, _LIBRARIES, inside))
     command = ["env", f"PYTHONPATH={path}", *_command(bubblewrap.PYTHON, limits, "sandboxed")]
-    return bubblewrap.start(sandbox, command, stdin=connection, stderr=errors)
+    return bubblewrap.start(sandbox, command, uid=uid, stdin=connection, stderr=errors)
 
 
 def _start_bare(

@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import logging
 
+from actors.kernels.host_uids import HostUids
 from actors.tools.document_files import DocumentFiles, find_document_files
 from actors.tools.document_kinds import DocumentKind
 from actors.tools.document_process import DocumentProcess, ReaderDied
@@ -45,6 +46,7 @@ class DocumentReader:
         timeout_s: float = TIMEOUT_S,
         memory_mib: int = MEMORY_MIB,
         unsafe_no_sandbox: bool = False,
+        uids: HostUids | None = None,
     ) -> None:
         """Describe it.
 
@@ -53,9 +55,11 @@ class DocumentReader:
             timeout_s: for one document.
             memory_mib: for one document.
             unsafe_no_sandbox: where no sandbox can be started, do without.
+            uids: where each process gets a user id of its own from, as root.
         """
         self._limits = Limits(memory_mib=memory_mib, timeout_s=timeout_s)
         self._may_be_bare = unsafe_no_sandbox
+        self._uids = uids
         self._is_bare = False
         self._free = asyncio.Semaphore(workers)
         self._idle: list[DocumentProcess] = []
@@ -153,7 +157,7 @@ class DocumentReader:
             return await self._started(self._files)
 
     async def _started(self, files: DocumentFiles) -> DocumentProcess:
-        worker = DocumentProcess(self._limits)
+        worker = DocumentProcess(self._limits, self._uids)
         await worker.start(files, bare=self._is_bare)
         return worker
 

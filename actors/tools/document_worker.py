@@ -29,7 +29,7 @@ from typing import NoReturn
 
 import msgpack
 
-from actors.kernels.sandboxed import isolation, seccomp
+from actors.kernels.sandboxed import isolation, mounts, seccomp
 from actors.tools.document_kinds import DocumentKind
 from actors.tools.documents import MAX_CHARACTERS, document_text
 
@@ -37,6 +37,8 @@ LENGTH_BYTES = 4
 LARGEST_ANSWER_BYTES = 4 * MAX_CHARACTERS + (1 << 16)
 _LONGEST_REASON = 500
 _OPEN_FILES = 64
+_NO_FILES = isolation.Limits(memory_mib=0, workspace_mib=1, processes=0, inodes=1)
+"""The one inode of a folder is its own: no file can be made in it."""
 _RECEIVED = b"r"
 _PIECE_BYTES = 1 << 20
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
@@ -104,6 +106,8 @@ def _give_up(*, is_bare: bool) -> None:
     libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if not is_bare:
         program = seccomp.deny_list()
+        isolation.forbid_user_namespaces()
+        mounts.mount_private(_NO_FILES)
         isolation.drop_capabilities()
         seccomp.load(program)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)

@@ -16,6 +16,7 @@ import pytest
 import uvloop
 
 from actors.kernels import bubblewrap
+from actors.kernels.host_uids import HostUids
 from actors.tools.document_files import DocumentFiles, find_document_files
 from actors.tools.document_kinds import DocumentKind
 from actors.tools.document_process import DocumentProcess, ReaderDied
@@ -99,6 +100,9 @@ def attempt(code: str) -> str:
         "open('/workspace/left', 'w')",
         "open('/dev/shm/left', 'w')",
         "os.mkdir('/tmp/left')",
+        "open('/proc/meminfo').read()",
+        "open('/proc/loadavg').read()",
+        "open('/proc/self/oom_score_adj', 'w').write('0')",
         "os.symlink('x', '/workspace/left')",
         "open('/opt/documents/sources/x.py', 'w')",
         "open('/opt/documents/libraries/x.py', 'w')",
@@ -132,13 +136,35 @@ def test_it_is_another_user_with_an_empty_environment_and_no_rights(taken: Taken
     assert "SERPER_API_KEY" not in names
     assert set(names) <= set(bubblewrap.environment(find_document_files().runtime)) | {"PWD"}
     assert status == {"CapEff": "0" * 16, "CapBnd": "0" * 16, "NoNewPrivs": "1", "Seccomp": "2"}
-    assert not {"root", "home", "work", "var"} & set(root)
+    assert not {"root", "home", "var"} & set(root)
     assert descriptors <= 6
     if os.geteuid() == 0:
         inside = taken.process.pid
         uids = {child.uids().real for child in psutil.Process(inside).children(recursive=True)}
         assert uids
         assert 0 not in uids
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give out user ids")
+def test_each_process_is_a_user_of_its_own_while_it_lives() -> None:
+    async def users() -> list[int]:
+        uids, files = HostUids(1_900_500_000, 5), find_document_files()
+        found = []
+        for _ in range(2):  # the second round needs the ids of the first
+            processes = [DocumentProcess(LIMITS, uids) for _ in range(3)]
+            for process in processes:
+                await process.start(files, bare=False)
+            tops = [psutil.Process(process.pid) for process in processes]
+            found += [top.children(recursive=True)[-1].uids().real for top in tops]
+            for process in processes:
+                await process.end()
+        return found
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        found = runner.run(users())
+    assert len(set(found[:3])) == 3
+    assert set(found[:3]) == set(found[3:])
+    assert all(uid in range(1_900_500_000, 1_900_500_005) for uid in found)
 
 
 def test_nothing_is_left_for_the_next_document(taken: Taken) -> None:
