@@ -35,6 +35,8 @@ _MOST_REST_S = 1.0
 """A kernel whose measurements are dear is still measured this soon after the last one."""
 _DEAREST_S = 2.0
 """CPU time of one measurement; a kernel that takes more is ended."""
+_SLOWEST_S = 5.0
+"""Wall time of one: processes that keep changing their mappings make who looks at them wait."""
 _MANY_PROCESSES = 6
 """Of so many the mappings may add up to more than they may be, see ``memory_use.py``."""
 _FEW_PROCESSES = 2
@@ -73,9 +75,9 @@ class Watched:
 class Watchdog:
     """One task over all kernels of a launcher; it runs while there are any."""
 
-    def __init__(self, limits: UseLimits) -> None:
-        """Start watching with the first kernel."""
-        self._limits = limits
+    def __init__(self, limits: UseLimits, *, slowest_s: float = _SLOWEST_S) -> None:
+        """Start watching with the first kernel; end it if measuring it takes ``slowest_s``."""
+        self._limits, self._slowest_s = limits, slowest_s
         self._watched: dict[str, Watched] = {}
         self._cpu_s: dict[str, float] = {}
         self._resting: dict[str, int] = {}
@@ -196,9 +198,11 @@ class Watchdog:
         if kernel.private_files:
             files, sockets = files_use(kernel.pid).size_bytes, sockets_bytes(kernel.pid)
         loop = asyncio.get_running_loop()
-        problem, took_s = await loop.run_in_executor(
-            self._threads, self._memory_problem, pids, files, sockets
-        )
+        measuring = loop.run_in_executor(self._threads, self._memory_problem, pids, files, sockets)
+        try:
+            problem, took_s = await asyncio.wait_for(measuring, self._slowest_s)
+        except TimeoutError:
+            took_s, problem = 0.0, _unbounded(f"it was measured for {self._slowest_s:g} s")
         if kernel.name not in self._watched:
             return
         self._measured_s[kernel.name] = self._measured_s.get(kernel.name, 0.0) + took_s
@@ -215,8 +219,12 @@ class Watchdog:
             used = in_sockets + measure_memory(pids, files_bytes, _DEAREST_S)
             problem = memory_reason(used, limit_mib) if used > limit_mib * _MEBIBYTE else ""
         except TooDear as reason:
-            problem = f"{reason}: its memory (kernel.sandbox_memory_mib) cannot be bounded"
+            problem = _unbounded(str(reason))
         return problem, time.thread_time() - started
+
+
+def _unbounded(reason: str) -> str:
+    return f"{reason}: its memory (kernel.sandbox_memory_mib) cannot be bounded"
 
 
 def memory_reason(used_bytes: float, limit_mib: float) -> str:

@@ -53,10 +53,10 @@ class Kernel(Section):
     that may be divided."""
     output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 30)] = 65536
     """Output kept per cell, both ends of a longer one; the rest is counted and dropped."""
-    first_uid: Annotated[int, Range("user id", least=1, most=(1 << 32) - 2)] = 1_900_000_000
+    first_uid: Annotated[int, Range("user id", least=1, most=(1 << 31) - 4)] = 1_900_000_000
     """As root: first user id of the host that a kernel may have. Each has one of its own; other
     users get them from /etc/subuid."""
-    uids: Annotated[int, Range("user ids", least=1, most=1 << 20)] = 4096
+    uids: Annotated[int, Range("user ids", least=3, most=1 << 20)] = 4096
     """How many of them; at least twice the kernels of all actors on the machine."""
     preload_numpy: bool = True
     """``forked``: numpy is there at once in every kernel, for 2 ms of CPU per kernel."""

@@ -24,7 +24,8 @@ pytestmark = [
 ]
 CONFIG = {"preload_numpy": False, "grace_s": 0.5}
 CELL = """
-import os, subprocess, sys
+import os, pwd, subprocess, sys
+assert pwd.getpwuid(os.getuid()).pw_name == "agent"
 for folder in ("/workspace", "/tmp", "/dev/shm"):
     with open(f"{folder}/kept", "x") as file:
         file.write("x")

@@ -49,13 +49,13 @@ def holder():
         process.stdin.close()
 
 
-def scan(*kernels, times=1, **limits):
+def scan(*kernels, times=1, slowest_s=60.0, **limits):
     """Look at ``kernels``; the reasons and causes of those that are ended."""
     ended = []
 
     async def look():
         unlimited = {"memory_mib": math.inf, "cpu_s": math.inf, "files": math.inf}
-        watchdog = Watchdog(UseLimits(**{**unlimited, **limits}))
+        watchdog = Watchdog(UseLimits(**{**unlimited, **limits}), slowest_s=slowest_s)
         for name, pid, cage in kernels:
             watchdog.watch(
                 Watched(
@@ -243,6 +243,13 @@ def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, h
 def test_a_measurement_that_takes_too_long_is_given_up(mapper):
     with pytest.raises(TooDear, match=r"more than 0\.001 s of CPU"):
         measure_memory(tree_use(mapper).pids[:2], 0, 0.001)
+
+
+def test_a_kernel_that_lets_who_measures_it_wait_is_ended(mapper):
+    ((_, cause, reason),) = scan(("slow", mapper, None), memory_mib=4000, slowest_s=0.001)
+
+    assert cause is DeathCause.MEMORY
+    assert "it was measured for 0.001 s: its memory" in reason
 
 
 def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
