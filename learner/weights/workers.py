@@ -114,4 +114,4 @@ class Workers:
     def lost(self, worker: Worker, reason: str) -> None:
         """It is not connected, or takes nothing more; it has to say hello again."""
         worker.listening, worker.under_way = False, None
-        worker.refusal = f"it could not be sent to it: {reason}"
+        worker.refusal = f"sending them failed, {reason}"

@@ -357,6 +357,17 @@ def test_a_quantised_model_is_refused_in_one_line(
     assert "the model is quantised (quantization_config)" in line
 
 
+def test_a_file_that_only_transformers_reads_is_a_finding_and_no_traceback(tmp_path: Path) -> None:
+    folder = make_text_model(tmp_path / "model")
+    (folder / "tokenizer_config.json").write_bytes(b"\xef\xbb\xbf[")
+
+    found = findings(folder)
+
+    assert not found["tokenizer"].ok
+    assert found["tokenizer"].detail.startswith("transformers cannot use the folder")
+    assert found["round trip"].ok
+
+
 def test_tables_that_nobody_reads_are_told_of_and_no_fault(tmp_path: Path) -> None:
     folder = make_text_model(tmp_path / "model", "llama")
     name = "model.layers.0.self_attn.rotary_emb.inv_freq"

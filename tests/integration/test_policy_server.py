@@ -281,7 +281,7 @@ def test_adapters_are_published_alone_and_the_server_samples_with_them(live: Liv
 
 
 def test_the_death_of_the_engine_is_named_at_once(live: LiveModel) -> None:
-    """The last test: nothing serves any more afterwards."""
+    """The last test: nothing serves any more afterwards. vLLM's server ends soon after it."""
     children = Path(f"/proc/{live.pid}/task/{live.pid}/children").read_text().split()
     (engine,) = [
         int(pid) for pid in children if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -289,7 +289,7 @@ def test_the_death_of_the_engine_is_named_at_once(live: LiveModel) -> None:
     os.kill(engine, signal.SIGKILL)
     began = time.monotonic()
 
-    with pytest.raises(PolicyServerError, match="its engine has died, /health answers 503"):
+    with pytest.raises(PolicyServerError, match=r"its (engine has died|process has ended), "):
         live.publish()
 
     assert time.monotonic() - began < 20
