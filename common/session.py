@@ -7,10 +7,8 @@ session that holds a lease can settle it.
 
 from dataclasses import dataclass
 
+from common.config.processes import MAX_CREDIT
 from common.messages import TaskLease, Trajectory
-
-MAX_CREDIT = 8192
-"""Leases that one actor may ask for."""
 
 MAX_NAME_CHARACTERS = 200
 """Of an actor's name and session together; ZeroMQ bounds an identity at 255 bytes."""

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from common.config.checks import require
-from common.config.ranges import DAY_S, HOUR_S, MANY, Range, Section
+from common.config.ranges import DAY_S, HOUR_S, Range, Section
+
+MAX_CREDIT = 8192
+"""Episodes that one actor may have in flight, and leases that it may ask for."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,7 +40,7 @@ class Actors(Section):
 
     processes: Annotated[int, Range("processes", least=1, most=4096)] = 1
     """Rollout processes on this machine."""
-    episodes: Annotated[int, Range("episodes", least=1, most=MANY)] = 96
+    episodes: Annotated[int, Range("episodes", least=1, most=MAX_CREDIT)] = 96
     """Episodes in flight per process."""
 
 
