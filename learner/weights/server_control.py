@@ -144,9 +144,9 @@ class ServerControl:
     def _await_answer(self, connection: http.client.HTTPConnection, what: str) -> None:
         """Return when there is something to read; raise as soon as nothing can come any more."""
         deadline = time.monotonic() + self._timeout_s
-        while not select.select(
-            [connection.sock], [], [], min(_ASK_HEALTH_EVERY_S, self._timeout_s)
-        )[0]:
+        answer = select.poll()  # takes any descriptor, unlike select
+        answer.register(connection.sock, select.POLLIN)
+        while not answer.poll(1000 * min(_ASK_HEALTH_EVERY_S, self._timeout_s)):
             if death := self._death():
                 raise PolicyServerError(
                     f"policy server {self.url}: {what} will get no answer: {death}"
