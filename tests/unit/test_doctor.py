@@ -240,7 +240,7 @@ def test_a_port_in_use_fails_and_is_named():
 
 
 def test_more_kernels_than_files_may_be_open_is_a_warning():
-    config = dataclasses.replace(Config(), actors=Actors(episodes=10_000_000))
+    config = dataclasses.replace(Config(), actors=Actors(episodes=8192, processes=4096))
 
     found = by_name(doctor_machine.check_limits(config))
 
