@@ -19,6 +19,8 @@ from typing import Any
 
 import msgpack
 
+from actors.kernels.sandboxed.bounded import MOST_ARGUMENTS, MOST_VALUES, unpack
+
 HEADER = struct.Struct(">I")
 """Length of a frame's body."""
 _READ_BYTES = 1 << 16
@@ -256,15 +258,17 @@ def pack_call(
 
     Raises:
         TypeError: an argument is nothing that can travel.
-        ValueError: the arguments are larger than the host takes.
+        ValueError: the arguments are larger or more than the host takes.
     """
+    if len(arguments) + len(keywords) > MOST_ARGUMENTS:
+        raise ValueError(f"{name}() takes at most {MOST_ARGUMENTS} arguments")
     message = ["call", number, name, list(arguments), keywords]
     try:
         body = pack(message)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"{name}() takes text, bytes, numbers up to 64 bits, lists, and dicts with keys of "
-            f"text: {error}"
+            f"text, at most {MOST_VALUES:,} values in all: {error}"
         ) from None
     if len(body) > MOST_CALL_BYTES:
         raise ValueError(
@@ -280,12 +284,8 @@ def pack(value: Any) -> bytes:
         TypeError, ValueError, OverflowError: there is none.
     """
     body: bytes = msgpack.packb(value, use_bin_type=True, default=plain)
-    msgpack.unpackb(body, ext_hook=_refuse_extension)
+    unpack(body)
     return body
-
-
-def _refuse_extension(_code: int, _data: bytes) -> None:
-    raise TypeError("an extension type cannot be sent")
 
 
 def plain(value: Any) -> Any:
