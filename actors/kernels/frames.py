@@ -77,6 +77,7 @@ class FrameBudget:
     frame_bytes: int = 1 << 20
     total_bytes: int = 16 << 20
     frames: int = 4096
+    values: int = 1 << 18
 
     @classmethod
     def for_output(cls, output_bytes: int) -> "FrameBudget":
@@ -100,6 +101,7 @@ class FrameReader:
         """Start the budget of the next cell."""
         self._bytes_left = self._budget.total_bytes
         self._frames_left = self._budget.frames
+        self._values_left = self._budget.values
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages completed by ``data``.
@@ -113,7 +115,7 @@ class FrameReader:
         self._buffer += data
         messages: list[Message] = []
         while (body := self._next_body()) is not None:
-            messages.append(_decode(body))
+            messages.append(self._decode(body))
         return messages
 
     def _next_body(self) -> bytes | None:
@@ -132,6 +134,16 @@ class FrameReader:
         del self._buffer[:end]
         return body
 
+    def _decode(self, body: bytes) -> Message:
+        try:
+            message, values = unpack(body)
+        except Exception as error:  # msgpack raises many kinds; all mean the same here
+            raise FrameViolation(f"not msgpack of ours: {type(error).__name__}: {error}") from error
+        self._values_left -= values
+        if self._values_left < 0:
+            raise FrameViolation(f"more than {self._budget.values} values in one cell")
+        return _message(message)
+
 
 def encode(message: list[Any]) -> bytes:
     """One frame, to be sent to the kernel.
@@ -143,11 +155,7 @@ def encode(message: list[Any]) -> bytes:
     return _HEADER.pack(len(body)) + body
 
 
-def _decode(body: bytes) -> Message:
-    try:
-        message = unpack(body)
-    except Exception as error:  # msgpack raises many kinds; all mean the same here
-        raise FrameViolation(f"not msgpack of ours: {type(error).__name__}: {error}") from error
+def _message(message: Any) -> Message:
     match message:
         case ["ready"]:
             return Ready()

@@ -133,6 +133,17 @@ def test_the_frame_budget_bounds_tiny_frames():
         reader.feed(encode(["ready"]) * 11)
 
 
+def test_the_budget_of_values_holds_between_renewals():
+    reader, frame = FrameReader(FrameBudget()), encode(["call", -1, "search", [[[]] * 8000], {}])
+
+    reader.feed(frame * 16)
+    reader.renew()
+    reader.feed(frame * 16)
+
+    with pytest.raises(FrameViolation, match="262144 values"):
+        reader.feed(frame)
+
+
 @given(st.binary(max_size=200))
 def test_random_bytes_give_messages_or_a_violation_but_nothing_else(data):
     try:

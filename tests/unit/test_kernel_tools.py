@@ -261,3 +261,14 @@ def test_the_name_of_any_error_is_one_that_the_host_takes(made):
 
     assert message == Done(1, True, "", 0, name, 1)
     assert type.__dict__["__name__"].__get__(made).startswith(name)
+
+
+def test_a_cell_that_calls_with_too_many_values_in_all_is_told_so(host):
+    connection, namespace = host
+    for number in range(1, 13):
+        thread, _ = answer(connection, ["ret", number, None])
+        namespace["search"]([[]] * 8000)
+        thread.join()
+
+    with pytest.raises(RuntimeError, match="200000 values in one cell"):
+        namespace["search"]([[]] * 8000)

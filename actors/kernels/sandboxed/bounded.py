@@ -15,23 +15,23 @@ MOST_ARGUMENTS = 256
 """Of one call, by place and by name."""
 
 
-def unpack(body: bytes) -> Any:
-    """The value in ``body``.
+def unpack(body: bytes) -> tuple[Any, int]:
+    """The value in ``body``, and how many that are.
 
     Raises:
         ValueError: more than ``MOST_VALUES``, an extension type, or, as anything else that msgpack
             raises, malformed.
     """
-    left = MOST_VALUES
+    found = 0
 
     def count(values: Any) -> Any:
-        nonlocal left
-        left -= len(values) + 1
-        if left < 0:
+        nonlocal found
+        found += len(values) + 1
+        if found > MOST_VALUES:
             raise ValueError(f"more than {MOST_VALUES:,} values")
         return values
 
-    return msgpack.unpackb(
+    value = msgpack.unpackb(
         body,
         ext_hook=_refuse_extension,
         list_hook=count,
@@ -39,6 +39,7 @@ def unpack(body: bytes) -> Any:
         max_array_len=MOST_VALUES,
         max_map_len=MOST_VALUES,
     )
+    return value, found
 
 
 def _refuse_extension(code: int, _data: bytes) -> None:
