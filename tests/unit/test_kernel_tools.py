@@ -45,7 +45,7 @@ def test_what_the_host_would_end_the_kernel_for_is_an_error_in_the_cell(argument
 
 
 @settings(max_examples=20)
-@given(st.lists(st.recursive(st.none(), lambda v: st.lists(v, max_size=9)), max_size=9))
+@given(st.lists(st.recursive(st.none(), lambda v: st.lists(v, max_size=3)), max_size=4))
 def test_what_can_be_called_can_be_read(arguments):
     body = pack_call(1, "search", tuple(arguments), {})
 
