@@ -44,7 +44,7 @@ def coordinator(
 
 def hello(actor_id: str = "a0", credit: int = 100, session: str = "s") -> Hello:
     return Hello(
-        actor_id=actor_id, session=session, run_key="key", schema_version=1, credit=credit,
+        actor_id=actor_id, session=session, schema_version=1, credit=credit,
         kernel_level="A",
     )  # fmt: skip
 
