@@ -229,7 +229,7 @@ async def play(replies: list[tuple[Any, ...]], judge: Judge) -> Trajectory:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @example([("ok", "x", 0, None, True)])
 @example([("ok", "x", False, None, 1)])
 @given(st.lists(REPLIES, min_size=1, max_size=3))
