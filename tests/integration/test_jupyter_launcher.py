@@ -346,17 +346,21 @@ def test_the_hosts_sockets_refuse_large_messages(notebook):
 
 
 def test_a_reply_that_is_too_large_ends_its_kernel_only(notebook, any_kernel):
+    prepare = """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+reply = {"status": "ok", "observation": ["x" * (32 << 20), 0, 5]}
+"""
     forge = """
 ident = kernel._shell_parent_ident.get()
-pad = "x" * (32 << 20)
-reply = {"status": "ok", "observation": [pad, 0, 5]}
-send(kernel.shell_stream, "execute_reply", reply, parent, ident=ident)
-import time
+send(kernel.shell_stream, "execute_reply", reply, kernel.get_parent(), ident=ident)
 time.sleep(60)
 """
+    notebook.run(FIND_KERNEL + prepare)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
     with pytest.raises(KernelDied, match="ignored the interrupt"):
-        notebook.run(FIND_KERNEL + forge, timeout_s=0.3)
+        notebook.run(forge, timeout_s=0.5)
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
     assert any_kernel.run("1 + 1").output == "2\n"
