@@ -148,7 +148,7 @@ def hoard_memory_in_connections_nobody_accepts(target: Target) -> str:
                         with contextlib.suppress(BlockingIOError):
                             while True:
                                 held += sender.send(bytes(1 << 16))
-    time.sleep(1.5)
+    time.sleep(5)
     for server in servers:
         server.close()
     return f"{held >> 20} MiB in sockets" if held >= most else ""
