@@ -22,6 +22,7 @@ import zmq
 import zmq.asyncio
 
 from common.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
+from common.doorkeeper import present_key
 from common.errors import ProtocolError
 from common.messages import TaskLease, Trajectory
 from common.session import (
@@ -67,7 +68,6 @@ class CoordinatorLink:
         self._hello = Hello(
             actor_id=actor_id,
             session=secrets.token_hex(16),
-            run_key=run_key,
             schema_version=SCHEMA_VERSION,
             credit=credit,
             kernel_level=kernel_level,
@@ -87,6 +87,7 @@ class CoordinatorLink:
         self._socket.setsockopt(zmq.IDENTITY, self._hello.identity.encode())
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SNDHWM, 0)
+        present_key(self._socket, run_key)
         self.resent = 0
 
     async def run(self, on_revoked: Callable[[str], None] | None = None) -> None:

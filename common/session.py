@@ -21,13 +21,11 @@ class Hello:
     Attributes:
         actor_id: what people call the actor; need not be unique.
         session: drawn at random by the actor process; nobody else knows it.
-        run_key: the secret of the run, which only its processes can read.
         credit: how many leases it can hold, at most ``MAX_CREDIT``.
     """
 
     actor_id: str
     session: str
-    run_key: str
     schema_version: int
     credit: int
     kernel_level: str

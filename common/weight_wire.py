@@ -37,8 +37,6 @@ ADAPTER_A = ".lora_A.weight"
 ADAPTER_B = ".lora_B.weight"
 
 
-KEY_OWNER = b"weights"
-"""The user name that goes with the key."""
 MAX_REPORT_BYTES = 1 << 16
 MAX_REASON_CHARACTERS = 2000
 

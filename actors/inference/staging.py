@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import zmq
 
 from common.codec import Buffer
+from common.doorkeeper import present_key
 from common.errors import ProtocolError
 from common.messages import WeightManifest
 from common.weight_wire import (
-    KEY_OWNER,
     ReportKind,
     StagingReport,
     pack_report,
@@ -98,8 +98,7 @@ class StagingReceiver:
 
     def _configure(self, socket: "zmq.Socket[bytes]") -> None:
         socket.setsockopt(zmq.IDENTITY, worker_identity(self._server, self._rank))
-        socket.setsockopt(zmq.PLAIN_USERNAME, KEY_OWNER)
-        socket.setsockopt(zmq.PLAIN_PASSWORD, self._key.encode())
+        present_key(socket, self._key)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
         socket.setsockopt(zmq.RCVTIMEO, _POLL_MS)

@@ -7,7 +7,7 @@ unblocked by  actors; ``take_batch`` is unblocked by the trajectory that complet
 
 Every trajectory is acknowledged once its fate is decided, also a duplicate; an actor repeats
 what was not. No message ends the thread: what cannot be read is answered, counted and forgotten.
-Whoever has not said hello with the key of the run gets nothing and is believed nothing.
+Whoever has not the key of the run does not get beyond the handshake of the connection.
 """
 
 import copy
@@ -20,6 +20,7 @@ from typing import Self
 import zmq
 
 from common.codec import Record, claim_of, decode, encode
+from common.doorkeeper import Doorkeeper
 from common.errors import EnvironmentFault, LZeroError, ProtocolError
 from common.messages import Task, Trajectory
 from common.quiet_log import QuietLog
@@ -37,7 +38,7 @@ from common.session import (
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.ledger import save_ledger
-from learner.coordination.reception import Reception
+from learner.coordination.reception import greet
 from learner.coordination.store import TrajectoryStore
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,6 @@ class Intake:
         """
         self._coordinator = coordinator
         self._store = store
-        self._reception = Reception(coordinator, run_key)
         self._quiet = QuietLog(log)
         self._learner_version = version
         self._error: BaseException | None = None
@@ -85,7 +85,9 @@ class Intake:
         self._drained: set[str] = set()
         self._changed = threading.Condition()
         self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper(self._context, run_key)
         self._router = self._context.socket(zmq.ROUTER)
+        self._doorkeeper.guard(self._router)
         self._router.setsockopt(zmq.LINGER, 0)
         self._router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
         self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # identities hold a session's secret
@@ -203,12 +205,15 @@ class Intake:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         poller.register(self._wake_in, zmq.POLLIN)
+        poller.register(self._doorkeeper.socket, zmq.POLLIN)
         try:
             while not self._stopping:
                 events = dict(poller.poll(_TICK_MS))
                 if self._wake_in in events:
                     while self._wake_in.poll(0):
                         self._wake_in.recv()
+                if self._doorkeeper.socket in events:
+                    self._doorkeeper.answer()
                 self._receive_some()
                 with self._changed:
                     self._coordinator.tick(time.monotonic())
@@ -257,7 +262,7 @@ class Intake:
     def _handle(self, identity: bytes, record: Record, num_bytes: int) -> None:
         now, name = time.monotonic(), _name(identity)
         if isinstance(record, Hello):
-            self._send(identity, self._reception.greet(identity, record, now))
+            self._send(identity, greet(self._coordinator, identity, record, now))
         elif not self._coordinator.heard(name, now):
             self._quiet.warning("message without hello", "from=%r", identity[:40])
             self._send(identity, HelloWanted())

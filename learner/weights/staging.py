@@ -16,17 +16,16 @@ import torch
 import zmq
 
 from common.codec import Buffer
+from common.doorkeeper import Doorkeeper
 from common.errors import PolicyServerError, ProtocolError
 from common.messages import TensorSpec, WeightManifest
 from common.quiet_log import QuietLog
 from common.weight_wire import (
-    KEY_OWNER,
     MAX_REPORT_BYTES,
     checksum,
     pack_manifest,
     unpack_report,
 )
-from learner.weights.doorkeeper import Doorkeeper
 from learner.weights.workers import Worker, Workers
 
 log = logging.getLogger(__name__)
@@ -83,6 +82,7 @@ class StagingChannel:
         self._doorkeeper = Doorkeeper(self._context, self.key)
         self._router = self._context.socket(zmq.ROUTER)
         _configure(self._router)
+        self._doorkeeper.guard(self._router)
         self._router.bind(bind)
         self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._wake_receiver = self._context.socket(zmq.PULL)
@@ -241,5 +241,3 @@ def _configure(router: "zmq.Socket[bytes]") -> None:
     router.setsockopt(zmq.MAXMSGSIZE, MAX_REPORT_BYTES)
     router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
     router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6 * _HEARTBEAT_MS)
-    router.setsockopt(zmq.PLAIN_SERVER, 1)
-    router.setsockopt(zmq.ZAP_DOMAIN, KEY_OWNER)

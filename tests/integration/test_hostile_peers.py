@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import msgpack
+import psutil
 import pytest
 import zmq
 
 from common.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
+from common.doorkeeper import present_key
 from common.messages import Task, TaskLease, Trajectory
 from common.session import Ack, Heartbeat, Hello, HelloWanted, Refused, Rejected, Welcome
 from common.testing import make_trajectory
@@ -36,11 +38,13 @@ def intake(tmp_path: Path) -> Iterator[Intake]:
 class Peer:
     """A bare socket that may say anything."""
 
-    def __init__(self, intake: Intake, identity: bytes) -> None:
+    def __init__(self, intake: Intake, identity: bytes, *, key: str = "key") -> None:
         self._context = zmq.Context()
         self.socket = self._context.socket(zmq.DEALER)
         self.socket.setsockopt(zmq.IDENTITY, identity)
         self.socket.setsockopt(zmq.LINGER, 0)
+        if key:
+            present_key(self.socket, key)
         self.socket.connect(intake.endpoint)
 
     def say(self, *records: Record) -> None:
@@ -62,9 +66,9 @@ def peer(intake: Intake) -> Iterator[Peer]:
     one.close()
 
 
-def hello(*, key: str = "key", session: str = "s", credit: int = 2) -> Hello:
+def hello(*, session: str = "s", credit: int = 2) -> Hello:
     return Hello(
-        actor_id="a0", session=session, run_key=key, schema_version=SCHEMA_VERSION, credit=credit,
+        actor_id="a0", session=session, schema_version=SCHEMA_VERSION, credit=credit,
         kernel_level="",
     )  # fmt: skip
 
@@ -91,21 +95,36 @@ def broken(lease: TaskLease) -> list[Buffer]:
     return [msgpack.packb([kind, body]), *arrays]
 
 
-def test_whoever_has_not_the_key_gets_no_lease_and_learns_nothing(intake: Intake) -> None:
-    for identity, greeting in (
-        (b"a0#s", hello(key="guess")),
-        (b"a0#s", hello(key="\ud83d".encode("utf-8", "replace").decode())),
-        (b"somebody", hello()),
-    ):
-        stranger = Peer(intake, identity)
-        stranger.say(greeting)
-        refused = stranger.hear()
-        stranger.say(Heartbeat(seen=0, leases=()))
-        wanted = stranger.hear()
-        stranger.close()
+@pytest.mark.parametrize("key", ["", "guess", "\ud83d".encode("utf-8", "replace").decode()])
+def test_whoever_has_not_the_key_gets_nothing_and_nothing_of_his_is_kept(
+    intake: Intake, peer: Peer, key: str
+) -> None:
+    stranger = Peer(intake, b"a0#s", key=key)
+    stranger.say(hello())
+    for _ in range(20):  # one message that never ends
+        stranger.socket.send(bytes(1 << 20), zmq.SNDMORE)
+
+    before = psutil.Process().memory_info().rss
+    leases = joined(peer)
+    peer.say(*map(answer, leases))
+    batch = intake.take_batch(learner_version=0, timeout_s=10)
+
+    assert len(batch) == 2, "the same name is still its owner's"
+    assert stranger.socket.poll(0) == 0
+    assert psutil.Process().memory_info().rss - before < 10 << 20
+    stranger.close()
+
+
+def test_nobody_speaks_under_a_name_that_is_not_its_own(intake: Intake) -> None:
+    for identity in (b"somebody", b"a0#another", b"\xff\xfe"):
+        peer = Peer(intake, identity)
+        peer.say(hello())
+        refused = peer.hear()
+        peer.say(Heartbeat(seen=0, leases=()))
+        wanted = peer.hear()
+        peer.close()
 
         assert isinstance(refused, Refused)
-        assert "key'" not in refused.reason
         assert SECRET not in refused.reason
         assert isinstance(wanted, HelloWanted)
     assert intake.counters().started == 0

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from common.codec import SCHEMA_VERSION, decode, encode
 from common.config import Config, Objective
+from common.doorkeeper import present_key
 from common.messages import Task, TaskLease, Trajectory
 from common.session import Drain, Hello, Leave
 from common.testing import make_trajectory
@@ -126,9 +127,10 @@ def answer_leases(
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.setsockopt(zmq.IDENTITY, b"a0#s")
+    present_key(dealer, "key")
     dealer.connect(endpoint)
     dealer.send_multipart(
-        encode(Hello(actor_id="a0", session="s", run_key="key", schema_version=SCHEMA_VERSION,
+        encode(Hello(actor_id="a0", session="s", schema_version=SCHEMA_VERSION,
                      credit=50, kernel_level="none"))
     )  # fmt: skip
     rng = random.Random(0)

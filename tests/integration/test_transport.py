@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 from common.codec import SCHEMA_VERSION, decode, encode
+from common.doorkeeper import present_key
 from common.errors import EnvironmentFault, LZeroError
 from common.messages import Task
 from common.session import Hello, Refused
@@ -90,11 +91,10 @@ def test_actor_with_another_schema_is_refused_and_both_versions_are_named(intake
     context = zmq.Context()
     dealer = context.socket(zmq.DEALER)
     dealer.setsockopt(zmq.IDENTITY, b"old#s")
+    present_key(dealer, "key")
     dealer.connect(intake.endpoint)
 
-    hello = Hello(
-        actor_id="old", session="s", run_key="key", schema_version=99, credit=1, kernel_level=""
-    )
+    hello = Hello(actor_id="old", session="s", schema_version=99, credit=1, kernel_level="")
     dealer.send_multipart(encode(hello))
     assert dealer.poll(10_000)
     answer = decode(dealer.recv_multipart())

@@ -39,9 +39,7 @@ def test_trajectory_survives_the_wire_with_every_array() -> None:
         Ack(trajectory_id="a"),
         Heartbeat(seen=3, leases=("x", "y")),
         HelloWanted(),
-        Hello(
-            actor_id="a0", session="s", run_key="r", schema_version=1, credit=4, kernel_level="A"
-        ),
+        Hello(actor_id="a0", session="s", schema_version=1, credit=4, kernel_level="A"),
         TaskLease(
             lease_id="l",
             group_id="g",

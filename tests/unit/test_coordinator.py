@@ -44,7 +44,7 @@ def coordinator(
 
 def hello(actor_id: str = "a0", credit: int = 100, session: str = "s") -> Hello:
     return Hello(
-        actor_id=actor_id, session=session, run_key="key", schema_version=1, credit=credit,
+        actor_id=actor_id, session=session, schema_version=1, credit=credit,
         kernel_level="A",
     )  # fmt: skip
 
@@ -338,6 +338,9 @@ def test_capacity_after_short_batches_is_that_of_full_ones() -> None:
         ({"step_rewards": np.array([0.0, np.nan], dtype=np.float32)}, "reward"),
         ({"step_rewards": np.array([0.0, 1e38], dtype=np.float32)}, "reward"),
         ({"scores": {"f1": float("inf")}}, "score"),
+        ({"tokens_generated": -1}, "count"),
+        ({"cells_executed": 2**40}, "count"),
+        ({"segments": ()}, "length"),
         ({"token_ids": [-1, 0]}, "vocabulary"),
         ({"token_ids": [0, 64]}, "vocabulary"),
         ({"extra_tokens": 40}, "length"),

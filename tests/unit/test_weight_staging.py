@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.inference.staging import StagingReceiver
+from common.doorkeeper import present_key
 from common.errors import PolicyServerError, ProtocolError
 from common.messages import WeightManifest
 from common.weight_wire import (
@@ -153,8 +154,7 @@ def stranger(
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.IDENTITY, identity or worker_identity(SERVER, 0))
     if key:
-        socket.setsockopt(zmq.PLAIN_USERNAME, b"weights")
-        socket.setsockopt(zmq.PLAIN_PASSWORD, key.encode())
+        present_key(socket, key)
     socket.connect(channel.endpoint)
     hello = StagingReport(server=SERVER, rank=0, kind=ReportKind.HELLO, version=-1)
     with contextlib.suppress(zmq.Again):  # it was shown the door already
