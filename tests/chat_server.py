@@ -28,7 +28,7 @@ class Reply:
 
 
 class Raw(str):
-    """A piece of a stream that is sent as it stands."""
+    """A body, or a piece of a stream, that is sent as it stands."""
 
 
 Messages = list[dict[str, str]]
@@ -144,7 +144,7 @@ class ChatServer:
             return _error(fault, "something went wrong")
         if isinstance(fault, tuple):
             kind = "application/json" if fault[0] == 200 else "text/plain"
-            return web.Response(status=fault[0], text=json.dumps(fault[1]), content_type=kind)
+            return web.Response(status=fault[0], text=_data(fault[1]), content_type=kind)
         if fault == "told":
             text = f"data: {json.dumps(self._told)}\n\n"
             return web.Response(text=text, content_type="text/event-stream")
@@ -228,8 +228,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
-    data = chunk if isinstance(chunk, Raw) else json.dumps(chunk)
-    await response.write(b"data: " + data.encode() + b"\n\n")
+    await response.write(f"data: {_data(chunk)}\n\n".encode())
+
+
+def _data(chunk: Any) -> str:
+    return chunk if isinstance(chunk, Raw) else json.dumps(chunk)
 
 
 def _error(status: int, message: str, parameter: str | None = None) -> web.Response:

@@ -198,7 +198,7 @@ class ChatClient:
                     raise await self._explain(error) from error
                 log.warning("server refuses a parameter, goes on without it name=%s", refused)
                 self._refused.add(refused)
-            except openai.OpenAIError as error:
+            except (openai.OpenAIError, ValueError, RecursionError) as error:
                 raise await self._explain(error) from error
 
     async def _look_up(self) -> ServedModel:

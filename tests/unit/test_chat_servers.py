@@ -55,6 +55,15 @@ def test_a_stream_with_a_malformed_piece_is_no_broken_stream() -> None:
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("body", ["[" * 100_000, "{", "null"])
+def test_a_whole_answer_that_cannot_be_read_is_no_traceback(body: str) -> None:
+    with (
+        ChatServer(replies(ACTION), faults=[(200, Raw(body))] * 3) as server,
+        pytest.raises(PolicyServerError, match=server.url),
+    ):
+        sampled(server)
+
+
 OVERLOADED = {"error": {"message": "model overloaded", "code": 503}}
 
 
