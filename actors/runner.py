@@ -53,20 +53,31 @@ async def run_lease(link: CoordinatorLink, runner: EpisodeRunner, lease: TaskLea
     """Run one lease within its time and deliver what became of it, whatever happens."""
     started_at = time.time()
     try:
-        async with asyncio.timeout(lease.timeout_s):
-            trajectory = await runner.run(lease)
+        trajectory = await _within_its_time(runner, lease)
         await link.deliver(trajectory)
     except Exception as error:  # nothing that one episode does may be lost in silence
         log.exception("episode failed lease=%s", lease.lease_id)
         await link.deliver(failed_trajectory(lease, link.actor_id, error, started_at))
 
 
+async def _within_its_time(runner: EpisodeRunner, lease: TaskLease) -> Trajectory:
+    try:
+        async with asyncio.timeout(lease.timeout_s) as limit:
+            return await runner.run(lease)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise TimeoutError(
+            f"the episode was not done after {lease.timeout_s:g} s "
+            "(agent.episode_timeout_s + transport.lease_grace_s)"
+        ) from error
+
+
 def failed_trajectory(
     lease: TaskLease, actor_id: str, error: BaseException, started_at: float
 ) -> Trajectory:
     """What is delivered of a lease whose episode left nothing that can be sent."""
-    text = str(error) or f"after {lease.timeout_s:.0f} s"
-    failure = f"{type(error).__name__}: {text}".encode("utf-8", "replace").decode()
+    failure = f"{type(error).__name__}: {error}".encode("utf-8", "replace").decode()
     return Trajectory(
         trajectory_id=lease.lease_id,
         task_id=lease.task.task_id,

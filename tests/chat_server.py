@@ -27,6 +27,10 @@ class Reply:
     finish_reason: str = "stop"
 
 
+class Raw(str):
+    """A body, or a piece of a stream, that is sent as it stands."""
+
+
 Messages = list[dict[str, str]]
 Script = Callable[[Messages], Reply | str]
 
@@ -67,14 +71,17 @@ class ChatServer:
         noise: Sequence[Any] = (),
         listing: Any = None,
         parts: bool = False,
+        told: Any = None,
     ) -> None:
         """Make a server.
 
         ``faults`` of the first requests: a status, a status with a body, ``drop`` mid-answer,
-        ``hang``, None. ``noise`` is sent between the pieces of a stream, ``listing`` in place of
-        the list of models; ``parts``: contents come as lists of parts.
+        ``hang``, ``told`` (a stream of nothing but the event ``told``), None. ``noise`` is sent
+        between the pieces of a stream, ``listing`` in place of the list of models; ``parts``:
+        contents come as lists of parts.
         """
         self._noise, self._listing, self._parts = list(noise), listing, parts
+        self._told = told
         self._script, self._models, self._max_model_len = script, list(models), max_model_len
         self._owned_by, self._knows_stop, self._tells_usage = owned_by, knows_stop, tells_usage
         self._refuses, self._reasoning_field = tuple(refuses), reasoning_field
@@ -136,7 +143,11 @@ class ChatServer:
         if isinstance(fault, int):
             return _error(fault, "something went wrong")
         if isinstance(fault, tuple):
-            return web.Response(status=fault[0], text=json.dumps(fault[1]))
+            kind = "application/json" if fault[0] == 200 else "text/plain"
+            return web.Response(status=fault[0], text=_data(fault[1]), content_type=kind)
+        if fault == "told":
+            text = f"data: {json.dumps(self._told)}\n\n"
+            return web.Response(text=text, content_type="text/event-stream")
         if fault == "hang":
             await asyncio.Event().wait()
         if body["model"] not in self._models:
@@ -217,7 +228,11 @@ def _pieces(text: str) -> Iterator[str]:
 
 
 async def _send(response: web.StreamResponse, chunk: dict[str, Any]) -> None:
-    await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+    await response.write(f"data: {_data(chunk)}\n\n".encode())
+
+
+def _data(chunk: Any) -> str:
+    return chunk if isinstance(chunk, Raw) else json.dumps(chunk)
 
 
 def _error(status: int, message: str, parameter: str | None = None) -> web.Response:

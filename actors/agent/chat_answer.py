@@ -59,8 +59,8 @@ class AnswerStream:
 
     def take(self, message: Any) -> str:
         """Take a message, or a piece of one; returns what to show of it."""
-        content = getattr(message, "content", None)
-        fields = (getattr(message, name, None) for name in _REASONING_FIELDS)
+        content = field_of(message, "content")
+        fields = (field_of(message, name) for name in _REASONING_FIELDS)
         thoughts = next((t for field in fields if (t := _text(field))), "") or _text(
             content, thoughts=True
         )
@@ -95,8 +95,13 @@ def first_choice(reply: Any) -> Any:
 
     Servers send pieces that are ``null``, and such whose choices are empty, ``null`` or left out.
     """
-    choices = getattr(reply, "choices", None)
+    choices = field_of(reply, "choices")
     return choices[0] if isinstance(choices, list) and choices else None
+
+
+def field_of(part: Any, name: str) -> Any:
+    """A field of what a server sent, as JSON or as an object of a client; else None."""
+    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
 
 
 def whole_text(text: str) -> str:
@@ -126,17 +131,13 @@ def _text(value: Any, *, thoughts: bool = False) -> str:
 def _part(part: Any, *, thoughts: bool) -> str:
     if isinstance(part, str):
         return "" if thoughts else part
-    kind, text = (_field(part, name) for name in ("type", "text"))
+    kind, text = (field_of(part, name) for name in ("type", "text"))
     if kind in _THINKING:
-        inner = text if isinstance(text, str) else _field(part, str(kind))
+        inner = text if isinstance(text, str) else field_of(part, str(kind))
         return _text(inner) if thoughts else ""
     return text if isinstance(text, str) and not thoughts else ""
 
 
-def _field(part: Any, name: str) -> Any:
-    return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
-
-
 def _count(usage: Any, name: str) -> int | None:
-    value = getattr(usage, name, None)
+    value = field_of(usage, name)
     return value if type(value) is int and value >= 0 else None

@@ -5,27 +5,37 @@ produces   the text of one answer, with its token counts where the server tells 
 waits for  the server; each attempt has a deadline, and what failed names server, model and remedy
 """
 
+import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import httpx2
 import openai
 
-from actors.agent.chat_answer import AnswerStream, ChatAnswer, ChatMessage, as_json, first_choice
+from actors.agent.chat_answer import (
+    AnswerStream,
+    ChatAnswer,
+    ChatMessage,
+    as_json,
+    field_of,
+    first_choice,
+)
 from actors.agent.chat_errors import (
     DEFAULT_URL,
     KEY_VARIABLE,
     RENAMES,
     URL_VARIABLE,
     cause,
+    is_passing,
     is_too_long,
     refused_parameter,
+    told_error,
     url_hint,
 )
 from actors.agent.chat_models import ServedModel, choose_model, listed, read_models
+from actors.agent.chat_stream import BrokenStream, read_stream
 from actors.agent.conversation import ContextTooLong
 from common.chat import ACTION_END
 from common.errors import PolicyServerError
@@ -34,6 +44,8 @@ log = logging.getLogger(__name__)
 
 _NO_KEY = "none"
 """Sent where there is no key; servers on one's own machine do not look at it."""
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
+"""Between attempts, as the client library has them."""
 
 
 class ChatClient:
@@ -123,20 +135,34 @@ class ChatClient:
         if on_delta is not None:
             try:
                 return await self._streamed(request, end, on_delta)
-            except _BrokenStream as error:
+            except BrokenStream as error:
                 log.warning("stream broke, asking for the whole answer error=%s", error)
+            except openai.APIStatusError as error:
+                await self._pause(error, attempt=1)
+                return await self._whole(request, end, attempt=2)
         return await self._whole(request, end)
 
-    async def _whole(self, request: dict[str, Any], end: str) -> ChatAnswer:
+    async def _whole(self, request: dict[str, Any], end: str, attempt: int = 1) -> ChatAnswer:
         completion = await self._ask(request)
-        choice = first_choice(completion)
-        if choice is None:
-            shown = repr(completion)[:300]
-            raise PolicyServerError(f"{self._who} answered without any choice: {shown}")
+        while (choice := first_choice(completion)) is None:
+            told = told_error(completion, self.url)
+            if told is None:
+                shown = repr(completion)[:300]
+                raise PolicyServerError(f"{self._who} answered without any choice: {shown}")
+            await self._pause(told, attempt)
+            attempt += 1
+            completion = await self._ask(request)
         stream = AnswerStream(end)
-        stream.take(getattr(choice, "message", None))
-        finish = getattr(choice, "finish_reason", None) or "stop"
-        return stream.answer(finish, getattr(completion, "usage", None))
+        stream.take(field_of(choice, "message"))
+        finish = field_of(choice, "finish_reason") or "stop"
+        return stream.answer(finish, field_of(completion, "usage"))
+
+    async def _pause(self, error: openai.APIStatusError, attempt: int) -> None:
+        """Wait for the next attempt, unless it would not help or this was the last."""
+        if attempt >= self._attempts or not is_passing(error):
+            raise await self._explain(error) from error
+        log.warning("server told an error, asking again error=%s", error)
+        await asyncio.sleep(min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S))
 
     async def _streamed(
         self, request: dict[str, Any], end: str, on_delta: Callable[[str], None]
@@ -145,17 +171,19 @@ class ChatClient:
         chunks = await self._ask(request | options)
         stream, finish, usage = AnswerStream(end), "", None
         async with chunks:
-            async for chunk in _unbroken(chunks):
-                usage = getattr(chunk, "usage", None) or usage
+            async for chunk in read_stream(chunks.response):
+                if (told := told_error(chunk, self.url)) is not None:
+                    raise told
+                usage = field_of(chunk, "usage") or usage
                 if (choice := first_choice(chunk)) is not None:
-                    finish = getattr(choice, "finish_reason", None) or finish
-                    if piece := stream.take(getattr(choice, "delta", None)):
+                    finish = field_of(choice, "finish_reason") or finish
+                    if piece := stream.take(field_of(choice, "delta")):
                         on_delta(piece)
                 if stream.is_complete and not finish:
                     finish = "stop"  # the server does not know stop strings
                     break
         if not finish:
-            raise _BrokenStream("it ended before the answer did")
+            raise BrokenStream("it ended before the answer did")
         return stream.answer(finish, usage)
 
     async def _ask(self, request: dict[str, Any]) -> Any:
@@ -170,7 +198,7 @@ class ChatClient:
                     raise await self._explain(error) from error
                 log.warning("server refuses a parameter, goes on without it name=%s", refused)
                 self._refused.add(refused)
-            except openai.OpenAIError as error:
+            except (openai.OpenAIError, ValueError, RecursionError) as error:
                 raise await self._explain(error) from error
 
     async def _look_up(self) -> ServedModel:
@@ -205,18 +233,6 @@ class ChatClient:
     @property
     def _who(self) -> str:
         return f"server {self.url}" + (f", model {self._model!r}," if self._model else "")
-
-
-class _BrokenStream(Exception):
-    """A stream ended early; the answer can be asked for again."""
-
-
-async def _unbroken(chunks: openai.AsyncStream[Any]) -> AsyncIterator[Any]:
-    try:
-        async for chunk in chunks:
-            yield chunk
-    except (openai.OpenAIError, httpx2.HTTPError, ValueError) as error:
-        raise _BrokenStream(f"{type(error).__name__}: {error}") from error
 
 
 def _without(request: dict[str, Any], refused: set[str]) -> dict[str, Any]:

@@ -4,7 +4,11 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import httpx2
 import openai
+
+from actors.agent.chat_answer import field_of
+from actors.agent.chat_stream import chunks_in
 
 DEFAULT_URL = "https://api.openai.com/v1"
 KEY_VARIABLE = "OPENAI_API_KEY"
@@ -20,7 +24,16 @@ _SAID = ("message", "msg", "detail", "error", "errors", "reason", "title")
 """Where servers put what they have to say, the plainest first."""
 _TOO_LARGE = 413
 _TOO_LONG_STATUS = (400, _TOO_LARGE, 422)
+_PASSING_STATUS = (408, 409, 429)
+_SERVER_ERROR = 500
 
+
+_KINDS: dict[int, type[openai.APIStatusError]] = {
+    401: openai.AuthenticationError,
+    403: openai.PermissionDeniedError,
+    404: openai.NotFoundError,
+    429: openai.RateLimitError,
+}
 
 _TOO_LONG = re.compile(
     r"context.?(length|window|size)|too long|too many tokens|maximum.{0,20} length"
@@ -36,6 +49,42 @@ def is_too_long(error: openai.OpenAIError) -> bool:
     if error.status_code == _TOO_LARGE or error.code == "context_length_exceeded":
         return True
     return bool(_TOO_LONG.search(detail(error)))
+
+
+def told_error(reply: Any, url: str) -> openai.APIStatusError | None:
+    """The error that a server tells in the body of an answer with a good status, as gateways do.
+
+    Args:
+        reply: an answer, or a piece of one; a text where it came in an unexpected form.
+        url: of the server.
+    """
+    if isinstance(reply, str):
+        return next((e for chunk in chunks_in(reply) if (e := told_error(chunk, url))), None)
+    body = field_of(reply, "error")
+    if not body:
+        return None
+    status = _told_status(body)
+    response = httpx2.Response(status, request=httpx2.Request("POST", url))
+    kind = openai.InternalServerError if status >= _SERVER_ERROR else _KINDS.get(status)
+    return (kind or openai.APIStatusError)(
+        f"an error in the answer: {body!r:.200}", response=response, body=body
+    )
+
+
+def is_passing(error: openai.APIStatusError) -> bool:
+    """Whether another attempt may help, by the rule of the client for the status of an answer."""
+    return error.status_code in _PASSING_STATUS or error.status_code >= _SERVER_ERROR
+
+
+def _told_status(body: object) -> int:
+    """Status that an error would have had; 500 where it names none."""
+    for name in ("code", "status", "status_code"):
+        value = str(field_of(body, name))
+        if value.isascii() and value.isdigit() and len(value) == 3 and value[0] in "45":
+            return int(value)
+        if value == "context_length_exceeded":
+            return 400
+    return _SERVER_ERROR
 
 
 def cause(error: openai.OpenAIError, *, attempts: int, timeout_s: float) -> str:

@@ -85,13 +85,14 @@ def _split_thoughts(text: str) -> tuple[str, str]:
     if _after(text, 0, _THINK) is None and _CODE in text.partition(_THINK_END)[0]:
         return "", text  # code comes first: a later tag does not make it a thought
     thoughts: list[str] = []
+    start = 0  # the text itself is never shortened: that would be quadratic in the blocks
     while True:
-        opened = _after(text, 0, _THINK)
-        closed = text.find(_THINK_END)
+        opened = _after(text, start, _THINK)
+        closed = text.find(_THINK_END, start)
         if closed < 0 or (opened is None and thoughts):
-            return "\n".join(thoughts), text
-        thoughts.append(text[opened or 0 : closed])
-        text = text[closed + len(_THINK_END) :]
+            return "\n".join(thoughts), text[start:]
+        thoughts.append(text[start if opened is None else opened : closed])
+        start = closed + len(_THINK_END)
 
 
 def _tagged(think: str, rest: str, *, stopped: bool) -> ParsedAction | None:

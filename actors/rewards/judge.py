@@ -3,14 +3,17 @@
 consumes   tasks, answers and steps of the episodes of an actor
 produces   questions, step rewards and scores; a ``PluginError`` that names the cause where a term
            or a task type hangs, crashes, raises or returns nonsense
-waits for  a free judge process, then its answer, the latter for at most ``rewards.timeout_s``
+waits for  a free judge process, for at most ``transport.lease_grace_s - rewards.timeout_s``, then
+           its answer, for at most ``rewards.timeout_s``; both together fit the time of a lease
 unblocked by  the process, or its death; one that hung or died is replaced
 """
 
 import asyncio
 import logging
+import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 from actors.rewards.answers import MAX_CHARACTERS
 from actors.rewards.judge_process import JudgeProcess, search_path
@@ -44,6 +47,8 @@ ALERT_AFTER = 3
 
 _START_S = 60.0
 """How long a judge may take to import the user's packages."""
+_PATIENCE_S = 0.1
+"""How long to wait for a running process before another is started: most rewards take less."""
 
 
 class Judge:
@@ -55,8 +60,11 @@ class Judge:
         setup = Setup(path=search_path(), kinds=config.tasks.kinds, rewards=config.rewards)
         self._setup = pack_setup(setup)
         self._plugins = tuple(term_name(name) for name in weights(self._rewards) if is_plugin(name))
+        self._wait_s = config.judge_wait_s
         self._free = asyncio.Semaphore(self._rewards.workers)
-        self._idle: list[JudgeProcess] = []
+        self._idle: asyncio.LifoQueue[JudgeProcess] = asyncio.LifoQueue()
+        self._busy: dict[JudgeProcess, float] = {}
+        self._is_starting = False
         self._gone: list[JudgeProcess] = []
         self._in_a_row: Counter[str] = Counter()
 
@@ -67,17 +75,17 @@ class Judge:
             ConfigError: a term or a task type cannot be imported, or does not exist.
         """
         try:
-            self._idle.append(await self._begin())
+            self._idle.put_nowait(await self._begin())
         except PluginError as error:
             raise ConfigError(str(error)) from error
 
     async def close(self) -> None:
         """End all processes."""
-        processes = [*self._idle, *self._gone]
-        self._idle.clear()
-        self._gone.clear()
-        for process in processes:
+        while not self._idle.empty():
+            self._gone.append(self._idle.get_nowait())
+        for process in self._gone:
             await process.close()
+        self._gone.clear()
 
     async def ask(self, task: Task) -> str:
         """What the policy is asked for ``task``.
@@ -112,28 +120,76 @@ class Judge:
         return scored
 
     async def _answer(self, request: Question | Finished, *, steps: int) -> str | Scored:
-        async with self._free:
-            process = self._take() or await self._begin()
+        about = f" of task {request.task.task_id!r}"
+        async with self._process(about) as process:
             answer = await self._put(
                 process,
                 pack_request(request),
                 timeout_s=self._rewards.timeout_s,
                 steps=steps,
-                about=f" of task {request.task.task_id!r}",
+                about=about,
             )
-            if process.alive:
-                self._idle.append(process)
         if isinstance(answer, Failure):
             raise self._fault(answer)
         return answer
 
-    def _take(self) -> JudgeProcess | None:
-        while self._idle:
-            process = self._idle.pop()
+    @asynccontextmanager
+    async def _process(self, about: str) -> AsyncIterator[JudgeProcess]:
+        """A process for one request.
+
+        There are never more than ``rewards.workers``: who starts one holds a place and found none
+        idle, so that each of the others is in one of the other places.
+        """
+        try:
+            async with asyncio.timeout(self._wait_s) as limit:
+                await self._free.acquire()
+                try:
+                    process = await self._idle_or_new()
+                except BaseException:
+                    self._free.release()
+                    raise
+        except TimeoutError as error:
+            if not limit.expired():
+                raise
+            raise self._none_free(about) from error
+        self._busy[process] = time.monotonic()
+        try:
+            yield process
+        finally:
+            del self._busy[process]
+            if process.alive:
+                self._idle.put_nowait(process)
+            elif process not in self._gone:
+                self._give_up(process)
+            self._free.release()
+
+    async def _idle_or_new(self) -> JudgeProcess:
+        """The idle process that was used last, else a new one; they are started one by one."""
+        while True:
+            try:
+                async with asyncio.timeout(_PATIENCE_S):
+                    process = await self._idle.get()
+            except TimeoutError:
+                if not self._is_starting:
+                    return await self._begin()
+                continue
             if process.alive:
                 return process
             self._give_up(process)
-        return None
+
+    def _none_free(self, about: str) -> PluginError:
+        now = time.monotonic()
+        names = Counter(process.called for process in self._busy).most_common(3)
+        busy = ", ".join(name for name, _ in names) or "nothing yet"
+        longest = max((now - since for since in self._busy.values()), default=0.0)
+        count, most = len(self._busy), self._rewards.workers
+        how_many = f"all {most}" if count == most else f"{count} of {most}, all that had started,"
+        text = (
+            f"rewards{about}: no judge process was free for {self._wait_s:g} s; {how_many} are "
+            f"busy with {busy} (longest: {longest:.1f} s); raise rewards.workers or make it faster"
+        )
+        log.warning("scoring failed reason=%s", text)
+        return PluginError(text)
 
     async def _begin(self) -> JudgeProcess:
         self._gone = [process for process in self._gone if not process.over]
@@ -141,7 +197,11 @@ class Judge:
             process = JudgeProcess()
         except OSError as error:
             raise EnvironmentFault(f"a judge process cannot start: {error}") from error
-        answer = await self._put(process, self._setup, timeout_s=_START_S)
+        self._is_starting = True
+        try:
+            answer = await self._put(process, self._setup, timeout_s=_START_S)
+        finally:
+            self._is_starting = False
         if isinstance(answer, Failure):
             self._give_up(process)
             raise self._fault(answer)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from actors.rewards.blame import place_in
 from actors.rewards.judge_notes import STACK_SIGNAL, make_notes, noted_call, noted_stack
+from actors.rewards.judge_output import JudgeOutput
 from actors.rewards.judge_wire import LENGTH, MAX_ANSWER_BYTES, Failure
 from common.child_process import module_command, module_environment
 from common.errors import ProtocolError
@@ -37,8 +38,14 @@ class JudgeProcess:
             kept.callback(ours.close)
             notes = make_notes()
             kept.callback(os.close, notes)
-            self._process = _start(theirs.fileno(), notes)
+            printed, prints = os.pipe()
+            kept.callback(os.close, printed)
+            try:
+                self._process = _start(theirs.fileno(), notes, prints)
+            finally:
+                os.close(prints)
             kept.pop_all()
+        self._output = JudgeOutput(printed)
         ours.setblocking(False)
         self._channel, self._notes = ours, notes
         self._is_open = True
@@ -108,6 +115,7 @@ class JudgeProcess:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
             self._channel.close()
+            self._output.close()
             os.close(self._notes)
 
     async def close(self) -> None:
@@ -130,10 +138,12 @@ class JudgeProcess:
         return ended.si_status if ended.si_code == os.CLD_EXITED else -ended.si_status
 
 
-def _start(channel: int, notes: int) -> "subprocess.Popen[bytes]":
+def _start(channel: int, notes: int, prints: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
         module_command("actors.rewards.judge_worker", str(channel), str(notes), str(os.getpid())),
         stdin=subprocess.DEVNULL,
+        stdout=prints,
+        stderr=prints,
         env=module_environment(os.environ),
         pass_fds=(channel, notes),
         start_new_session=True,  # what the user's code starts dies with it

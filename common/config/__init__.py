@@ -72,6 +72,14 @@ class Config:
         """How long an actor may run a lease: an episode, then starting, scoring and sending."""
         return self.agent.episode_timeout_s + self.transport.lease_grace_s
 
+    @property
+    def judge_wait_s(self) -> float:
+        """How long an episode may wait for a free judge: what the grace leaves beside scoring.
+
+        At least a second, for uses that check no leases.
+        """
+        return max(self.transport.lease_grace_s - self.rewards.timeout_s, 1.0)
+
     def __post_init__(self) -> None:
         """Check what spans two sections and holds for any use.
 

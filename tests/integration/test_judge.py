@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +18,14 @@ import pytest
 
 from actors.rewards.judge import Judge
 from actors.rewards.scorer import Scored, Scorer
-from common.config import Config, Rewards, Tasks
+from common.config import Config, Rewards, Tasks, Transport
 from common.errors import ConfigError, PluginError
 from common.messages import Outcome, Step, Task
 
 MODULE = "judged_for_test"
 SOURCE = """import ctypes
 import os
+import pathlib
 import re
 import subprocess
 import sys
@@ -47,6 +50,15 @@ def act(how):
         os._exit(4)
     if how == "crash":
         ctypes.string_at(0)
+    if how == "slow":
+        time.sleep(0.1)
+    if how.startswith("meet "):
+        folder = pathlib.Path(how[5:])
+        (folder / f"{os.getpid()}.met").touch()
+        while len(list(folder.glob("*.met"))) < 3:
+            time.sleep(0.01)
+    if how == "flood":
+        print("\\x1bx" * 500_000, flush=True)
     if how == "print":
         print("hello", flush=True)
         os.write(1, b"more")
@@ -123,11 +135,11 @@ def test_a_judge_scores_as_the_scorer_does() -> None:
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ("sleep", rf"was not done after 0.5 s \(rewards.timeout_s\) \(.*{HERE}, line 13, in act\)"),
-        ("regex", rf"was not done after 0.5 s .*{HERE}, line 18, in act\)"),
-        ("exit", rf"SystemExit: 3 \(.*{HERE}, line 22, in act\)"),
+        ("sleep", rf"was not done after 0.5 s \(rewards.timeout_s\) \(.*{HERE}, line 14, in act\)"),
+        ("regex", rf"was not done after 0.5 s .*{HERE}, line 19, in act\)"),
+        ("exit", rf"SystemExit: 3 \(.*{HERE}, line 23, in act\)"),
         ("leave", r"ended its process with exit code 4$"),
-        ("crash", rf"died of SIGSEGV \(.*{HERE}, line 26, in act\)"),
+        ("crash", rf"died of SIGSEGV \(.*{HERE}, line 27, in act\)"),
     ],
 )
 def test_a_failure_is_named_and_the_next_episode_is_scored(how: str, message: str) -> None:
@@ -219,19 +231,87 @@ def test_an_episode_that_is_given_up_leaves_no_process_at_its_work() -> None:
     async def main() -> tuple[list[int], float]:
         async with judging(config(timeout_s=30.0, workers=2)) as judge:
             hung = [asyncio.create_task(score(judge, measure="sleep")) for _ in range(4)]
-            while len(judge._idle) or judge._free.locked() is False:
+            while len(judge._busy) < 2:
                 await asyncio.sleep(0.01)
+            started = [process.pid for process in judge._busy]
             for episode in hung:
                 episode.cancel()
             await asyncio.gather(*hung, return_exceptions=True)
             scored = await score(judge)
-            started = [process.pid for process in (*judge._idle, *judge._gone)]
         return started, scored.scores["exact_match"]
 
     started, exact = asyncio.run(main())
 
     assert exact == 1.0
     assert not any(map(is_running, started))
+
+
+def test_slow_rewards_of_more_episodes_than_processes_lose_nothing() -> None:
+    async def main() -> tuple[list[Scored], int]:
+        async with judging(config(workers=2)) as judge:
+            scored = await asyncio.gather(*(score(judge, term="slow") for _ in range(8)))
+            return scored, judge._idle.qsize()
+
+    scored, processes = asyncio.run(main())
+
+    assert [one.step_rewards.tolist() for one in scored] == [[0.0, 1.0]] * 8
+    assert processes <= 2
+
+
+def test_processes_are_started_while_all_others_are_busy(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with judging(config(timeout_s=20.0)) as judge:
+            await asyncio.gather(*(score(judge, term=f"meet {tmp_path}") for _ in range(4)))
+
+    asyncio.run(main())
+
+    assert len(list(tmp_path.glob("*.met"))) >= 3
+
+
+def test_quick_rewards_share_a_process() -> None:
+    async def main() -> int:
+        async with judging(config()) as judge:
+            await asyncio.gather(*(score(judge) for _ in range(24)))
+            return judge._idle.qsize()
+
+    assert asyncio.run(main()) <= 2
+
+
+def test_an_episode_that_no_process_was_free_for_says_what_they_are_at() -> None:
+    settings = replace(config(workers=1, timeout_s=9.0), transport=Transport(lease_grace_s=10.0))
+
+    async def main() -> None:
+        async with judging(settings) as judge:
+            slow = asyncio.create_task(score(judge, term="sleep"))
+            while not judge._busy:
+                await asyncio.sleep(0.01)
+            with pytest.raises(PluginError) as failure:
+                await score(judge)
+            slow.cancel()
+            await asyncio.gather(slow, return_exceptions=True)
+            assert re.fullmatch(
+                r"rewards of task 't': no judge process was free for 1 s; all 1 are busy with "
+                rf"rewards.terms: '{MODULE}:term' \(longest: 1.\d s\); raise rewards.workers or "
+                r"make it faster",
+                str(failure.value),
+            )
+            assert (await score(judge)).scores["exact_match"] == 1.0
+
+    asyncio.run(main())
+
+
+def test_what_a_term_prints_cannot_fill_the_log(capfd: pytest.CaptureFixture[str]) -> None:
+    async def main() -> None:
+        async with judging(config(timeout_s=10.0)) as judge:
+            for _ in range(2):
+                await score(judge, term="flood")
+
+    asyncio.run(main())
+
+    printed = capfd.readouterr().err
+    assert printed.startswith("\N{SYMBOL FOR ESCAPE}x")
+    assert printed.endswith("[a judge process of rewards printed 64 KiB: the rest is dropped]\n")
+    assert len(printed) < (64 << 10) + 100
 
 
 def is_running(pid: int) -> bool:
@@ -276,7 +356,9 @@ def test_a_judge_dies_with_its_actor(module: Path) -> None:
         "async def main():\n"
         f"    judge = Judge(Config(rewards=Rewards(terms={{'{MODULE}:term': 1.0}})))\n"
         "    await judge.start()\n"
-        "    print(judge._idle[0].pid, flush=True)\n"
+        "    process = judge._idle.get_nowait()\n"
+        "    judge._idle.put_nowait(process)\n"
+        "    print(process.pid, flush=True)\n"
         "    task = Task(task_id='t', question='q', answers=('a',), details={'term': 'spin'})\n"
         "    step = Step(action='', code=None, observation='')\n"
         "    await judge.score(task, None, (step,), Outcome.SUBMITTED)\n"

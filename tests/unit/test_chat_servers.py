@@ -1,6 +1,8 @@
 """Chat servers say the same things in many forms; all that are known are understood."""
 
+import asyncio
 import json
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +10,10 @@ import pytest
 from actors.agent.chat_answer import AnswerStream
 from actors.agent.chat_conversation import ChatConversation
 from actors.agent.chat_models import read_models
+from actors.agent.chat_stream import read_chunks
 from actors.agent.conversation import ContextTooLong
 from common.errors import PolicyServerError
-from tests.chat_server import ChatServer, replies
+from tests.chat_server import ChatServer, Raw, replies
 from tests.chat_talk import ACTION, sampled, talk
 
 NOISE: tuple[object, ...] = (
@@ -18,6 +21,84 @@ NOISE: tuple[object, ...] = (
     *({"choices": [{"index": 0}]}, {"choices": [{"index": 0, "delta": None}]}),
     *({"choices": [], "usage": []}, {"choices": [{"delta": {"content": None}}]}),
 )
+
+
+MALFORMED = (b"{", b"[" * 100_000, b'"\xff', b"nonsense\ndata: more", b"1" * 5000)
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b"\r"])
+def test_a_piece_of_a_stream_that_cannot_be_read_costs_that_piece(
+    end: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    pieces = [piece for bad in MALFORMED for piece in (b'{"a": "\xe2\x80\xa8"}', bad)]
+    body = b"".join(b"data: " + piece + b"\n\n" for piece in pieces) + b"data:2\n\ndata: [DONE]"
+    body = body.replace(b"\n", end)
+
+    async def received() -> AsyncIterator[bytes]:
+        for start in range(0, len(body), 7):
+            yield body[start : start + 7]
+
+    async def read() -> list[object]:
+        return [chunk async for chunk in read_chunks(received())]
+
+    assert asyncio.run(read()) == [{"a": "\u2028"}] * len(MALFORMED) + [2]
+    (warning,) = caplog.messages
+    assert warning.startswith("piece of a stream left out reason=JSONDecodeError: ")
+
+
+def test_a_stream_with_a_malformed_piece_is_no_broken_stream() -> None:
+    with ChatServer(replies(ACTION), noise=(Raw("[" * 100_000), Raw("{"))) as server:
+        text, pieces = sampled(server)
+
+    assert text == ACTION
+    assert "".join(pieces) == ACTION.removesuffix("</code>")
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("body", ["[" * 100_000, "{", "null"])
+def test_a_whole_answer_that_cannot_be_read_is_no_traceback(body: str) -> None:
+    with (
+        ChatServer(replies(ACTION), faults=[(200, Raw(body))] * 3) as server,
+        pytest.raises(PolicyServerError, match=server.url),
+    ):
+        sampled(server)
+
+
+OVERLOADED = {"error": {"message": "model overloaded", "code": 503}}
+
+
+@pytest.mark.parametrize("fault", [(200, OVERLOADED), "told"], ids=["body", "stream"])
+def test_an_error_in_a_good_answer_is_tried_again_and_told(fault: object) -> None:
+    with ChatServer(replies(ACTION), faults=[fault], told=OVERLOADED) as server:  # type: ignore[list-item]
+        assert sampled(server)[0] == ACTION
+    assert len(server.requests) == 2
+
+    with (
+        ChatServer(replies(ACTION), faults=[fault] * 2, told=OVERLOADED) as server,  # type: ignore[list-item]
+        pytest.raises(PolicyServerError, match="answered 503 to 1 attempts: model overloaded"),
+    ):
+        sampled(server, attempts=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        ({"message": "no such role", "code": "400"}, PolicyServerError, "answered 400: no such"),
+        ({"message": "no", "code": "context_length_exceeded"}, ContextTooLong, "answered 400: no"),
+        ("key", PolicyServerError, "answered 500 to 1 attempts: key"),
+        ({"message": "who?", "status": 401}, PolicyServerError, "refuses the API key"),
+    ],
+)
+def test_an_error_in_a_stream_that_stays_is_told_at_once(
+    error: object, kind: type[Exception], said: str
+) -> None:
+    told = {"error": error}
+    with (
+        ChatServer(replies(ACTION), faults=["told"], told=told) as server,
+        pytest.raises(kind, match=said),
+    ):
+        sampled(server, attempts=1)
+    assert len(server.requests) == 1
 
 
 @pytest.mark.parametrize("parts", [True, False], ids=["parts", "text"])

@@ -84,7 +84,7 @@ def test_a_fence_that_was_cut_off_is_not_run() -> None:
     "text",
     [
         "```" + "a" * 70_000 + "`",
-        "<think></think>" * 5_000,
+        "<think></think>" * 80_000,
         "<think>" * 10_000,
         "```\n" * 17_000,
         "<think>a</think><code>" + "```\n" * 17_000 + "</code>",

@@ -66,7 +66,7 @@ class Link(CoordinatorLink):
     [
         ("good", ""),
         ("raises", "RuntimeError: nobody expected this ?"),
-        ("hangs", "TimeoutError: after 0 s"),
+        ("hangs", "TimeoutError: the episode was not done after 0.2 s (agent.episode_timeout_s + "),
         ("bool", "ProtocolError: malformed Trajectory: expected float, got bool"),
         ("surrogate", "ProtocolError: the trajectory cannot be encoded"),
     ],
