@@ -63,7 +63,12 @@ def read_tables(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} does not exist")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if path.suffix == ".json":
+            tables = parse_json(text, f"config file {path}")
+        else:
+            tables = tomllib.loads(text)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"config file {path} cannot be parsed: {_reason(error)}") from error
     if not isinstance(tables, dict):

@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def inputs(self) -> Path:
+        """Digests of the files that the run was begun with."""
+        return self.path / "inputs.json"
+
+    @property
     def state_file(self) -> Path:
         """Status and phase timings."""
         return self.path / "state.json"
@@ -203,7 +208,11 @@ def check_resumable(folder: RunFolder) -> RunState:
     if state is None:
         raise InputError(f"nothing to resume: {folder.path} holds no run; leave out --resume")
     if state.status == "finished":
-        raise InputError(f"nothing to resume: the run in {folder.path} is already finished")
+        raise InputError(
+            f"nothing to resume: the run in {folder.path} is already finished; to train further, "
+            "begin a new run (--name) from its newest checkpoint "
+            "(model.path = .../checkpoints/step-.../hf)"
+        )
     return state
 
 

@@ -80,7 +80,7 @@ def test_only_an_unfinished_run_resumes(tmp_path: Path) -> None:
     assert check_resumable(run).seconds["learn"] == 3.0
 
     run.write_state(RunState(status="finished", started_at=0.0))
-    with pytest.raises(InputError, match=r"already finished"):
+    with pytest.raises(InputError, match=r"already finished; to train further, begin a new run"):
         check_resumable(run)
 
 
