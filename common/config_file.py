@@ -6,7 +6,6 @@ came; unknown keys name the closest known one.
 
 import dataclasses
 import difflib
-import json
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import Any, Literal, TypeVar
 
 from common.config import Config
 from common.config.ranges import short
-from common.errors import ConfigError
+from common.errors import ConfigError, InputError
+from common.json_input import parse_json
 from common.json_output import as_number, json_text
 from common.whole_file import write_whole
 
@@ -64,7 +64,7 @@ def read_tables(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
-            tables = parse_json(text, f"config file {path}")
+            tables = parse_json(text, f"config file {path} cannot be parsed")
         else:
             tables = tomllib.loads(text)
     except InputError as error:

@@ -101,7 +101,7 @@ def _processes(config: Config) -> Checked:
     kernel, actors = config.kernel, config.actors
     alive = actors.processes * (actors.episodes + kernel.idle)
     yield (
-        kernel.launcher == "jupyter" or os.geteuid() != 0 or alive + SPARE <= kernel.uids,
+        config.sandbox.unsafe_no_sandbox or os.geteuid() != 0 or alive + SPARE <= kernel.uids,
         f"kernel.uids is {kernel.uids}, but actors.processes ({actors.processes}) x "
         f"(actors.episodes ({actors.episodes}) + kernel.idle ({kernel.idle})) = {alive} kernels "
         f"can live at once and {SPARE} ids are reserved; set kernel.uids to at least "

@@ -132,7 +132,7 @@ def check_continuation(
         if steps_done is not None:
             raise InputError(
                 f"{file} is gone, but the run has a checkpoint of {steps_done} steps, and "
-                "nothing says how they were made; put the file back, or begin a new run from that checkpoint "
+                "nothing says how they were made; put it back, or begin a new run from that one "
                 "(model.path = .../checkpoints/step-.../hf)"
             )
         return []
