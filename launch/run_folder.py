@@ -221,7 +221,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the folder, so that two commands never write to one run.
 
     Raises:
-        InputError: another command holds it.
+        InputError: another command holds it, or it cannot be made.
     """
     _make_private(folder)
     with (folder.path / ".lock").open("w") as file:
@@ -237,8 +237,14 @@ def _make_private(folder: RunFolder) -> None:
 
     The folder of a run that was begun earlier stays as its owner left it.
     """
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    folder.path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run folder {folder.path} cannot be made: {error}; set run.folder to a folder that "
+            "can be written to"
+        ) from error
     if folder.read_state() is None:
         folder.path.chmod(0o700)
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from launch.commands.outputs import written
+from launch.outputs import written
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -130,6 +130,7 @@ def test_a_value_is_refused_exactly_outside_its_range(value: float) -> None:
         ("learner.learning_rate=inf", "learner.learning_rate must be a finite number, got inf"),
         ("learner.learning_rate=-1e-6", "learner.learning_rate must be at least 0, got -1e-06"),
         ("learner.betas=[0.9, 1.0]", "learner.betas[1] must be below 1, got 1.0"),
+        ("run.folder=", "run.folder must be the path of a folder, got ''"),
         ("learner.grad_clip=0", "learner.grad_clip must be above 0, got 0.0"),
         ("learner.warmup_steps=-1", "learner.warmup_steps must be at least 0, got -1"),
         ("learner.checkpoints_kept=0", "learner.checkpoints_kept must be at least 1, got 0"),

@@ -153,3 +153,15 @@ def test_fine_tuning_promises_no_checkpoint_that_does_not_exist(tmp_path: Path) 
     assert fine_tune.how_to_go_on(config) == ""
     (config.checkpoint_folder / "step-000005").mkdir(parents=True)
     assert "--resume" in fine_tune.how_to_go_on(config)
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/etc/passwd", "/dev/null/x"])
+def test_a_place_where_no_folder_can_be_is_named(place: str) -> None:
+    run = RunFolder(Path(place) / "trial")
+    check_fresh(run)
+
+    with (
+        pytest.raises(InputError, match=rf"{place}/trial cannot be made.*set run.folder"),
+        locked(run),
+    ):
+        pass
