@@ -87,6 +87,11 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     @property
+    def alerts(self) -> Path:
+        """What the learner tells at once; see ``common.alert_lines``."""
+        return self.path / "alerts.jsonl"
+
+    @property
     def learner_ready(self) -> Path:
         """Where the coordinator listens, written once it does."""
         return self.path / "learner.ready"

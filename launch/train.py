@@ -302,6 +302,7 @@ class _TrainRun:
     def _learn(self, supervisor: Supervisor) -> None:
         self._progress.phase("starting learner and actors")
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
+        self._progress.watch_alerts(self._folder.alerts)
         self._folder.learner_ready.unlink(missing_ok=True)
         self._folder.actors.mkdir(exist_ok=True)
         with self._clock.phase("learn"):
