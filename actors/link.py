@@ -128,7 +128,7 @@ class CoordinatorLink:
         Raises:
             ProtocolError: the coordinator could not read it; nothing was sent, the lease is held.
         """
-        frames = _checked_frames(trajectory)
+        frames = checked_frames(trajectory)
         if trajectory.trajectory_id not in self._held:
             return  # revoked meanwhile
         self._unacknowledged[trajectory.trajectory_id] = _Unacknowledged(frames, time.monotonic())
@@ -230,7 +230,7 @@ def _ignore(_: str) -> None:
     """Nobody wants to know of revoked leases."""
 
 
-def _checked_frames(trajectory: Trajectory) -> list[Buffer]:
+def checked_frames(trajectory: Trajectory) -> list[Buffer]:
     """The frames of a trajectory, as the other side will be able to read them."""
     try:
         frames = encode(trajectory)

@@ -12,9 +12,12 @@ from common.chat import escape_tags
 
 _WORDS = (
     "s|pad|unk|bos|eos|mask|cls|sep|sop|eop|image|video|audio|think|code|output|tools|functions"
-    "|(?:start|end|begin)_of_[a-z_]+"  # Gemma
+    "|(?:start|end|begin)_of_[a-z_]+|[a-z]+_soft_token"  # Gemma
+    "|(?:start|end)_function_[a-z_]+|escape"  # FunctionGemma
     "|(?:tool|function)_[a-z_]+|arg_(?:key|value)"  # Qwen, Hermes, GLM
-    "|(?:fim|repo|file|issue|jupyter|commit|gh)_[a-z_]+"  # StarCoder, Qwen coder
+    "|(?:fim|repo|file|issue|jupyter|commit|gh)_[a-z_]+|reponame|filename|empty_output"  # StarCoder
+    "|ref|box|quad|img|IMG_CONTEXT"  # Qwen-VL, InternVL
+    "|minimax:[a-z_]+"
     "|(?:unused|extra_id_|reserved_|reserved_token_|mask:|SPECIAL_)[0-9]+"
     "|seed:[a-z_:]+"
     "|(?:BOS|EOS|PAD|UNK|CLS|SEP|MASK)(?:_TOKEN)?"  # Command

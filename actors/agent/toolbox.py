@@ -138,10 +138,9 @@ class Toolbox:
 
 
 def cut_answer(text: str) -> str:
-    """``text``, at most ``MAX_ANSWER_BYTES`` of it in UTF-8."""
-    if len(text) * 4 <= MAX_ANSWER_BYTES:
-        return text
-    return text.encode("utf-8", "replace")[:MAX_ANSWER_BYTES].decode("utf-8", "ignore")
+    """``text`` as UTF-8 can carry it, at most ``MAX_ANSWER_BYTES`` of it."""
+    data = text[:MAX_ANSWER_BYTES].encode("utf-8", "replace")
+    return data[:MAX_ANSWER_BYTES].decode("utf-8", "ignore")
 
 
 def _check_size(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], limit: int) -> None:

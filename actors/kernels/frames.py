@@ -10,6 +10,8 @@ from typing import Any
 
 import msgpack
 
+from actors.kernels.sandboxed.bounded import MOST_ARGUMENTS, unpack
+
 _HEADER = struct.Struct(">I")
 _MAX_NAME = 200
 _MAX_CODE = 255
@@ -75,6 +77,7 @@ class FrameBudget:
     frame_bytes: int = 1 << 20
     total_bytes: int = 16 << 20
     frames: int = 4096
+    values: int = 1 << 18
 
     @classmethod
     def for_output(cls, output_bytes: int) -> "FrameBudget":
@@ -98,6 +101,7 @@ class FrameReader:
         """Start the budget of the next cell."""
         self._bytes_left = self._budget.total_bytes
         self._frames_left = self._budget.frames
+        self._values_left = self._budget.values
 
     def feed(self, data: bytes) -> list[Message]:
         """The messages completed by ``data``.
@@ -111,7 +115,7 @@ class FrameReader:
         self._buffer += data
         messages: list[Message] = []
         while (body := self._next_body()) is not None:
-            messages.append(_decode(body))
+            messages.append(self._decode(body))
         return messages
 
     def _next_body(self) -> bytes | None:
@@ -130,6 +134,16 @@ class FrameReader:
         del self._buffer[:end]
         return body
 
+    def _decode(self, body: bytes) -> Message:
+        try:
+            message, values = unpack(body)
+        except Exception as error:  # msgpack raises many kinds; all mean the same here
+            raise FrameViolation(f"not msgpack of ours: {type(error).__name__}: {error}") from error
+        self._values_left -= values
+        if self._values_left < 0:
+            raise FrameViolation(f"more than {self._budget.values} values in one cell")
+        return _message(message)
+
 
 def encode(message: list[Any]) -> bytes:
     """One frame, to be sent to the kernel.
@@ -141,31 +155,30 @@ def encode(message: list[Any]) -> bytes:
     return _HEADER.pack(len(body)) + body
 
 
-def _decode(body: bytes) -> Message:
-    try:
-        message = msgpack.unpackb(body, ext_hook=_refuse_extension)
-    except Exception as error:  # msgpack raises many kinds; all mean the same here
-        raise FrameViolation(f"not msgpack: {type(error).__name__}") from error
+def _message(message: Any) -> Message:
     match message:
         case ["ready"]:
             return Ready()
         case [
             "done",
-            int(cell),
+            cell,
             "ok" | "error" as status,
             str(output),
-            int(dropped),
+            dropped,
             name,
-            int(outputs),
-        ] if _is_name(name) and dropped >= 0 and outputs >= 0:
+            outputs,
+        ] if _is_name(name) and all(_is_whole(n, least=0) for n in (cell, dropped, outputs)):
             return Done(cell, status == "error", output, dropped, name, outputs)
         case ["filed", problem] if _is_name(problem):
             return Filed(problem)
-        case ["exited", int(code)] if -_MAX_CODE <= code <= _MAX_CODE:
+        case ["exited", code] if _is_whole(code, least=-_MAX_CODE) and code <= _MAX_CODE:
             return Exited(code)
-        case ["call", int(number), str(name), list(arguments), dict(keywords)] if len(
-            name
-        ) <= _MAX_NAME and all(isinstance(key, str) for key in keywords):
+        case ["call", number, str(name), list(arguments), dict(keywords)] if (
+            _is_whole(number)
+            and len(name) <= _MAX_NAME
+            and len(arguments) + len(keywords) <= MOST_ARGUMENTS
+            and all(isinstance(key, str) for key in keywords)
+        ):
             return Call(number, name, tuple(arguments), keywords)
     raise FrameViolation("not a message of this protocol")
 
@@ -174,5 +187,6 @@ def _is_name(value: Any) -> bool:
     return value is None or (isinstance(value, str) and len(value) <= _MAX_NAME)
 
 
-def _refuse_extension(code: int, _data: bytes) -> None:
-    raise FrameViolation(f"msgpack extension {code}")
+def _is_whole(value: Any, *, least: int = -(2**63)) -> bool:
+    """Whether it is a whole number; True and False are none, wherever they go from here."""
+    return type(value) is int and value >= least

@@ -2,6 +2,7 @@
 
 import builtins
 import keyword
+import math
 import unicodedata
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
@@ -212,11 +213,19 @@ class CellResult:
     outputs: int = 0
 
     def __post_init__(self) -> None:
-        """Make text that anything can hold; ValueError for counts that no cell can have."""
+        """Make text that anything can hold; ValueError for what no cell can have.
+
+        Types are compared exactly: a kernel may say True where a number belongs, and what is
+        recorded of a cell must be readable on the other side of any wire.
+        """
         for name in ("dropped_bytes", "outputs"):
             count = getattr(self, name)
-            if not isinstance(count, int) or not 0 <= count <= _LARGEST_COUNT:
+            if type(count) is not int or not 0 <= count <= _LARGEST_COUNT:
                 raise ValueError(f"{name} of a cell must be in 0..2**53, got {count!r:.40}")
+        if type(self.seconds) not in (int, float) or not math.isfinite(self.seconds):
+            raise ValueError(f"seconds of a cell must be a number, got {self.seconds!r:.40}")
+        if type(self.output) is not str or type(self.error_name) not in (str, type(None)):
+            raise ValueError("the output of a cell and the name of its error must be text")
         object.__setattr__(self, "output", _encodable(self.output))
         if self.error_name is not None:
             object.__setattr__(self, "error_name", _encodable(self.error_name[:_LONGEST_NAME]))

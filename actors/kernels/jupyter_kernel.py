@@ -80,8 +80,9 @@ class JupyterKernel:
         try:
             await self._manager.start_kernel(extra_arguments=arguments if self._observed else [])
             await self._connect_tools()
+            client = self._manager.client(context=self._manager.context)  # else one of its own
             self._channel = channel = JupyterChannel(
-                self._manager.client(), self._on_violation, listens=not self._observed
+                client, self._on_violation, listens=not self._observed
             )
             if not self._observed:
                 await channel.wait_for_ready(timeout_s)

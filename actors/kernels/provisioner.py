@@ -21,7 +21,7 @@ from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.provisioning import KernelProvisionerBase
 from traitlets import Bool, Integer
 
-from actors.kernels import bubblewrap
+from actors.kernels import bubblewrap, sandbox_end
 from actors.kernels.descriptors import is_readable, moved, readable
 from actors.kernels.host_uids import HostUids, UidLease, release
 from actors.kernels.interface import DeathCause, KernelDied
@@ -101,13 +101,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """Wait until the sandbox is gone."""
         await self.wait_gone()
         if self._process is not None:
-            if self._process.poll() is None:
-                outer = os.pidfd_open(self._process.pid)
-                try:
-                    await readable(outer)
-                finally:
-                    os.close(outer)
-            self._process.wait()
+            await sandbox_end.end(self._process)
             self._process = None
         release(self._lease)
         return 0
@@ -143,11 +137,11 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     def kill_now(self) -> None:
         """Kill the whole sandbox, without waiting."""
-        if self._process is not None:
-            self._process.kill()
         if not self.gone:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfds[0], signal.SIGKILL)
+        if self._process is not None:
+            sandbox_end.kill(self._process)
 
     async def pre_launch(self, **keywords: Any) -> dict[str, Any]:
         """The kernelspec's command and environment; the host's environment stays outside."""
@@ -230,8 +224,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     async def _give_up(self) -> None:
         """End a sandbox that did not come up; the manager will not clean up."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            await sandbox_end.end(self._process)
             self._process = None
         release(self._lease)
         await self.cleanup()

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+from actors.kernels import sandbox_end
 from actors.kernels.bubblewrap import HOST_UID
 from actors.kernels.host_uids import UidLease, release
 from actors.kernels.interface import DeathCause, KernelDied
@@ -150,7 +151,7 @@ async def start_single(
                 descriptors.append(await _next_handle(control))
         except BaseException as error:
             connection.close()
-            await asyncio.to_thread(_end, process, descriptors)
+            await asyncio.shield(_end(process, descriptors))
             if not isinstance(error, OSError | KernelDied):
                 raise
             errors.seek(0)
@@ -182,8 +183,7 @@ def _resolve(waiting: asyncio.Future[None]) -> None:
         waiting.set_result(None)
 
 
-def _end(process: "subprocess.Popen[bytes]", descriptors: list[int]) -> None:
-    process.kill()
-    process.wait()
+async def _end(process: "subprocess.Popen[bytes]", descriptors: list[int]) -> None:
+    await sandbox_end.end(process)
     for descriptor in descriptors:
         os.close(descriptor)

@@ -39,8 +39,6 @@ _SLOWEST_S = 5.0
 """Wall time of one: processes that keep changing their mappings make who looks at them wait."""
 _MANY_PROCESSES = 6
 """Of so many the mappings may add up to more than they may be, see ``memory_use.py``."""
-_FEW_PROCESSES = 2
-"""So few can open too few sockets to matter."""
 _MEASURED_AT_ONCE = 32
 _MEBIBYTE = 1 << 20
 
@@ -161,7 +159,7 @@ class Watchdog:
                 DeathCause.INODES,
             )
         most = self._limits.memory_mib * _MEBIBYTE - files.size_bytes
-        if kernel.private_files and len(use.pids) > _FEW_PROCESSES:
+        if kernel.private_files:
             most -= sockets_bytes(kernel.pid)
         suspect = max(use.resident_bytes, use.grown_bytes) > most
         return use.pids if suspect or len(use.pids) >= _MANY_PROCESSES else None

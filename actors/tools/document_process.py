@@ -10,17 +10,15 @@ import contextlib
 import json
 import logging
 import os
-import signal
 import socket
 import subprocess
 from collections import deque
 from contextlib import AsyncExitStack
 from dataclasses import asdict
-from pathlib import Path
 
 import msgpack
 
-from actors.kernels import bubblewrap
+from actors.kernels import bubblewrap, sandbox_end
 from actors.kernels.host_uids import HostUids, UidLease, release
 from actors.kernels.interface import KernelDied
 from actors.tools.document_files import DocumentFiles
@@ -34,7 +32,6 @@ START_S = 30.0
 
 _logger = logging.getLogger(__name__)
 _GRACE_S = 5.0
-_COLLECTED_S = 1.0
 _MODULE = "actors.tools.document_worker"
 _SOURCES, _LIBRARIES = "/opt/documents/sources", "/opt/documents/libraries"
 
@@ -133,7 +130,7 @@ class DocumentProcess:
     async def end(self) -> None:
         """Kill it, with all that is in its sandbox; returns when it is gone."""
         if self._process is not None and self._process.poll() is None:
-            await _killed(self._process)
+            await sandbox_end.end(self._process)
         if self._answers is not None:
             with contextlib.suppress(OSError, TimeoutError):  # the end comes with the last process
                 async with asyncio.timeout(_GRACE_S):
@@ -170,43 +167,6 @@ def _lease(uids: HostUids | None) -> UidLease | None:
     except (KernelDied, OSError) as error:
         _logger.warning("the parsers of documents share a user id: %s", error)
         return None
-
-
-async def _killed(process: "subprocess.Popen[bytes]") -> None:
-    """Kill what bubblewrap started, so that it collects that and ends; else bubblewrap itself.
-
-    The other way round the sandbox would be left, dead, to whoever collects orphans here.
-    """
-    children = _children(process.pid)
-    for child in children:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-    if children:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_COLLECTED_S):
-                await _ended(process)
-    if process.poll() is None:
-        process.kill()
-        await _ended(process)
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return list(map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split()))
-    except OSError:
-        return []
-
-
-async def _ended(process: "subprocess.Popen[bytes]") -> None:
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    descriptor = os.pidfd_open(process.pid)
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-        process.poll()
 
 
 def _checked(text: object) -> str:

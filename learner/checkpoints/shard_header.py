@@ -103,7 +103,8 @@ def parse_header(text: bytes, data_bytes: int) -> Header:
     if not all(isinstance(value, str) for value in metadata.values()):
         raise ValueError("its metadata are not all texts")
     places = _object(_json(metadata.get(PIECES, "{}").encode()), "the table of its pieces")
-    pieces, begins = {}, {}
+    pieces: dict[str, Piece] = {}
+    begins: dict[str, int] = {}
     for name, row in table.items():
         what = f"tensor {name!r:.100}"
         piece = _piece(name, _object(row, what), places.get(name), what)
@@ -116,7 +117,19 @@ def parse_header(text: bytes, data_bytes: int) -> Header:
                 f"{piece.num_bytes}"
             )
         pieces[name], begins[name] = piece, begin
+    _check_apart(pieces, begins)
     return Header(metadata=metadata, pieces=pieces, begins=begins)
+
+
+def _check_apart(pieces: Mapping[str, Piece], begins: Mapping[str, int]) -> None:
+    """No two tensors lie over the same bytes; those without numbers lie nowhere."""
+    end, before = 0, ""
+    for name in sorted((n for n in pieces if pieces[n].num_bytes), key=begins.__getitem__):
+        if begins[name] < end:
+            raise ValueError(
+                f"tensors {before!r:.100} and {name!r:.100} lie over the same bytes of it"
+            )
+        end, before = begins[name] + pieces[name].num_bytes, name
 
 
 def _piece(name: str, row: dict[str, Any], place: Any, what: str) -> Piece:

@@ -14,6 +14,9 @@ from learner.coordination.leases import Lease
 MAX_REWARD = 1e6
 """Largest absolute reward of a step; beyond it is no reward but an accident."""
 
+MAX_COUNT = 2**31 - 1
+"""Most tokens or cells of one episode."""
+
 _ROUNDING = 1e-4
 """How far above 0 an engine's rounding may put the log-probability of a certain token."""
 
@@ -74,6 +77,10 @@ def _fault_of_lease(trajectory: Trajectory, lease: Lease, actor_id: str) -> Faul
 
 
 def _fault_of_numbers(trajectory: Trajectory) -> Fault | None:
+    for name in ("tokens_generated", "cells_executed"):
+        count = getattr(trajectory, name)
+        if not 0 <= count <= MAX_COUNT:
+            return Fault(kind="count", text=f"{name} must be from 0 to {MAX_COUNT}, got {count}")
     rewards = trajectory.step_rewards
     if not bool((np.abs(rewards) <= MAX_REWARD).all()):  # NaN compares false
         return Fault(
@@ -91,6 +98,8 @@ def _fault_of_segments(
 ) -> Fault | None:
     if trajectory.outcome is Outcome.INFRASTRUCTURE:
         return None
+    if not trajectory.segments:
+        return Fault(kind="length", text="it has no segment, and did not fail")
     first_action = 0
     for place, segment in enumerate(trajectory.segments):
         fault = (

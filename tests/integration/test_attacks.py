@@ -87,11 +87,19 @@ def run_campaign(launcher_name: str, probes: list[Probe]) -> Campaign:
             runner.run(run_probes(launcher, QUICK[:1], bait))
             before = Host.look()
             results = runner.run(run_probes(launcher, probes, bait))
-            after = Host.look()
+            after = look_when_closed(before.descriptors, deadline_s=2.0)
         finally:
             runner.run(launcher.close())
         survivors = processes_named(bait.target.token, deadline_s=2.0)
     return Campaign(results=results, before=before, after=after, survivors=survivors)
+
+
+def look_when_closed(descriptors: int, *, deadline_s: float) -> Host:
+    """Look once no more descriptors are open, at the latest at the deadline: ZeroMQ closes late."""
+    deadline = time.monotonic() + deadline_s
+    while (seen := Host.look()).descriptors > descriptors and time.monotonic() < deadline:
+        threading.Event().wait(0.01)
+    return seen
 
 
 def processes_named(token: str, *, deadline_s: float) -> list[str]:

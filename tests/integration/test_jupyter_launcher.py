@@ -4,12 +4,14 @@ import asyncio
 import hashlib
 import json
 import os
+import resource
 import textwrap
 import threading
 import time
 
 import pytest
 import uvloop
+import zmq
 
 from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolSpec
 from actors.kernels.jupyter import JupyterLauncher
@@ -331,6 +333,37 @@ send(kernel.shell_stream, "execute_reply", {reply}, parent, ident=ident)
     result = notebook.run(FIND_KERNEL + forge)
 
     assert (result.output, result.outputs, result.error_name) == (output, 5, error_name)
+
+
+@in_every_python
+def test_the_hosts_sockets_refuse_large_messages(notebook):
+    client = notebook.kernel._open._client
+    channels = [client.shell_channel] + [client.iopub_channel] * (not notebook.kernel._observed)
+
+    for channel in channels:
+        assert 0 < channel.socket.getsockopt(zmq.MAXMSGSIZE) <= 4 << 20
+        assert channel.socket.getsockopt(zmq.RCVHWM) == 8
+
+
+def test_a_reply_that_is_too_large_ends_its_kernel_only(notebook, any_kernel):
+    prepare = """
+import signal, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+reply = {"status": "ok", "observation": ["x" * (32 << 20), 0, 5]}
+"""
+    forge = """
+ident = kernel._shell_parent_ident.get()
+send(kernel.shell_stream, "execute_reply", reply, kernel.get_parent(), ident=ident)
+time.sleep(60)
+"""
+    notebook.run(FIND_KERNEL + prepare)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    with pytest.raises(KernelDied, match="ignored the interrupt"):
+        notebook.run(forge, timeout_s=0.5)
+
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
+    assert any_kernel.run("1 + 1").output == "2\n"
 
 
 def test_a_kernel_that_is_not_installed_is_named(loop_runner):

@@ -27,6 +27,9 @@ TAGS = (
     *("[INST]", "[/INST]", "[TOOL_CALLS]", "<<SYS>>", "<</SYS>>", "[gMASK]", "<unused7>"),
     *("<|eot_id|>", "<|im_start|>", "<｜end▁of▁sentence｜>", "<tool_call>", "</tool_response>"),
     *("<fim_prefix>", "<BOS_TOKEN>", "<seed:eos>", "]~b]", "<think>", "</code>"),
+    *("<image_soft_token>", "<escape>", "<start_function_call>", "<minimax:tool_call>"),
+    *("<filename>", "<reponame>", "<empty_output>", "<ref>", "</box>", "<quad>", "<img>"),
+    *("</img>", "<IMG_CONTEXT>"),
 )
 
 
@@ -143,7 +146,8 @@ def test_a_tag_of_any_family_is_broken_for_a_server_with_an_unknown_tokenizer(ta
     "text",
     [
         'File "<stdin>", line 1, in <module>\nValueError: x[i] < y[j] >= [args]',
-        "<p>one</p> <div class='x'> List<int> df[mask] [INST for INST in y] [1, 2]",
+        "<p>one</p> <div class='x'> <img src='a'> <references>",
+        "List<int> df[mask] [INST for INST in y] [1, 2]",
         "1 < 2 | 3 > 2, 名前＜語＞, é < ü\r\n\tdone",
     ],
 )

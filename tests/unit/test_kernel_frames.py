@@ -1,5 +1,7 @@
 """The host's parser of what untrusted kernels send."""
 
+import tracemalloc
+
 import msgpack
 import pytest
 from hypothesis import given
@@ -60,6 +62,11 @@ def test_messages_do_not_depend_on_how_the_stream_is_cut(cuts):
         ["done", 1, "ok", "", 0, "E" * 1000, 0],
         ["done", 1, "ok", "", 0, None, -1],
         ["done", 1, "ok", "", 0, None],
+        ["done", True, "ok", "", 0, None, 0],
+        ["done", 1, "ok", "", False, None, 0],
+        ["done", 1, "ok", "", 0, None, True],
+        ["exited", True],
+        ["call", True, "search", [], {}],
         ["filed"],
         ["filed", 3],
         ["filed", "E" * 1000],
@@ -74,6 +81,27 @@ def test_messages_do_not_depend_on_how_the_stream_is_cut(cuts):
 def test_anything_else_is_a_violation(wire):
     with pytest.raises(FrameViolation):
         FrameReader(FrameBudget()).feed(encode(wire))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [[]] * 1_000_000,
+        [[[]] * 8000] * 100,
+        [{"a": [None] * 16_000}] * 60,
+        [[None] * 17_000],
+        [0] * 257,
+    ],
+)
+def test_more_values_than_anybody_looks_at_are_refused_before_they_are_made(arguments):
+    frame = encode(["call", -1, "search", arguments, {}])
+    tracemalloc.start()
+    try:
+        with pytest.raises(FrameViolation):
+            FrameReader(FrameBudget()).feed(frame)
+        assert tracemalloc.get_traced_memory()[1] < 8 << 20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("body", [b"\xc1", b"\x93\x01", b"\xdd\xff\xff\xff\xff", b"\x91" * 3000])
@@ -104,6 +132,17 @@ def test_the_frame_budget_bounds_tiny_frames():
 
     with pytest.raises(FrameViolation, match="10 frames"):
         reader.feed(encode(["ready"]) * 11)
+
+
+def test_the_budget_of_values_holds_between_renewals():
+    reader, frame = FrameReader(FrameBudget()), encode(["call", -1, "search", [[[]] * 8000], {}])
+
+    reader.feed(frame * 16)
+    reader.renew()
+    reader.feed(frame * 16)
+
+    with pytest.raises(FrameViolation, match="262144 values"):
+        reader.feed(frame)
 
 
 @given(st.binary(max_size=200))

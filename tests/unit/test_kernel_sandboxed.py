@@ -13,7 +13,7 @@ from actors.kernels.sandboxed.tracebacks import format_traceback
 
 SOURCES = Path(seccomp.__file__).parent
 ALLOWED, REFUSED, NO_FAMILY, MISSING = 0x7FFF0000, 0x50001, 0x50061, 0x50026
-IGNORED, CANNOT = 0x50000, 0x50016
+IGNORED, CANNOT, UNSUPPORTED = 0x50000, 0x50016, 0x5005F
 RUNTIME = {"IPython", "ipykernel", "msgpack", "traitlets"}
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 
@@ -98,7 +98,20 @@ def decide(program, machine, number, *arguments):
         ("x86_64", 54, (3, 1, 51), REFUSED),  # SO_ATTACH_REUSEPORT_CBPF
         ("x86_64", 54, (3, 1, 2), ALLOWED),  # SO_REUSEADDR
         ("x86_64", 54, (3, 6, 26), ALLOWED),  # an option of TCP with the same number
-        ("x86_64", 157, (22, 2), REFUSED),  # prctl: PR_SET_SECCOMP
+        ("x86_64", 157, (22, 2), CANNOT),  # prctl: PR_SET_SECCOMP
+        ("x86_64", 157, (78, 1, 1 << 22), CANNOT),  # PR_FUTEX_HASH
+        ("x86_64", 157, (0x53564D41,), CANNOT),  # PR_SET_VMA
+        ("x86_64", 157, (1, 9), ALLOWED),  # PR_SET_PDEATHSIG, the first of the list
+        ("x86_64", 157, (0x41555856,), ALLOWED),  # PR_GET_AUXV, the last of the list
+        ("x86_64", 444, (), REFUSED),  # landlock_create_ruleset
+        ("x86_64", 188, (), UNSUPPORTED),  # setxattr
+        ("x86_64", 190, (), UNSUPPORTED),  # fsetxattr
+        ("x86_64", 191, (), ALLOWED),  # getxattr
+        ("x86_64", 463, (), UNSUPPORTED),  # setxattrat
+        ("x86_64", 327, (3, 0, 1, 0, 0, 0), ALLOWED),  # preadv2
+        ("x86_64", 327, (3, 0, 1, 0, 0, 8), UNSUPPORTED),  # with RWF_NOWAIT
+        ("x86_64", 328, (3, 0, 1, 0, 0, 16), UNSUPPORTED),  # pwritev2 with RWF_APPEND
+        ("x86_64", 221, (3, 0, 0, 4), IGNORED),  # fadvise64
         ("x86_64", 157, (15,), ALLOWED),  # PR_SET_NAME
         ("x86_64", 317, (), REFUSED),  # seccomp
         ("x86_64", 54, (3, 6, 7), ALLOWED),  # an option of TCP with the same number
@@ -116,7 +129,10 @@ def decide(program, machine, number, *arguments):
         ("aarch64", 26, (), REFUSED),  # inotify_init1
         ("aarch64", 208, (3, 1, 7), IGNORED),  # setsockopt
         ("aarch64", 71, (), CANNOT),  # sendfile
-        ("aarch64", 167, (22, 2), REFUSED),  # prctl
+        ("aarch64", 167, (22, 2), CANNOT),  # prctl
+        ("aarch64", 5, (), UNSUPPORTED),  # setxattr
+        ("aarch64", 286, (3, 0, 1, 0, 0, 8), UNSUPPORTED),  # preadv2
+        ("aarch64", 223, (3, 0, 0, 4), IGNORED),  # fadvise64
     ],
 )
 def test_the_filter_decides_as_documented(machine, number, arguments, verdict):

@@ -6,7 +6,7 @@ import threading
 
 import msgpack
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.kernels.frames import Call, Done, FrameBudget, FrameReader, encode
@@ -34,6 +34,23 @@ def host():
         tools = Tools(Channel(theirs, Interrupts()), namespace)
         tools.bind([t.wire() for t in (SEARCH, TOKENS, DROP)])
         yield ours, namespace
+
+
+@pytest.mark.parametrize(
+    "arguments", [([0] * 20_000,), tuple(range(300)), ([[[]] * 5000] * 4,), ({"a": [0] * 17_000},)]
+)
+def test_what_the_host_would_end_the_kernel_for_is_an_error_in_the_cell(arguments):
+    with pytest.raises((TypeError, ValueError), match="at most"):
+        pack_call(1, "search", arguments, {})
+
+
+@settings(max_examples=20)
+@given(st.lists(st.recursive(st.none(), lambda v: st.lists(v, max_size=3)), max_size=4))
+def test_what_can_be_called_can_be_read(arguments):
+    body = pack_call(1, "search", tuple(arguments), {})
+
+    frame = HEADER.pack(len(body)) + body
+    assert FrameReader(FrameBudget()).feed(frame) == [Call(1, "search", tuple(arguments), {})]
 
 
 def answer(host, reply):
@@ -244,3 +261,14 @@ def test_the_name_of_any_error_is_one_that_the_host_takes(made):
 
     assert message == Done(1, True, "", 0, name, 1)
     assert type.__dict__["__name__"].__get__(made).startswith(name)
+
+
+def test_a_cell_that_calls_with_too_many_values_in_all_is_told_so(host):
+    connection, namespace = host
+    for number in range(1, 13):
+        thread, _ = answer(connection, ["ret", number, None])
+        namespace["search"]([[]] * 8000)
+        thread.join()
+
+    with pytest.raises(RuntimeError, match="200000 values in one cell"):
+        namespace["search"]([[]] * 8000)

@@ -41,6 +41,11 @@ def pieces(whole: Any, offset: Any) -> dict[str, Any]:
         ({"w": ROW | {"shape": [0, 2**61, 2**61], "data_offsets": [0, 0]}}, "more than any file"),
         ({"w": ROW | {"dtype": "F7"}}, "tensor 'w' is of the type 'F7'; expected one of F64"),
         ({"w": ROW | {"dtype": ["F32"]}}, "is of the type ['F32']"),
+        ({"w": ROW, "v": ROW}, "tensors 'w' and 'v' lie over the same bytes"),
+        (
+            {"w": ROW, "v": ROW | {"shape": [1], "data_offsets": [12, 16]}},
+            "tensors 'w' and 'v' lie over the same bytes",
+        ),
         ({"w": []}, "tensor 'w' is no object but []"),
         ({"__metadata__": {"a": 1}}, "its metadata are not all texts"),
         ({"__metadata__": {PIECES: "[" * 100_000}}, "nested too deeply"),

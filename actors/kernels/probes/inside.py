@@ -34,6 +34,8 @@ NUMBERS = {
     **{"capset": (126, 91), "socket": (41, 198), "setuid": (105, 146), "setgid": (106, 144)},
     **{"inotify_init": (253, -1), "inotify_init1": (294, 26), "inotify_add_watch": (254, 27)},
     **{"vmsplice": (278, 75), "io_setup": (206, 0), "seccomp": (317, 277)},
+    **{"landlock_create_ruleset": (444, 444), "landlock_add_rule": (445, 445)},
+    **{"landlock_restrict_self": (446, 446)},
     **{"setresuid": (117, 147), "setgroups": (116, 159), "vhangup": (153, 58)},
 }
 """System call: (x86_64, aarch64), from the kernel's asm/unistd headers."""

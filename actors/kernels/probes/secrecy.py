@@ -156,3 +156,14 @@ def escape_the_oom_killer(target: Target) -> str:
             file.flush()
             found.append(text)
     return ", ".join(found)
+
+
+@attack(Family.SECRETS, control=True)
+def ask_what_the_machine_has_read(target: Target) -> str:
+    """Reads a file only if somebody has read it before, which tells what runs outside."""
+    handle = os.open("/usr/bin/env", os.O_RDONLY)
+    try:
+        os.pread(handle, 4096, 0)
+        return f"{os.preadv(handle, [bytearray(4096)], 0, os.RWF_NOWAIT)} bytes were in memory"
+    finally:
+        os.close(handle)

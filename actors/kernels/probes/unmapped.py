@@ -6,9 +6,10 @@ import mmap
 import os
 import signal
 import socket
+import struct
 import time
 
-from actors.kernels.probes.inside import Target, system_call
+from actors.kernels.probes.inside import LIBC, Target, not_refused, system_call
 from actors.kernels.probes.probe import Family, Outcome, attack
 
 
@@ -128,3 +129,57 @@ def hoard_memory_in_sockets(target: Target) -> str:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     return f"{held >> 20} MiB in sockets" if held >> 20 > target.sandbox_memory_mib else ""
+
+
+@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+def hoard_memory_in_connections_nobody_accepts(target: Target) -> str:
+    """Connects to itself, fills the connection and closes it, again and again, in one process."""
+    held, most, servers = 0, (target.sandbox_memory_mib + 64) << 20, []
+    with contextlib.suppress(OSError):
+        while held < most:
+            servers.append(socket.socket(socket.AF_UNIX))
+            servers[-1].bind("")
+            servers[-1].listen(4096)
+            with contextlib.suppress(BlockingIOError):
+                while held < most:
+                    with socket.socket(socket.AF_UNIX) as sender:
+                        sender.setblocking(False)
+                        sender.connect(servers[-1].getsockname())
+                        with contextlib.suppress(BlockingIOError):
+                            while True:
+                                held += sender.send(bytes(1 << 16))
+    time.sleep(5)
+    for server in servers:
+        server.close()
+    return f"{held >> 20} MiB in sockets" if held >= most else ""
+
+
+@attack(Family.RESOURCES, control=True)
+def keep_access_lists_on_files(target: Target) -> str:
+    """Gives a file a list of who may read it, which may be 64 KiB long and counts as no file's."""
+    path = f"/tmp/listed-{target.token}"
+    entries = ((1, 7, -1), (2, 7, os.getuid()), (4, 7, -1), (16, 7, -1), (32, 5, -1))
+    packed = b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    with open(path, "wb") as file:
+        try:
+            os.setxattr(file.fileno(), "system.posix_acl_access", struct.pack("<I", 2) + packed)
+        finally:
+            os.remove(path)
+    return f"{len(entries)} entries"
+
+
+@attack(Family.RESOURCES)
+def keep_rules_for_files_it_never_opens(target: Target) -> str:
+    """Makes a set of Landlock rules, which grows without bound."""
+    return not_refused(
+        ("landlock_create_ruleset", (struct.pack("QQQ", 0, 3, 0), 24, 0)),
+        ("landlock_add_rule", (-1, 2, bytes(16), 0)),
+        ("landlock_restrict_self", (-1, 0)),
+    )
+
+
+@attack(Family.RESOURCES)
+def ask_for_a_larger_table_of_futexes(target: Target) -> str:
+    """Has Linux keep a table for its locks; with the most entries that is a gibibyte."""
+    made = LIBC.prctl(78, 1, ctypes.c_ulong(1024), ctypes.c_ulong(0), 0)
+    return "1024 entries" if made == 0 else ""

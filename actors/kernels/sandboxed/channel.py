@@ -19,6 +19,8 @@ from typing import Any
 
 import msgpack
 
+from actors.kernels.sandboxed.bounded import MOST_ARGUMENTS, MOST_VALUES, unpack
+
 HEADER = struct.Struct(">I")
 """Length of a frame's body."""
 _READ_BYTES = 1 << 16
@@ -26,6 +28,7 @@ MOST_CALL_BYTES = (1 << 20) - 1024
 """Arguments of one call; below the largest frame that the host takes."""
 _MOST_CALLS = 3000
 _MOST_BYTES = 12 << 20
+_MOST_VALUES = 200_000
 """Of all calls of a cell; below what ends the kernel."""
 
 
@@ -144,11 +147,11 @@ class Channel:
         self._numbers = itertools.count(1)
         self._answers: dict[int, list[Any] | None] = {}
         self._requests: list[list[Any]] = []
-        self._calls = self._bytes = 0
+        self._calls = self._bytes = self._values = 0
 
     def renew(self) -> None:
         """A cell begins: it may call tools as often as any."""
-        self._calls = self._bytes = 0
+        self._calls = self._bytes = self._values = 0
 
     @property
     def usable(self) -> bool:
@@ -182,7 +185,7 @@ class Channel:
         if threading.current_thread() is not threading.main_thread():
             number = -number  # the cell may go on meanwhile
         body = pack_call(number, name, arguments, keywords)
-        self._count(len(body))
+        self._count(body)
         self._answers[number] = None
         try:
             self._send(body)
@@ -192,13 +195,15 @@ class Channel:
             self._answers.pop(number, None)
         return _unwrap(answer or [])
 
-    def _count(self, size: int) -> None:
+    def _count(self, body: bytes) -> None:
         """Refuse what the host would end the kernel for."""
-        if self._calls >= _MOST_CALLS or self._bytes + size > _MOST_BYTES:
+        size, values = self._bytes + len(body), self._values + unpack(body)[1]
+        if self._calls >= _MOST_CALLS or size > _MOST_BYTES or values > _MOST_VALUES:
             raise RuntimeError(
-                f"no more than {_MOST_CALLS} tool calls and {_MOST_BYTES} bytes in one cell"
+                f"no more than {_MOST_CALLS} tool calls, {_MOST_BYTES} bytes and {_MOST_VALUES} "
+                "values in one cell"
             )
-        self._calls, self._bytes = self._calls + 1, self._bytes + size
+        self._calls, self._bytes, self._values = self._calls + 1, size, values
 
     def _wait_until(self, ready: Callable[[], bool]) -> None:
         with self._interrupts.shielded(), self._changed:
@@ -256,15 +261,17 @@ def pack_call(
 
     Raises:
         TypeError: an argument is nothing that can travel.
-        ValueError: the arguments are larger than the host takes.
+        ValueError: the arguments are larger or more than the host takes.
     """
+    if len(arguments) + len(keywords) > MOST_ARGUMENTS:
+        raise ValueError(f"{name}() takes at most {MOST_ARGUMENTS} arguments")
     message = ["call", number, name, list(arguments), keywords]
     try:
         body = pack(message)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"{name}() takes text, bytes, numbers up to 64 bits, lists, and dicts with keys of "
-            f"text: {error}"
+            f"text, at most {MOST_VALUES:,} values in all: {error}"
         ) from None
     if len(body) > MOST_CALL_BYTES:
         raise ValueError(
@@ -280,12 +287,8 @@ def pack(value: Any) -> bytes:
         TypeError, ValueError, OverflowError: there is none.
     """
     body: bytes = msgpack.packb(value, use_bin_type=True, default=plain)
-    msgpack.unpackb(body, ext_hook=_refuse_extension)
+    unpack(body)
     return body
-
-
-def _refuse_extension(_code: int, _data: bytes) -> None:
-    raise TypeError("an extension type cannot be sent")
 
 
 def plain(value: Any) -> Any:

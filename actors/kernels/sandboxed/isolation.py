@@ -21,6 +21,8 @@ from actors.kernels.sandboxed import seccomp
 
 TCP_BUFFER_BYTES = 1 << 18
 """The largest buffer of a TCP socket in a sandbox, one for each direction."""
+_BACKLOG = 128
+"""Connections to one socket that nobody has accepted yet."""
 SANDBOX_UID = 1000
 """User id inside every sandbox."""
 
@@ -124,13 +126,16 @@ def forbid_user_namespaces() -> None:
 
 
 def bound_network_buffers() -> None:
-    """Let no TCP socket of this network namespace grow its buffers by itself.
+    """Let no TCP socket of this network namespace grow its buffers by itself, and bound backlogs.
 
-    Without that all sandboxes together could use up what the machine has for TCP. Needs the /proc
-    of the outer sandbox.
+    Without that all sandboxes together could use up what the machine has for TCP, and one process
+    could fill thousands of sockets that need no descriptor, as they wait to be accepted. Needs the
+    /proc of the outer sandbox, where Linux before 6.0 hides the setting of backlogs.
     """
     for name in ("tcp_rmem", "tcp_wmem"):
         _write(f"/proc/sys/net/ipv4/{name}", f"4096 65536 {TCP_BUFFER_BYTES}")
+    with contextlib.suppress(FileNotFoundError):
+        _write("/proc/sys/net/core/somaxconn", str(_BACKLOG))
 
 
 def raise_loopback() -> None:

@@ -3,11 +3,15 @@
 Denied are the system calls that reach what namespaces do not isolate (keyrings, vsock, io_uring,
 bpf, perf), that undo the isolation (mount, unshare, ptrace) or that tell what others do with shared
 files (inotify, dnotify, leases), and all that make memory which stays when no process has it mapped
-any more: nothing in /proc would tell of it. Shared memory lies in files, whose folders are bounded.
-Everything else is allowed, so ordinary Python, threads, processes and mapped files work.
+any more, or which Linux keeps for a process or a file (Landlock, extended attributes): nothing in
+/proc would tell of it. Shared memory lies in files, whose folders are bounded. Everything else is
+allowed, so ordinary Python, threads, processes and mapped files work. Of ``prctl`` only what
+programs need is allowed: Linux gets new operations with every version, and one pins a gibibyte.
 
 ``splice`` and ``sendfile`` are refused as for files that cannot do it, which all callers know: a
 socket would hold whole pages of a file that was cut off since, and count single bytes of them.
+Reading with flags fails as on file systems without them, and advice on files is without effect:
+``RWF_NOWAIT`` tells whether anybody on the machine has read a file, and advice makes it forgotten.
 """
 
 import ctypes
@@ -18,7 +22,7 @@ import struct
 _LOAD, _JEQ, _JGE, _JSET, _JUMP, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x05, 0x06
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _AT_NUMBER, _AT_ARCHITECTURE = 0, 4
-_AT_ARGUMENT = (16, 24, 32, 40)
+_AT_ARGUMENT = (16, 24, 32, 40, 48, 56)
 _AUDIT = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32_BIT = 0x40000000
 _NAMESPACE_FLAGS = 0x7E020000
@@ -31,6 +35,9 @@ _MMAP = {"x86_64": 9, "aarch64": 222}
 _SETSOCKOPT = {"x86_64": 54, "aarch64": 208}
 _SPLICE_AND_SENDFILE = {"x86_64": (275, 40), "aarch64": (76, 71)}
 _PRCTL = {"x86_64": 157, "aarch64": 167}
+_SETXATTR = {"x86_64": (188, 189, 190, 463), "aarch64": (5, 6, 7, 463)}
+_FADVISE = {"x86_64": 221, "aarch64": 223}
+_PREADV2_AND_PWRITEV2 = {"x86_64": (327, 328), "aarch64": (286, 287)}
 _SOL_SOCKET, _SO_SNDBUF, _SO_RCVBUF = 1, 7, 8
 _SO_ATTACH_FILTER, _SO_ATTACH_REUSEPORT_CBPF = 26, 51
 _TERMINAL_INJECTION = (0x5412, 0x541C)
@@ -39,6 +46,15 @@ _MAP_SHARED, _MAP_ANONYMOUS, _MAP_HUGETLB = 0x1, 0x20, 0x40000
 _FAMILIES = (0, 1, 2, 10)
 _NETLINK = 16
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _FILTER = 38, 22, 2
+_PROCESS_CONTROL = (
+    *(1, 2, 3, 4, 7, 8),  # signal at the parent's death, dumpable, capabilities over setuid
+    *(15, 16, 21, 23, 27),  # name; whether there is a filter; bounding set; secure bits
+    *(29, 30, 36, 37, 38, 39),  # timer slack, adopting orphans, no_new_privs
+    *(40, 42, 47),  # address of the thread's id, huge pages off or not, ambient capabilities
+    *(50, 51, 54, 55, 56),  # vectors, pointer keys and tagged addresses of aarch64
+    0x41555856,  # the auxiliary vector
+)
+"""Operations of ``prctl`` that interpreters, C libraries and tools use."""
 
 # System call: (x86_64, aarch64), from the kernel's asm/unistd headers.
 _DENIED = {
@@ -95,6 +111,9 @@ _DENIED = {
     "fanotify_mark": (301, 263),
     "inotify_init1": (294, 26),
     "inotify_add_watch": (254, 27),
+    "landlock_create_ruleset": (444, 444),
+    "landlock_add_rule": (445, 445),
+    "landlock_restrict_self": (446, 446),
     "cachestat": (451, 451),
     "io_setup": (206, 0),
     "vhangup": (153, 58),
@@ -160,6 +179,11 @@ def deny_list(*, netlink: bool = False, machine: str | None = None) -> bytes:
     program += _check_process_control(_PRCTL[machine])
     for number in _SPLICE_AND_SENDFILE[machine]:
         program += [(_JEQ, 0, 1, number), _refuse(errno.EINVAL)]
+    for number in _SETXATTR[machine]:
+        program += [(_JEQ, 0, 1, number), _refuse(errno.ENOTSUP)]
+    for number in _PREADV2_AND_PWRITEV2[machine]:
+        program += _check_flags(number)
+    program += [(_JEQ, 0, 1, _FADVISE[machine]), _refuse(0)]
     program.append((_RETURN, 0, 0, _ALLOW))
     return b"".join(struct.pack("HBBI", *instruction) for instruction in program)
 
@@ -265,11 +289,24 @@ def _check_socket_options(number: int) -> list[Instruction]:
 
 
 def _check_process_control(number: int) -> list[Instruction]:
-    """No further system call filters, which take the same memory."""
+    """A few operations; others fail as on a Linux that does not know them."""
+    count = len(_PROCESS_CONTROL)
+    tests = [(_JEQ, count - i, 0, operation) for i, operation in enumerate(_PROCESS_CONTROL)]
+    return [
+        (_JEQ, 0, count + 3, number),
+        (_LOAD, 0, 0, _AT_ARGUMENT[0]),
+        *tests,
+        _refuse(errno.EINVAL),
+        (_LOAD, 0, 0, _AT_NUMBER),
+    ]
+
+
+def _check_flags(number: int) -> list[Instruction]:
+    """No flags of ``preadv2`` and ``pwritev2``, whose sixth argument they are."""
     return [
         (_JEQ, 0, 4, number),
-        (_LOAD, 0, 0, _AT_ARGUMENT[0]),
-        (_JEQ, 0, 1, _PR_SET_SECCOMP),
-        _refuse(errno.EPERM),
+        (_LOAD, 0, 0, _AT_ARGUMENT[5]),
+        (_JEQ, 1, 0, 0),
+        _refuse(errno.ENOTSUP),
         (_LOAD, 0, 0, _AT_NUMBER),
     ]
