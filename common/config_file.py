@@ -6,7 +6,6 @@ came; unknown keys name the closest known one.
 
 import dataclasses
 import difflib
-import json
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,8 @@ from typing import Any, Literal, TypeVar
 
 from common.config import Config
 from common.config.ranges import short
-from common.errors import ConfigError
+from common.errors import ConfigError, InputError
+from common.json_input import parse_json
 from common.json_output import as_number, json_text
 from common.whole_file import write_whole
 
@@ -63,7 +63,12 @@ def read_tables(path: Path) -> dict[str, Any]:
         raise ConfigError(f"config file {path} does not exist")
     try:
         text = path.read_text(encoding="utf-8-sig")
-        tables = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
+        if path.suffix == ".json":
+            tables = parse_json(text, f"config file {path} cannot be parsed")
+        else:
+            tables = tomllib.loads(text)
+    except InputError as error:
+        raise ConfigError(str(error)) from error
     except (ValueError, RecursionError, OSError) as error:
         raise ConfigError(f"config file {path} cannot be parsed: {_reason(error)}") from error
     if not isinstance(tables, dict):

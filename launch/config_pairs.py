@@ -4,13 +4,18 @@ The configuration itself checks each number and what holds for any use; a stand-
 instance, has no batches to wait for.
 """
 
+import os
 from collections.abc import Iterator
 
+from actors.kernels.id_ranges import SPARE
 from common.config import Config
 from common.config.checks import require
 
 CHARACTERS_PER_TOKEN = 16
 """More than any tokenizer packs into a token on average."""
+
+LEAST_TEMPERATURE = 0.01
+"""Below it the policy server takes the likeliest token, or as good as always."""
 
 
 def check_pairs(config: Config) -> None:
@@ -93,6 +98,15 @@ def _processes(config: Config) -> Checked:
         f"({learner.replicas}) x learner.context_parallel ({learner.context_parallel}) = {parts}; "
         "change one of the three",
     )
+    kernel, actors = config.kernel, config.actors
+    alive = actors.processes * (actors.episodes + kernel.idle)
+    yield (
+        config.sandbox.unsafe_no_sandbox or os.geteuid() != 0 or alive + SPARE <= kernel.uids,
+        f"kernel.uids is {kernel.uids}, but actors.processes ({actors.processes}) x "
+        f"(actors.episodes ({actors.episodes}) + kernel.idle ({kernel.idle})) = {alive} kernels "
+        f"can live at once and {SPARE} ids are reserved; set kernel.uids to at least "
+        f"{alive + SPARE}",
+    )
     server, transport = config.policy_server, config.transport
     yield (
         not server.port or server.port != transport.port,
@@ -103,9 +117,10 @@ def _processes(config: Config) -> Checked:
 def _learning(config: Config) -> Checked:
     agent, learner, objective = config.agent, config.learner, config.objective
     yield (
-        agent.temperature > 0,
-        "agent.temperature must be above 0 to train, got 0: without chance all members of a group "
-        "are the same, and log-probabilities say nothing",
+        agent.temperature >= LEAST_TEMPERATURE,
+        f"agent.temperature must be at least {LEAST_TEMPERATURE} to train, got "
+        f"{agent.temperature:g}: without chance all members of a group are the same, and "
+        "log-probabilities say nothing",
     )
     yield (
         objective.advantage != "group_loo" or learner.group_size >= 2,

@@ -116,8 +116,8 @@ def check_continuation(
     """Compare a run's saved configuration with the one that shall go on with it.
 
     Args:
-        file: ``config.json`` of the run; without one nothing was begun.
-        now: the configuration given.
+        file: ``config.json`` of the run; without one and without a checkpoint nothing was begun.
+        now: the configuration as it was given, before any port was chosen for it.
         steps_done: steps of the newest checkpoint; None without one.
         is_trained: the learner has done all its steps.
 
@@ -125,10 +125,16 @@ def check_continuation(
         What changes and may.
 
     Raises:
-        InputError: something differs that may not, or the run is of another version; names every
-            key with both values, and what to do.
+        InputError: something differs that may not, the run is of another version, or its
+            configuration is gone; names every key with both values, and what to do.
     """
     if not file.is_file():
+        if steps_done is not None:
+            raise InputError(
+                f"{file} is gone, but the run has a checkpoint of {steps_done} steps, and "
+                "nothing says how they were made; put it back, or begin a new run from that one "
+                "(model.path = .../checkpoints/step-.../hf)"
+            )
         return []
     saved, lacking = _saved(file)
     found = [change for change in changes(saved, now) if change.key not in lacking]

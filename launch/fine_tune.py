@@ -7,6 +7,7 @@ from rich.console import Console
 
 from common.errors import InputError
 from launch import processes
+from launch.outputs import written
 from launch.preflight import check_model, locate_model
 from launch.run_folder import newest_checkpoint
 from launch.screen import say
@@ -20,7 +21,7 @@ def fine_tune(config: SftConfig, console: Console) -> None:
     """Check the input, start the ranks, show their progress, wait for them.
 
     Raises:
-        InputError: model or traces are missing.
+        InputError: model or traces are missing, or the output cannot be written.
         RunFailed: a rank failed; its last lines are in the message.
         Interrupted: somebody ended it.
     """
@@ -29,9 +30,12 @@ def fine_tune(config: SftConfig, console: Console) -> None:
     if not Path(config.traces).is_file():
         raise InputError(f"trace file '{config.traces}' (--traces) does not exist")
     output = Path(config.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; name a folder for the model")
     file = output.with_name(output.name + ".sft.json")
-    config.save(file)
+    with written(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        config.save(file)
     spec = sft_process(config, file, output.with_name(output.name + ".sft.log"))
     follower = LogFollower(spec.log, console)
     with interruptible(), Supervisor(tick=follower.tick) as supervisor:

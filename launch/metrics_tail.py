@@ -9,8 +9,8 @@ from common.json_output import as_number
 from common.step_record import StepRecord
 
 
-class MetricsTail:
-    """Gives each step's record once; a line that is still being written waits for the next look."""
+class LinesTail:
+    """Gives each line once; one that is still being written waits for the next look."""
 
     def __init__(self, path: Path) -> None:
         """Begin at the start of a file that may not exist yet."""
@@ -18,8 +18,8 @@ class MetricsTail:
         self._offset = 0
         self._inode = 0
 
-    def read(self) -> list[StepRecord]:
-        """Records that were added since the last look."""
+    def read(self) -> list[str]:
+        """Lines that were added since the last look, without blank ones."""
         if not self._path.is_file():
             return []
         self._start_over_when_replaced()
@@ -28,12 +28,24 @@ class MetricsTail:
             block = file.read()
         whole = block[: block.rfind(b"\n") + 1]
         self._offset += len(whole)
-        return [parse_record(line) for line in whole.decode().splitlines() if line.strip()]
+        return [line for line in whole.decode().splitlines() if line.strip()]
 
     def _start_over_when_replaced(self) -> None:
         status = self._path.stat()
         if status.st_ino != self._inode or status.st_size < self._offset:
             self._inode, self._offset = status.st_ino, 0
+
+
+class MetricsTail:
+    """Gives each step's record once."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin at the start of a file that may not exist yet."""
+        self._lines = LinesTail(path)
+
+    def read(self) -> list[StepRecord]:
+        """Records that were added since the last look."""
+        return [parse_record(line) for line in self._lines.read()]
 
 
 def read_metrics(path: Path) -> list[StepRecord]:

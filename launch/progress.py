@@ -15,11 +15,12 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from common.alert_lines import text_of_alert
 from common.alerts import present_alerts
 from common.evaluation import SuiteScore, read_score
 from common.step_record import StepRecord
 from common.visible import visible
-from launch.metrics_tail import MetricsTail
+from launch.metrics_tail import LinesTail, MetricsTail
 from launch.screen import cell, say
 
 _RECENT = 8
@@ -168,6 +169,7 @@ class Progress:
         self._phase_started = time.monotonic()
         self._training: Training | None = None
         self._tail: MetricsTail | None = None
+        self._alerts: LinesTail | None = None
         self._scores: tuple[str, Path, set[str]] | None = None
         self._last_refresh = 0.0
         self._last_plain_step = 0
@@ -203,6 +205,11 @@ class Progress:
         self._training = Training(steps)
         self._training.add(self._tail.read(), is_earlier=True)
 
+    def watch_alerts(self, file: Path) -> None:
+        """From now on say each alert that the learner adds to ``file``."""
+        self._alerts = LinesTail(file)
+        self._alerts.read()  # those of earlier attempts
+
     def watch_scores(self, title: str, folder: Path) -> None:
         """From now on show the suite scores that appear in ``folder``."""
         self._scores = (title, folder, set())
@@ -210,6 +217,7 @@ class Progress:
     def tick(self) -> None:
         """Look for news and show it."""
         self._look_at_scores()
+        self._look_at_alerts()
         news = self._look_at_training()
         now = time.monotonic()
         if self._live is not None and (news or now - self._last_refresh > _REFRESH_S):
@@ -237,6 +245,11 @@ class Progress:
             remedy = text.partition(";")[2]
             if remedy not in self._said:
                 self._said.add(remedy)
+                self.say(text)
+
+    def _look_at_alerts(self) -> None:
+        for text in map(text_of_alert, self._alerts.read() if self._alerts else ()):
+            if text:
                 self.say(text)
 
     def _look_at_scores(self) -> None:

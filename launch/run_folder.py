@@ -47,6 +47,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def inputs(self) -> Path:
+        """Digests of the files that the run was begun with."""
+        return self.path / "inputs.json"
+
+    @property
     def state_file(self) -> Path:
         """Status and phase timings."""
         return self.path / "state.json"
@@ -80,6 +85,11 @@ class RunFolder:
     def metrics(self) -> Path:
         """One JSON line per optimizer step."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def alerts(self) -> Path:
+        """What the learner tells at once; see ``common.alert_lines``."""
+        return self.path / "alerts.jsonl"
 
     @property
     def learner_ready(self) -> Path:
@@ -203,7 +213,11 @@ def check_resumable(folder: RunFolder) -> RunState:
     if state is None:
         raise InputError(f"nothing to resume: {folder.path} holds no run; leave out --resume")
     if state.status == "finished":
-        raise InputError(f"nothing to resume: the run in {folder.path} is already finished")
+        raise InputError(
+            f"nothing to resume: the run in {folder.path} is already finished; to train further, "
+            "begin a new run (--name) from its newest checkpoint "
+            "(model.path = .../checkpoints/step-.../hf)"
+        )
     return state
 
 
@@ -212,7 +226,7 @@ def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the folder, so that two commands never write to one run.
 
     Raises:
-        InputError: another command holds it.
+        InputError: another command holds it, or it cannot be made.
     """
     _make_private(folder)
     with (folder.path / ".lock").open("w") as file:
@@ -228,8 +242,14 @@ def _make_private(folder: RunFolder) -> None:
 
     The folder of a run that was begun earlier stays as its owner left it.
     """
-    folder.path.parent.mkdir(parents=True, exist_ok=True)
-    folder.path.mkdir(mode=0o700, exist_ok=True)
+    try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run folder {folder.path} cannot be made: {error}; set run.folder to a folder that "
+            "can be written to"
+        ) from error
     if folder.read_state() is None:
         folder.path.chmod(0o700)
 

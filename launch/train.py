@@ -35,6 +35,7 @@ from launch.run_folder import (
     locked,
     set_aside,
 )
+from launch.run_inputs import check_inputs, input_digests, write_inputs
 from launch.screen import say
 from launch.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.supervisor import Interrupted, Supervisor, interruptible
@@ -74,20 +75,20 @@ def train(request: TrainRequest, console: Console) -> Summary:
         LZeroError: it cannot start, or one of its processes failed.
         Interrupted: somebody ended it.
     """
-    config = resolve_config(request)
-    folder = RunFolder(Path(config.run.folder) / config.run.name)
+    given = resolve_config(request)
+    folder = RunFolder(Path(given.run.folder) / given.run.name)
     keep_old = request.keep_old and not request.resume
     if not keep_old:
         _check_folder(folder, resume=request.resume)
     if request.resume:
-        _changes(folder, config)
-    check_run(config)
+        _changes(folder, given)
+    check_run(given)
     if keep_old and (kept := set_aside(folder)):
-        say(console, f"kept the earlier run '{config.run.name}' as {kept}")
-    with held_ports(config) as config, locked(folder):
+        say(console, f"kept the earlier run '{given.run.name}' as {kept}")
+    with held_ports(given) as config, locked(folder):
         before = _check_folder(folder, resume=request.resume)
         if request.resume:
-            _say_changes(folder, config, console)
+            _say_changes(folder, given, console)
         run = _TrainRun(request, config, folder, before, console)
         return run.execute()
 
@@ -177,9 +178,11 @@ def _changes(folder: RunFolder, config: Config) -> list[Change]:
 
 
 def _say_changes(folder: RunFolder, config: Config, console: Console) -> None:
-    """Name what this attempt changes; nothing of the run has been touched before."""
+    """Name what this attempt changes, and refuse other inputs; nothing was touched before."""
     for change in _changes(folder, config):
         say(console, f"from here on: {change}")
+    if not check_inputs(folder.inputs, config):
+        say(console, "the run kept no record of its files; they are compared from here on")
 
 
 def _check_folder(folder: RunFolder, *, resume: bool) -> RunState | None:
@@ -219,6 +222,8 @@ class _TrainRun:
         """Run all phases; the state file says how it ended, whatever happens."""
         self._save_state("running")
         save_config(self._config, self._folder.config)
+        if not self._folder.inputs.is_file():
+            write_inputs(input_digests(self._config), self._folder.inputs)
         make_run_key(self._folder.path)
         try:
             with interruptible(), self._progress:
@@ -297,6 +302,7 @@ class _TrainRun:
     def _learn(self, supervisor: Supervisor) -> None:
         self._progress.phase("starting learner and actors")
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
+        self._progress.watch_alerts(self._folder.alerts)
         self._folder.learner_ready.unlink(missing_ok=True)
         self._folder.actors.mkdir(exist_ok=True)
         with self._clock.phase("learn"):

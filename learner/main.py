@@ -4,14 +4,16 @@ import argparse
 import dataclasses
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import nn
 
+from common.alert_lines import append_alert
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
@@ -216,7 +218,9 @@ def _head(
     tasks = _read(config, config.tasks.train)
     heldout = _read(config, config.tasks.heldout) if config.tasks.heldout else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
-    coordinator = _coordinator(config, tasks, vocabulary)
+    coordinator = _coordinator(
+        config, tasks, vocabulary, tell=partial(append_alert, folder / "alerts.jsonl")
+    )
     if ledger is not None:
         restore_ledger(coordinator, ledger)
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
@@ -256,7 +260,9 @@ def _head(
             writer.close()
 
 
-def _coordinator(config: Config, tasks: list[Task], vocabulary: int) -> Coordinator:
+def _coordinator(
+    config: Config, tasks: list[Task], vocabulary: int, *, tell: Callable[[str], None]
+) -> Coordinator:
     return Coordinator(
         TaskOrder(tasks, seed=config.run.seed),
         groups_per_batch=config.learner.groups,
@@ -270,6 +276,7 @@ def _coordinator(config: Config, tasks: list[Task], vocabulary: int) -> Coordina
         lease_timeout_s=config.lease_timeout_s,
         silence_s=config.transport.silence_s,
         limits=ModelLimits(vocabulary=vocabulary, max_context=config.model.max_context),
+        tell=tell,
     )
 
 

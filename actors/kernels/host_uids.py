@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.kernels.id_ranges import IdRange, NoHostUids, Source, find_source
+from actors.kernels.id_ranges import SPARE, IdRange, NoHostUids, Source, find_source
 from actors.kernels.interface import DeathCause, KernelDied
 from common.config import Kernel as KernelConfig
 
@@ -88,11 +88,15 @@ class HostUids:
         lease = lease_uid(self.source.ids, self.source.folder)
         if lease is None:
             raise KernelDied(
-                f"all {self.source.ids.count} user ids from {self.source.ids.first} on are in use "
-                "(kernel.uids)",
+                f"all {self.source.ids.count} user ids from {self.source.ids.first} on are in use: "
+                f"{self._names_of_range()} has {self.source.ids.count + SPARE}, of which {SPARE} "
+                "are reserved; give more, or run fewer kernels at once",
                 DeathCause.FAILED_TO_START,
             )
         return lease
+
+    def _names_of_range(self) -> str:
+        return "/etc/subuid" if self.source and self.source.subordinate else "kernel.uids"
 
 
 def has_own_uids(config: KernelConfig, launcher: str) -> bool:

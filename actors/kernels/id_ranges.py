@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _LARGEST_ID = (1 << 31) - 1
-_SPARE = 2
+SPARE = 2
 """Ids of a range that no kernel gets: that of the zygotes, and what is root inside."""
-_LEAST = _SPARE + 1
+_LEAST = SPARE + 1
 
 
 class NoHostUids(Exception):
@@ -76,7 +76,7 @@ def find_source(wanted: IdRange) -> Source:
 
 def _source(ids: IdRange, folder: Path, *, subordinate: bool) -> Source:
     return Source(
-        ids=IdRange(ids.first, ids.count - _SPARE),
+        ids=IdRange(ids.first, ids.count - SPARE),
         folder=folder,
         inner_root=ids.end - 1,
         zygote=ids.end - 2,

@@ -142,7 +142,7 @@ def task_type(kind: str) -> TaskType:
         return _BUILT_IN[kind]
     if not is_plugin(kind):
         close = difflib.get_close_matches(kind, _BUILT_IN, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"known kinds: {', '.join(_BUILT_IN)}"
+        hint = f"did you mean '{close[0]}'?" if close else f"known kinds: {', '.join(_BUILT_IN)}."
         raise ConfigError(
             f"kind: unknown task type {kind!r}; {hint} One of your own is written "
             "package.module:name"

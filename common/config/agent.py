@@ -89,7 +89,7 @@ class Agent(Section):
     tool_timeout_s: Annotated[float, Range("s", above=0, most=DAY_S)] = 30.0
     """Wall time of one tool call; beyond it TimeoutError is raised in the cell."""
     temperature: Annotated[float, Range("temperature", least=0, most=100)] = 1.0
-    """Sampling temperature of training episodes, which must be above 0; for an agent that only
+    """Sampling temperature of training episodes, at least 0.01; for an agent that only
     works, 0 takes the likeliest token."""
     episode_timeout_s: Annotated[float, Range("s", above=0, most=7 * DAY_S)] = 120.0
     """Wall time of an episode; after an overrun that its own cells caused it is kept, and its

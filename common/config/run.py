@@ -46,7 +46,11 @@ class Run(Section):
     ``profiles``, from the third of the process on; ``lzero train --profile`` sets it to 2."""
 
     def check(self) -> None:
-        """The name can be a folder's."""
+        """The name can be a folder's, and there is a place for it."""
+        require(
+            bool(self.folder.strip()),
+            "run.folder must be the path of a folder, got ''; 'runs' is the default, '.' is here",
+        )
         require(
             0 < len(self.wandb_project) <= LONGEST_NAME
             and not set(self.wandb_project) & set("/\\#?%:"),

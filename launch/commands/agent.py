@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from actors.agent.events import Episode
     from actors.agent.notebook_agent import NotebookAgent
     from common.config import Config
+    from common.errors import InputError
     from common.messages import Step
     from launch.agent_view import AgentView
     from launch.transcripts import Transcript
@@ -59,11 +60,13 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from launch.agent_view import make_view
+    from launch.outputs import check_output_file
     from launch.transcripts import transcript_of
 
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
     notebook = Path(arguments.out or time.strftime("agent-%Y%m%d-%H%M%S.ipynb"))
     config = _config(arguments)
+    check_output_file(notebook)
     direct = (arguments.mode or config.agent.mode) == "direct"
     view = _Recorder(make_view(Console(stderr=arguments.json), direct=direct))
     logging.getLogger("actors.agent.loop").setLevel(logging.ERROR)  # the view says what failed
@@ -76,10 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     finally:
         view.close()
-    _save(transcript_of(episode, question), notebook)
-    view.finish(episode, time.monotonic() - started, notebook)
+    fault = _fault_of_saving(transcript_of(episode, question), notebook)
+    view.finish(episode, time.monotonic() - started, None if fault else notebook)
     if arguments.json:
-        _print_json(_as_json(episode, notebook))
+        _print_json(_as_json(episode, None if fault else notebook))
+    if fault:
+        raise fault  # after the work, which must not be lost
     return EXIT_ANSWERED if episode.answer is not None else EXIT_NO_ANSWER
 
 
@@ -134,12 +139,12 @@ class _Recorder:
     def close(self) -> None:
         self._view.close()
 
-    def finish(self, episode: "Episode", seconds: float, notebook: Path) -> None:
+    def finish(self, episode: "Episode", seconds: float, notebook: Path | None) -> None:
         from launch.agent_view import Ending
 
         facts = (
             f"{len(episode.steps)} steps, {episode.tokens_generated} tokens, {seconds:.1f} s, "
-            f"written to {notebook}"
+            + (f"written to {notebook}" if notebook else "not written")
         )
         outcome = episode.outcome.value.replace("_", " ")
         self._view.finish(
@@ -163,8 +168,20 @@ def _interrupted(question: str, steps: "Sequence[Step]") -> "Transcript":
 
 def _save(transcript: "Transcript", path: Path) -> None:
     from launch.notebooks import save_notebook
+    from launch.outputs import written
 
-    save_notebook(transcript, path)
+    with written(path):
+        save_notebook(transcript, path)
+
+
+def _fault_of_saving(transcript: "Transcript", path: Path) -> "InputError | None":
+    from common.errors import InputError
+
+    try:
+        _save(transcript, path)
+    except InputError as error:
+        return error
+    return None
 
 
 def _print_json(record: Mapping[str, Any]) -> None:
@@ -177,8 +194,8 @@ def _print_json(record: Mapping[str, Any]) -> None:
     print(text)
 
 
-def _as_json(episode: "Episode", notebook: Path) -> dict[str, Any]:
+def _as_json(episode: "Episode", notebook: Path | None) -> dict[str, Any]:
     return dataclasses.asdict(episode) | {
         "outcome": episode.outcome.value,
-        "notebook": str(notebook),
+        "notebook": str(notebook) if notebook else None,
     }

@@ -26,11 +26,13 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
     from launch.notebooks import save_notebook
+    from launch.outputs import written
     from launch.transcripts import Choice, find_transcript
 
     choice = Choice(name=arguments.trajectory, index=arguments.index, extreme=arguments.extreme)
     transcript = find_transcript(arguments.source, choice)
-    save_notebook(transcript, arguments.out)
+    with written(arguments.out):
+        save_notebook(transcript, arguments.out)
     name = transcript.names[0] if transcript.names else "the episode"
     print(f"wrote {name} ({transcript.outcome}) to {arguments.out}")
     return 0

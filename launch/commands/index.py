@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from common.errors import InputError
-from launch.commands.outputs import written
+from launch.outputs import written
 
 _SHORTEST_PASSAGE = 200
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from launch.commands.outputs import written
+from launch.outputs import written
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,13 +62,14 @@ def _check(arguments: argparse.Namespace) -> int:
 
     config = load_config(arguments.config) if arguments.config else None
     tasks = task_check.read_checked(arguments.file, task_rules(config) if config else NO_EXTRAS)
-    print(f"{arguments.file}: {len(tasks)} tasks, no mistakes")
     room = None
     if arguments.model:
         room = task_check.room_of_model(arguments.model)
     elif config and (model := locate_model(config.model.path)).is_dir():
         tokens = config.model.max_context - config.agent.max_action_tokens
         room = task_check.Room(model=model, tokens=tokens)
-    for warning in task_check.warnings(tasks, room):
+    warnings = list(task_check.warnings(tasks, room))
+    print(f"{arguments.file}: {len(tasks)} tasks, no mistakes")
+    for warning in warnings:
         print(f"warning: {warning}")
     return 0

@@ -9,6 +9,7 @@ import logging
 from collections import deque
 
 from common.messages import Trajectory
+from common.quiet_log import QuietLog
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group, SignalFilter, TaskOrder
 
@@ -31,6 +32,7 @@ class GroupBuffer:
         """An empty buffer; the arguments are the coordinator's."""
         self.order = order
         self.counters = Counters()
+        self._quiet = QuietLog(log)
         self.open_groups: dict[str, Group] = {}
         self.ready: deque[Group] = deque()
         self.late: set[str] = set()
@@ -147,7 +149,9 @@ class GroupBuffer:
         del self.open_groups[group.group_id]
         if len(group.finished) < min(2, group.size):
             self.counters.drop("group_too_small", len(group.finished))
-            log.warning("group dropped group=%s members=%d", group.group_id, len(group.finished))
+            self._quiet.warning(
+                "group dropped", "group=%s members=%d", group.group_id, len(group.finished)
+            )
         elif self._signal_filter is None or self._signal_filter.admits(group):
             self.ready.append(group)
         else:

@@ -21,7 +21,7 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.session import Heartbeat, Hello
@@ -54,6 +54,7 @@ class Coordinator:
         lease_timeout_s: float = 3600.0,
         silence_s: float = 60.0,
         limits: ModelLimits | None = None,
+        tell: Callable[[str], None] | None = None,
     ) -> None:
         """An empty coordinator; times are seconds.
 
@@ -70,6 +71,7 @@ class Coordinator:
             lease_timeout_s: how long an actor may run a lease.
             silence_s: after which a session that says nothing has lost its leases.
             limits: of the model, checked in every trajectory.
+            tell: gets what a person must know at once.
         """
         self.version = 0
         self.next_evaluation = 0
@@ -84,7 +86,7 @@ class Coordinator:
         )
         self._sessions = Sessions()
         self._leases = LeaseBook()
-        self._failures = FailureLog()
+        self._failures = FailureLog(tell)
         self._temperature = temperature
         self._total_batches = total_batches
         self._max_buffered_bytes = max_buffered_bytes

@@ -3,6 +3,7 @@
 import logging
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 log = logging.getLogger(__name__)
@@ -50,8 +51,10 @@ def reason_of_failure(failure: str) -> str:
 class FailureLog:
     """What failed last under each reason, and how often in a row."""
 
-    def __init__(self) -> None:
-        """Nothing has failed."""
+    def __init__(self, tell: Callable[[str], None] | None = None) -> None:
+        """Nothing has failed; ``tell`` gets each alert of a reason once, so a bounded number."""
+        self._tell = tell
+        self._told: set[tuple[str, int]] = set()
         self._texts: dict[str, str] = {}
         self._in_row = 0
         self._last = ""
@@ -68,6 +71,14 @@ class FailureLog:
         self._last = reason
         if self._in_row in (_ALERT_AFTER, *(_ALERT_AFTER * 10**n for n in range(1, 7))):
             log.warning("%d episodes in a row failed reason=%s: %s", self._in_row, reason, text)
+            self._tell_once(reason, text)
+
+    def _tell_once(self, reason: str, text: str) -> None:
+        key = (reason, self._in_row)
+        if self._tell is None or key in self._told or reason not in self._texts:
+            return
+        self._told.add(key)
+        self._tell(f"{self._in_row} episodes in a row failed ({reason}): {text[:500]}")
 
     def describe(self, dropped: Counter[str]) -> str:
         """The most frequent reasons with the last text of each; empty when nothing was dropped."""

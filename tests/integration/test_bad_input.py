@@ -1,5 +1,6 @@
 """Bad input ends ``lzero train`` in one clear line and a non-zero exit, before anything starts."""
 
+import io
 import json
 import os
 import shutil
@@ -12,11 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from actors.tools.search import build_index
 from common.config_file import save_config
-from launch.run_folder import RunFolder, RunState
-from launch.train import TrainRequest, resolve_config
+from common.errors import InputError
+from launch.ports import held_ports
+from launch.run_folder import RunFolder, RunState, locked
+from launch.run_inputs import input_digests, write_inputs
+from launch.train import TrainRequest, resolve_config, train
 from tests.tiny_text_model import make_text_model
 
 TASK = {"task_id": "a", "question": "Who wrote Silent Harbor?", "answers": ["Anna Keller"]}
@@ -190,3 +195,30 @@ def test_a_resume_with_another_configuration_changes_nothing(trial: Trial) -> No
     assert "run.seed was 7 and is 0 now" in line
     assert "--set run.seed=7" in line
     assert {file: file.read_bytes() for file in run.iterdir()} == before
+
+
+def begun(trial: Trial) -> RunFolder:
+    """What a run leaves that was begun on a port of its own choice and then interrupted."""
+    given = resolve_config(TrainRequest(config=trial.config))
+    folder = RunFolder(trial.folder / "runs" / "run")
+    with held_ports(given) as config, locked(folder):
+        save_config(config, folder.config)
+    write_inputs(input_digests(given), folder.inputs)
+    folder.write_state(RunState(status="interrupted", started_at=0.0))
+    return folder
+
+
+def test_a_resume_with_other_tasks_under_the_same_path_starts_nothing(trial: Trial) -> None:
+    folder = begun(trial)
+    trial.tasks.write_text(json.dumps({**TASK, "question": "Another?"}) + "\n")
+    console = Console(file=io.StringIO(), width=200)
+    request = TrainRequest(config=trial.config, resume=True, overrides=("actors.episodes=3",))
+
+    with pytest.raises(InputError, match=r"begun with other contents of: tasks.train \("):
+        train(request, console)
+
+    assert (state := folder.read_state()) is not None
+    assert state.status == "interrupted"
+    said = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "actors.episodes was" in said
+    assert "port" not in said, "nobody gave a port"

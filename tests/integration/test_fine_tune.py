@@ -81,3 +81,13 @@ def test_a_trace_that_cannot_be_read_is_named_with_file_and_line(
     assert main(["sft", *options, "--output", str(tmp_path / "out")]) == 1
 
     assert "traces.jsonl' line 1: it has no text" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("output", ["/proc/x", "/dev/null/x", "/etc/passwd"])
+def test_an_output_that_cannot_be_written_is_one_line(
+    options: list[str], output: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["sft", *options, "--output", output]) == 2
+
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not Path("/etc/passwd.sft.json").exists()

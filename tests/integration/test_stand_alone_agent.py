@@ -451,3 +451,29 @@ def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     assert [c.source for c in notebook.cells if c.cell_type == "code"] == [
         "x = 20 + 1\nprint('x is', x)"
     ]
+
+
+def test_a_notebook_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    with ChatServer(replies(SUBMIT)) as server:
+        done = lzero("agent", "x", "--url", server.url, "--out", "/proc/x", folder=tmp_path)
+
+    assert (done.returncode, done.stdout, server.requests) == (2, "", [])
+    assert done.stderr.startswith("lzero: /proc/x cannot be written: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_work_is_told_when_its_notebook_cannot_be_written_any_more(tmp_path: Path) -> None:
+    def script(messages: Messages) -> str:
+        notebook.mkdir(exist_ok=True)
+        return work(messages)
+
+    work = replies(ADD, SUBMIT)
+    notebook = tmp_path / "a.ipynb"
+    with ChatServer(script) as server:
+        done = lzero(
+            "agent", "x", "--url", server.url, "--out", notebook, "--json", folder=tmp_path
+        )
+
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["outcome"], told["notebook"]) == (2, "submitted", None)
+    assert "a.ipynb cannot be written: " in done.stderr.splitlines()[-1]

@@ -117,3 +117,10 @@ def test_a_file_is_laid_over_given_defaults_table_by_table(tmp_path: Path) -> No
 
     assert (config.agent.max_steps, config.agent.max_observation_characters) == (7, 77)
     assert config.rewards.terms == {"code": 2.0, "f1": 1.0}
+
+
+def test_a_key_that_occurs_twice_in_json_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text('{"run": {"seed": 1, "seed": 2}}')
+
+    with pytest.raises(ConfigError, match=r"run.json cannot be parsed: .*'seed' occurs twice"):
+        load_config(tmp_path / "run.json")

@@ -179,5 +179,10 @@ def test_a_free_key_that_an_earlier_version_lacked_is_named(tmp_path: Path) -> N
     assert [str(c) for c in found] == ["critic.step_decay is new in this version and is 0.95"]
 
 
+def test_a_run_whose_configuration_is_gone_is_not_gone_on_with(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config.json is gone, but .* a checkpoint of 3 steps"):
+        check_continuation(tmp_path / "config.json", Config(), steps_done=3)
+
+
 def test_a_command_that_began_nothing_has_nothing_to_compare(tmp_path: Path) -> None:
     assert check_continuation(tmp_path / "config.json", Config(), steps_done=None) == []

@@ -404,7 +404,8 @@ def spoilt(trajectory: Trajectory, change: dict[str, Any]) -> Trajectory:
 def test_three_failures_of_one_kind_in_a_row_are_an_alert_and_named_while_waiting(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    state = coordinator()
+    told: list[str] = []
+    state = coordinator(tell=told.append)
     join(state, credit=1)
     for _ in range(3):
         ((_, lease),) = state.hand_out()
@@ -415,6 +416,10 @@ def test_three_failures_of_one_kind_in_a_row_are_an_alert_and_named_while_waitin
         state.receive(A0, failed, learner_version=0)
 
     assert "3 episodes in a row failed reason=infrastructure:PluginError" in caplog.text
+    assert told == [
+        "3 episodes in a row failed (infrastructure:PluginError): "
+        "PluginError: reward term 'mine' raised KeyError"
+    ]
     assert (
         "dropped so far: infrastructure:PluginError 3 "
         "(last: PluginError: reward term 'mine' raised KeyError)" in state.waiting_for()
@@ -588,3 +593,16 @@ def test_no_batch_ever_exceeds_the_bound_whatever_the_order_of_events(
     kept = sum(len(g.finished) for g in (*state.groups.open_groups.values(), *state.groups.ready))
     leased = sum(len(g.leased) for g in state.groups.open_groups.values())
     assert balance(state) == kept + leased
+
+
+def test_groups_that_are_dropped_one_after_another_are_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    state = coordinator()
+    join(state, credit=1)
+    while state.counters.dropped.total() < 12:
+        ((_, lease),) = state.hand_out()
+        failed = replace(finished(lease, outcome=Outcome.INFRASTRUCTURE), failure="KernelDied: x")
+        state.receive(A0, failed, learner_version=0)
+
+    assert caplog.text.count("group dropped") == 1

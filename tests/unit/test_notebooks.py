@@ -348,3 +348,12 @@ def test_a_growing_action_falls_into_thoughts_and_code() -> None:
 
 def test_control_characters_are_pictures() -> None:
     assert visible("a\tb\n\x1b[2J\x00\x7f\r\n\x9b") == "a\tb\n␛[2J␀␡\n␡"
+
+
+def test_a_notebook_that_cannot_be_written_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store(tmp_path, trajectory(1, 0.5))
+
+    assert main(["export-notebook", str(tmp_path), "--out", "/proc/x"]) == 2
+    assert capsys.readouterr().err.startswith("lzero: /proc/x cannot be written: ")

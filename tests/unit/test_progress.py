@@ -3,11 +3,13 @@
 import dataclasses
 import io
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
+from common.alert_lines import append_alert
 from common.step_record import StepRecord
 from common.telemetry import JsonlWriter
 from launch.metrics_tail import MetricsTail, read_metrics
@@ -18,6 +20,7 @@ from launch.progress import (
     describe_view,
     mean_staleness,
 )
+from learner.coordination.counters import FailureLog
 from tests.step_records import make_record as record
 
 
@@ -231,3 +234,37 @@ def test_names_from_outside_cannot_steer_the_terminal(tmp_path: Path, is_termina
     assert "\x1b]0" not in screen.getvalue()
     assert "\u202e" not in screen.getvalue()
     assert screen.getvalue().count("one\u241b]0;pwned\u2407<U+202E>[bold]") >= 2
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_what_the_learner_tells_before_any_step_is_said_once(
+    tmp_path: Path, is_terminal: bool
+) -> None:
+    alerts, screen = tmp_path / "alerts.jsonl", io.StringIO()
+    console = Console(file=screen, force_terminal=is_terminal, width=100)
+    append_alert(alerts, "of an earlier attempt")
+
+    with Progress(console) as progress:
+        progress.watch_alerts(alerts)
+        failures = FailureLog(partial(append_alert, alerts))
+        for _ in range(6):
+            for _ in range(3):
+                failures.failed("infrastructure:PluginError", "reward term 'mine': KeyError")
+                progress.tick()
+            failures.succeeded()
+
+    said = "3 episodes in a row failed (infrastructure:PluginError): reward term 'mine': KeyError"
+    assert screen.getvalue().count(said) == 1
+    assert "earlier" not in screen.getvalue()
+
+
+def test_lines_that_are_no_alerts_are_passed_over(tmp_path: Path) -> None:
+    alerts, screen = tmp_path / "alerts.jsonl", io.StringIO()
+
+    with Progress(Console(file=screen, force_terminal=False)) as progress:
+        progress.watch_alerts(alerts)
+        alerts.write_text('null\n{"text": 3}\n{"text": "a", "text": "b"}\n{\n')
+        append_alert(alerts, "true")
+        progress.tick()
+
+    assert screen.getvalue() == "true\n"

@@ -80,7 +80,7 @@ def test_only_an_unfinished_run_resumes(tmp_path: Path) -> None:
     assert check_resumable(run).seconds["learn"] == 3.0
 
     run.write_state(RunState(status="finished", started_at=0.0))
-    with pytest.raises(InputError, match=r"already finished"):
+    with pytest.raises(InputError, match=r"already finished; to train further, begin a new run"):
         check_resumable(run)
 
 
@@ -153,3 +153,15 @@ def test_fine_tuning_promises_no_checkpoint_that_does_not_exist(tmp_path: Path) 
     assert fine_tune.how_to_go_on(config) == ""
     (config.checkpoint_folder / "step-000005").mkdir(parents=True)
     assert "--resume" in fine_tune.how_to_go_on(config)
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "/etc/passwd", "/dev/null/x"])
+def test_a_place_where_no_folder_can_be_is_named(place: str) -> None:
+    run = RunFolder(Path(place) / "trial")
+    check_fresh(run)
+
+    with (
+        pytest.raises(InputError, match=rf"{place}/trial cannot be made.*set run.folder"),
+        locked(run),
+    ):
+        pass

@@ -294,3 +294,15 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(InputError, match=r"is not UTF-8"):
         read_tasks(path)
+
+
+def test_a_check_that_fails_does_not_say_before_that_all_is_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = {"task_id": "a", "question": "Who?", "answers": ["x"]}
+    (tmp_path / "tasks.jsonl").write_text(json.dumps(task))
+
+    assert check(tmp_path, "--model", str(tmp_path)) == 2
+    said = capsys.readouterr()
+    assert "does not say how long a context is" in said.err
+    assert said.out == ""
