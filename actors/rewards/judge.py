@@ -47,8 +47,9 @@ ALERT_AFTER = 3
 
 _START_S = 60.0
 """How long a judge may take to import the user's packages."""
-_PATIENCE_S = 0.1
-"""How long to wait for a running process before another is started: most rewards take less."""
+_PATIENCE_S = 1.0
+"""How long to wait for a running process before another is started: rewards that take less share
+one, also on a machine that is busy with other things, where each start would cost more."""
 
 
 class Judge:

@@ -258,7 +258,11 @@ def test_slow_rewards_of_more_episodes_than_processes_lose_nothing() -> None:
     assert processes <= 2
 
 
-def test_processes_are_started_while_all_others_are_busy(tmp_path: Path) -> None:
+def test_processes_are_started_while_all_others_are_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("actors.rewards.judge._PATIENCE_S", 0.1)
+
     async def main() -> None:
         async with judging(config(timeout_s=20.0)) as judge:
             await asyncio.gather(*(score(judge, term=f"meet {tmp_path}") for _ in range(4)))
