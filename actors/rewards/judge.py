@@ -167,8 +167,9 @@ class Judge:
     async def _idle_or_new(self) -> JudgeProcess:
         """The idle process that was used last, else a new one; they are started one by one."""
         while True:
+            comes_back = bool(self._busy) or self._is_starting or not self._idle.empty()
             try:
-                async with asyncio.timeout(_PATIENCE_S):
+                async with asyncio.timeout(_PATIENCE_S if comes_back else 0):
                     process = await self._idle.get()
             except TimeoutError:
                 if not self._is_starting:
