@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ class WeightServer:
     def __init__(self) -> None:
         self.version = "default"
         self.swaps: list[int] = []
+        self.asked: Counter[str] = Counter()
+        """How often, by path."""
         self.answers: dict[str, bytes] = {}
         """What a path answers instead of what is right."""
         self.status: dict[str, int] = {}
@@ -28,6 +31,7 @@ class WeightServer:
         self.generate: Callable[[list[int], int], tuple[list[int], list[float]]] | None = None
         """(prompt, most tokens) to ids and log-probabilities, sampled as ``version``."""
         self._receiver: StagingReceiver | None = None
+        self._is_updating = False
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -43,6 +47,7 @@ class WeightServer:
             def _answer(self) -> None:
                 path = self.path.split("?")[0]
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                server.asked[path] += 1
                 if path in server.hanging:
                     server.hung.set()
                     server.let_go.wait(30)
@@ -71,6 +76,10 @@ class WeightServer:
             return 200, json.dumps(self._generation(ids, logprobs)).encode()
         if path == "/init_weight_transfer_engine":
             self._attach(body["init_info"])
+        if path == "/start_weight_update":
+            if self._is_updating:
+                return 500, b"an update is open"
+            self._is_updating = True
         if path == "/update_weights":
             version = body["update_info"]["version"]
             try:
@@ -80,6 +89,7 @@ class WeightServer:
                 return 500, str(error).encode()
             self.swaps.append(version)
         if path == "/finish_weight_update":
+            self._is_updating = False
             self.version = body.get("weight_version", self.version)
         if path == "/update_weight_version":
             self.version = body["new_version"]
@@ -102,6 +112,7 @@ class WeightServer:
     def restart(self) -> None:
         """As a new process: nothing is held, nobody is known."""
         self._detach()
+        self._is_updating = False
         self.version = "default"
 
     def _attach(self, info: dict[str, Any]) -> None:

@@ -332,19 +332,6 @@ def test_vllms_own_loader_takes_a_sound_folder_and_refuses_another(tmp_path: Pat
     assert "model-00001-of-00002.safetensors" in stale.detail
 
 
-def test_a_stale_index_beside_the_weights_is_refused_by_name(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    folder = make_text_model(tmp_path / "model")
-    (folder / "model.safetensors.index.json").write_text(
-        json.dumps({"weight_map": {"model.norm.weight": "model-00001-of-00002.safetensors"}})
-    )
-
-    assert main(["import-check", str(folder), "--no-vllm"]) == 2
-
-    assert "the first is 'model-00001-of-00002.safetensors'" in capsys.readouterr().err
-
-
 def test_a_quantised_model_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

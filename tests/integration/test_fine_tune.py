@@ -83,11 +83,13 @@ def test_a_trace_that_cannot_be_read_is_named_with_file_and_line(
     assert "traces.jsonl' line 1: it has no text" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("output", ["/proc/x", "/dev/null/x", "/etc/passwd"])
+@pytest.mark.parametrize("output", ["/proc/x", "/dev/null/x", "{here}/file"])
 def test_an_output_that_cannot_be_written_is_one_line(
-    options: list[str], output: str, capsys: pytest.CaptureFixture[str]
+    options: list[str], output: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["sft", *options, "--output", output]) == 2
+    (tmp_path / "file").touch()
+
+    assert main(["sft", *options, "--output", output.format(here=tmp_path)]) == 2
 
     assert capsys.readouterr().err.count("\n") == 1
-    assert not Path("/etc/passwd.sft.json").exists()
+    assert not (tmp_path / "file.sft.json").exists()

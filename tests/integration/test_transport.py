@@ -2,17 +2,14 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-import zmq
 
-from common.codec import SCHEMA_VERSION, decode, encode
-from common.doorkeeper import present_key
 from common.errors import EnvironmentFault, LZeroError
 from common.messages import Task
-from common.session import Hello, Refused
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
@@ -77,31 +74,18 @@ def test_leases_of_a_killed_actor_are_run_by_another(
     intake: Intake, start_actor: StartActor
 ) -> None:
     hanging = start_actor("a0", "silent")
-    with pytest.raises(LZeroError, match=r"waited 2 s for a batch .*leases held \{'a0': 4\}"):
-        intake.take_batch(learner_version=0, timeout_s=2)
+    waited_for, deadline = "", time.monotonic() + 30
+    while "leases held {'a0': 4}" not in waited_for:
+        assert time.monotonic() < deadline, waited_for
+        with pytest.raises(LZeroError, match="waited 0 s for a batch for step 1") as caught:
+            intake.take_batch(learner_version=0, timeout_s=0.1)
+        waited_for = str(caught.value)
 
     hanging.kill()
     start_actor("a1")
     batch = intake.take_batch(learner_version=0, timeout_s=30)
 
     assert len(batch) == 8
-
-
-def test_actor_with_another_schema_is_refused_and_both_versions_are_named(intake: Intake) -> None:
-    context = zmq.Context()
-    dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.IDENTITY, b"old#s")
-    present_key(dealer, "key")
-    dealer.connect(intake.endpoint)
-
-    hello = Hello(actor_id="old", session="s", schema_version=99, credit=1, kernel_level="")
-    dealer.send_multipart(encode(hello))
-    assert dealer.poll(10_000)
-    answer = decode(dealer.recv_multipart())
-    context.destroy(linger=0)
-
-    assert isinstance(answer, Refused)
-    assert f"wire schema 99, the coordinator {SCHEMA_VERSION}" in answer.reason
 
 
 def test_an_actor_that_stood_still_goes_on_and_loses_what_it_held_once(

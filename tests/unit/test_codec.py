@@ -57,20 +57,53 @@ def test_small_records_are_equal_after_the_wire(
     assert decode(as_bytes(encode(record))) == record
 
 
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("extra", 1, "Trajectory must have the fields .*trajectory_id"),
+        ("steps", {}, "expected a list, got dict"),
+        ("steps", [{}], "Step must have the fields"),
+        ("scores", [], "expected a map, got list"),
+        ("scores", {"f1": "1"}, "expected float, got str"),
+        ("sample_index", True, "expected int, got bool"),
+        ("sample_index", 1.5, "expected int, got float"),
+        ("scores", {"f1": True}, "expected float, got bool"),
+        ("answer", 7, "expected str, got int"),
+        ("outcome", "lost", "'lost' is not a valid Outcome"),
+        ("step_rewards", 7, "malformed Trajectory: "),
+        ("step_rewards.0", 0, "array frame 0 of"),
+        ("step_rewards.0", 99, "array frame 99 of"),
+        ("step_rewards.0", True, "array frame True of"),
+        ("step_rewards.1", "int32", "expected an array of float32, got int32"),
+        ("step_rewards.1", "object", "malformed Trajectory: 'object'"),
+        ("step_rewards.2", [3], "expected 3 numbers in frame"),
+        ("step_rewards.2", [2, 1], "arrays have one dimension"),
+        ("step_rewards.2", [2.0], "arrays have one dimension"),
+        ("step_rewards.2", 2, "arrays have one dimension"),
+    ],
+)
+def test_what_is_wrong_with_a_trajectory_is_named(path: str, value: object, message: str) -> None:
+    header, *arrays = as_bytes(encode(make_trajectory()))
+    kind, body = msgpack.unpackb(header)
+    name, _, place = path.partition(".")
+    if place:
+        body[name][int(place)] = value
+    else:
+        body[name] = value
+
+    with pytest.raises(ProtocolError, match=message):
+        decode([msgpack.packb([kind, body]), *arrays])
+
+
+@pytest.mark.parametrize("header", [["Nobody", {}], [["Ack"], {}], ["Ack"], {}, 7])
+def test_a_message_of_no_known_kind_is_refused(header: object) -> None:
+    with pytest.raises(ProtocolError, match="message header cannot be read"):
+        decode([msgpack.packb(header)])
+
+
 def test_missing_field_is_named_in_the_error() -> None:
-    header = msgpack.packb(["Ack", {}])
-
     with pytest.raises(ProtocolError, match=r"malformed Ack: .*trajectory_id"):
-        decode([header])
-
-
-def test_array_of_another_type_is_refused() -> None:
-    frames = as_bytes(encode(make_trajectory()))
-    kind, body = msgpack.unpackb(frames[0])
-    body["step_rewards"][1] = "int32"
-
-    with pytest.raises(ProtocolError, match="expected an array of float32, got int32"):
-        decode([msgpack.packb([kind, body]), *frames[1:]])
+        decode([msgpack.packb(["Ack", {}])])
 
 
 @given(st.lists(st.binary(max_size=200), max_size=4))

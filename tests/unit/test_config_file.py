@@ -7,7 +7,7 @@ import pytest
 from actors.agent.prompt import load_template
 from actors.rewards.scorer import Scorer
 from common.config import Agent, Config, Rewards
-from common.config_file import load_config, save_config
+from common.config_file import load_config
 from common.errors import ConfigError
 
 PRESETS = Path(__file__).resolve().parents[2] / "launch" / "presets"
@@ -31,15 +31,6 @@ def test_overrides_win_over_the_file_and_keep_their_type(tmp_path: Path) -> None
     assert config.learner.groups == 6
     assert config.run.name == "trial"
     assert config.learner.learning_rate == 1.0
-
-
-def test_a_saved_configuration_reads_back_equal(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, "[learner]\nbetas = [0.8, 0.9]\n"))
-    saved = tmp_path / "config.json"
-
-    save_config(config, saved)
-
-    assert load_config(saved) == config
 
 
 @pytest.mark.parametrize(

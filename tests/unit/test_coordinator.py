@@ -1,6 +1,6 @@
 """The coordinator bounds staleness, hands every task out until it is settled, and counts all."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from common.errors import InputError
 from common.messages import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
 from common.session import Heartbeat, Hello
-from common.testing import make_trajectory
+from common.testing import make_segment, make_trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
@@ -29,15 +29,17 @@ def coordinator(
     groups: int = 2,
     group_size: int = 2,
     batches: int = 100,
+    max_buffered_bytes: int = 1 << 30,
+    tasks: Sequence[Task] = TASKS,
     **more: Any,
 ) -> Coordinator:
     return Coordinator(
-        TaskOrder(TASKS, seed=0),
+        TaskOrder(tasks, seed=0),
         groups_per_batch=groups,
         group_size=group_size,
         max_staleness=max_staleness,
         total_batches=batches,
-        max_buffered_bytes=1 << 30,
+        max_buffered_bytes=max_buffered_bytes,
         **more,
     )
 
@@ -153,14 +155,15 @@ def test_second_copy_of_a_trajectory_is_dropped() -> None:
 def test_stale_trajectory_is_counted_and_its_place_handed_out_again() -> None:
     state = coordinator(max_staleness=1)
     join(state, credit=1)
-    ((_, lease),) = state.hand_out()
+    places = []
+    for _ in range(8):
+        ((_, lease),) = state.hand_out()
+        state.receive(A0, finished(lease, version=0), learner_version=2)
+        places.append((lease.group_id, lease.sample_index))
 
-    state.receive(A0, finished(lease, version=0), learner_version=2)
-    ((_, again),) = state.hand_out()
-
-    assert state.counters.dropped == {"stale_on_arrival": 1}
-    assert (again.group_id, again.sample_index) == (lease.group_id, lease.sample_index + 1)
-    assert balance(state) == 1
+    assert state.counters.dropped == {"stale_on_arrival": 8}
+    assert places == [("g000000", 0), ("g000000", 1)] * 4, "it is not the member's failure"
+    assert balance(state) == 0
 
 
 def test_group_that_went_stale_in_the_buffer_never_enters_a_batch() -> None:
@@ -198,6 +201,9 @@ def test_member_that_keeps_failing_leaves_a_smaller_group() -> None:
         survivors += not fails
         outcome = Outcome.INFRASTRUCTURE if fails else Outcome.SUBMITTED
         state.receive(A0, finished(lease, outcome=outcome), learner_version=0)
+        ledger, state = save_ledger(state), coordinator(groups=1, group_size=3)
+        restore_ledger(state, ledger)  # a restart forgets no failure
+        join(state, credit=1)
 
     batch = state.take_batch(learner_version=0)
 
@@ -221,19 +227,6 @@ def test_leases_of_a_lost_actor_go_to_another() -> None:
     assert state.receive(A0, finished(lost[0]), learner_version=0) is False
 
 
-def test_hello_said_again_changes_nothing() -> None:
-    state = coordinator()
-    identity = join(state)
-    leases = [lease for _, lease in state.hand_out()]
-
-    for _ in range(3):
-        assert state.join(hello()) is False
-
-    assert state.held_by(identity) == tuple(sorted(lease.lease_id for lease in leases))
-    assert state.hand_out() == []
-    assert state.counters.dropped.total() == 0
-
-
 def test_a_lease_that_never_reached_its_session_is_handed_out_again() -> None:
     state = coordinator()
     identity = join(state)
@@ -252,18 +245,6 @@ def test_a_lease_that_never_reached_its_session_is_handed_out_again() -> None:
     assert again.lease_id != lost.lease_id
 
 
-def test_only_the_session_that_holds_a_lease_settles_it() -> None:
-    state = coordinator(groups=1, group_size=2)
-    join(state, credit=2)
-    thief = join(state, "a1", credit=0)
-    leases = [lease for _, lease in state.hand_out()]
-
-    forged = state.receive(thief, finished(leases[0], actor_id="a1"), learner_version=0)
-    honest = state.receive(A0, finished(leases[0]), learner_version=0)
-
-    assert (forged, honest) == (False, True)
-
-
 def test_an_actor_that_starts_again_is_another_session_and_takes_nothing_away() -> None:
     state = coordinator(groups=1, group_size=2)
     join(state, credit=2)
@@ -280,10 +261,12 @@ def test_a_lease_ends_at_its_deadline_even_if_its_session_lives() -> None:
     identity = join(state)
     leases = [lease for _, lease in state.hand_out(now=0.0)]
     named = tuple(lease.lease_id for lease in leases)
-    for now in (30.0, 60.0, 90.0, 120.0, 131.0):
+    for now in (40.0, 80.0, 120.0, 129.0):
         state.heard(identity, now)
         state.heartbeat(identity, Heartbeat(seen=2, leases=named))
         state.tick(now)
+        assert state.counters.dropped == {}, "its time, and that to deliver, are not over"
+    state.tick(131.0)
 
     assert state.counters.dropped == {"lease_expired": 2}
     assert [lease.sample_index for _, lease in state.hand_out(now=131.0)] == [0, 1]
@@ -327,6 +310,23 @@ def test_capacity_after_short_batches_is_that_of_full_ones() -> None:
     assert state.counters.dropped == {"late": 30 * 2}
 
 
+def test_no_group_is_opened_while_the_buffer_is_full() -> None:
+    def limited() -> Coordinator:
+        return coordinator(groups=1, max_staleness=9, max_buffered_bytes=100)
+
+    state, restored = limited(), limited()
+    join(state, credit=2)
+    for _, lease in state.hand_out():
+        state.receive(A0, finished(lease), learner_version=0, num_bytes=60)
+    restore_ledger(restored, save_ledger(state))
+    join(restored, credit=2)
+
+    for full in (state, restored):
+        assert full.hand_out() == []
+        assert full.take_batch(learner_version=0) is not None
+        assert len(full.hand_out()) == 2
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -347,6 +347,7 @@ def test_capacity_after_short_batches_is_that_of_full_ones() -> None:
         ({"extra_tokens": -12}, "length"),
         ({"first_is_sampled": True}, "action"),
         ({"action_order": True}, "action"),
+        ({"segments": (make_segment([3, 2]), make_segment([3, 2]))}, "action"),
         ({"logprobs": 0.5}, "logprob"),
         ({"logprobs": np.nan}, "logprob"),
         ({"logprobs": -np.inf}, "logprob"),
@@ -462,6 +463,31 @@ def test_evaluation_runs_first_and_stays_out_of_the_counters() -> None:
     assert state.take_evaluation() is None
 
 
+def test_a_held_out_task_that_keeps_failing_is_given_up() -> None:
+    state = coordinator()
+    join(state, credit=1)
+    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    for _ in range(3):
+        assert state.take_evaluation() is None
+        ((_, lease),) = state.hand_out()
+        assert lease.purpose is Purpose.EVALUATE
+        state.receive(A0, finished(lease, outcome=Outcome.INFRASTRUCTURE), learner_version=0)
+
+    assert state.take_evaluation() == []
+
+
+def test_what_an_earlier_evaluation_left_does_not_count_in_the_next() -> None:
+    state = coordinator()
+    join(state, credit=1)
+    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    ((_, lease),) = state.hand_out()
+    state.begin_evaluation(TASKS[:1], temperature=0.0)
+
+    state.receive(A0, finished(lease), learner_version=0)
+
+    assert state.take_evaluation() is None
+
+
 def test_task_order_is_a_permutation_per_epoch_and_resumes_at_its_cursor() -> None:
     order = TaskOrder(TASKS, seed=3)
     seen = [order.next().task_id for _ in range(14)]
@@ -492,6 +518,28 @@ def test_ledger_brings_back_finished_trajectories_and_hands_out_the_rest() -> No
     np.testing.assert_array_equal(
         batch[0].segments[0].token_ids, finished(leases[0]).segments[0].token_ids
     )
+
+
+def test_a_restart_goes_on_with_the_next_task_and_evaluation() -> None:
+    state, restored = coordinator(), coordinator()
+    join(state, credit=3)
+    state.begin_evaluation([], temperature=0.0)
+    state.hand_out()
+
+    restore_ledger(restored, save_ledger(state))
+
+    assert restored.next_evaluation == state.next_evaluation == 1
+    assert restored.groups.order.cursor == state.groups.order.cursor == 2
+
+
+def test_a_task_that_is_gone_from_the_task_file_is_named() -> None:
+    state = coordinator()
+    join(state, credit=1)
+    ((_, lease),) = state.hand_out()
+    others = [task for task in TASKS if task.task_id != lease.task.task_id]
+
+    with pytest.raises(InputError, match=rf"'{lease.task.task_id}', which the task file no longer"):
+        restore_ledger(coordinator(tasks=others), save_ledger(state))
 
 
 def test_groups_without_signal_are_replaced_and_counted() -> None:

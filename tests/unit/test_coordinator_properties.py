@@ -10,7 +10,7 @@ from dataclasses import replace
 import hypothesis.strategies as st
 import numpy as np
 from hypothesis import HealthCheck, settings
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
 from common.messages import Outcome, Task, TaskLease, Trajectory
 from common.session import Heartbeat, Hello
@@ -21,7 +21,7 @@ from learner.coordination.ledger import restore_ledger, save_ledger
 from learner.coordination.trajectory_checks import ModelLimits
 
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
-GROUPS, SIZE, BATCHES = 2, 3, 12
+GROUPS, SIZE, BATCHES = 2, 3, 6
 SILENCE_S, LEASE_S, GROUP_S = 50.0, 200.0, 30.0
 
 
@@ -41,8 +41,6 @@ class Coordination(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bound = 1
-        self.state = make_coordinator(self.bound)
         self.now = 0.0
         self.learner = 0
         self.hellos: dict[str, Hello] = {}
@@ -52,6 +50,11 @@ class Coordination(RuleBasedStateMachine):
         """Weight version under which a lease was begun."""
         self.granted: Counter[str] = Counter()
         self.trained: Counter[str] = Counter()
+
+    @initialize(bound=st.integers(0, 3))
+    def start(self, bound: int) -> None:
+        self.bound = bound
+        self.state = make_coordinator(bound)
 
     # ---- actors and network
 
@@ -101,7 +104,6 @@ class Coordination(RuleBasedStateMachine):
         reasons=st.lists(st.sampled_from(["ok"] * 6 + ["infrastructure", "nonsense"]), min_size=1),
     )
     def finish(self, session: str, reasons: list[str]) -> None:
-        self.hand_out(lose=False)
         if not self.state.heard(session, self.now):
             return
         for reason in reasons[: len(self.holding[session])]:
@@ -109,6 +111,15 @@ class Coordination(RuleBasedStateMachine):
             trajectory = self.trajectory(lease, session, reason)
             for _ in range(2):  # the ack was lost: it is sent again
                 self.state.receive(session, trajectory, learner_version=self.learner, now=self.now)
+
+    @rule(session=sessions, rounds=st.integers(1, 5), keeps=st.integers(0, 2))
+    def work(self, session: str, rounds: int, keeps: int) -> None:
+        """The run gets on, and what a session has held longest comes last."""
+        for _ in range(rounds):
+            self.hand_out(lose=False)
+            self.finish(session, ["ok"] * (len(self.holding[session]) - keeps))
+            self.learn(publishes=True)
+        self.finish(session, ["ok"] * keeps)
 
     @rule(thief=sessions, victim=sessions)
     def steal(self, thief: str, victim: str) -> None:
@@ -211,11 +222,16 @@ class Coordination(RuleBasedStateMachine):
             assert set(group.leased) <= held
             assert group.pending > 0
 
+    @invariant()
+    def no_session_holds_more_than_its_credit(self) -> None:
+        for session in self.state.sessions:
+            assert len(self.state.held_by(session)) <= self.hellos[session].credit
+
 
 TestCoordination = Coordination.TestCase
 TestCoordination.settings = settings(
-    max_examples=120,
-    stateful_step_count=60,
+    max_examples=100,
+    stateful_step_count=50,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],  # a busy machine is no failure
 )

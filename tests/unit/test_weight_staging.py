@@ -1,8 +1,5 @@
-import contextlib
-import os
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -25,6 +22,7 @@ from common.weight_wire import (
 )
 from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
 from learner.weights.workers import Workers
+from tests.handshake import connect
 
 SERVER = "http://127.0.0.1:1"
 
@@ -146,69 +144,56 @@ def test_silence_of_a_worker_is_named(channel: StagingChannel) -> None:
         channel.wait_staged(SERVER, workers=2, version=1, timeout_s=0.05)
 
 
-def stranger(
-    channel: StagingChannel, *, key: str = "", identity: bytes = b""
-) -> "zmq.Socket[bytes]":
-    """A peer that says hello as the first worker of SERVER."""
+FIRST_WORKER = worker_identity(SERVER, 0)
+
+
+def dealer(identity: bytes, key: str) -> "zmq.Socket[bytes]":
     socket = zmq.Context.instance().socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.IDENTITY, identity or worker_identity(SERVER, 0))
+    socket.setsockopt(zmq.IDENTITY, identity)
     if key:
         present_key(socket, key)
-    socket.connect(channel.endpoint)
+    return socket
+
+
+def peer(channel: StagingChannel, *, identity: bytes = FIRST_WORKER) -> "zmq.Socket[bytes]":
+    """Somebody with the key who says hello as the first worker of SERVER."""
+    socket = dealer(identity, channel.key)
+    assert connect(socket, channel.endpoint)
     hello = StagingReport(server=SERVER, rank=0, kind=ReportKind.HELLO, version=-1)
-    with contextlib.suppress(zmq.Again):  # it was shown the door already
-        socket.send(pack_report(hello), zmq.NOBLOCK)
+    socket.send(pack_report(hello))
     return socket
 
 
 @pytest.mark.parametrize("key", ["", "0" * 32])
-def test_a_stranger_gets_no_weights_and_takes_nobodys_place(
+def test_a_stranger_is_not_let_in_and_takes_nobodys_place(
     channel: StagingChannel, receiver: StagingReceiver, key: str
 ) -> None:
     receiver.start()
     channel.offer(take_snapshot(1, make_state(1.0)))
     channel.wait_staged(SERVER, workers=1, version=1, timeout_s=10)
-    with stranger(channel, key=key) as socket:
+    with dealer(FIRST_WORKER, key) as socket:
+        assert not connect(socket, channel.endpoint)
+
         channel.offer(take_snapshot(2, make_state(2.0)))
-
         channel.wait_staged(SERVER, workers=1, version=2, timeout_s=10)
-
-        assert not socket.poll(100)
     assert receiver.take(2).manifest.version == 2
 
 
 def test_only_workers_that_are_expected_are_served(channel: StagingChannel) -> None:
     channel.offer(take_snapshot(1, make_state(1.0)))
     with (
-        stranger(channel, key=channel.key, identity=b"http://127.0.0.1:9#0") as other,
-        stranger(channel, key=channel.key) as right,
+        peer(channel, identity=b"http://127.0.0.1:9#0") as other,
+        peer(channel) as right,
     ):
         assert right.poll(10_000)
-        assert not other.poll(0)
-
-
-def test_a_stranger_that_never_ends_its_message_takes_no_memory(channel: StagingChannel) -> None:
-    before = resident_bytes()
-    with stranger(channel) as socket:
-        part = bytes(1 << 15)
-        with contextlib.suppress(zmq.Again):
-            for _ in range(4000):
-                socket.send(part, zmq.SNDMORE | zmq.NOBLOCK)
-        assert not socket.poll(300)
-
-    # The stranger is of this process too: what it could not send is all that there may be.
-    assert resident_bytes() - before < (160 << 20)
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+        assert not other.poll(50)
 
 
 def test_a_worker_that_does_not_read_keeps_one_version_alive(channel: StagingChannel) -> None:
     """It gets the next only after it has reported on the one before."""
     channel.offer(take_snapshot(0, make_state(0.0)))
-    with stranger(channel, key=channel.key) as socket:
+    with peer(channel) as socket:
         assert socket.poll(10_000)
         for version in range(1, 20):
             channel.offer(take_snapshot(version, make_state(float(version))))
@@ -222,11 +207,37 @@ def test_a_worker_that_does_not_read_keeps_one_version_alive(channel: StagingCha
     assert (first.version, second.version) == (0, 19)
 
 
+def test_a_worker_that_says_hello_again_has_lost_what_it_held(channel: StagingChannel) -> None:
+    channel.offer(take_snapshot(3, make_state(3.0)))
+    with peer(channel) as socket:
+        for _ in range(2):
+            assert socket.poll(10_000)
+            manifest, _ = unpack_snapshot(socket.recv_multipart())
+            assert manifest.version == 3
+            for kind in (ReportKind.STAGED, ReportKind.HELLO):
+                report = StagingReport(server=SERVER, rank=0, kind=kind, version=3)
+                socket.send(pack_report(report))
+
+
+def test_a_server_that_was_forgotten_gets_nothing(channel: StagingChannel) -> None:
+    channel.offer(take_snapshot(1, make_state(1.0)))
+    with peer(channel) as socket:
+        assert socket.poll(10_000)
+        unpack_snapshot(socket.recv_multipart())
+        staged = StagingReport(server=SERVER, rank=0, kind=ReportKind.STAGED, version=1)
+        socket.send(pack_report(staged))
+        channel.forget(SERVER)
+
+        channel.offer(take_snapshot(2, make_state(2.0)))
+
+        assert not socket.poll(50)
+
+
 def test_a_worker_that_reports_what_it_was_not_sent_is_not_believed(
     channel: StagingChannel,
 ) -> None:
     channel.offer(take_snapshot(3, make_state(3.0)))
-    with stranger(channel, key=channel.key) as socket:
+    with peer(channel) as socket:
         assert socket.poll(10_000)
         for rank, version in ((0, 4), (1, 3)):
             lie = StagingReport(server=SERVER, rank=rank, kind=ReportKind.STAGED, version=version)
@@ -281,12 +292,9 @@ def test_what_ends_the_thread_of_a_worker_is_told_to_who_asks_for_weights() -> N
         receiver.take(1)
 
 
-class Plain:
-    """What ``Workers.due`` needs of a snapshot."""
-
-    def __init__(self, version: int, base: str) -> None:
-        checksum = f"sum of {version}"
-        self.manifest = WeightManifest(version=version, tensors=(), checksum=checksum, base=base)
+def empty(version: int, base: str) -> Snapshot:
+    manifest = WeightManifest(version=version, tensors=(), checksum=f"sum of {version}", base=base)
+    return Snapshot(manifest=manifest, frames=())
 
 
 KINDS = [None, *ReportKind]
@@ -300,11 +308,11 @@ def test_whatever_peers_report_only_what_was_sent_counts_and_one_at_a_time(
     """Two workers are expected, four report; None stands for a new version, sometimes adapters."""
     workers, received = Workers(), {0: [], 1: []}  # type: ignore[var-annotated]
     workers.expect(SERVER, 2)
-    base = newest = Plain(0, "")
+    base = newest = empty(0, "")
     for rank, kind, version in events:
         if kind is None:
             number = newest.manifest.version + 1
-            newest = Plain(number, "" if rank % 2 else base.manifest.checksum)
+            newest = empty(number, "" if rank % 2 else base.manifest.checksum)
             base = newest if rank % 2 else base
         else:
             report = StagingReport(server=SERVER, rank=rank, kind=kind, version=version)

@@ -1,0 +1,127 @@
+"""An actor's end of the wire keeps what it holds until the coordinator has decided its fate."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import pytest
+import zmq
+import zmq.asyncio
+
+from actors.link import CoordinatorLink
+from common.codec import Record, decode, encode
+from common.doorkeeper import Doorkeeper
+from common.messages import Purpose, Task, TaskLease, Trajectory
+from common.session import Ack, Heartbeat, Hello, Welcome
+from common.testing import make_trajectory
+
+R = TypeVar("R", bound=Record)
+
+
+class Coordinator:
+    """A bare socket in its place, and the one link that speaks to it."""
+
+    def __init__(self, *, silence_s: float) -> None:
+        self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper(self._context, "key")
+        self._router = zmq.asyncio.Context.shadow(self._context).socket(zmq.ROUTER)
+        self._doorkeeper.guard(self._router)
+        port = self._router.bind_to_random_port("tcp://127.0.0.1")
+        self._peer = b""
+        self.link = CoordinatorLink(
+            f"tcp://127.0.0.1:{port}", actor_id="a0", run_key="key", credit=2, kernel_level="",
+            heartbeat_s=0.02, resend_s=0.05, silence_s=silence_s,
+        )  # fmt: skip
+        self.revoked: list[str] = []
+        self.talking = asyncio.create_task(self.link.run(self.revoked.append))
+
+    async def welcome(self) -> None:
+        await asyncio.to_thread(self._doorkeeper.answer)
+        await self.hear(Hello)
+
+    async def hear(self, kind: type[R], *, where: Callable[[R], bool] = lambda _: True) -> R:
+        while True:
+            self._peer, *frames = await self._router.recv_multipart()
+            record = decode(frames)
+            if isinstance(record, kind) and where(record):
+                return record
+
+    async def say(self, *records: Record) -> None:
+        for record in records:
+            await self._router.send_multipart([self._peer, *encode(record)])
+
+    async def close(self) -> None:
+        self.talking.cancel()
+        await asyncio.gather(self.talking, return_exceptions=True)
+        self.link.close()
+        self._router.close(linger=0)
+        self._context.destroy(linger=0)
+
+
+def play(scene: Callable[[Coordinator], Awaitable[None]], *, silence_s: float = 10.0) -> None:
+    async def run() -> None:
+        coordinator = Coordinator(silence_s=silence_s)
+        try:
+            async with asyncio.timeout(20):
+                await coordinator.welcome()
+                await scene(coordinator)
+        finally:
+            await coordinator.close()
+
+    asyncio.run(run())
+
+
+def lease(lease_id: str) -> TaskLease:
+    return TaskLease(
+        lease_id=lease_id, group_id="g", sample_index=0, purpose=Purpose.TRAIN, temperature=1.0,
+        task=Task(task_id="t", question="?", answers=("a",)), serial=1,
+    )  # fmt: skip
+
+
+def test_a_trajectory_is_sent_again_until_it_is_acknowledged() -> None:
+    async def scene(coordinator: Coordinator) -> None:
+        await coordinator.say(lease("a"))
+        assert await coordinator.link.next_lease() is not None
+        await coordinator.link.deliver(make_trajectory("a"))
+        for _ in range(3):
+            assert (await coordinator.hear(Trajectory)).trajectory_id == "a"
+        await coordinator.hear(Heartbeat, where=lambda beat: beat.leases == ("a",))
+        await coordinator.say(Ack(trajectory_id="a"))
+        await coordinator.hear(Heartbeat, where=lambda beat: beat.leases == ())
+
+    play(scene)
+
+
+def test_what_a_welcome_does_not_name_is_over() -> None:
+    async def scene(coordinator: Coordinator) -> None:
+        await coordinator.say(lease("a"), lease("b"), Welcome(schema_version=0, leases=("b",)))
+        await coordinator.hear(Heartbeat, where=lambda beat: beat.leases == ("b",))
+
+        assert coordinator.revoked == ["a"]
+        assert (held := await coordinator.link.next_lease()) is not None
+        assert held.lease_id == "b"
+        await coordinator.link.deliver(make_trajectory("a"))
+        await coordinator.link.deliver(make_trajectory("b"))
+        assert (await coordinator.hear(Trajectory)).trajectory_id == "b"
+
+    play(scene)
+
+
+def test_time_in_which_the_actor_itself_stood_still_is_no_silence() -> None:
+    async def scene(coordinator: Coordinator) -> None:
+        await coordinator.hear(Heartbeat)
+        time.sleep(0.6)  # the event loop stands still: that is the point
+        for _ in range(2):
+            await coordinator.hear(Heartbeat)
+        assert not coordinator.talking.done()
+
+    play(scene, silence_s=0.5)
+
+
+def test_a_coordinator_that_says_nothing_is_named() -> None:
+    async def scene(coordinator: Coordinator) -> None:
+        with pytest.raises(TimeoutError, match=r"has been silent for .*transport\.silence_s"):
+            await coordinator.talking
+
+    play(scene, silence_s=0.1)
