@@ -334,6 +334,17 @@ def test_a_kernel_that_idles_is_looked_at_less_often_until_it_runs_a_cell():
     assert asyncio.run(scenario()) == [1, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4]
 
 
+def test_a_kernel_that_cannot_be_looked_at_hides_no_other_one(holder, caplog):
+    class BrokenCage:
+        def cpu_s(self):
+            raise ValueError("no number")
+
+    ended = scan(("odd", -1, BrokenCage()), ("busy", holder[0], None), cpu_s=0.1)
+
+    assert [(name, cause) for name, cause, _ in ended] == [("busy", DeathCause.CPU)]
+    assert "kernel=odd could not be watched" in caplog.text
+
+
 def test_the_watchdog_rests_when_there_is_nobody_left():
     async def scenario():
         watchdog = Watchdog(UseLimits(memory_mib=1, cpu_s=1, files=1))
