@@ -114,7 +114,6 @@ def decide(program, machine, number, *arguments):
         ("x86_64", 221, (3, 0, 0, 4), IGNORED),  # fadvise64
         ("x86_64", 157, (15,), ALLOWED),  # PR_SET_NAME
         ("x86_64", 317, (), REFUSED),  # seccomp
-        ("x86_64", 54, (3, 6, 7), ALLOWED),  # an option of TCP with the same number
         ("x86_64", 275, (), CANNOT),  # splice
         ("x86_64", 40, (), CANNOT),  # sendfile
         ("x86_64", 0x40000000, (), MISSING),  # x32
