@@ -222,11 +222,8 @@ class JupyterKernel:
     async def _run_silent(self, call: str) -> str | None:
         """Call a function of ``sandboxed/guest.py``; what went wrong, or None."""
         code = f"__import__('actors.kernels.sandboxed.guest', fromlist=['_']).{call}"
-        request, timeout_s = (
-            self._open.send_cell(code, 0, silent=True),
-            self._config.start_timeout_s,
-        )
-        reply = await self._reply(request, timeout_s)
+        timeout_s = self._config.start_timeout_s
+        reply = await self._reply(self._open.send_cell(code, 0, silent=True), timeout_s)
         if reply is None:
             return f"no answer within {timeout_s:g} s"
         return None if reply.get("status") == "ok" else _text(reply.get("evalue"), "error")[:200]

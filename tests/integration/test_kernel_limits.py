@@ -243,10 +243,6 @@ def test_memory_of_one_process_ends_in_a_memory_error(run):
     assert run("1 + 1").output == "2\n"
 
 
-def test_memory_files_are_refused(run):
-    assert run("import os\nos.memfd_create('x')").error_name == "PermissionError"
-
-
 @everywhere
 def test_cpu_time_counts_over_all_processes(launcher, loop_runner):
     async def scenario():

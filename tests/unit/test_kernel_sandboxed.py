@@ -150,17 +150,6 @@ def test_another_architecture_is_killed_or_refused():
         seccomp.deny_list(machine="riscv64")
 
 
-def test_captured_output_is_cut_at_the_limit_and_counted():
-    capture = Capture()
-    capture.begin(5)
-
-    capture.write("abc")
-    capture.write("defg")
-    capture.write("h")
-
-    assert capture.finish() == ("abc\n[3 bytes of output dropped]\ngh", 3, 3)
-
-
 def test_outputs_are_counted_as_a_notebook_shows_them():
     capture = Capture()
     capture.begin(100)
