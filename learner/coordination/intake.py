@@ -306,12 +306,12 @@ class Intake:
     def _hand_out(self) -> None:
         if self._draining is not None:
             for name in self._coordinator.sessions.keys() - self._drained:
-                self._send(_identity(name), Drain(reason=self._draining))
+                self._send(name.encode(), Drain(reason=self._draining))
                 self._drained.add(name)
             return
         for name, lease in self._coordinator.hand_out(now=time.monotonic()):
             try:
-                self._send(_identity(name), lease)
+                self._send(name.encode(), lease)
             except Exception as error:  # a task that no wire carries is that task's failure
                 self._quiet.exception("lease not sent", "lease=%s", lease.lease_id)
                 text = f"task '{lease.task.task_id}' cannot be sent: {error}"
@@ -324,7 +324,3 @@ class Intake:
 def _name(identity: bytes) -> str:
     """A session's identity as the coordinator knows it; of no session if it is not UTF-8."""
     return identity.decode("utf-8", "replace")
-
-
-def _identity(name: str) -> bytes:
-    return name.encode()
