@@ -13,6 +13,7 @@ from actors.agent.prompt import load_template
 from actors.agent.stand_alone import with_limits_of, with_options
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
+from actors.tools.names import check_tools
 from actors.tools.started import started_tools
 from actors.tools.tool import Tool
 from common.config import Config
@@ -98,6 +99,7 @@ async def _tools(
         stack.push_async_callback(tool.close)
         await tool.start()
         tools[name] = tool
+    check_tools({name: tool.specs for name, tool in tools.items()})
     return tools
 
 

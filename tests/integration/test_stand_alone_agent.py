@@ -313,6 +313,14 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
     assert "must be started from the main thread, got thread 'worker'" in str(errors[0])
 
 
+def function(name: str) -> Callable[[int], int]:
+    def given(number: int) -> int:
+        return number
+
+    given.__name__ = name
+    return given
+
+
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
@@ -321,6 +329,9 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
         (lambda s: agent_of(s, tools=["seek"]).run("x"), ConfigError, "unknown tool 'seek'"),
         (lambda s: agent_of(s, tools=[lambda *a: a]), ConfigError, r"cannot be a tool: .*\*a"),
         (lambda s: agent_of(s, mode="x"), ConfigError, "mode must be one of 'agent', 'direct'"),
+        (lambda s: agent_of(s, tools=[function("time")]).run("x"), ConfigError, "called 'time'"),
+        (lambda s: agent_of(s, tools=[function("notepad")]).run("x"), ConfigError, "'notepad'"),
+        (lambda s: agent_of(s, tools=[function("f")] * 2).run("x"), ConfigError, "both make 'f'"),
         (lambda s: agent_of(s, max_steps=0), ConfigError, "max_steps must be at least 1"),
         (lambda s: agent_of(s, system_prompt="/no").run("x"), ConfigError, "no template '/no'"),
     ],
