@@ -13,7 +13,6 @@ from actors.agent.prompt import load_template
 from actors.agent.stand_alone import with_limits_of, with_options
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
-from actors.tools.names import check_tools
 from actors.tools.started import started_tools
 from actors.tools.tool import Tool
 from common.config import Config
@@ -60,8 +59,8 @@ async def running_agent(
         own_tools: tools in ``agent.tools`` that the configuration does not know how to make.
 
     Raises:
-        PolicyServerError, ConfigError, InputError, EnvironmentFault: something cannot be started;
-            says what to do.
+        PolicyServerError, ConfigError, InputError, EnvironmentFault, PluginError: something cannot
+            be started; says what to do.
     """
     async with AsyncExitStack() as stack:
         prompt = load_template(config.agent.system_prompt)
@@ -94,13 +93,8 @@ async def _tools(
     config: Config, own_tools: Mapping[str, Tool], stack: AsyncExitStack
 ) -> dict[str, Tool]:
     named = tuple(name for name in config.agent.tools if name not in own_tools)
-    tools = await stack.enter_async_context(started_tools(with_options(config, tools=named)))
-    for name, tool in own_tools.items():
-        stack.push_async_callback(tool.close)
-        await tool.start()
-        tools[name] = tool
-    check_tools({name: tool.specs for name, tool in tools.items()})
-    return tools
+    started = started_tools(with_options(config, tools=named), own=own_tools)
+    return await stack.enter_async_context(started)
 
 
 async def _kernels(config: Config, stack: AsyncExitStack) -> KernelPool | None:

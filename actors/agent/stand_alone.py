@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.agent.chat_models import ServedModel
 from actors.tools.arguments import valid_text
-from actors.tools.tool import FunctionTool, Tool
+from actors.tools.tool import FunctionTool, Tool, UserTool
 from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
 from common.config_file import config_from_tables
 from common.errors import ConfigError, InputError
@@ -136,7 +136,7 @@ def sort_tools(
 
 def _as_tool(given: Callable[..., Any] | Tool) -> Tool:
     if isinstance(given, Tool):
-        return given
+        return UserTool(given, type(given).__name__)
     try:
         return FunctionTool(given)
     except (TypeError, ValueError, NameError) as error:

@@ -196,7 +196,7 @@ def test_both_ends_of_a_long_output_are_shown_and_the_rest_can_be_read() -> None
     played = play([says("a" * 500 + "\nError: b"), says("x")], max_observation_characters=40)
 
     assert played.episode.steps[0].observation == (
-        f"{'a' * 25}\n…\n{'a' * 3}\nError: b [469 more characters in context.output(0)]"
+        f"{'a' * 25}\n…\n{'a' * 3}\nError: b [472 more characters in context.output(0)]"
     )
 
 
