@@ -41,16 +41,14 @@ class AnswerStream:
     """Puts the pieces of an answer together; what comes after its end is dropped."""
 
     def __init__(self, end: str = "") -> None:
-        """``end`` ends the answer and is part of it; empty for none."""
+        """``end`` ends the answer and is part of it; empty for none.
+
+        Once it was seen, ``is_complete``: nothing more is needed.
+        """
         self._end = end
         self._thoughts = ""
         self._content = ""
-        self._complete = False
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the end was seen, so that nothing more is needed."""
-        return self._complete
+        self.is_complete = False
 
     @property
     def text(self) -> str:
@@ -60,7 +58,7 @@ class AnswerStream:
 
     def take(self, message: Any) -> str:
         """Take a message, or a piece of one; returns what to show of it."""
-        if self._complete:
+        if self.is_complete:
             return ""
         content = field_of(message, "content")
         fields = (field_of(message, name) for name in _REASONING_FIELDS)
@@ -89,7 +87,7 @@ class AnswerStream:
         self._content += piece
         end = end_of_action(self._content, self._end) if self._end else -1
         if end >= 0:
-            self._content, self._complete = self._content[:end], True
+            self._content, self.is_complete = self._content[:end], True
         return closing + self._content[shown:]
 
 

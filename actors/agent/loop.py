@@ -117,7 +117,7 @@ class AgentLoop:
             state.kernel_level = kernel.level
             for file in state.task.files:
                 await _attach(kernel, Path(file))
-            kernel.bind_tools(state.toolbox.specs, state.toolbox.handle)
+            kernel.bind_tools(self._tools.specs, state.toolbox.handle)
             try:
                 state.ended = await self._steps(state, kernel)
                 return state.ended
