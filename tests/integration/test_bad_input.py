@@ -20,7 +20,7 @@ from common.config_file import save_config
 from common.errors import InputError
 from launch.ports import held_ports
 from launch.run_folder import RunFolder, RunState, locked
-from launch.run_inputs import input_digests, write_inputs
+from launch.run_inputs import write_inputs
 from launch.train import TrainRequest, resolve_config, train
 from tests.tiny_text_model import make_text_model
 
@@ -203,7 +203,7 @@ def begun(trial: Trial) -> RunFolder:
     folder = RunFolder(trial.folder / "runs" / "run")
     with held_ports(given) as config, locked(folder):
         save_config(config, folder.config)
-    write_inputs(input_digests(given), folder.inputs)
+    write_inputs(folder.inputs, given)
     folder.write_state(RunState(status="interrupted", started_at=0.0))
     return folder
 
