@@ -79,7 +79,7 @@ class CoordinatorLink:
         self._held: set[str] = set()
         self._unacknowledged: dict[str, _Unacknowledged] = {}
         self._leases: asyncio.Queue[TaskLease | None] = asyncio.Queue()
-        self._on_revoked: Callable[[str], None] = _ignore
+        self._on_revoked: Callable[[str], None] = lambda lease_id: None
         self._last_heard = time.monotonic()
         self._said_hello = 0.0
         self._context = zmq.asyncio.Context()
@@ -90,7 +90,7 @@ class CoordinatorLink:
         present_key(self._socket, run_key)
         self.resent = 0
 
-    async def run(self, on_revoked: Callable[[str], None] | None = None) -> None:
+    async def run(self, on_revoked: Callable[[str], None]) -> None:
         """Talk to the coordinator until it says drain.
 
         ``on_revoked`` is called with the id of every lease that is over without us.
@@ -99,7 +99,7 @@ class CoordinatorLink:
             ProtocolError: the coordinator refused this actor.
             TimeoutError: the coordinator has been silent for ``silence_s``.
         """
-        self._on_revoked = on_revoked or _ignore
+        self._on_revoked = on_revoked
         self._last_heard = time.monotonic()
         self._socket.connect(self._endpoint)
         await self._say_hello()
@@ -224,10 +224,6 @@ class CoordinatorLink:
 
     async def _send(self, record: Record) -> None:
         await self._socket.send_multipart(encode(record))
-
-
-def _ignore(_: str) -> None:
-    """Nobody wants to know of revoked leases."""
 
 
 def checked_frames(trajectory: Trajectory) -> list[Buffer]:

@@ -8,7 +8,7 @@ do; who knows that a value is a number reads it back with ``as_number``.
 import json
 import re
 from collections.abc import Mapping
-from math import isnan
+from math import isfinite, isnan
 from typing import Any
 
 _UNWRITABLE = re.compile("[\ud800-\udfff\u2028\u2029\x85]")
@@ -52,6 +52,6 @@ def _finite(value: Any) -> Any:
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
-    if isinstance(value, float) and value - value != 0:
+    if isinstance(value, float) and not isfinite(value):
         return "NaN" if isnan(value) else "Infinity" if value > 0 else "-Infinity"
     return value

@@ -5,8 +5,6 @@ some tell of something that began earlier. Each field says which, so that a read
 subtracts or averages only what may be.
 """
 
-import dataclasses
-import typing
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated
@@ -34,8 +32,7 @@ StepShares = Annotated[dict[str, float], Scope.STEP]
 class StepRecord:
     """What ``metrics.jsonl`` says after one optimizer step. Shares lie in [0, 1].
 
-    ``scope_of`` tells what a field is about; fields with a default were added later, and records
-    of earlier versions lack them.
+    Fields with a default were added later; records of earlier versions lack them.
     """
 
     step: StepInt
@@ -113,20 +110,3 @@ class StepRecord:
     """Longest pause of a policy server in it, seconds."""
     diagnostics: StepShares = field(default_factory=dict)
     """How far the learner is from the policy that sampled (docs/objectives.md)."""
-
-
-def scope_of(name: str) -> Scope:
-    """What the field ``name`` of a record is about.
-
-    Raises:
-        KeyError: there is no such field.
-    """
-    hint = typing.get_type_hints(StepRecord, include_extras=True)[name]
-    (scope,) = (extra for extra in hint.__metadata__ if isinstance(extra, Scope))
-    return scope
-
-
-def fields_of(scope: Scope) -> tuple[str, ...]:
-    """Names of the fields of one scope, in order."""
-    names = (entry.name for entry in dataclasses.fields(StepRecord))
-    return tuple(name for name in names if scope_of(name) is scope)

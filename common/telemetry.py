@@ -62,20 +62,12 @@ def _step_of(line: str) -> float:
         return inf
 
 
-class JsonlWriter:
-    """Appends each record to ``metrics.jsonl``; see ``StepLines``."""
-
-    def __init__(self, path: Path, *, after_step: int) -> None:
-        """Go on after ``after_step`` steps."""
-        self._lines = StepLines(path, after_step=after_step)
+class JsonlWriter(StepLines):
+    """Appends each record to ``metrics.jsonl``."""
 
     def write(self, record: StepRecord) -> None:
         """Append one line."""
-        self._lines.append(dataclasses.asdict(record))
-
-    def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
+        self.append(dataclasses.asdict(record))
 
 
 class WandbWriter:

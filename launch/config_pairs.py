@@ -11,10 +11,10 @@ from actors.kernels.id_ranges import SPARE
 from common.config import Config
 from common.config.checks import require
 
-CHARACTERS_PER_TOKEN = 16
+_CHARACTERS_PER_TOKEN = 16
 """More than any tokenizer packs into a token on average."""
 
-LEAST_TEMPERATURE = 0.01
+_LEAST_TEMPERATURE = 0.01
 """Below it the policy server takes the likeliest token, or as good as always."""
 
 
@@ -39,7 +39,7 @@ Checked = Iterator[tuple[bool, str]]
 
 def _lengths(config: Config) -> Checked:
     agent, kernel, context = config.agent, config.kernel, config.model.max_context
-    longest = context * CHARACTERS_PER_TOKEN
+    longest = context * _CHARACTERS_PER_TOKEN
     yield (
         agent.max_observation_characters <= longest,
         f"agent.max_observation_characters ({agent.max_observation_characters}) must be at most "
@@ -117,8 +117,8 @@ def _processes(config: Config) -> Checked:
 def _learning(config: Config) -> Checked:
     agent, learner, objective = config.agent, config.learner, config.objective
     yield (
-        agent.temperature >= LEAST_TEMPERATURE,
-        f"agent.temperature must be at least {LEAST_TEMPERATURE} to train, got "
+        agent.temperature >= _LEAST_TEMPERATURE,
+        f"agent.temperature must be at least {_LEAST_TEMPERATURE} to train, got "
         f"{agent.temperature:g}: without chance all members of a group are the same, and "
         "log-probabilities say nothing",
     )

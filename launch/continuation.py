@@ -19,6 +19,7 @@ from common.config.ranges import short
 from common.config_file import config_from_tables, keys_of, read_tables
 from common.errors import ConfigError, InputError
 from common.json_output import json_text
+from launch.run_folder import FROM_CHECKPOINT
 
 FIXED: Mapping[str, str] = {
     "run": "seed",
@@ -132,8 +133,7 @@ def check_continuation(
         if steps_done is not None:
             raise InputError(
                 f"{file} is gone, but the run has a checkpoint of {steps_done} steps, and "
-                "nothing says how they were made; put it back, or begin a new run from that one "
-                "(model.path = .../checkpoints/step-.../hf)"
+                f"nothing says how they were made; put it back, or {FROM_CHECKPOINT}"
             )
         return []
     saved, lacking = _saved(file)
@@ -150,7 +150,7 @@ def check_continuation(
         raise InputError(
             f"run.steps is {now.run.steps}, but training of the run in {file.parent} is over after "
             f"{saved.run.steps} steps; only its last evaluation is left. Give that number, or "
-            "begin a new run from its newest checkpoint (model.path = .../checkpoints/step-.../hf)"
+            + FROM_CHECKPOINT
         )
     if steps_done is not None and now.run.steps < steps_done:
         raise InputError(
@@ -173,16 +173,15 @@ def _saved(file: Path) -> tuple[Config, list[str]]:
         raise InputError(
             f"the run in {file.parent} was begun by another version or with values that are now "
             f"refused, and cannot be resumed: {error}. Go on with the version that began it, or "
-            "begin a new run from its newest checkpoint (model.path = .../checkpoints/step-.../hf)"
+            + FROM_CHECKPOINT
         ) from error
     lacking = sorted(set(keys_of(Config)) - set(_keys_in(tables)))
     fixed = [key for key in lacking if key in names(FIXED)]
     if fixed:
         raise InputError(
             f"the run in {file.parent} was begun by an earlier version, whose configuration lacks "
-            f"{', '.join(fixed)}, and cannot be resumed. "
-            "Go on with the version that began it, or begin a new run from its newest checkpoint "
-            "(model.path = .../checkpoints/step-.../hf)"
+            f"{', '.join(fixed)}, and cannot be resumed. Go on with the version that began it, or "
+            + FROM_CHECKPOINT
         )
     return config, lacking
 

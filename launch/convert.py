@@ -30,8 +30,8 @@ class Converted:
 def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Converted:
     """Write ``tasks.jsonl`` and ``corpus.jsonl`` to ``out``.
 
-    Gold answers that hold nothing but punctuation and articles ("A", "The The") are left out, and
-    so is a question without any other.
+    Gold answers that nothing can match (only punctuation and articles, or too long) are left out,
+    and so is a question without any other.
 
     Args:
         file: the questions, a JSON list or JSON lines.
@@ -51,7 +51,7 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Conv
     ]
     if not tasks:
         raise InputError(f"{file} holds no questions")
-    pages = list(_corpus_pages(corpus)) if corpus else _all_own_pages(file, records, kind)
+    pages = list(_corpus_pages(corpus)) if corpus else _own_pages(file, records, kind)
     tasks = _with_unique_ids(tasks)
     scorable = [found for task in tasks if (found := _scorable(task)) is not None]
     out.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def _corpus_pages(file: Path) -> Iterator[Page]:
     by_title = _titles_to_sentences(file)
     if by_title is not None:
         for title, sentences in by_title.items():
-            yield title, _joined(sentences, f"{file}, page {title[:60]!r}")
+            yield title, _guard(_joined, sentences, f"{file}, page {title[:60]!r}")
         return
     for number, record in enumerate(_records(file), start=1):
         yield _page(record, f"{file}, page {number}")
@@ -225,7 +225,7 @@ def _titles_to_sentences(file: Path) -> dict[str, Any] | None:
     return None if is_page else dict(table)
 
 
-def _all_own_pages(file: Path, records: list[dict[str, Any]], kind: Format) -> list[Page]:
+def _own_pages(file: Path, records: list[dict[str, Any]], kind: Format) -> list[Page]:
     """The passages around the questions, each once."""
     pages: dict[Page, None] = {}
     read_pages = _hotpotqa_pages if kind == "hotpotqa" else _paragraph_pages
@@ -236,20 +236,20 @@ def _all_own_pages(file: Path, records: list[dict[str, Any]], kind: Format) -> l
     return list(pages)
 
 
-def _hotpotqa_pages(record: dict[str, Any], _: str) -> list[Page]:
+def _hotpotqa_pages(record: dict[str, Any], where: str) -> list[Page]:
     context = [_pair(entry, "context") for entry in _list(record, "context")]
-    return [(str(title), _joined(lines, "field 'context'")) for title, lines in context]
+    return [(str(title), _joined(lines, where)) for title, lines in context]
 
 
 def _paragraph_pages(record: dict[str, Any], _: str) -> list[Page]:
     return [(_string(p, "title"), _string(p, "paragraph_text")) for p in _paragraphs(record)]
 
 
-def _joined(sentences: Any, where: str) -> str:
+def _joined(sentences: Any, _: str) -> str:
     if isinstance(sentences, str):
         return sentences
     if not isinstance(sentences, list):
-        raise InputError(f"{where}: expected a text or a list of sentences, got {sentences!r:.60}")
+        raise TypeError(f"a page must be a text or a list of sentences, got {sentences!r:.60}")
     return "".join(str(sentence) for sentence in sentences)
 
 

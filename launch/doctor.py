@@ -24,7 +24,8 @@ from launch import doctor_machine, doctor_packages
 from launch.config_pairs import check_pairs
 from launch.doctor_sandbox import SandboxChecks
 from launch.findings import Check, Diagnosis, Finding, Verdict, diagnose, failure, fine
-from launch.preflight import check_agent, check_model, check_task_files, locate_model
+from launch.model_checks import check_model
+from launch.preflight import check_agent, check_task_files, locate_model
 from launch.screen import say
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
@@ -149,7 +150,9 @@ def _load(file: Path | None) -> tuple[Config, str]:
     if file is None:
         return Config(), ""
     try:
-        return load_config(file), ""
+        config = load_config(file)
+        check_pairs(config)
+        return config, ""
     except LZeroError as error:
         return Config(), str(error)
 
@@ -160,9 +163,8 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
     if problem:
         yield failure("configuration", problem, f"correct {file}")
         return
-    yield fine("configuration", f"{file} is well-formed")
+    yield fine("configuration", f"{file} is well-formed, and no two keys exclude each other")
     try:
-        check_pairs(config)
         model = locate_model(config.model.path)
         check_model(model, max_context=config.model.max_context, lora=config.model.lora)
         yield fine("model", str(model))

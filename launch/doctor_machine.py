@@ -192,7 +192,8 @@ def check_user_ids(config: Config) -> Iterator[Finding]:
         return
     if source.ids.count < 2 * kernels:
         fix = "raise kernel.uids" if not source.subordinate else "add subordinate ids"
-        yield warning("user ids", f"{found}, too few for {kernels} kernels", fix)
+        few = f"less than two for each of the {kernels} kernels that can live at once"
+        yield warning("user ids", f"{found}, {few}: those that end keep theirs for a while", fix)
     elif source.subordinate:
         yield fine("user ids", f"{found}, with kernel.launcher = 'forked'; others share ours")
     else:

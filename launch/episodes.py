@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from common.evaluation import family_of
-from common.json_output import as_number
 from common.messages import Step, Task
 
 _STEP_FIELDS = frozenset(field.name for field in fields(Step))
@@ -48,7 +47,7 @@ def parse_episode(record: Mapping[str, Any]) -> Episode:
         task=_parse_task(record["task"]),
         outcome=str(record["outcome"]),
         answer=record["answer"],
-        scores={name: as_number(score) for name, score in record["scores"].items()},
+        scores=record["scores"],
         steps=tuple(parse_step(step) for step in record["steps"]),
         weight_version=int(record["weight_version"]),
     )

@@ -15,9 +15,10 @@ from common.config_file import load_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch import processes
+from launch.model_checks import check_model
 from launch.plan import GREEDY, HELDOUT, extra_suites
 from launch.ports import held_ports
-from launch.preflight import REPOSITORY, check_model, check_sandbox_present
+from launch.preflight import REPOSITORY, check_sandbox_present
 from launch.progress import Progress
 from launch.run_folder import RunFolder
 from launch.screen import cell

@@ -7,8 +7,9 @@ from rich.console import Console
 
 from common.errors import InputError
 from launch import processes
+from launch.model_checks import check_model
 from launch.outputs import written
-from launch.preflight import check_model, locate_model
+from launch.preflight import locate_model
 from launch.run_folder import newest_checkpoint
 from launch.screen import say
 from launch.supervisor import ProcessSpec, Supervisor, interruptible

@@ -1,4 +1,4 @@
-"""Reads ``metrics.jsonl`` while the learner writes it."""
+"""Reads ``metrics.jsonl``, and other files of lines, while the learner writes them."""
 
 import dataclasses
 import json
@@ -36,24 +36,12 @@ class LinesTail:
             self._inode, self._offset = status.st_ino, 0
 
 
-class MetricsTail:
-    """Gives each step's record once."""
-
-    def __init__(self, path: Path) -> None:
-        """Begin at the start of a file that may not exist yet."""
-        self._lines = LinesTail(path)
-
-    def read(self) -> list[StepRecord]:
-        """Records that were added since the last look."""
-        return [parse_record(line) for line in self._lines.read()]
-
-
 def read_metrics(path: Path) -> list[StepRecord]:
     """All records of a finished file, one per step.
 
     A resumed run repeats the steps after its checkpoint; the later record of a step counts.
     """
-    by_step = {record.step: record for record in MetricsTail(path).read()}
+    by_step = {record.step: record for record in map(parse_record, LinesTail(path).read())}
     return [by_step[step] for step in sorted(by_step)]
 
 

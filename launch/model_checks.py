@@ -28,7 +28,7 @@ _BLOCK_BYTES = 16 << 20
 _NO_ADAPTERS = Lora()
 
 
-def check_model_folder(folder: Path, *, max_context: int = 1, lora: Lora = _NO_ADAPTERS) -> None:
+def check_model(folder: Path, *, max_context: int = 1, lora: Lora = _NO_ADAPTERS) -> None:
     """Check config, tokenizer, weights, context and adapters against each other.
 
     Args:

@@ -1,6 +1,5 @@
 """What a command says when it cannot write its result."""
 
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ def written(target: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, sqlite3.Error) as error:
+    except OSError as error:
         raise InputError(f"{target} cannot be written: {error}; name another place") from error
 
 

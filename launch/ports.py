@@ -26,28 +26,15 @@ def held_ports(config: Config) -> Iterator[Config]:
     Raises:
         EnvironmentFault: a fixed port is in use.
     """
-    check_port(config.transport.port, "transport.port")
+    _bound(config.transport.port, "transport.port").close()
     server = config.policy_server
-    with bound_socket(server.port, "policy_server.port") as holder:
+    with _bound(server.port, "policy_server.port") as holder:
         port = int(holder.getsockname()[1])
         yield dataclasses.replace(config, policy_server=dataclasses.replace(server, port=port))
 
 
-def check_port(port: int, key: str) -> None:
-    """Refuse a port that cannot be bound on loopback; 0 means any.
-
-    Raises:
-        EnvironmentFault: the port is in use.
-    """
-    bound_socket(port, key).close()
-
-
-def bound_socket(port: int, key: str) -> socket.socket:
-    """A socket that holds ``port`` on loopback, or any free one for 0.
-
-    Raises:
-        EnvironmentFault: the port is in use; names ``key``.
-    """
+def _bound(port: int, key: str) -> socket.socket:
+    """A socket that holds ``port``, or any free one for 0; a port in use is a fault of ``key``."""
     holder = socket.socket()
     holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:

@@ -11,15 +11,14 @@ from actors.rewards.task_types import task_type
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import SearchIndex
 from actors.tools.started import run_corpora
-from common.config import Config, Lora
+from common.config import Config
 from common.errors import EnvironmentFault, InputError
 from common.task_rules import task_rules
 from launch.config_pairs import check_pairs
-from launch.model_checks import check_model_folder
+from launch.model_checks import check_model
 from launch.task_check import read_checked
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-_NO_ADAPTERS = Lora()
 
 
 def check_run(config: Config) -> None:
@@ -32,9 +31,8 @@ def check_run(config: Config) -> None:
         EnvironmentFault: the machine lacks something.
     """
     check_pairs(config)
-    check_model(
-        Path(config.model.path), max_context=config.model.max_context, lora=config.model.lora
-    )
+    model = config.model
+    check_model(Path(model.path), max_context=model.max_context, lora=model.lora)
     check_agent(config)
     if not config.world.enabled:
         check_task_files(config)
@@ -47,18 +45,6 @@ def locate_model(path: str) -> Path:
     here = Path(path).expanduser().resolve()
     shipped = REPOSITORY / path
     return shipped if not here.exists() and shipped.is_dir() else here
-
-
-def check_model(folder: Path, *, max_context: int = 1, lora: Lora = _NO_ADAPTERS) -> None:
-    """Check that ``folder`` is a Hugging Face model that can be trained and served.
-
-    Raises:
-        InputError: see ``launch.model_checks``; something is missing or does not fit; names it.
-        ConfigError: the model cannot have such adapters.
-    """
-    if not folder.is_dir():
-        raise InputError(f"model folder {folder} (model.path) does not exist")
-    check_model_folder(folder, max_context=max_context, lora=lora)
 
 
 def check_agent(config: Config) -> None:

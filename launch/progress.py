@@ -20,7 +20,7 @@ from common.alerts import present_alerts
 from common.evaluation import SuiteScore, read_score
 from common.step_record import StepRecord
 from common.visible import visible
-from launch.metrics_tail import LinesTail, MetricsTail
+from launch.metrics_tail import LinesTail, parse_record
 from launch.screen import cell, say
 
 _RECENT = 8
@@ -168,7 +168,7 @@ class Progress:
         self._phase = ""
         self._phase_started = time.monotonic()
         self._training: Training | None = None
-        self._tail: MetricsTail | None = None
+        self._metrics: LinesTail | None = None
         self._alerts: LinesTail | None = None
         self._scores: tuple[str, Path, set[str]] | None = None
         self._last_refresh = 0.0
@@ -201,9 +201,9 @@ class Progress:
 
     def watch_training(self, metrics: Path, steps: int) -> None:
         """From now on show the steps that appear in ``metrics``."""
-        self._tail = MetricsTail(metrics)
+        self._metrics = LinesTail(metrics)
         self._training = Training(steps)
-        self._training.add(self._tail.read(), is_earlier=True)
+        self._training.add(list(map(parse_record, self._metrics.read())), is_earlier=True)
 
     def watch_alerts(self, file: Path) -> None:
         """From now on say each alert that the learner adds to ``file``."""
@@ -225,9 +225,9 @@ class Progress:
             self._live.update(self._panel(), refresh=True)
 
     def _look_at_training(self) -> bool:
-        if self._tail is None or self._training is None:
+        if self._metrics is None or self._training is None:
             return False
-        records = self._tail.read()
+        records = list(map(parse_record, self._metrics.read()))
         self._training.add(records)
         view = self._training.view()
         if records and view is not None and self._live is None:

@@ -16,6 +16,11 @@ from common.errors import InputError
 from common.json_output import json_text
 from common.whole_file import write_whole
 
+FROM_CHECKPOINT = (
+    "begin a new run (--name) from its newest checkpoint (model.path = .../checkpoints/step-.../hf)"
+)
+"""What to do with a run that cannot go on."""
+
 _CHECKPOINT = re.compile(r"step-\d+")
 
 Status = Literal["running", "finished", "failed", "interrupted"]
@@ -215,8 +220,7 @@ def check_resumable(folder: RunFolder) -> RunState:
     if state.status == "finished":
         raise InputError(
             f"nothing to resume: the run in {folder.path} is already finished; to train further, "
-            "begin a new run (--name) from its newest checkpoint "
-            "(model.path = .../checkpoints/step-.../hf)"
+            + FROM_CHECKPOINT
         )
     return state
 

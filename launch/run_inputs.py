@@ -6,7 +6,7 @@ Files that a run generates follow from its seeds.
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from actors.agent.prompt import SHIPPED
@@ -32,9 +32,9 @@ def input_digests(config: Config) -> dict[str, str]:
     return {key: _digest(key, Path(path)) for key, path in _inputs(config)}
 
 
-def write_inputs(digests: Mapping[str, str], file: Path) -> None:
+def write_inputs(file: Path, config: Config) -> None:
     """Keep the digests for a later ``check_inputs``."""
-    write_whole(file, json_text(dict(digests), indent=1) + "\n")
+    write_whole(file, json_text(input_digests(config), indent=1) + "\n")
 
 
 def check_inputs(file: Path, config: Config) -> bool:

@@ -220,7 +220,7 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
             table.add_column("\nafter", justify="right")
             table.add_column("\nn", justify="right", style="dim")
         for title, scores in score_tables(summary):
-            table.add_row(title, *(cell for f in families for cell in _cells(scores.get(f))))
+            table.add_row(title, *(text for f in families for text in _cells(scores.get(f))))
         console.print(table)
     for name, value in facts(summary):
         say(console, f"{name:<18} {value}")
@@ -353,7 +353,10 @@ def _sum(tables: list[dict[str, Any]], key: str) -> int:
 def _select(kind: type[T], table: Mapping[str, Any]) -> T:
     """A record of ``kind`` from the keys of ``table`` that it knows."""
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    known = [field for field in fields if field.name in table]
-    values = {field.name: table[field.name] for field in known}
-    numbers = {field.name: as_number(values[field.name]) for field in known if field.type is float}
-    return kind(**values | numbers)
+    return kind(
+        **{
+            f.name: as_number(table[f.name]) if f.type is float else table[f.name]
+            for f in fields
+            if f.name in table
+        }
+    )

@@ -1,6 +1,5 @@
 """Looks at task files as a run would, before there is one; what ``lzero tasks check`` says."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from actors.tokenizer import FileTokenizer
 from common.chat import ChatRenderer
 from common.errors import InputError
 from common.messages import Task
+from common.model_config import CONFIG, longest_context, read_model_config
 from common.task_rules import NO_EXTRAS, TaskRules
 from common.tasks import read_tasks
 
@@ -61,17 +61,13 @@ def room_of_model(folder: Path) -> Room:
     """All of the context that a model was made for.
 
     Raises:
-        InputError: its ``config.json`` does not say.
+        InputError: its ``config.json`` does not say, or is of no model that can be trained.
     """
-    file = folder / "config.json"
-    try:
-        longest = json.loads(file.read_bytes())["max_position_embeddings"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(
-            f"{file} does not say how long a context is (max_position_embeddings): "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    return Room(model=folder, tokens=int(longest))
+    file = folder / CONFIG
+    longest = longest_context(read_model_config(folder), file)
+    if longest is None:
+        raise InputError(f"{file} does not say how long a context is (max_position_embeddings)")
+    return Room(model=folder, tokens=longest)
 
 
 def _check(task: Task) -> None:
@@ -85,7 +81,7 @@ def _check(task: Task) -> None:
 
 def _too_long(tasks: Sequence[Task], room: Room) -> list[str]:
     tokenizer = FileTokenizer(room.model)
-    renderer = ChatRenderer(tokenizer, tokenizer.added_tokens)
+    renderer = ChatRenderer(tokenizer)
     lengths = ((task, len(renderer.prompt(asked_question(task)))) for task in tasks)
     return [f"{t.task_id!r} ({length} tokens)" for t, length in lengths if length > room.tokens]
 

@@ -35,7 +35,7 @@ from launch.run_folder import (
     locked,
     set_aside,
 )
-from launch.run_inputs import check_inputs, input_digests, write_inputs
+from launch.run_inputs import check_inputs, write_inputs
 from launch.screen import say
 from launch.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.supervisor import Interrupted, Supervisor, interruptible
@@ -221,11 +221,11 @@ class _TrainRun:
     def execute(self) -> Summary:
         """Run all phases; the state file says how it ended, whatever happens."""
         self._save_state("running")
-        save_config(self._config, self._folder.config)
-        if not self._folder.inputs.is_file():
-            write_inputs(input_digests(self._config), self._folder.inputs)
-        make_run_key(self._folder.path)
         try:
+            save_config(self._config, self._folder.config)
+            if not self._folder.inputs.is_file():
+                write_inputs(self._folder.inputs, self._config)
+            make_run_key(self._folder.path)
             with interruptible(), self._progress:
                 self._run_processes()
             summary = self._conclude()

@@ -55,7 +55,7 @@ class Head:
     writers: Sequence[MetricWriter]
     family_of: Callable[[Trajectory], str]
     heldout: Sequence[Task]
-    batches: BatchLog | None = None
+    batches: BatchLog
 
 
 class Learner:
@@ -237,8 +237,7 @@ class Learner:
             family_of=head.family_of,
             heldout=self._heldout,
         )
-        if head.batches is not None:
-            head.batches.write(record.step, batch)
+        head.batches.write(record.step, batch)
         if record.step % self._config.run.log_every == 0 or self._is_last(record.step):
             for writer in head.writers:
                 writer.write(record)

@@ -3,7 +3,6 @@
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from common.messages import Outcome, Trajectory
@@ -99,11 +98,11 @@ def success_by(
 
 def parsed_share(trajectories: Sequence[Trajectory]) -> float:
     """Share of actions that parse; in an answered episode without cells, the answer does."""
-    parsed = [
-        step.code is not None or trajectory.outcome is Outcome.SUBMITTED
-        for trajectory in trajectories
-        for step in trajectory.steps
-    ]
+    parsed: list[bool] = []
+    for trajectory in trajectories:
+        of_steps = [step.code is not None for step in trajectory.steps]
+        answered = trajectory.outcome is Outcome.SUBMITTED and not any(of_steps)
+        parsed += [True] * len(of_steps) if answered else of_steps
     return fmean(parsed) if parsed else 1.0
 
 
@@ -118,20 +117,12 @@ def cells_ok_share(trajectories: Sequence[Trajectory]) -> float:
     return fmean(cells) if cells else 1.0
 
 
-class BatchLog:
+class BatchLog(StepLines):
     """``batches.jsonl``: which trajectories of the store each step was trained on."""
-
-    def __init__(self, path: Path, *, after_step: int) -> None:
-        """Go on after ``after_step`` steps; later lines will be written again."""
-        self._lines = StepLines(path, after_step=after_step)
 
     def write(self, step: int, batch: Sequence[Trajectory]) -> None:
         """Add the batch that made weight version ``step``."""
-        self._lines.append({"step": step, "trajectories": [t.trajectory_id for t in batch]})
-
-    def close(self) -> None:
-        """Close the file."""
-        self._lines.close()
+        self.append({"step": step, "trajectories": [t.trajectory_id for t in batch]})
 
 
 def mean_scores(trajectories: Sequence[Trajectory]) -> dict[str, float]:

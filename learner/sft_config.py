@@ -10,7 +10,7 @@ from typing import Any
 from common.config.ranges import MANY, Range, short
 from common.config_file import read_tables
 from common.errors import ConfigError
-from common.json_output import json_text
+from common.json_output import as_number, json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,9 +144,8 @@ def config_from_options(options: Mapping[str, Any]) -> SftConfig:
         if name not in known:
             raise ConfigError(f"{options['config']}: unknown key '{name}'; known: {sorted(known)}")
         kind = known[name].type
-        if kind is float and type(value) is int:
-            values[name] = float(value)
-        elif type(value) is not kind:
+        values[name] = as_number(value) if kind is float else value
+        if type(values[name]) is not kind:
             expected = getattr(kind, "__name__", kind)
             raise ConfigError(f"{options['config']}: {name} must be {expected}, got {short(value)}")
     given = {name: options[name] for name in known if options.get(name) is not None}

@@ -19,8 +19,6 @@ from common.json_input import numbered_lines, parse_json
 from learner.packs.packing import PackableSegment, segment_of_examples
 from learner.sft_fields import EXPECTED, Span, messages_of, spans_of, tools_of
 
-__all__ = ["Render", "Span", "chat_template", "conversation_sequences", "read_traces"]
-
 Render = Callable[..., str]
 """Messages, whether the assistant is to speak next, and perhaps ``tools``, to text: a chat
 template."""
@@ -65,7 +63,7 @@ def read_traces(
     )
     examples: list[PackableSegment] = []
     for number, text in numbered_lines(path, what="trace file"):
-        examples += _segments(text, reading, f"trace file '{path}' line {number}", number, path)
+        examples += _segments(text, reading, f"trace file '{path}' line {number}")
     if not examples:
         raise InputError(f"trace file '{path}' is empty")
     if not any(example.weights.any() for example in examples):
@@ -76,12 +74,10 @@ def read_traces(
     return examples
 
 
-def _segments(
-    text: str, reading: _Reading, where: str, number: int, path: Path
-) -> list[PackableSegment]:
+def _segments(text: str, reading: _Reading, where: str) -> list[PackableSegment]:
     result = []
     for spans in _sequences(parse_json(text, where), reading, where):
-        segment = _encode(spans, reading.tokenizer, name=f"{path}:{number}", where=where)
+        segment = _encode(spans, reading.tokenizer, where)
         if reading.max_tokens and len(segment) > reading.max_tokens:
             raise InputError(
                 f"{where}: it has {len(segment)} tokens, but a pack holds {reading.max_tokens}; "
@@ -205,9 +201,7 @@ def chat_template(folder: Path) -> Render | None:
     return render
 
 
-def _encode(
-    spans: Sequence[Span], tokenizer: Tokenizer, *, name: str, where: str
-) -> PackableSegment:
+def _encode(spans: Sequence[Span], tokenizer: Tokenizer, where: str) -> PackableSegment:
     encodings = tokenizer.encode_batch([span.text for span in spans], add_special_tokens=False)
     ids: list[int] = []
     weights: list[float] = []
@@ -217,4 +211,4 @@ def _encode(
     if not ids:
         raise InputError(f"{where}: the tokenizer makes nothing of its text")
     weights[0] = 0.0
-    return segment_of_examples(ids, weights, name=name)
+    return segment_of_examples(ids, weights, name=where)

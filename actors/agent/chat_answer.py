@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from actors.agent.foreign_action import end_of_action, with_thoughts
+from actors.tools.arguments import valid_text
 
 _THINKING = ("thinking", "reasoning", "reasoning_text")
 """Types of the parts of a content that hold thoughts."""
@@ -40,25 +41,25 @@ class AnswerStream:
     """Puts the pieces of an answer together; what comes after its end is dropped."""
 
     def __init__(self, end: str = "") -> None:
-        """``end`` ends the answer and is part of it; empty for none."""
+        """``end`` ends the answer and is part of it; empty for none.
+
+        Once it was seen, ``is_complete``: nothing more is needed.
+        """
         self._end = end
         self._thoughts = ""
         self._content = ""
-        self._complete = False
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the end was seen, so that nothing more is needed."""
-        return self._complete
+        self.is_complete = False
 
     @property
     def text(self) -> str:
         """The answer so far."""
-        content = whole_text(self._content)
-        return with_thoughts(whole_text(self._thoughts), content) if self._thoughts else content
+        content = valid_text(self._content)
+        return with_thoughts(valid_text(self._thoughts), content) if self._thoughts else content
 
     def take(self, message: Any) -> str:
         """Take a message, or a piece of one; returns what to show of it."""
+        if self.is_complete:
+            return ""
         content = field_of(message, "content")
         fields = (field_of(message, name) for name in _REASONING_FIELDS)
         thoughts = next((t for field in fields if (t := _text(field))), "") or _text(
@@ -86,7 +87,7 @@ class AnswerStream:
         self._content += piece
         end = end_of_action(self._content, self._end) if self._end else -1
         if end >= 0:
-            self._content, self._complete = self._content[:end], True
+            self._content, self.is_complete = self._content[:end], True
         return closing + self._content[shown:]
 
 
@@ -104,19 +105,9 @@ def field_of(part: Any, name: str) -> Any:
     return part.get(name) if isinstance(part, dict) else getattr(part, name, None)
 
 
-def whole_text(text: str) -> str:
-    """``text`` as it can be written: halves of a character are joined, lone ones become ``?``."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
-        return joined.encode("utf-8", "replace").decode()
-    return text
-
-
 def as_json(messages: Sequence[ChatMessage]) -> list[dict[str, str]]:
     """Messages as the chat API takes them."""
-    return [{"role": message.role, "content": whole_text(message.content)} for message in messages]
+    return [{"role": message.role, "content": valid_text(message.content)} for message in messages]
 
 
 def _text(value: Any, *, thoughts: bool = False) -> str:

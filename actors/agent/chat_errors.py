@@ -27,7 +27,6 @@ _TOO_LONG_STATUS = (400, _TOO_LARGE, 422)
 _PASSING_STATUS = (408, 409, 429)
 _SERVER_ERROR = 500
 
-
 _KINDS: dict[int, type[openai.APIStatusError]] = {
     401: openai.AuthenticationError,
     403: openai.PermissionDeniedError,

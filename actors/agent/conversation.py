@@ -1,6 +1,6 @@
 """What the agent's loop needs of the policy's side of a conversation.
 
-The loop (``episode.py``) decides *what* the context holds; a conversation knows *how* its policy
+The loop (``loop.py``) decides *what* the context holds; a conversation knows *how* its policy
 takes it: as token ids (``token_conversation.py``, for training) or as chat messages
 (``chat_conversation.py``, for any OpenAI-compatible server).
 """

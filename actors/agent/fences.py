@@ -41,15 +41,14 @@ def find_fence(text: str, *, unclosed: bool, start: int = 0) -> Fence | None:
 
 def whole_fence(text: str) -> str | None:
     """What is in the block that ``text`` consists of, whatever its language; None if it is none."""
-    lines = [line for line, _ in _lines(text.strip(), 0)]
-    opened = _opening(lines[0], 0) if lines else None
+    first, *rest = (line for line, _ in _lines(text.strip(), 0))
+    opened = _opening(first, 0)
     if opened is None:
         return None
-    opened.lines = lines[1:]
-    closed = next((n for n, line in enumerate(lines[1:]) if opened.is_closed_by(line)), None)
-    if closed is not None and closed < len(lines) - 2:
+    closed = next((n for n, line in enumerate(rest) if opened.is_closed_by(line)), None)
+    if closed is not None and closed < len(rest) - 1:
         return None
-    opened.lines = opened.lines[:closed]
+    opened.lines = rest[:closed]
     return opened.code()
 
 

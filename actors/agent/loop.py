@@ -28,7 +28,7 @@ from actors.agent.toolbox import ToolSet, cut_answer
 from actors.kernels.interface import CellResult, CellStatus, DeathCause, Kernel, KernelDied
 from actors.kernels.pool import KernelPool
 from actors.tools.tool import Tool
-from common.chat import ParsedAction, parse_action
+from common.chat import parse_action
 from common.config import Agent
 from common.errors import InputError, LZeroError
 from common.messages import Outcome, Step, Task
@@ -117,10 +117,12 @@ class AgentLoop:
             state.kernel_level = kernel.level
             for file in state.task.files:
                 await _attach(kernel, Path(file))
-            kernel.bind_tools(state.toolbox.specs, state.toolbox.handle)
-            state.ended = await self._steps(state, kernel)
-            state.toolbox.close()
-            return state.ended
+            kernel.bind_tools(self._tools.specs, state.toolbox.handle)
+            try:
+                state.ended = await self._steps(state, kernel)
+                return state.ended
+            finally:
+                state.toolbox.close()
 
     def _check_prompt(self, conversation: Conversation) -> None:
         """Refuse a prompt that leaves no room for the first action: nothing could be done."""
@@ -135,53 +137,52 @@ class AgentLoop:
 
     async def _answer_directly(self, state: EpisodeState) -> Outcome:
         """One message, of which the text after the thinking is the answer."""
-        text = await self._sample(state)
-        state.toolbox.answer = cut_answer(direct_answer(text)) or None
-        self._tell_step(state)
+        step = await self._sample(state)
+        state.toolbox.answer = cut_answer(direct_answer(step.action)) or None
+        state.tell_step()
         return Outcome.SUBMITTED if state.toolbox.answer else Outcome.UNPARSABLE
 
     async def _steps(self, state: EpisodeState, kernel: Kernel) -> Outcome:
         while len(state.steps) < self._agent.max_steps:
             if self._tokens_left(state) == 0:
                 return Outcome.OUT_OF_TOKENS
-            action = parse_action(await self._sample(state))
-            if action is None and (ending := self._unparsable(state)):
+            step = await self._sample(state)
+            if step.code is not None:
+                output = await self._run_cell(state, kernel, step.code)
+            elif ending := self._unparsable(state):
                 return ending
-            if action is None:
-                output = FORMAT_REMINDER
             else:
-                output = await self._run_cell(state, kernel, action)
+                output = FORMAT_REMINDER
             fits = self._observe(state, output)
-            self._tell_step(state)
+            state.tell_step()
             if state.toolbox.answer is not None:
                 return Outcome.SUBMITTED
             if not fits:
                 return Outcome.OUT_OF_CONTEXT
         return Outcome.OUT_OF_STEPS
 
-    async def _sample(self, state: EpisodeState) -> str:
+    async def _sample(self, state: EpisodeState) -> Step:
         """Sample the next action; the step is on record before anything can go wrong with it."""
-        number, room = len(state.steps), self._room_for_tokens(state)
+        number, listener = len(state.steps), state.listener
+        room = min(self._agent.max_action_tokens, self._tokens_left(state))
         state.waiting_for = Wait.POLICY
-        listener = state.listener
         on_delta = None if listener is None else lambda text: listener.on_delta(number, text)
         sample = await state.conversation.sample(number, max_tokens=room, on_delta=on_delta)
         state.observer.add(number)
         state.tokens += sample.tokens
         action = parse_action(sample.text) if self._agent.mode == "agent" else None
-        state.steps.append(
-            Step(
-                action=sample.text,
-                code=action.code if action is not None else None,
-                observation="",
-                finish_reason=sample.finish_reason,
-                tokens=sample.tokens,
-            )
+        step = Step(
+            action=sample.text,
+            code=action.code if action is not None else None,
+            observation="",
+            finish_reason=sample.finish_reason,
+            tokens=sample.tokens,
         )
+        state.steps.append(step)
         state.outputs.append("")
         if listener is not None:
-            listener.on_action(number, sample.text, state.steps[-1].code)
-        return sample.text
+            listener.on_action(number, step.action, step.code)
+        return step
 
     def _unparsable(self, state: EpisodeState) -> Outcome | None:
         """How an action that does not parse ends the episode, or None if it is forgiven."""
@@ -190,14 +191,14 @@ class AgentLoop:
         state.reminders += 1
         return Outcome.UNPARSABLE if state.reminders > self._agent.format_reminders else None
 
-    async def _run_cell(self, state: EpisodeState, kernel: Kernel, action: ParsedAction) -> str:
+    async def _run_cell(self, state: EpisodeState, kernel: Kernel, code: str) -> str:
         """Run the cell and put on record what came of it; its output."""
         state.book_calls()
         state.cells, state.last_cell = state.cells + 1, len(state.steps) - 1
         state.waiting_for = Wait.CELL
         state.steps[-1] = replace(state.steps[-1], status="died")
         room = max(0, self._agent.max_output_bytes - state.output_bytes)
-        result = await self._execute(state, kernel, action.code, min(room, self._output_bytes))
+        result = await self._execute(state, kernel, code, min(room, self._output_bytes))
         state.output_bytes += len(result.output.encode("utf-8", "replace"))
         state.outputs[-1] = result.output
         state.steps[-1] = replace(
@@ -233,24 +234,17 @@ class AgentLoop:
     def _observe(self, state: EpisodeState, output: str) -> bool:
         """Put an output on record and, if there is a next step, into the context."""
         number = len(state.steps) - 1
-        shown: str | None = state.observer.shown(output, number)
-        state.steps[-1] = replace(state.steps[-1], observation=shown or "")
+        text = state.observer.shown(output, number)
+        fitted: str | None = text
         goes_on = state.toolbox.answer is None and number + 1 < self._agent.max_steps
         if goes_on and self._tokens_left(state) > 0:
-            shown = state.observer.observe(number, shown or "")
-            state.steps[-1] = replace(state.steps[-1], observation=shown or "")
-        return shown is not None
-
-    def _room_for_tokens(self, state: EpisodeState) -> int:
-        return min(self._agent.max_action_tokens, self._tokens_left(state))
+            fitted = state.observer.observe(number, text)
+        state.steps[-1] = replace(state.steps[-1], observation=fitted or "")
+        return fitted is not None
 
     def _tokens_left(self, state: EpisodeState) -> int:
         limit = self._agent.max_tokens
         return max(0, limit - state.tokens) if limit else self._agent.max_action_tokens
-
-    def _tell_step(self, state: EpisodeState) -> None:
-        if state.listener is not None:
-            state.listener.on_step(len(state.steps) - 1, state.steps[-1])
 
 
 async def _attach(kernel: Kernel, file: Path) -> None:

@@ -53,7 +53,8 @@ class Observer:
         whole = as_terminal(output).rstrip()
         text = cut(whole, limit)
         if text != whole and "context" in self._agent.tools:
-            text += f" [{len(whole) - len(text)} more characters in context.output({step})]"
+            hidden = len(whole) - len(text) + len(_GAP)
+            text += f" [{hidden} more characters in context.output({step})]"
         notepad = self._notepad.read()
         if notepad != self._notepad_seen and notepad not in text:
             text = f"{text}\n[notepad]\n{notepad}".lstrip("\n")

@@ -59,8 +59,8 @@ async def running_agent(
         own_tools: tools in ``agent.tools`` that the configuration does not know how to make.
 
     Raises:
-        PolicyServerError, ConfigError, InputError, EnvironmentFault: something cannot be started;
-            says what to do.
+        PolicyServerError, ConfigError, InputError, EnvironmentFault, PluginError: something cannot
+            be started; says what to do.
     """
     async with AsyncExitStack() as stack:
         prompt = load_template(config.agent.system_prompt)
@@ -93,12 +93,8 @@ async def _tools(
     config: Config, own_tools: Mapping[str, Tool], stack: AsyncExitStack
 ) -> dict[str, Tool]:
     named = tuple(name for name in config.agent.tools if name not in own_tools)
-    tools = await stack.enter_async_context(started_tools(with_options(config, tools=named)))
-    for name, tool in own_tools.items():
-        stack.push_async_callback(tool.close)
-        await tool.start()
-        tools[name] = tool
-    return tools
+    started = started_tools(with_options(config, tools=named), own=own_tools)
+    return await stack.enter_async_context(started)
 
 
 async def _kernels(config: Config, stack: AsyncExitStack) -> KernelPool | None:

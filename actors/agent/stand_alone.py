@@ -6,9 +6,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from actors.agent.chat_answer import whole_text
 from actors.agent.chat_models import ServedModel
-from actors.tools.tool import FunctionTool, Tool
+from actors.tools.arguments import valid_text
+from actors.tools.tool import FunctionTool, Tool, UserTool
 from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
 from common.config_file import config_from_tables
 from common.errors import ConfigError, InputError
@@ -99,7 +99,7 @@ def make_task(question: str, files: Sequence[str | Path] = ()) -> Task:
     try:
         return Task(
             task_id=f"stand-alone-{uuid.uuid4().hex[:12]}",
-            question=whole_text(question),
+            question=valid_text(question),
             kind=_KIND,
             files=tuple(map(str, paths)),
         )
@@ -127,16 +127,16 @@ def sort_tools(
             names.append(tool)
             continue
         made = _as_tool(tool)
-        names.append(made.specs[0].name if made.specs else type(tool).__name__)
+        name = made.specs[0].name if made.specs else type(tool).__name__
+        names.append(f"{name} ({len(names) + 1})" if name in names else name)
         own[names[-1]] = made
     names += [_SEARCH] if corpus else []
     return tuple(dict.fromkeys([*names, _ANSWER])), own
 
 
-def _as_tool(given: Any) -> Tool:
-    if all(hasattr(given, member) for member in ("specs", "start", "call", "close")):
-        tool: Tool = given
-        return tool
+def _as_tool(given: Callable[..., Any] | Tool) -> Tool:
+    if isinstance(given, Tool):
+        return UserTool(given, type(given).__name__)
     try:
         return FunctionTool(given)
     except (TypeError, ValueError, NameError) as error:

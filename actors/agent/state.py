@@ -61,6 +61,11 @@ class EpisodeState:
             step = self.steps[self.last_cell]
             self.steps[self.last_cell] = replace(step, tool_calls=step.tool_calls + calls)
 
+    def tell_step(self) -> None:
+        """Tell the listener, if there is one, that the newest step is over."""
+        if self.listener is not None:
+            self.listener.on_step(len(self.steps) - 1, self.steps[-1])
+
 
 def begin_episode(
     task: Task,
@@ -126,40 +131,41 @@ def judge_failure(
 
     What the policy brought about itself stays, as its failure; only what is ours is dropped.
     """
-    if state is not None and state.ended is not None:
+    failure = f"{type(error).__name__}: {error}"
+    if state is None:
+        return Outcome.INFRASTRUCTURE, failure
+    if state.ended is not None:
         return state.ended, ""
     match error:
         case TimeoutError():
-            return judge_time_out(state, limit_s)
+            return _judge_time_out(state, limit_s)
         case KernelDied():
-            return judge_death(state, error)
+            return _judge_death(state, error)
         case ContextTooLong():
-            return Outcome.OUT_OF_CONTEXT, f"{type(error).__name__}: {error}"
-    return Outcome.INFRASTRUCTURE, f"{type(error).__name__}: {error}"
+            return Outcome.OUT_OF_CONTEXT, failure
+    return Outcome.INFRASTRUCTURE, failure
 
 
-def judge_death(state: EpisodeState | None, error: KernelDied) -> tuple[Outcome, str]:
+def _judge_death(state: EpisodeState, error: KernelDied) -> tuple[Outcome, str]:
     """A kernel that its own cell ended is the policy's doing; any other death is ours."""
-    in_a_cell = state is not None and state.waiting_for is Wait.CELL
-    if in_a_cell and error.cause not in _DEATHS_OF_OURS:
+    if state.waiting_for is Wait.CELL and error.cause not in _DEATHS_OF_OURS:
         return Outcome.KERNEL_DIED, ""
     return Outcome.INFRASTRUCTURE, f"KernelDied ({error.cause}): {error}"
 
 
-def judge_time_out(state: EpisodeState | None, limit_s: float) -> tuple[Outcome, str]:
+def _judge_time_out(state: EpisodeState, limit_s: float) -> tuple[Outcome, str]:
     """The policy's own time-out scores nothing and stays; one that we caused is dropped.
 
     It is the policy's when its cells took the time, less what they only waited for tools, or when
     the time ran out in a cell that did something else than wait for a slow tool.
     """
-    waiting_for = Wait.NOTHING if state is None else state.waiting_for
-    if state is not None:
-        now, clock = time.monotonic(), state.toolbox.clock
-        waits_s = clock.waits_s(now)
-        ours = clock.ended_waiting and waits_s > limit_s / 2
-        if clock.cells_s(now) - waits_s > limit_s / 2 or (waiting_for is Wait.CELL and not ours):
-            return Outcome.TIMED_OUT, ""
+    now, clock = time.monotonic(), state.toolbox.clock
+    waits_s = clock.waits_s(now)
+    ours = clock.ended_waiting and waits_s > limit_s / 2
+    in_a_cell = state.waiting_for is Wait.CELL
+    if clock.cells_s(now) - waits_s > limit_s / 2 or (in_a_cell and not ours):
+        return Outcome.TIMED_OUT, ""
     return Outcome.INFRASTRUCTURE, (
         f"EpisodeTimeout: {limit_s:.0f} s (agent.episode_timeout_s) passed waiting for "
-        f"{waiting_for}"
+        f"{state.waiting_for}"
     )

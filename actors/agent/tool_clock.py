@@ -22,7 +22,7 @@ class ToolClock:
 
     def begin_cell(self, now: float) -> None:
         """A cell starts; calls that are left over from an earlier one are not its own."""
-        self._cell, self._calls, self._waited, self._beside = now, set(), 0.0, False
+        self._cell, self._waited, self._beside = now, 0.0, False
 
     def end_cell(self, now: float, *, by_itself: bool) -> None:
         """The cell ended.

@@ -73,11 +73,6 @@ class Toolbox:
         self._closed = False
         self.clock = ToolClock()
 
-    @property
-    def specs(self) -> tuple[ToolSpec, ...]:
-        """The functions of the notebook."""
-        return self._tools.specs
-
     async def handle(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Run one call from the sandbox; what it raises is raised in the cell."""
         if self._closed:

@@ -1,1 +1,1 @@
-"""Sandboxed notebook kernels: one interface, two launchers, a pool and their own runtime."""
+"""Sandboxed notebook kernels: one interface, several launchers, a pool and their own runtime."""

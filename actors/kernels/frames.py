@@ -10,10 +10,9 @@ from typing import Any
 
 import msgpack
 
-from actors.kernels.sandboxed.bounded import MOST_ARGUMENTS, unpack
+from actors.kernels.sandboxed.bounded import MOST_ARGUMENTS, MOST_NAME, unpack
 
 _HEADER = struct.Struct(">I")
-_MAX_NAME = 200
 _MAX_CODE = 255
 
 
@@ -175,7 +174,7 @@ def _message(message: Any) -> Message:
             return Exited(code)
         case ["call", number, str(name), list(arguments), dict(keywords)] if (
             _is_whole(number)
-            and len(name) <= _MAX_NAME
+            and len(name) <= MOST_NAME
             and len(arguments) + len(keywords) <= MOST_ARGUMENTS
             and all(isinstance(key, str) for key in keywords)
         ):
@@ -184,7 +183,7 @@ def _message(message: Any) -> Message:
 
 
 def _is_name(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and len(value) <= _MAX_NAME)
+    return value is None or (isinstance(value, str) and len(value) <= MOST_NAME)
 
 
 def _is_whole(value: Any, *, least: int = -(2**63)) -> bool:

@@ -85,18 +85,17 @@ class HostUids:
         """
         if self.source is None:
             return None
-        lease = lease_uid(self.source.ids, self.source.folder)
+        ids = self.source.ids
+        lease = lease_uid(ids, self.source.folder)
         if lease is None:
+            given_by = "/etc/subuid" if self.source.subordinate else "kernel.uids"
             raise KernelDied(
-                f"all {self.source.ids.count} user ids from {self.source.ids.first} on are in use: "
-                f"{self._names_of_range()} has {self.source.ids.count + SPARE}, of which {SPARE} "
-                "are reserved; give more, or run fewer kernels at once",
+                f"all {ids.count} user ids from {ids.first} on are in use: {given_by} has "
+                f"{ids.count + SPARE}, of which {SPARE} are reserved; give more, or run fewer "
+                "kernels at once",
                 DeathCause.FAILED_TO_START,
             )
         return lease
-
-    def _names_of_range(self) -> str:
-        return "/etc/subuid" if self.source and self.source.subordinate else "kernel.uids"
 
 
 def has_own_uids(config: KernelConfig, launcher: str) -> bool:

@@ -132,7 +132,7 @@ def parse_subordinate(text: str) -> list[tuple[str, IdRange]]:
     for line in text.splitlines():
         name, _, numbers = line.strip().partition(":")
         first, _, count = numbers.partition(":")
-        if first.isdigit() and count.isdigit():
+        if first.isdecimal() and count.isdecimal():
             found.append((name, IdRange(int(first), int(count))))
     return found
 
@@ -181,7 +181,7 @@ def _taken() -> list[tuple[str, IdRange]]:
     for file, kind in (("/etc/passwd", "user"), ("/etc/group", "group")):
         for line in _text(file).splitlines():
             fields = line.split(":")
-            if len(fields) > 2 and fields[2].isdigit():
+            if len(fields) > 2 and fields[2].isdecimal():
                 taken.append((f"{kind} {fields[0]}", IdRange(int(fields[2]), 1)))
     for file in ("/etc/subuid", "/etc/subgid"):
         for name, span in parse_subordinate(_text(file)):

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from actors.kernels.sandboxed.bounded import MOST_NAME
 from common.errors import KernelError
 
 _TAKEN = ("ToolError", "get_ipython", "In", "Out", "exit", "quit")
 """Names of the notebook's own."""
-_LONGEST_NAME = 200
 _LARGEST_COUNT = 2**53
 
 
@@ -158,7 +158,7 @@ def _is_taken(name: str) -> bool:
     """Whether the notebook needs the first part of ``name``, or cannot send so long a name."""
     first = name.partition(".")[0]
     own = first in _TAKEN or not first.strip("_") or hasattr(builtins, first)
-    return own or len(name) > _LONGEST_NAME
+    return own or len(name) > MOST_NAME
 
 
 def check_tools(tools: Sequence[ToolSpec]) -> None:
@@ -175,6 +175,12 @@ def check_tools(tools: Sequence[ToolSpec]) -> None:
         names.add(tool.name)
 
 
+def check_file_name(name: str) -> None:
+    """Raise ValueError if ``name`` is not a plain file name."""
+    if name != name.strip() or name in ("", ".", "..") or set(name) & {"/", "\0"}:
+        raise ValueError(f"a file for a kernel needs a plain name, got {name!r}")
+
+
 def _encodable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
@@ -187,6 +193,13 @@ class CellStatus(StrEnum):
     """An exception ended the cell."""
     TIMED_OUT = "timed_out"
     """The cell was interrupted at its deadline."""
+
+    @classmethod
+    def of(cls, *, failed: bool, interrupted: bool) -> "CellStatus":
+        """The status of a cell that ended by an exception, or not, after an interrupt, or not."""
+        if failed:
+            return cls.TIMED_OUT if interrupted else cls.ERROR
+        return cls.OK
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -228,7 +241,7 @@ class CellResult:
             raise ValueError("the output of a cell and the name of its error must be text")
         object.__setattr__(self, "output", _encodable(self.output))
         if self.error_name is not None:
-            object.__setattr__(self, "error_name", _encodable(self.error_name[:_LONGEST_NAME]))
+            object.__setattr__(self, "error_name", _encodable(self.error_name[:MOST_NAME]))
 
 
 ToolHandler = Callable[[str, tuple[Any, ...], dict[str, Any]], Awaitable[Any]]

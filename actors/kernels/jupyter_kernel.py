@@ -18,6 +18,7 @@ from actors.kernels.interface import (
     KernelDied,
     ToolHandler,
     ToolSpec,
+    check_file_name,
     check_tools,
 )
 from actors.kernels.jupyter_channel import JupyterChannel
@@ -98,6 +99,7 @@ class JupyterKernel:
         """Run one cell; see ``interface.Kernel``."""
         self._check_alive()
         self._ward()
+        self._wardens.watchdog.rouse(self.kernel_id)
         self._pipe.renew()
         await self._bind()
         most = self._config.output_bytes
@@ -119,8 +121,7 @@ class JupyterKernel:
 
     async def put_file(self, name: str, data: bytes) -> None:
         """Write a file into /workspace (Python kernels only); see ``interface.Kernel``."""
-        if name != name.strip() or name in ("", ".", "..") or set(name) & {"/", "\0"}:
-            raise ValueError(f"a file for a kernel needs a plain name, got {name!r}")
+        check_file_name(name)
         self._check_alive()
         language = getattr(self._manager.kernel_spec, "language", "")
         if language != "python":
@@ -173,8 +174,11 @@ class JupyterKernel:
 
     def _check_alive(self) -> None:
         if self._broken.done():
-            error = cast(KernelDied, self._broken.exception())
-            raise KernelDied(str(error), error.cause)
+            raise self._death()
+
+    def _death(self) -> KernelDied:
+        error = cast(KernelDied, self._broken.exception())
+        return KernelDied(str(error), error.cause)
 
     async def _connect_tools(self) -> None:
         loop = asyncio.get_running_loop()
@@ -218,11 +222,8 @@ class JupyterKernel:
     async def _run_silent(self, call: str) -> str | None:
         """Call a function of ``sandboxed/guest.py``; what went wrong, or None."""
         code = f"__import__('actors.kernels.sandboxed.guest', fromlist=['_']).{call}"
-        request, timeout_s = (
-            self._open.send_cell(code, 0, silent=True),
-            self._config.start_timeout_s,
-        )
-        reply = await self._reply(request, timeout_s)
+        timeout_s = self._config.start_timeout_s
+        reply = await self._reply(self._open.send_cell(code, 0, silent=True), timeout_s)
         if reply is None:
             return f"no answer within {timeout_s:g} s"
         return None if reply.get("status") == "ok" else _text(reply.get("evalue"), "error")[:200]
@@ -266,7 +267,7 @@ class JupyterKernel:
         output, dropped, outputs = shown
         try:
             return CellResult(
-                status=_status(failed=failed, interrupted=interrupted),
+                status=CellStatus.of(failed=failed, interrupted=interrupted),
                 output=output,
                 dropped_bytes=dropped,
                 error_name=_text(reply.get("ename"), "Error") if failed else None,
@@ -279,8 +280,7 @@ class JupyterKernel:
     def _violated(self, reason: str) -> KernelDied:
         """End the kernel for a reply that none of ours sends; how it ended."""
         self._on_violation(reason)
-        error = cast(KernelDied, self._broken.exception())
-        return KernelDied(str(error), error.cause)
+        return self._death()
 
     async def _reply_or_stop(self, request: str, timeout_s: float) -> tuple[dict[str, Any], bool]:
         """The reply to a cell, and whether the cell was interrupted at its deadline."""
@@ -311,12 +311,6 @@ class JupyterKernel:
         await asyncio.wait(both, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         self._check_alive()
         return waiting.done()
-
-
-def _status(*, failed: bool, interrupted: bool) -> CellStatus:
-    if failed:
-        return CellStatus.TIMED_OUT if interrupted else CellStatus.ERROR
-    return CellStatus.OK
 
 
 def _text(value: Any, otherwise: str) -> str:

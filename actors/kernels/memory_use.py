@@ -6,7 +6,6 @@ kernel makes is itself beyond a limit.
 
 import os
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from actors.kernels.procfs import read, threads_of
@@ -103,12 +102,8 @@ def _of_process(pid: int, name: str) -> bytes:
     """A file that tells of memory; that of a thread if the main one has ended."""
     if (text := read(f"/proc/{pid}/{name}")) and (name != "status" or b"VmPTE" in text):
         return text
-    return next(filter(None, _of_threads(pid, name)), b"")
-
-
-def _of_threads(pid: int, name: str) -> Iterator[bytes]:
-    for thread in threads_of(pid):
-        yield read(f"/proc/{pid}/task/{thread}/{name}")
+    texts = (read(f"/proc/{pid}/task/{thread}/{name}") for thread in threads_of(pid))
+    return next(filter(None, texts), b"")
 
 
 def _sizes(text: bytes) -> dict[bytes, int]:

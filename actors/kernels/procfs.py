@@ -71,7 +71,7 @@ def tree_use(root: int) -> TreeUse:
 
 def threads_of(pid: int) -> list[int]:
     """Its threads, the youngest first: when the main thread has ended, they have the memory."""
-    return sorted(map(int, names(f"/proc/{pid}/task")), reverse=True)
+    return sorted(map(int, _names(f"/proc/{pid}/task")), reverse=True)
 
 
 def _memory_of_a_thread(pid: int) -> tuple[int, int]:
@@ -116,13 +116,13 @@ def _bytes_of_a_socket() -> int:
 
 
 def _children(pid: int, *, threads: int) -> list[int]:
-    tasks = [str(pid)] if threads == 1 else names(f"/proc/{pid}/task")
+    tasks = [str(pid)] if threads == 1 else _names(f"/proc/{pid}/task")
     return [
         int(child) for task in tasks for child in read(f"/proc/{pid}/task/{task}/children").split()
     ]
 
 
-def names(folder: str) -> list[str]:
+def _names(folder: str) -> list[str]:
     """What is in a folder; nothing when it is gone or denied."""
     try:
         return os.listdir(folder)

@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import subprocess
+from functools import cache
 from typing import Any
 
 import msgpack
@@ -217,7 +218,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
     ) -> "subprocess.Popen[bytes]":
         """As root with a user id of its own; other users could not reach its sockets then."""
         if os.geteuid() == 0:
-            self._lease = HostUids(self.first_uid, self.uids).lease()
+            self._lease = _host_uids(self.first_uid, self.uids).lease()
         uid = self._lease.uid if self._lease else bubblewrap.HOST_UID
         return bubblewrap.start(sandbox, command, uid=uid, stdin=control.fileno())
 
@@ -244,6 +245,12 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         self._connection_file = moved(memory, self._connection_file)
         self.parent.load_connection_info(connection)
         self.parent.connection_file = f"/proc/{os.getpid()}/fd/{self._connection_file}"
+
+
+@cache
+def _host_uids(first: int, count: int) -> HostUids:
+    """One for all kernels, so that where they share an id that is said once."""
+    return HostUids(first, count)
 
 
 async def _answer(control: socket.socket) -> list[int]:

@@ -23,6 +23,7 @@ from actors.kernels.interface import (
     KernelDied,
     ToolHandler,
     ToolSpec,
+    check_file_name,
     check_tools,
 )
 from actors.kernels.sandboxed.clip import MOST_MARK
@@ -121,8 +122,7 @@ class KernelSession(asyncio.Protocol):
 
     async def put_file(self, name: str, data: bytes) -> None:
         """Write a file piece by piece; see ``interface.Kernel``."""
-        if name != name.strip() or name in ("", ".", "..") or set(name) & {"/", "\0"}:
-            raise ValueError(f"a file for a kernel needs a plain name, got {name!r}")
+        check_file_name(name)
         self._check_idle()
         view = memoryview(data)
         for start in range(0, max(len(data), 1), _FILE_PIECE_BYTES):
@@ -179,11 +179,10 @@ class KernelSession(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop: bytes that untrusted code may have written."""
-        if self._died is not None:
-            return
         try:
             for message in self._reader.feed(data):
-                self._on_message(message)
+                if self._died is None:
+                    self._on_message(message)
         except FrameViolation as violation:
             self.fail(f"it broke its protocol: {violation}", DeathCause.PROTOCOL)
 
@@ -225,12 +224,9 @@ class KernelSession(asyncio.Protocol):
         cell = self._cell
         if cell is None or done.cell != cell.number or cell.result.done():
             raise FrameViolation(f"cell {done.cell} ended, which does not run")
-        status = CellStatus.ERROR if done.failed else CellStatus.OK
-        if done.failed and cell.interrupted:
-            status = CellStatus.TIMED_OUT
         try:
             result = CellResult(
-                status=status,
+                status=CellStatus.of(failed=done.failed, interrupted=cell.interrupted),
                 output=done.output[: cell.output_bytes + MOST_MARK],
                 dropped_bytes=done.dropped,
                 error_name=done.error_name,

@@ -10,11 +10,13 @@ import subprocess
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from actors.kernels import sandbox_end
 from actors.kernels.bubblewrap import HOST_UID
-from actors.kernels.host_uids import UidLease, release
+from actors.kernels.descriptors import readable
+from actors.kernels.host_uids import release
 from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.piped import Ground, Handles, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
@@ -31,7 +33,7 @@ class Plan:
 
     Attributes:
         start: starts the process with these descriptors as its standard input and error.
-        clean_up: called in a thread when everything of the kernel is gone.
+        clean_up: called when everything of the kernel is gone, or when it did not start.
     """
 
     start: Callable[[int, int], "subprocess.Popen[bytes]"]
@@ -62,15 +64,13 @@ class SingleLauncher(ABC):
     async def launch(self) -> PipedKernel:
         """Start a fresh kernel; see ``interface.Launcher``."""
         self._runtime = self._runtime or find_runtime()
-        lease = self._wardens.uids.lease() if os.geteuid() == 0 else None
-        plan = self._plan(self._runtime, lease.uid if lease else HOST_UID)
-        try:
+        with ExitStack() as held:
+            lease = self._wardens.uids.lease() if os.geteuid() == 0 else None
+            held.callback(release, lease)
+            plan = self._plan(self._runtime, lease.uid if lease else HOST_UID)
+            held.callback(plan.clean_up)
             process, handles = await start_single(plan.start, self._config.start_timeout_s)
-        except BaseException:
-            await asyncio.to_thread(plan.clean_up)
-            release(lease)
-            raise
-        kernel = self._adopt(process, handles, plan, lease)
+            kernel = self._adopt(process, handles, held.pop_all())
         try:
             if self._closed:
                 raise KernelDied("the launcher is closed", DeathCause.CLOSED)
@@ -91,18 +91,13 @@ class SingleLauncher(ABC):
         """How to start the next kernel; as root it is ``uid`` on the host."""
 
     def _adopt(
-        self,
-        process: "subprocess.Popen[bytes]",
-        handles: Handles,
-        plan: Plan,
-        lease: UidLease | None,
+        self, process: "subprocess.Popen[bytes]", handles: Handles, held: ExitStack
     ) -> PipedKernel:
         kernel_id = f"{os.getpid()}-{next(self._numbers)}"
 
         def clean_up() -> None:
             process.wait()
-            plan.clean_up()
-            release(lease)
+            held.close()
             self._kernels.pop(kernel_id, None)
 
         ground = Ground(
@@ -165,22 +160,11 @@ async def start_single(
 
 
 async def _next_handle(control: socket.socket) -> int:
-    loop = asyncio.get_running_loop()
-    readable: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(control.fileno(), _resolve, readable)
-    try:
-        await readable
-    finally:
-        loop.remove_reader(control.fileno())
+    await readable(control.fileno())
     text, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
     if not descriptors:
         raise KernelDied(text.decode("utf-8", "replace") or "it died while it was set up")
     return descriptors[0]
-
-
-def _resolve(waiting: asyncio.Future[None]) -> None:
-    if not waiting.done():
-        waiting.set_result(None)
 
 
 async def _end(process: "subprocess.Popen[bytes]", descriptors: list[int]) -> None:

@@ -25,22 +25,12 @@ class Extent:
     count: int = 1
 
 
-def zygote_namespace(source: Source) -> contextlib.AbstractContextManager[int]:
-    """One for a zygote, in which every id of a kernel has its own number.
+@contextlib.contextmanager
+def zygote_namespace(source: Source) -> Iterator[int]:
+    """A descriptor of a new one for a zygote, for the block; in it, kernels' ids are themselves.
 
     The zygote is on the host who starts it, or bubblewrap would not die with the actor: a signal
     of a dead parent must be one that it was allowed to send.
-    """
-    ids = source.ids
-    others = [Extent(0, source.inner_root), Extent(ids.first, ids.first, ids.count)]
-    own = (os.geteuid(), os.getegid()) if source.subordinate else (source.zygote, source.zygote)
-    users, groups = ([Extent(SANDBOX_UID, one), *others] for one in own)
-    return user_namespace(source, users, groups)
-
-
-@contextlib.contextmanager
-def user_namespace(source: Source, users: list[Extent], groups: list[Extent]) -> Iterator[int]:
-    """A descriptor of a new user namespace with these maps, for the block.
 
     Raises:
         NoHostUids: the machine does not allow it.
@@ -57,29 +47,33 @@ def user_namespace(source: Source, users: list[Extent], groups: list[Extent]) ->
     except OSError as error:
         raise NoHostUids(f"{command[0]} cannot be run: {error.strerror}") from None
     with process:
-        handle = _map_and_open(process, source.subordinate, users, groups)
+        handle = _map_and_open(process, source)
     try:
         yield handle
     finally:
         os.close(handle)
 
 
-def _map_and_open(
-    process: "subprocess.Popen[bytes]", subordinate: bool, users: list[Extent], groups: list[Extent]
-) -> int:
+def _map_and_open(process: "subprocess.Popen[bytes]", source: Source) -> int:
     """Wait until the process is in its namespace, map that, and open it; the process ends."""
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
     try:
         process.stdin.write(b"x")
         if process.stdout.read(1) != b"x":
             raise NoHostUids("a user namespace could not be made")
-        for kind, extents in (("uid", users), ("gid", groups)):
-            (_map_by_program if subordinate else _map)(process.pid, kind, extents)
+        for kind, own in (("uid", os.geteuid()), ("gid", os.getegid())):
+            extents = _extents(source, own if source.subordinate else source.zygote)
+            (_map_by_program if source.subordinate else _map)(process.pid, kind, extents)
         return os.open(f"/proc/{process.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, subprocess.SubprocessError) as error:
         raise NoHostUids(f"user ids could not be mapped: {error}") from None
     finally:
         process.kill()
+
+
+def _extents(source: Source, own: int) -> list[Extent]:
+    kernels = Extent(source.ids.first, source.ids.first, source.ids.count)
+    return [Extent(SANDBOX_UID, own), Extent(0, source.inner_root), kernels]
 
 
 def _map(pid: int, kind: str, extents: list[Extent]) -> None:

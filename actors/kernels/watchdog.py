@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 
 from actors.kernels.cgroup import Cage
 from actors.kernels.interface import DeathCause
@@ -70,43 +69,55 @@ class Watched:
     private_files: bool = True
 
 
+@dataclass(slots=True)
+class _Record:
+    """What is known of one kernel.
+
+    Attributes:
+        cpu_s: as the last scan found it.
+        rests: how many scans still leave it out.
+        measuring: its memory is being measured exactly.
+        exact_from: when that may be done again, by the monotonic clock.
+        measured_s: CPU time that all of it took.
+    """
+
+    kernel: Watched
+    cpu_s: float = -1.0
+    rests: int = 0
+    measuring: bool = False
+    exact_from: float = -math.inf
+    measured_s: float = 0.0
+
+
 class Watchdog:
     """One task over all kernels of a launcher; it runs while there are any."""
 
     def __init__(self, limits: UseLimits, *, slowest_s: float = _SLOWEST_S) -> None:
         """Start watching with the first kernel; end it if measuring it takes ``slowest_s``."""
         self._limits, self._slowest_s = limits, slowest_s
-        self._watched: dict[str, Watched] = {}
-        self._cpu_s: dict[str, float] = {}
-        self._resting: dict[str, int] = {}
+        self._records: dict[str, _Record] = {}
         self._task: asyncio.Task[None] | None = None
-        self._measuring: dict[str, asyncio.Task[None]] = {}
-        self._exact_from: dict[str, float] = {}
-        self._measured_s: dict[str, float] = {}
+        self._measuring: set[asyncio.Task[None]] = set()
         self._threads: ThreadPoolExecutor | None = None
 
     def watch(self, kernel: Watched) -> None:
         """Watch a kernel from now on."""
-        self._watched[kernel.name] = kernel
+        self._records[kernel.name] = _Record(kernel)
         if self._task is None or self._task.done():
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     def rouse(self, name: str) -> None:
         """A cell of this kernel starts: look at it with the next scan."""
-        self._resting.pop(name, None)
+        if record := self._records.get(name):
+            record.rests = 0
 
     def forget(self, name: str) -> None:
         """Watch it no longer."""
-        for known in (
-            *(self._watched, self._cpu_s, self._resting),
-            *(self._exact_from, self._measured_s),
-        ):
-            known.pop(name, None)
+        self._records.pop(name, None)
 
     async def close(self) -> None:
         """Forget all; returns when nothing runs any more."""
-        for name in list(self._watched):
-            self.forget(name)
+        self._records.clear()
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -119,92 +130,90 @@ class Watchdog:
     async def measured(self) -> None:
         """Wait until no kernel's memory is being measured."""
         while self._measuring:
-            await asyncio.wait(self._measuring.values())
+            await asyncio.wait(self._measuring)
 
     async def scan(self) -> None:
         """Look at every kernel once; ``measured`` waits for what this begins."""
-        for number, kernel in enumerate(list(self._watched.values())):
+        for number, name in enumerate(list(self._records)):
             if number % _SLICE == _SLICE - 1:
                 await asyncio.sleep(0)
-            if self._rests(kernel.name):
+            record = self._records.get(name)
+            if record is None:
                 continue
-            if kernel.cage is not None:
-                self._judge_cpu(kernel, kernel.cage.cpu_s())
-            elif (pids := self._look(kernel)) is not None:
-                self._begin_measuring(kernel, pids)
-
-    def _rests(self, name: str) -> bool:
-        left = self._resting.get(name, 0)
-        if left:
-            self._resting[name] = left - 1
-        return left > 0
+            if record.rests:
+                record.rests -= 1
+                continue
+            try:
+                self._look(record)
+            except Exception:  # nobody must go unwatched because of one odd kernel
+                _LOGGER.exception("kernel=%s could not be watched", name)
 
     async def _run(self) -> None:
-        while self._watched:
+        while self._records:
             await asyncio.sleep(_PERIOD_S)
-            try:
-                await self.scan()
-            except Exception:  # a limit must not go unwatched because of one odd process
-                _LOGGER.exception("a scan of the kernels failed")
+            await self.scan()
 
-    def _look(self, kernel: Watched) -> list[int] | None:
-        """End it for CPU time or files; its processes if its memory needs a closer look."""
+    def _look(self, record: _Record) -> None:
+        """End a kernel for CPU time or files; measure its memory if that may be too much."""
+        kernel = record.kernel
+        if kernel.cage is not None:
+            self._judge_cpu(record, kernel.cage.cpu_s())
+            return
         use = tree_use(kernel.pid)
-        files = files_use(kernel.pid) if kernel.private_files else FilesUse()
-        self._judge_cpu(kernel, use.cpu_s)
+        self._judge_cpu(record, use.cpu_s)
+        files, sockets = FilesUse(), 0
+        if kernel.private_files:
+            files, sockets = files_use(kernel.pid), sockets_bytes(kernel.pid)
         if files.most_files > self._limits.files:
             kernel.end(
                 f"one of its folders holds {files.most_files:,} files, "
                 f"limit {self._limits.files:,.0f} (kernel.inodes)",
                 DeathCause.INODES,
             )
-        most = self._limits.memory_mib * _MEBIBYTE - files.size_bytes
-        if kernel.private_files:
-            most -= sockets_bytes(kernel.pid)
+        most = self._limits.memory_mib * _MEBIBYTE - files.size_bytes - sockets
         suspect = max(use.resident_bytes, use.grown_bytes) > most
-        return use.pids if suspect or len(use.pids) >= _MANY_PROCESSES else None
+        if suspect or len(use.pids) >= _MANY_PROCESSES:
+            self._begin_measuring(record, use.pids, files.size_bytes, sockets)
 
-    def _judge_cpu(self, kernel: Watched, used_s: float) -> None:
-        used_s += self._measured_s.get(kernel.name, 0.0)
-        if used_s == self._cpu_s.get(kernel.name):
-            self._resting[kernel.name] = _REST
-        self._cpu_s[kernel.name] = used_s
+    def _judge_cpu(self, record: _Record, used_s: float) -> None:
+        used_s += record.measured_s
+        if used_s == record.cpu_s:
+            record.rests = _REST
+        record.cpu_s = used_s
         if used_s > self._limits.cpu_s:
-            kernel.end(
+            record.kernel.end(
                 f"it used {used_s:.1f} s of CPU, limit {self._limits.cpu_s:g} (kernel.cpu_s)",
                 DeathCause.CPU,
             )
 
-    def _begin_measuring(self, kernel: Watched, pids: list[int]) -> None:
+    def _begin_measuring(self, record: _Record, pids: list[int], files: int, sockets: int) -> None:
         """Measure exactly, unless that is being done or was done a moment ago."""
-        rested = time.monotonic() >= self._exact_from.get(kernel.name, -math.inf)
-        if rested and kernel.name not in self._measuring:
-            task = asyncio.get_running_loop().create_task(self._measure(kernel, pids))
-            self._measuring[kernel.name] = task
-            task.add_done_callback(partial(self._on_measured, kernel.name))
+        if record.measuring or time.monotonic() < record.exact_from:
+            return
+        record.measuring = True
+        task = asyncio.get_running_loop().create_task(self._measure(record, pids, files, sockets))
+        self._measuring.add(task)
+        task.add_done_callback(self._measuring.discard)
 
-    def _on_measured(self, name: str, task: "asyncio.Task[None]") -> None:
-        del self._measuring[name]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            _LOGGER.error("kernel=%s could not be measured", name, exc_info=error)
-
-    async def _measure(self, kernel: Watched, pids: list[int]) -> None:
+    async def _measure(self, record: _Record, pids: list[int], files: int, sockets: int) -> None:
         """Measure in a thread, and end the kernel if that is too much or too dear."""
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_MEASURED_AT_ONCE, "watchdog")
-        files, sockets = 0, 0
-        if kernel.private_files:
-            files, sockets = files_use(kernel.pid).size_bytes, sockets_bytes(kernel.pid)
-        loop = asyncio.get_running_loop()
+        loop, kernel = asyncio.get_running_loop(), record.kernel
         measuring = loop.run_in_executor(self._threads, self._memory_problem, pids, files, sockets)
         try:
             problem, took_s = await asyncio.wait_for(measuring, self._slowest_s)
         except TimeoutError:
             took_s, problem = 0.0, _unbounded(f"it was measured for {self._slowest_s:g} s")
-        if kernel.name not in self._watched:
+        except Exception:
+            _LOGGER.exception("kernel=%s could not be measured", kernel.name)
             return
-        self._measured_s[kernel.name] = self._measured_s.get(kernel.name, 0.0) + took_s
-        self._exact_from[kernel.name] = time.monotonic() + min(took_s / _EXACT_DUTY, _MOST_REST_S)
+        finally:
+            record.measuring = False
+        if self._records.get(kernel.name) is not record:
+            return
+        record.measured_s += took_s
+        record.exact_from = time.monotonic() + min(took_s / _EXACT_DUTY, _MOST_REST_S)
         if problem:
             kernel.end(problem, DeathCause.MEMORY)
 

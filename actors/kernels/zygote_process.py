@@ -14,7 +14,7 @@ from typing import IO
 import msgpack
 
 from actors.kernels import bubblewrap
-from actors.kernels.id_ranges import NoHostUids, Source
+from actors.kernels.id_ranges import Source
 from actors.kernels.interface import DeathCause, KernelDied
 from actors.kernels.piped import Handles
 from actors.kernels.runtime import RuntimePaths
@@ -76,7 +76,7 @@ class ZygoteProcess:
         try:
             with self._theirs:
                 self._process = self._start_process(self._errors)
-        except NoHostUids:
+        except BaseException:
             self._control.close()
             self._errors.close()
             raise

@@ -18,6 +18,11 @@ Frame = tuple[str, int, str]
 """File, line and function."""
 
 
+def told(error: BaseException) -> str:
+    """Kind, text and place of an error of the user's code."""
+    return f"{type(error).__name__}: {error}{place_of(error)}"
+
+
 def place_of(error: BaseException) -> str:
     """Where ``error`` was raised, as `` (FILE, line N, in NAME)``; empty where only we were."""
     frames = [(f.filename, f.lineno or 0, f.name) for f in extract_tb(error.__traceback__)]

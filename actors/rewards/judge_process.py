@@ -92,8 +92,7 @@ class JudgeProcess:
 
     async def describe_hang(self, seconds: float, about: str) -> Failure:
         """What to say of it when it has not answered for so long; ``about`` names the task."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(STACK_SIGNAL)
+        os.kill(self._process.pid, STACK_SIGNAL)
         await _until(lambda: bool(noted_stack(self._notes)), _STACK_S)
         limit = " (rewards.timeout_s)" if about else ""
         return self._failure(f"{about} was not done after {seconds:g} s{limit}")
@@ -129,8 +128,6 @@ class JudgeProcess:
 
     def _exit_status(self) -> int | None:
         """How it ended, or None; it is not collected, so that its number stays its own."""
-        if self._process.returncode is not None:
-            return self._process.returncode
         options = os.WEXITED | os.WNOHANG | os.WNOWAIT
         ended = os.waitid(os.P_PID, self._process.pid, options)
         if ended is None:

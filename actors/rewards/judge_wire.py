@@ -3,7 +3,6 @@
 A judge process runs code of the user's, so that what it answers is checked field by field.
 """
 
-import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -27,6 +26,7 @@ MAX_ANSWER_BYTES = 16 << 20
 MAX_FAILURE_CHARACTERS = 2000
 """What a user's exception says is cut there: it travels with the trajectory."""
 
+_LARGEST = float(np.finfo(np.float32).max)
 _TASK = tuple(field.name for field in fields(Task))
 _STEP = tuple(field.name for field in fields(Step))
 
@@ -160,8 +160,8 @@ def _scores(values: Mapping[str, object]) -> dict[str, float]:
 
 
 def _number(value: object) -> float:
-    if not isinstance(value, float) or not math.isfinite(value):
-        raise ValueError(f"expected a finite number, got {value!r}")
+    if not isinstance(value, float) or not abs(value) <= _LARGEST:
+        raise ValueError(f"expected a number that float32 holds, got {value!r}")
     return value
 
 

@@ -11,7 +11,7 @@ import socket
 import sys
 from functools import partial
 
-from actors.rewards.blame import place_of
+from actors.rewards.blame import told
 from actors.rewards.judge_notes import keep_notes, note_call, noted_call
 from actors.rewards.judge_wire import (
     LENGTH,
@@ -71,8 +71,7 @@ def _failure(error: BaseException, notes: int, about: str) -> Failure:
     plugin = noted_call(notes)
     if isinstance(error, LZeroError):
         return Failure(plugin=plugin, text=str(error))
-    what = f"{type(error).__name__}: {error}{place_of(error)}"
-    return Failure(plugin=plugin, text=f"{plugin}{about}: {what}")
+    return Failure(plugin=plugin, text=f"{plugin}{about}: {told(error)}")
 
 
 def _receive(channel: socket.socket) -> bytes:

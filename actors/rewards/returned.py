@@ -10,7 +10,7 @@ LARGEST = 1e6
 """Rewards and measures beyond it are mistakes: nothing else would count beside them."""
 
 
-def as_number(value: object) -> float:
+def checked_number(value: object) -> float:
     """``value`` as a float; True is 1 and False is 0, and scalars of numpy and torch are numbers.
 
     Raises:
@@ -31,7 +31,7 @@ def as_number(value: object) -> float:
     return number
 
 
-def as_numbers(values: object, count: int) -> list[float]:
+def checked_numbers(values: object, count: int) -> list[float]:
     """``count`` numbers out of anything that holds as many.
 
     Raises:
@@ -42,7 +42,7 @@ def as_numbers(values: object, count: int) -> list[float]:
     given = list(islice(values, count + 1))  # never more: it may be without end
     if len(given) != count:
         raise ValueError(f"{'more' if len(given) > count else len(given)}: {_shown(given)}")
-    return [as_number(value) for value in given]
+    return [checked_number(value) for value in given]
 
 
 def _shown(value: object) -> str:

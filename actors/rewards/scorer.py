@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from actors.rewards.answers import MAX_CHARACTERS
-from actors.rewards.blame import place_of, place_of_function
+from actors.rewards.blame import place_of, place_of_function, told
 from actors.rewards.l0_v1 import L0_TERMS
-from actors.rewards.returned import as_numbers
+from actors.rewards.returned import checked_numbers
 from actors.rewards.task_types import kind_name, measure_answer
 from actors.rewards.terms import TERMS, FinishedEpisode, RewardTerm
 from common.config import Rewards
@@ -90,17 +90,14 @@ class Scorer:
     ) -> Scored:
         """Score one episode.
 
-        The answer of an episode that timed out, killed its kernel or failed through us does not
-        count. An episode without steps has no rewards, and one that failed through us has rewards
-        and scores of 0, without asking any code of the user's.
+        The answer of an episode that timed out or killed its kernel does not count. An episode
+        without steps has no rewards. One that failed through us gets ``no_scores`` instead.
 
         Raises:
             PluginError: a user's term or task type failed, or returned something unusable.
             ConfigError: the task's kind does not exist.
         """
         nothing = no_scores(self._settings, len(steps))
-        if outcome is Outcome.INFRASTRUCTURE:
-            return nothing
         counted = counted_answer(answer, outcome)
         self._on_call(kind_name(task.kind))
         measures = measure_answer(task, counted)
@@ -134,11 +131,10 @@ class Scorer:
             given: object = term(episode)
         except Exception as error:  # a user's term may raise anything
             raise PluginError(
-                f"{term_name(name)} failed for task {episode.task.task_id!r}: "
-                f"{type(error).__name__}: {error}{place_of(error)}"
+                f"{term_name(name)} failed for task {episode.task.task_id!r}: {told(error)}"
             ) from error
         try:
-            return np.array(as_numbers(given, wanted), dtype=np.float64)
+            return np.array(checked_numbers(given, wanted), dtype=np.float64)
         except Exception as error:  # a generator of the user's, or an object, may raise anything
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             raise PluginError(

@@ -10,9 +10,9 @@ from functools import cache
 from typing import Protocol, cast
 
 from actors.rewards.answers import MAX_CHARACTERS, can_be_matched, contains, exact_match, f1
-from actors.rewards.blame import place_of, place_of_function
+from actors.rewards.blame import place_of_function, told
 from actors.rewards.numeric import equal_numbers, parse_number
-from actors.rewards.returned import as_number
+from actors.rewards.returned import checked_number
 from actors.rewards.squad import squad_exact_match, squad_f1
 from common.errors import ConfigError, InputError, PluginError
 from common.json_input import surrogate_in
@@ -157,12 +157,11 @@ def check_task(task: Task) -> None:
         ConfigError: its kind does not exist.
         InputError: its type refuses it.
     """
+    kind = task_type(task.kind)
     try:
-        task_type(task.kind).check(task)
-    except ConfigError:
-        raise
+        kind.check(task)
     except Exception as error:  # a user's type may raise anything
-        said = str(error) if isinstance(error, ValueError) else _told(error)
+        said = str(error) if isinstance(error, ValueError) else told(error)
         raise InputError(f"task {task.task_id!r} of kind {task.kind!r}: {said}") from error
 
 
@@ -177,7 +176,7 @@ def asked_question(task: Task) -> str:
     try:
         question: object = kind.question(task)
     except Exception as error:  # a user's type may raise anything
-        raise _fault(task, f"question raised {_told(error)}") from error
+        raise _fault(task, f"question raised {told(error)}") from error
     if not isinstance(question, str) or not question.strip():
         place = place_of_function(kind.question)
         raise _fault(
@@ -206,7 +205,7 @@ def measure_answer(task: Task, answer: str | None) -> dict[str, float]:
         try:
             given: object = kind.measure(task, answer)
         except Exception as error:  # a user's type may raise anything
-            raise _fault(task, f"measure raised {_told(error)}") from error
+            raise _fault(task, f"measure raised {told(error)}") from error
         measured = _measured(task, kind, given)
     exact = measured["exact_match"]
     return {"exact_match": exact, "f1": exact, "contains": exact} | measured
@@ -223,7 +222,7 @@ def _measured(task: Task, kind: TaskType, given: object) -> dict[str, float]:
     measured: dict[str, float] = {}
     for name in names:
         try:
-            measured[name] = as_number(given[name])
+            measured[name] = checked_number(given[name])
         except ValueError as error:
             raise _fault(
                 task, f"measure must return a finite number for {name!r}, got {error}{place}"
@@ -234,10 +233,6 @@ def _measured(task: Task, kind: TaskType, given: object) -> dict[str, float]:
             f"measure must return exact_match in [0, 1], got {measured['exact_match']!r}{place}",
         )
     return measured
-
-
-def _told(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}{place_of(error)}"
 
 
 def kind_name(kind: str) -> str:
@@ -256,8 +251,7 @@ def _plugin_type(kind: str) -> TaskType:
             found = found()
         except Exception as error:  # a user's class may raise anything
             raise ConfigError(
-                f"tasks.kinds: {kind!r} cannot be made without arguments: "
-                f"{type(error).__name__}: {error}{place_of(error)}"
+                f"tasks.kinds: {kind!r} cannot be made without arguments: {told(error)}"
             ) from error
     for method in ("question", "check", "measure"):
         if not callable(getattr(found, method, None)):

@@ -37,8 +37,13 @@ def shown(value: object) -> str:
 
 
 def valid_text(text: str) -> str:
-    """``text`` that UTF-8 can hold: lone surrogates become question marks."""
-    return text.encode("utf-8", "replace").decode("utf-8")
+    """``text`` that UTF-8 can hold: halves of a character are joined, lone ones become ``?``."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        joined = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+        return joined.encode("utf-8", "replace").decode()
+    return text
 
 
 def _text(value: object, name: str) -> str:

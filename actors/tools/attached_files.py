@@ -15,11 +15,6 @@ MAX_NAME_CHARACTERS = 300
 """More than a file name has, with the working folder in front."""
 
 
-def attached_names(task: Task) -> tuple[str, ...]:
-    """Base names of the task's files, as the notebook's working folder has them."""
-    return tuple(PurePosixPath(path).name for path in task.files)
-
-
 async def attached_bytes(task: Task, name: object) -> bytes:
     """The content of the file called ``name``.
 
@@ -29,7 +24,7 @@ async def attached_bytes(task: Task, name: object) -> bytes:
     """
     wanted = short_text(name, "a file name", MAX_NAME_CHARACTERS)
     wanted = wanted.removeprefix("/workspace/").removeprefix("./")
-    paths = dict(zip(attached_names(task), task.files, strict=True))
+    paths = {PurePosixPath(path).name: path for path in task.files}
     if wanted not in paths:
         listed = ", ".join(paths) or "none"
         raise ValueError(f"no attached file is called {wanted!r}; attached files: {listed}")

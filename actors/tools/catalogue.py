@@ -115,16 +115,12 @@ def _plugin(name: str) -> Tool:
             found = found()
         if isinstance(found, FunctionTool):
             return found
-        return UserTool(found, name) if _is_tool(found) else FunctionTool(found)
+        return UserTool(found, name) if isinstance(found, Tool) else FunctionTool(found)
     except (Exception, SystemExit) as error:  # a user's class may raise anything
         raise ConfigError(
             f"{_KEY}: {name!r} is neither a tool nor a function that can be one: "
             f"{type(error).__name__}: {error}"
         ) from error
-
-
-def _is_tool(found: Any) -> bool:
-    return all(hasattr(found, member) for member in ("specs", "start", "call", "close"))
 
 
 def _unknown(name: str, known: list[str]) -> str:

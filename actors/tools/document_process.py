@@ -89,21 +89,18 @@ class DocumentProcess:
             self._held.callback(self._requests.close)
             async with asyncio.timeout(START_S):
                 outcome, _ = await self._answer()
-        except (OSError, TimeoutError, ReaderDied) as error:
+            if outcome is not Outcome.READY:
+                raise ReaderDied(f"its first word was {outcome}")
+        except BaseException as error:
             await asyncio.shield(self.end())
             ours.close()
+            if not isinstance(error, OSError | ReaderDied):
+                raise
             words = joined(self._said)
             raise EnvironmentFault(
                 "the process that reads documents did not start: "
                 f"{words or str(error) or 'time-out'}. {bubblewrap.advice(words)}"
             ) from None
-        except BaseException:
-            await asyncio.shield(self.end())
-            ours.close()
-            raise
-        if outcome is not Outcome.READY:
-            await self.end()
-            raise EnvironmentFault(f"the process that reads documents started with {outcome}")
 
     async def ask(self, kind: DocumentKind, charset: str, data: bytes) -> tuple[Outcome, str]:
         """What became of the document ``data``.

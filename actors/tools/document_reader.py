@@ -32,7 +32,7 @@ KEPT_CHARACTERS = 32 << 20
 """Texts of documents read last that are kept, in total."""
 
 _LONGEST_TEXT = MAX_CHARACTERS + 1000
-_IN_PROCESS_BYTES = 1 << 16
+_QUICK_BYTES = 1 << 16
 _logger = logging.getLogger(__name__)
 
 
@@ -163,6 +163,7 @@ class DocumentReader:
 
 
 async def _digest(data: bytes) -> str:
-    if len(data) <= _IN_PROCESS_BYTES:
+    def digest() -> str:
         return hashlib.blake2b(data, digest_size=16).hexdigest()
-    return await asyncio.to_thread(lambda: hashlib.blake2b(data, digest_size=16).hexdigest())
+
+    return digest() if len(data) <= _QUICK_BYTES else await asyncio.to_thread(digest)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 
 from actors.tools.search import SearchIndex
 
@@ -24,7 +24,7 @@ class IndexReaders:
         for reader in readers:
             self._free.put_nowait(reader)
         self._threads = ThreadPoolExecutor(len(readers), thread_name_prefix="search")
-        self._running: dict[Future[str], threading.Event] = {}
+        self._running: dict[asyncio.Future[str], threading.Event] = {}
 
     @property
     def free(self) -> int:
@@ -37,22 +37,17 @@ class IndexReaders:
         Raises:
             ValueError: the index is damaged.
         """
-        reader = await self._free.get()
-        given_up, loop = threading.Event(), asyncio.get_running_loop()
+        reader, given_up = await self._free.get(), threading.Event()
+        loop = asyncio.get_running_loop()
         try:
-            work = self._threads.submit(reader.search, query, given_up)
+            work = loop.run_in_executor(self._threads, reader.search, query, given_up)
         except RuntimeError:  # no thread could be started
             self._free.put_nowait(reader)
             raise
         self._running[work] = given_up
-        back = asyncio.Event()
-
-        def done(_: Future[str]) -> None:
-            loop.call_soon_threadsafe(self._give_back, work, reader, back)
-
-        work.add_done_callback(done)
+        work.add_done_callback(lambda work: self._give_back(work, reader))
         try:
-            await back.wait()
+            await asyncio.wait([work])
         except asyncio.CancelledError:
             given_up.set()
             raise
@@ -68,7 +63,7 @@ class IndexReaders:
         for reader in self._readers:
             reader.close()
 
-    def _give_back(self, work: Future[str], reader: SearchIndex, back: asyncio.Event) -> None:
+    def _give_back(self, work: asyncio.Future[str], reader: SearchIndex) -> None:
+        work.exception()  # asyncio complains of one that nobody looked at
         del self._running[work]
         self._free.put_nowait(reader)
-        back.set()

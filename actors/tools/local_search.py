@@ -40,11 +40,10 @@ class LocalSearch(FunctionTool):
                 f"task '{task.task_id}' names the corpus '{task.corpus}'; "
                 f"there are: {', '.join(self._names)}"
             )
-        wanted = cut_text(query, "query", MAX_QUERY_CHARACTERS)
         if task.corpus in self._small:
-            return self._small[task.corpus].search(wanted)
+            return self._small[task.corpus].search(query)
         if task.corpus in self._large:
-            return await self._large[task.corpus].search(wanted)
+            return await self._large[task.corpus].search(query)
         return NO_RESULTS
 
     async def start(self) -> None:

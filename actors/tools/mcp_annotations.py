@@ -63,5 +63,4 @@ def listed(value: Any) -> list[Any]:
 
 def mapped(value: Any) -> Mapping[str, Any]:
     """``value`` where it is an object, as a schema should have it; servers may send anything."""
-    """``value`` where it is an object, as a schema should have it; servers may send anything."""
     return value if isinstance(value, Mapping) else {}

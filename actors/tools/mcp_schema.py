@@ -201,9 +201,8 @@ def _function(name: str, tool: types.Tool) -> McpFunction:
 def _parameter(
     name: str, schema: Any, required: bool, definitions: Mapping[str, Any]
 ) -> ToolParameter:
-    schema = schema if isinstance(schema, Mapping) else {}
     annotation = annotation_of(schema, definitions)
-    default = _short_default(schema.get("default"))
+    default = _short_default(mapped(schema).get("default"))
     is_open = not required and default is None and annotation and "None" not in annotation
     return ToolParameter(
         name=name,

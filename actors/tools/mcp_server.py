@@ -148,7 +148,8 @@ class McpConnection:
     async def _transport(self) -> AsyncIterator[Transport]:
         server = self._server
         if server.url:
-            headers = {"Authorization": f"Bearer {self._key()}"} if server.api_key_env else None
+            key = server.api_key_env
+            headers = {"Authorization": f"Bearer {os.environ[key]}"} if key else None
             timeout = httpx2.Timeout(server.timeout_s, read=None)  # calls have a limit of their own
             async with httpx2.AsyncClient(headers=headers, timeout=timeout) as client:
                 yield streamable_http_client(server.url, http_client=client)
@@ -163,9 +164,6 @@ class McpConnection:
         )
         async with captured(self._said) as errors:
             yield stdio_client(parameters, errlog=errors)
-
-    def _key(self) -> str:
-        return os.environ[self._server.api_key_env]
 
     def _fault(self, what: str) -> EnvironmentFault:
         where = self._server.url or " ".join(self._server.command)
@@ -184,12 +182,11 @@ async def _all_tools(client: Client, server: str) -> tuple[types.Tool, ...]:
         page = await client.list_tools(cursor=cursor)
         tools += page.tools
         cursor = page.next_cursor
-        if not cursor:
-            return _first(tools, server)
-        if cursor in seen or len(tools) > MAX_TOOLS:
+        if not cursor or cursor in seen or len(tools) > MAX_TOOLS:
             break
         seen.add(cursor)
-    _logger.warning("MCP server name=%s: its list of tools does not end; cut", server)
+    if cursor:
+        _logger.warning("MCP server name=%s: its list of tools does not end; cut", server)
     return _first(tools, server)
 
 

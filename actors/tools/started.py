@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from types import MappingProxyType
 
 from actors.tools.catalogue import make_tools
 from actors.tools.names import check_tools
@@ -19,7 +20,11 @@ _logger = logging.getLogger(__name__)
 
 @asynccontextmanager
 async def started_tools(
-    config: Config, corpora: Mapping[str, str] | None = None, *, search_disabled: bool = False
+    config: Config,
+    corpora: Mapping[str, str] | None = None,
+    *,
+    search_disabled: bool = False,
+    own: Mapping[str, Tool] = MappingProxyType({}),
 ) -> AsyncIterator[dict[str, Tool]]:
     """The shared tools of the configuration, started, and closed again at the end.
 
@@ -28,11 +33,13 @@ async def started_tools(
         corpora: index file of each corpus name that a task may have; those of the training run
             unless given.
         search_disabled: ``search`` finds nothing (a control experiment).
+        own: further tools by name, which the configuration does not know how to make.
 
     Raises:
-        ConfigError, EnvironmentFault, InputError: a tool cannot work; says what to do.
+        ConfigError, EnvironmentFault, InputError, PluginError: a tool cannot work; says what to do.
     """
     tools = make_tools(config, corpora or run_corpora(config), search_disabled=search_disabled)
+    tools |= own
     async with AsyncExitStack() as stack:
         for name, tool in tools.items():
             stack.push_async_callback(_close, name, tool)

@@ -12,11 +12,11 @@ import inspect
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.tools.daemon_threads import DaemonThreads
 from common.messages import Task
 
 _THREADS = 8
@@ -38,6 +38,7 @@ class ToolCall:
     task: Task
 
 
+@runtime_checkable
 class Tool(Protocol):
     """Something that answers calls from cells. What it raises is raised in the cell."""
 
@@ -78,7 +79,7 @@ class FunctionTool:
             ValueError: its signature has ``*args``, ``**keywords`` or unusual defaults.
         """
         self._function = function
-        self._threads: ThreadPoolExecutor | None = None
+        self._threads: DaemonThreads | None = None
         self._signature = inspect.signature(function, eval_str=True)
         self._task_parameter = next(
             (p.name for p in self._signature.parameters.values() if p.annotation is Task), None
@@ -94,25 +95,25 @@ class FunctionTool:
 
     async def call(self, call: ToolCall) -> Any:
         """Call the function; raises TypeError where the arguments do not fit."""
-        bound = self._shown.bind(*call.arguments, **call.keywords)
-        keywords = dict(bound.arguments)
+        arguments = self._shown.bind(*call.arguments, **call.keywords).arguments
         if self._task_parameter is not None:
-            keywords[self._task_parameter] = call.task
+            arguments[self._task_parameter] = call.task
+        bound = inspect.BoundArguments(self._signature, arguments)
+        work = functools.partial(self._function, *bound.args, **bound.kwargs)
         with ending_nothing(self.specs[0].name):
-            return await self._called(keywords)
+            return await self._called(work)
 
-    async def _called(self, keywords: dict[str, Any]) -> Any:
+    async def _called(self, work: Callable[[], Any]) -> Any:
         if inspect.iscoroutinefunction(self._function):
-            return await self._function(**keywords)
+            return await work()
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix=self.specs[0].name)
-        call_it = functools.partial(self._function, **keywords)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call_it)
+            self._threads = DaemonThreads(_THREADS, self.specs[0].name)
+        return await asyncio.wrap_future(self._threads.submit(work))
 
     async def close(self) -> None:
         """Give the threads back; one that is still busy is not waited for."""
         if self._threads is not None:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+            self._threads.end()
             self._threads = None
 
 

@@ -21,7 +21,6 @@ from actors.tools.web_messages import WebRequest, WebResponse
 MAX_SHOWN_BODY = 4096
 """Bytes of a request's body that its entry shows; the entry's name depends on all of it."""
 
-
 _DAMAGE = (ValueError, LookupError, TypeError, RecursionError)
 
 

@@ -9,6 +9,8 @@ from collections import defaultdict
 LONGEST_WAIT_S = 30.0
 """A server that asks for a longer pause than this is given up."""
 
+_HOSTS_KEPT = 1000
+
 
 class Transient(Exception):
     """An attempt failed in a way that another one may not.
@@ -52,9 +54,6 @@ def retry_after(header: str | None, *, now: float) -> float | None:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - now)
     except (ValueError, TypeError, IndexError, OverflowError):  # whatever a strange date raises
         return None
-
-
-_HOSTS_KEPT = 1000
 
 
 class Pace:

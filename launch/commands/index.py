@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 
 from common.errors import InputError
-from launch.outputs import written
 
 _SHORTEST_PASSAGE = 200
 
@@ -42,9 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     for path in arguments.paths:
         if not path.exists():
             raise InputError(f"corpus '{path}' does not exist")
-    with written(arguments.out):
-        pages = build_index(
-            arguments.paths, arguments.out, passage_characters=arguments.passage_characters
-        )
+    pages = build_index(
+        arguments.paths, arguments.out, passage_characters=arguments.passage_characters
+    )
     print(f"indexed {pages} pages into {arguments.out}")
     return 0

@@ -41,15 +41,14 @@ def _convert(arguments: argparse.Namespace) -> int:
         done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
     print(f"wrote {done.tasks} tasks and {done.pages} pages to {arguments.out}")
     if done.unscorable:
-        print(f"left out {done.unscorable} questions: their answers are only punctuation")
+        print(f"left out {done.unscorable} questions: nothing could match their answers")
     return 0
 
 
 def _index(arguments: argparse.Namespace) -> int:
     from actors.tools.search import build_index
 
-    with written(arguments.database):
-        pages = build_index(arguments.corpus, arguments.database)
+    pages = build_index(arguments.corpus, arguments.database)
     print(f"indexed {pages} pages into {arguments.database}")
     return 0
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.model_config import CONFIG, read_json_object
+from common.weight_index import INDEX, WEIGHTS
 from learner.checkpoints.digests import Digest, Hasher, digest_of, write_file
 from learner.checkpoints.number_formats import BYTES, Raw
 from learner.checkpoints.shard_header import Piece, make_header
@@ -33,8 +34,6 @@ COPIED = (
 )
 """What a model folder holds beside its weights, where it is there."""
 
-WEIGHTS = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 MAX_FILE_BYTES = 5 * 10**9
 """Default size of a weights file, as transformers writes them."""
 

@@ -146,18 +146,21 @@ def _piece(name: str, row: dict[str, Any], place: Any, what: str) -> Piece:
         whole, offset = (_numbers(p, f"{what}: its piece", count=len(shape)) for p in place)
         if any(o + n > w for o, n, w in zip(offset, shape, whole, strict=True)):
             raise ValueError(f"{what}: its piece goes beyond the whole of shape {list(whole)}")
+    if math.prod(max(1, size) for size in whole) >= _LARGEST:
+        raise ValueError(f"{what} is of the shape {list(whole)!r:.80}: more than any file holds")
     return Piece(name=name, format=number_format, shape=shape, offset=offset, whole=whole)
 
 
 def _numbers(value: Any, what: str, *, count: int | None = None) -> tuple[int, ...]:
     """Whole numbers from 0, as many as ``count`` says."""
-    fits = isinstance(value, list) and len(value) <= _MOST_DIMENSIONS
-    if not fits or count not in (None, len(value)):
+    fits = (
+        isinstance(value, list)
+        and len(value) <= _MOST_DIMENSIONS
+        and count in (None, len(value))
+        and all(type(n) is int and n >= 0 for n in value)
+    )
+    if not fits:
         raise ValueError(f"{what} is {value!r:.80}")
-    if not all(type(n) is int and n >= 0 for n in value):
-        raise ValueError(f"{what} is {value!r:.80}")
-    if math.prod(max(1, n) for n in value) >= _LARGEST:
-        raise ValueError(f"{what} is {value!r:.80}, which is more than any file holds")
     return tuple(value)
 
 

@@ -331,9 +331,11 @@ class Coordinator:
         groups = self.groups
         leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
         dropped = self._failures.describe(self.counters.dropped)
+        full = groups.num_bytes > self._max_buffered_bytes
         return (
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity}, weight version acknowledged {self.version}"
+            + (", no room for more trajectories (transport.buffer_mib)" if full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")
         )

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 log = logging.getLogger(__name__)
 
 _MOST_REASONS = 64
-_ALERT_AFTER = 3
+_ALERTS = frozenset(3 * 10**n for n in range(7))
+"""Failures of one reason in a row that are told."""
+_MAX_CHARACTERS = 500
 _SHOWN_REASONS = 3
 
 
@@ -65,11 +67,12 @@ class FailureLog:
 
     def failed(self, reason: str, text: str) -> None:
         """Remember a failure; three of one reason in a row are an alert, then thirty, and so on."""
+        text = text[:_MAX_CHARACTERS]
         if len(self._texts) < _MOST_REASONS or reason in self._texts:
-            self._texts[reason] = text[:500]
+            self._texts[reason] = text
         self._in_row = self._in_row + 1 if reason == self._last else 1
         self._last = reason
-        if self._in_row in (_ALERT_AFTER, *(_ALERT_AFTER * 10**n for n in range(1, 7))):
+        if self._in_row in _ALERTS:
             log.warning("%d episodes in a row failed reason=%s: %s", self._in_row, reason, text)
             self._tell_once(reason, text)
 
@@ -78,7 +81,7 @@ class FailureLog:
         if self._tell is None or key in self._told or reason not in self._texts:
             return
         self._told.add(key)
-        self._tell(f"{self._in_row} episodes in a row failed ({reason}): {text[:500]}")
+        self._tell(f"{self._in_row} episodes in a row failed ({reason}): {text}")
 
     def describe(self, dropped: Counter[str]) -> str:
         """The most frequent reasons with the last text of each; empty when nothing was dropped."""

@@ -98,26 +98,22 @@ class Group:
         self.leased[lease_id] = sample_index
         return lease_id, sample_index
 
-    def settle(
-        self, lease_id: str, trajectory: Trajectory, num_bytes: int = 0, now: float = 0.0
-    ) -> None:
+    def settle(self, lease_id: str, trajectory: Trajectory, num_bytes: int, now: float) -> None:
         """A leased member came back with a usable trajectory at time ``now``."""
         del self.leased[lease_id]
         self.first_at = now if self.first_at is None else self.first_at
         self.num_bytes += num_bytes
         self.finished.append(trajectory)
 
-    def give_back(self, lease_id: str, *, failed: bool) -> bool:
-        """A lease ended without a trajectory; returns whether the member will be tried again.
+    def give_back(self, lease_id: str, *, failed: bool) -> None:
+        """A lease ended without a trajectory: the member is tried again, up to a limit.
 
         ``failed``: it counts against the member. A trajectory that was only too old does not.
         """
         sample_index = self.leased.pop(lease_id)
         self.failures[sample_index] = self.failures.get(sample_index, 0) + failed
-        if self.failures[sample_index] >= MAX_ATTEMPTS:
-            return False
-        self.waiting.append(sample_index)
-        return True
+        if self.failures[sample_index] < MAX_ATTEMPTS:
+            self.waiting.append(sample_index)
 
     def is_overdue(self, now: float, timeout_s: float) -> bool:
         """Whether enough members have waited long enough to go on without the others.

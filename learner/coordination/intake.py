@@ -54,6 +54,9 @@ _SEND_QUEUE = 16_384
 
 _TICK_MS = 500
 
+_MAX_REASON_CHARACTERS = 500
+"""Of what is said and logged of a message that cannot be used; it may quote all of it."""
+
 _SAME_VERSION = "run the same version of l-zero on both sides"
 
 
@@ -246,16 +249,17 @@ class Intake:
 
     def _refuse(self, identity: bytes, frames: Sequence[memoryview], reason: str) -> None:
         """Answer a message that cannot be used; the lease that it was about is over."""
+        reason = reason[:_MAX_REASON_CHARACTERS]
         self._quiet.warning("message refused", "from=%r reason=%s", identity[:40], reason)
         kind, lease_id = claim_of(frames)
         name = _name(identity)
         with self._changed:
             if kind == Hello.__name__:
-                self._send(identity, Refused(reason=f"{reason[:500]}; {_SAME_VERSION}"))
+                self._send(identity, Refused(reason=f"{reason}; {_SAME_VERSION}"))
             elif name not in self._coordinator.sessions:
                 self._send(identity, HelloWanted())
             else:
-                self._send(identity, Rejected(reason=reason[:500]))
+                self._send(identity, Rejected(reason=reason))
                 if self._coordinator.withdraw(name, lease_id, "malformed", reason):
                     self._send(identity, Ack(trajectory_id=lease_id))
 
@@ -270,6 +274,7 @@ class Intake:
             self._trajectory(identity, record, num_bytes, now)
         elif isinstance(record, Heartbeat):
             self._send(identity, HeartbeatAck(sent=self._coordinator.heartbeat(name, record)))
+            self._drained.discard(name)  # who has heard of the drain beats no more
         elif isinstance(record, Leave):
             lost = self._coordinator.leave(name, "actor_left")
             log.info(
@@ -301,12 +306,12 @@ class Intake:
     def _hand_out(self) -> None:
         if self._draining is not None:
             for name in self._coordinator.sessions.keys() - self._drained:
-                self._send(_identity(name), Drain(reason=self._draining))
+                self._send(name.encode(), Drain(reason=self._draining))
                 self._drained.add(name)
             return
         for name, lease in self._coordinator.hand_out(now=time.monotonic()):
             try:
-                self._send(_identity(name), lease)
+                self._send(name.encode(), lease)
             except Exception as error:  # a task that no wire carries is that task's failure
                 self._quiet.exception("lease not sent", "lease=%s", lease.lease_id)
                 text = f"task '{lease.task.task_id}' cannot be sent: {error}"
@@ -319,7 +324,3 @@ class Intake:
 def _name(identity: bytes) -> str:
     """A session's identity as the coordinator knows it; of no session if it is not UTF-8."""
     return identity.decode("utf-8", "replace")
-
-
-def _identity(name: str) -> bytes:
-    return name.encode()

@@ -12,7 +12,6 @@ class Session:
 
     actor_id: str
     credit: int
-    kernel_level: str
     last_heard: float
     sent: int = 0
 
@@ -26,7 +25,7 @@ class Sessions(dict[str, Session]):
         if known is not None:
             known.last_heard = now
             return False
-        self[hello.identity] = Session(hello.actor_id, hello.credit, hello.kernel_level, now)
+        self[hello.identity] = Session(hello.actor_id, hello.credit, now)
         return True
 
     def heard(self, identity: str, now: float) -> bool:

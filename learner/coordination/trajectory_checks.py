@@ -54,11 +54,12 @@ def fault_in(
         limits: of the model; None leaves token ids and lengths unchecked.
         newest_version: the highest weight version that can have sampled anything.
     """
-    return (
-        _fault_of_lease(trajectory, lease, actor_id)
-        or _fault_of_numbers(trajectory)
-        or _fault_of_segments(trajectory, limits, newest_version)
-    )
+    fault = _fault_of_lease(trajectory, lease, actor_id) or _fault_of_numbers(trajectory)
+    if fault is not None or trajectory.outcome is Outcome.INFRASTRUCTURE:
+        return fault
+    if "exact_match" not in trajectory.scores:
+        return Fault(kind="score", text="it has no score 'exact_match', and did not fail")
+    return _fault_of_segments(trajectory, limits, newest_version)
 
 
 def _fault_of_lease(trajectory: Trajectory, lease: Lease, actor_id: str) -> Fault | None:
@@ -96,8 +97,6 @@ def _fault_of_numbers(trajectory: Trajectory) -> Fault | None:
 def _fault_of_segments(
     trajectory: Trajectory, limits: ModelLimits | None, newest_version: int
 ) -> Fault | None:
-    if trajectory.outcome is Outcome.INFRASTRUCTURE:
-        return None
     if not trajectory.segments:
         return Fault(kind="length", text="it has no segment, and did not fail")
     first_action = 0

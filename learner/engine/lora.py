@@ -16,7 +16,7 @@ from torch.distributed.tensor import DTensor
 
 from common.config import Lora
 from common.weight_wire import ADAPTER_A, ADAPTER_B
-from learner.engine.model_shape import adapter_targets, check_adapters
+from learner.engine.model_shape import check_adapters
 from learner.engine.shards import local_rows
 
 
@@ -88,8 +88,7 @@ def add_adapters(model: nn.Module, lora: Lora) -> nn.Module:
     sizes = {
         name.rpartition(".")[2]: (each.in_features, each.out_features) for name, each in layers
     }
-    check_adapters(lora, sizes)
-    targets = adapter_targets(lora, sizes)
+    targets = check_adapters(lora, sizes)
     for name, layer in layers:
         parent, _, last = name.rpartition(".")
         if last in targets:
@@ -129,11 +128,6 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, LoraLinear]]:
     for name, module in model.named_modules():
         if isinstance(module, LoraLinear):
             yield name, module
-
-
-def has_adapters(model: nn.Module) -> bool:
-    """Whether ``add_adapters`` changed the model."""
-    return any(True for _ in adapted_layers(model))
 
 
 def is_adapter(name: str) -> bool:

@@ -42,11 +42,6 @@ class MemoryEstimate:
         """All on the device."""
         return sum(self.device.values())
 
-    @property
-    def host_bytes(self) -> int:
-        """All besides in CPU memory."""
-        return sum(self.host.values())
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FreeMemory:

@@ -71,7 +71,7 @@ class ModelShape:
         """Numbers in the adapters that ``lora`` adds."""
         layers = self.linear_layers
         targets = adapter_targets(lora, layers)
-        return self.layers * lora.rank * sum(sum(layers[n]) for n in targets if n in layers)
+        return self.layers * lora.rank * sum(sum(layers[name]) for name in targets)
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all tensors that weights files hold, by Hugging Face name; tied ones once."""
@@ -132,23 +132,28 @@ def adapter_targets(lora: Lora, layers: Iterable[str]) -> tuple[str, ...]:
     return lora.targets
 
 
-def check_adapters(lora: Lora, layers: Mapping[str, tuple[int, int]]) -> None:
+def check_adapters(lora: Lora, layers: Mapping[str, tuple[int, int]]) -> tuple[str, ...]:
     """Check that adapters fit a model.
 
     Args:
         lora: the adapters.
         layers: inputs and outputs of the linear layers, by last name.
 
+    Returns:
+        Last names of the layers that get one.
+
     Raises:
         ConfigError: a target names no layer, or the rank is larger than one.
     """
-    for name in adapter_targets(lora, layers):
+    targets = adapter_targets(lora, layers)
+    for name in targets:
         inputs, outputs = layers[name]
         if lora.rank > min(inputs, outputs):
             raise ConfigError(
                 f"model.lora.rank is {lora.rank}, but '{name}' is [{outputs}, {inputs}]; choose "
                 f"at most {min(inputs, outputs)}"
             )
+    return targets
 
 
 def shape_of(description: Mapping[str, Any]) -> ModelShape:

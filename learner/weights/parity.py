@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 
 PROBE_TOKENS = 16
 """Tokens that a check lets a server sample after each prompt."""
+_TIMEOUT_S = 60.0
+"""Longest wait for one answer, seconds."""
 
 ModelLogprobs = Callable[[list[int], list[int]], Sequence[float]]
 """(prompt ids, sampled ids) to the learner's log-probability of each sampled id, temperature 1."""
@@ -56,52 +58,24 @@ class Answers:
     generations: tuple[Generation, ...]
 
 
-def check_parity(
-    server_url: str,
-    model_logprobs: ModelLogprobs,
-    prompts: Sequence[Sequence[int]],
-    tolerance: float,
-    *,
-    version: int | None = None,
-    max_tokens: int = PROBE_TOKENS,
-    timeout_s: float = 60.0,
-) -> Parity:
-    """Sample a short continuation of each prompt and compare log-probabilities.
-
-    Args and errors: see ``sample_answers`` and ``compare_answers``.
-    """
-    answers = sample_answers(
-        server_url, prompts, version=version, max_tokens=max_tokens, timeout_s=timeout_s
-    )
-    return compare_answers(answers, model_logprobs, tolerance)
-
-
-def sample_answers(
-    server_url: str,
-    prompts: Sequence[Sequence[int]],
-    *,
-    version: int | None = None,
-    max_tokens: int = PROBE_TOKENS,
-    timeout_s: float = 60.0,
-) -> Answers:
+def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version: int) -> Answers:
     """Let a policy server continue each prompt.
 
     Args:
         server_url: the policy server.
-        prompts: token ids, none empty, with room for ``max_tokens`` in the server's context.
-        version: the version the learner's model has; None to accept any single one.
-        max_tokens: tokens sampled per prompt.
-        timeout_s: longest wait for one answer.
+        prompts: token ids, none empty, with room for PROBE_TOKENS in the server's context.
+        version: the version the learner's model has.
 
     Raises:
         PolicyMismatch: another version answered, or several.
         PolicyServerError: the server did not answer, or not in a way that can be read.
     """
-    control = ServerControl(server_url, timeout_s=timeout_s)
-    generations = tuple(_sample(control, prompt, max_tokens) for prompt in prompts)
+    control = ServerControl(server_url, timeout_s=_TIMEOUT_S)
+    generations = tuple(_sample(control, prompt) for prompt in prompts)
+    _check_version(server_url, generations, version)
     return Answers(
         server_url=server_url,
-        version=_single_version(server_url, generations, version),
+        version=version,
         prompts=tuple(tuple(prompt) for prompt in prompts),
         generations=generations,
     )
@@ -150,23 +124,21 @@ def compare(
     )
 
 
-def _sample(control: ServerControl, prompt: Sequence[int], max_tokens: int) -> Generation:
-    body = encode_request(prompt, max_tokens=max_tokens, temperature=1.0)
+def _sample(control: ServerControl, prompt: Sequence[int]) -> Generation:
+    body = encode_request(prompt, max_tokens=PROBE_TOKENS, temperature=1.0)
     generation = decode_response(control.generate(body, GENERATE_PATH))
     if not len(generation.token_ids):
         raise PolicyServerError(f"policy server {control.url} sampled no token")
     return generation
 
 
-def _single_version(url: str, generations: Sequence[Generation], expected: int | None) -> int:
+def _check_version(url: str, generations: Sequence[Generation], expected: int) -> None:
     found = sorted({int(v) for generation in generations for v in generation.versions})
-    if len(found) == 1 and expected in (None, found[0]):
-        return found[0]
-    wanted = "a single version" if expected is None else f"version {expected}"
-    raise PolicyMismatch(
-        f"policy server {url} sampled with weight versions {found}, the parity check needs "
-        f"{wanted}; do not publish while it runs"
-    )
+    if found != [expected]:
+        raise PolicyMismatch(
+            f"policy server {url} sampled with weight versions {found}, the parity check needs "
+            f"version {expected}; do not publish while it runs"
+        )
 
 
 def _explain(url: str, parity: Parity, tolerance: float) -> str:

@@ -3,7 +3,7 @@
 A version is staged on a server, then swapped in: pause (running requests wait), load, resume; all
 servers at the same time, none waiting for another. A server that fails is taken out of rotation
 with a named cause; its watcher brings it back, and also finds servers that were restarted. A
-publish goes to the servers in rotation, so one that hangs delays one publish, by its deadline.
+publish goes to the servers in rotation, so one that hangs delays one publish.
 """
 
 import logging
@@ -18,9 +18,7 @@ import torch
 from common.errors import PolicyServerError
 from common.weight_wire import ADAPTER_A, ADAPTER_B
 from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
-from learner.weights.updated_server import TORN, Update, UpdatedServer
-
-__all__ = ["TORN", "PublishResult", "WeightPublisher"]
+from learner.weights.updated_server import Update, UpdatedServer
 
 log = logging.getLogger(__name__)
 
@@ -121,10 +119,6 @@ class WeightPublisher:
             result.seconds_paused,
         )  # fmt: skip
         return result
-
-    def versions(self) -> dict[str, int | None]:
-        """The version each server acknowledged last; None while it is out of rotation."""
-        return {s.url: None if s.failure else s.version for s in self._servers}
 
     def in_rotation(self) -> tuple[str, ...]:
         """The servers that sample with what was published last."""

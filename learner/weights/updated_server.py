@@ -58,15 +58,12 @@ class UpdatedServer:
         """Stage ``version``, swap it in, and see that it arrived.
 
         Args:
-            version: the newest that the channel was offered.
+            version: the newest that the channel was offered when this was called.
             enter: whether the server is in rotation afterwards; else ``enter`` is to be called.
         """
-        known = self.failure
         with self._updating:
             if enter and self.enter(version):
                 return Update()  # the watcher was faster
-            if enter and self.failure != known:
-                return Update()  # it failed while we waited for our turn
             try:
                 return self._update(version, enter=enter)
             except Exception as error:
@@ -92,11 +89,12 @@ class UpdatedServer:
         self._channel.forget(self.url)
 
     def _update(self, version: int, *, enter: bool) -> Update:
-        label = self._control.version()
-        if not self.failure and label == str(version) == str(self.version):
-            return Update()
-        if not self.failure and label != str(self.version):
-            self.fail(f"it reports weight version '{label}', it was given {self.version}")
+        label, held = self._control.version(), self.version
+        if not self.failure and held is not None:
+            if label == str(held) and held >= version:
+                return Update()  # a watcher may have waited here for a newer one to be published
+            if label != str(held):
+                self.fail(f"it reports weight version '{label}', it was given {held}")
         began = time.monotonic()
         self._stage(version)
         staged = time.monotonic()

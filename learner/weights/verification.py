@@ -108,8 +108,7 @@ def real_prompts(batch: Sequence[Trajectory], *, max_context: int) -> list[list[
 
     Returns:
         NUM_PROBES prompts, each with room for a continuation; none where no segment has a prompt
-        and an action. A segment without an action may be longer than the server takes: that is
-        how an episode ends whose task does not fit.
+        and an action.
     """
     room = max(1, max_context - PROBE_TOKENS)
     every = [_prompt_of(segment) for trajectory in batch for segment in trajectory.segments]

@@ -20,7 +20,7 @@ from common.config_file import save_config
 from common.errors import InputError
 from launch.ports import held_ports
 from launch.run_folder import RunFolder, RunState, locked
-from launch.run_inputs import input_digests, write_inputs
+from launch.run_inputs import write_inputs
 from launch.train import TrainRequest, resolve_config, train
 from tests.tiny_text_model import make_text_model
 
@@ -115,7 +115,7 @@ def test_a_mistyped_value(trial: Trial) -> None:
 def test_a_missing_model_folder(trial: Trial) -> None:
     shutil.rmtree(trial.folder / "model")
 
-    assert "model (model.path) does not exist" in trial.lzero_train()
+    assert "/model' is not a folder; expected a local Hugging Face folder" in trial.lzero_train()
 
 
 @pytest.mark.parametrize("file", ["config.json", "tokenizer.json", "model.safetensors"])
@@ -203,9 +203,21 @@ def begun(trial: Trial) -> RunFolder:
     folder = RunFolder(trial.folder / "runs" / "run")
     with held_ports(given) as config, locked(folder):
         save_config(config, folder.config)
-    write_inputs(input_digests(given), folder.inputs)
+    write_inputs(folder.inputs, given)
     folder.write_state(RunState(status="interrupted", started_at=0.0))
     return folder
+
+
+def test_a_run_that_fails_before_its_first_process_has_failed(trial: Trial) -> None:
+    folder = begun(trial)
+    folder.inputs.unlink()
+    folder.inputs.with_name(f"{folder.inputs.name}.partial").mkdir()  # nothing can be written there
+
+    with pytest.raises(IsADirectoryError):
+        train(TrainRequest(config=trial.config, resume=True), Console(file=io.StringIO()))
+
+    assert (state := folder.read_state()) is not None
+    assert state.status == "failed"
 
 
 def test_a_resume_with_other_tasks_under_the_same_path_starts_nothing(trial: Trial) -> None:

@@ -114,5 +114,5 @@ def test_a_configuration_that_is_wrong_is_a_finding_and_the_rest_is_tried_all_th
     done = run_doctor(str(file))
 
     assert done.returncode == 1
-    assert "model folder /nowhere" in done.stdout
+    assert "model.path '/nowhere' is not a folder" in done.stdout
     assert "attacks A-forked" in done.stdout

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from actors.kernels.bubblewrap import HOST_UID
 from actors.kernels.forked import ForkedLauncher
@@ -35,12 +34,6 @@ os.getresuid() + os.getresgid() + (os.stat("/workspace").st_uid, os.stat("/proc/
 """
 
 
-@pytest.fixture(scope="module")
-def loop_runner():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
-
-
 @pytest.fixture(scope="module", params=["forked", "cold", "jupyter"])
 def launcher(request, loop_runner):
     made = make_launcher(Kernel(launcher=request.param, **CONFIG))
@@ -60,8 +53,7 @@ def ids_of(kernel):
 
 
 def pid_of(kernel):
-    watched = kernel._wardens.watchdog._watched
-    return watched[kernel.kernel_id].pid
+    return kernel._wardens.watchdog._records[kernel.kernel_id].kernel.pid
 
 
 def test_every_kernel_is_somebody_else_on_the_host_and_the_same_inside(launcher, loop_runner):
@@ -141,7 +133,9 @@ except OSError as error:
     "name",
     ["forked", *(pytest.param(name, marks=pytest.mark.nightly) for name in ("cold", "jupyter"))],
 )
-def test_kernels_start_even_where_all_share_one_id_and_one_fills_its_sockets(loop_runner, name):
+def test_kernels_start_even_where_all_share_one_id_and_one_fills_its_sockets(
+    loop_runner, name, caplog
+):
     async def scenario():
         made = make_launcher(Kernel(launcher=name, first_uid=1, **CONFIG))
         await made.start()
@@ -156,6 +150,7 @@ def test_kernels_start_even_where_all_share_one_id_and_one_fills_its_sockets(loo
             await made.close()
 
     assert loop_runner.run(scenario()) == ("Too many references\n", "42\n")
+    assert caplog.text.count("kernels share one user id of the host") <= 1
 
 
 def attacked(runner, config):

@@ -16,10 +16,12 @@ from common.errors import LZeroError
 from common.messages import Task, TaskLease, Trajectory
 from common.session import (
     Ack,
+    Drain,
     Heartbeat,
     HeartbeatAck,
     Hello,
     HelloWanted,
+    Leave,
     Refused,
     Rejected,
     Welcome,
@@ -234,6 +236,22 @@ def test_values_that_the_model_cannot_take_never_reach_the_learner(
     batch = intake.take_batch(learner_version=0, timeout_s=10)
     assert all(trajectory.total_reward == 1.0 for trajectory in batch)
     assert intake.counters().dropped == {"invalid:reward": 1}
+
+
+def test_a_session_that_goes_on_after_the_drain_is_told_again(intake: Intake, peer: Peer) -> None:
+    joined(peer)
+    ending = threading.Thread(target=intake.drain, args=("done",), kwargs={"timeout_s": 20})
+    ending.start()
+    while not isinstance(peer.hear(), Drain):
+        pass
+
+    peer.say(Heartbeat(seen=2, leases=()))
+
+    while not isinstance(peer.hear(), Drain):
+        pass
+    peer.say(Leave(reason="done"))
+    ending.join(10)
+    assert not ending.is_alive()
 
 
 def test_a_flood_of_garbage_neither_stops_the_learner_nor_fills_the_log(

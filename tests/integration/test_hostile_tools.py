@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -168,11 +167,9 @@ def test_no_argument_is_more_than_an_ordinary_error(tmp_path: Path) -> None:
             assert await cell.call("inspect_file", name="f.txt") == "hello"
             return results
 
-    begin = time.perf_counter()
     results = run(everything())
     assert any(isinstance(result, TypeError) for result in results)
     assert sum(isinstance(result, ValueError) for result in results) > len(ARGUMENTS)
-    assert time.perf_counter() - begin < 30
 
 
 @pytest.mark.parametrize("provider", ["serper", "exa", "firecrawl", "jina"])

@@ -1,6 +1,5 @@
 """What ordinary code still finds in a sandbox, and what no two sandboxes may share."""
 
-import asyncio
 import json
 import os
 import subprocess
@@ -10,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvloop
 
 from actors.kernels.launchers import make_launcher
 from common.config import Kernel
@@ -20,12 +18,6 @@ pytestmark = pytest.mark.sandbox
 REPOSITORY = Path(__file__).resolve().parents[2]
 MEMORY_GROUPS = Path("/sys/fs/cgroup/memory")
 EXECUTED = {"timeout_s": 20.0}
-
-
-@pytest.fixture(scope="module")
-def loop_runner():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
 
 
 @pytest.fixture(scope="module", params=["forked", "cold", "jupyter"])

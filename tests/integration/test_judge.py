@@ -8,8 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,11 @@ import pytest
 
 from actors.rewards.judge import Judge
 from actors.rewards.scorer import Scored, Scorer
+from actors.wiring import started_judge
 from common.config import Config, Rewards, Tasks, Transport
 from common.errors import ConfigError, PluginError
 from common.messages import Outcome, Step, Task
+from tests.process_tree import alive, descendants, wait_until_dead
 
 MODULE = "judged_for_test"
 SOURCE = """import ctypes
@@ -104,23 +105,13 @@ def task(**how: str) -> Task:
     return Task(task_id="t", question="q", kind=f"{MODULE}:Kind", details=details)
 
 
-@asynccontextmanager
-async def judging(settings: Config) -> AsyncIterator[Judge]:
-    judge = Judge(settings)
-    try:
-        await judge.start()
-        yield judge
-    finally:
-        await judge.close()
-
-
 async def score(judge: Judge, answer: str | None = "right", **how: str) -> Scored:
     return await judge.score(task(**how), answer, (STEP, STEP), Outcome.SUBMITTED)
 
 
 def test_a_judge_scores_as_the_scorer_does() -> None:
     async def main() -> tuple[str, Scored, Scored]:
-        async with judging(config()) as judge:
+        async with started_judge(config()) as judge:
             right = await score(judge)
             return await judge.ask(task()), right, await score(judge, "wrong", term="print")
 
@@ -130,6 +121,17 @@ def test_a_judge_scores_as_the_scorer_does() -> None:
     assert question == "asked: q"
     assert (right.step_rewards.tolist(), right.scores) == ([0.0, 1.0], there.scores)
     assert (wrong.scores["exact_match"], wrong.scores["submitted"]) == (0.0, 1.0)
+
+
+def test_a_failure_of_ours_is_worth_nothing_and_asks_no_code_of_the_users() -> None:
+    judge = Judge(config())
+    steps = (STEP, STEP)
+
+    scored = asyncio.run(judge.score(task(), "right", steps, Outcome.INFRASTRUCTURE))
+
+    assert scored.step_rewards.tolist() == [0.0, 0.0]
+    assert set(scored.scores.values()) == {0.0}
+    assert judge._idle.empty()
 
 
 @pytest.mark.parametrize(
@@ -144,7 +146,7 @@ def test_a_judge_scores_as_the_scorer_does() -> None:
 )
 def test_a_failure_is_named_and_the_next_episode_is_scored(how: str, message: str) -> None:
     async def main() -> None:
-        async with judging(config()) as judge:
+        async with started_judge(config()) as judge:
             kind, term = f"kind '{MODULE}:Kind'", f"rewards.terms: '{MODULE}:term'"
             with pytest.raises(PluginError, match=rf"^{kind} of task 't':? {message}"):
                 await score(judge, measure=how)
@@ -178,7 +180,7 @@ async def longest_gap(work: Awaitable[object]) -> float:
 
 def test_an_endless_measure_never_holds_up_the_event_loop() -> None:
     async def main() -> tuple[float, list[object]]:
-        async with judging(config(timeout_s=0.6)) as judge:
+        async with started_judge(config(timeout_s=0.6)) as judge:
             many = asyncio.gather(
                 *(score(judge, measure=how) for how in ("regex", "", "spin", "", "")),
                 return_exceptions=True,
@@ -196,7 +198,7 @@ def test_the_third_failure_in_a_row_is_an_alert_and_a_success_ends_the_row(
 ) -> None:
     async def main() -> list[str]:
         said = []
-        async with judging(config()) as judge:
+        async with started_judge(config()) as judge:
             for how in ("exit", "exit", "", "exit", "exit", "exit"):
                 try:
                     await score(judge, measure=how)
@@ -217,19 +219,23 @@ def test_the_third_failure_in_a_row_is_an_alert_and_a_success_ends_the_row(
 
 def test_what_hangs_in_a_child_of_its_own_leaves_nothing_behind() -> None:
     async def main() -> None:
-        async with judging(config()) as judge:
+        children: set[int] = set()
+        async with started_judge(config(timeout_s=1.0)) as judge:
+            hung = asyncio.create_task(score(judge, measure="sleep with a child"))
+            while not children and not hung.done():
+                await asyncio.sleep(0.01)
+                children = children.union(*(descendants(busy.pid) for busy in judge._busy))
             with pytest.raises(PluginError, match="was not done after"):
-                await score(judge, measure="sleep with a child")
-            process = judge._gone[0]
-            await process.close()
-            assert await asyncio.to_thread(until, lambda: not is_running(-process.pid))
+                await hung
+            assert children
+            assert not await asyncio.to_thread(wait_until_dead, children, 5.0)
 
     asyncio.run(main())
 
 
 def test_an_episode_that_is_given_up_leaves_no_process_at_its_work() -> None:
     async def main() -> tuple[list[int], float]:
-        async with judging(config(timeout_s=30.0, workers=2)) as judge:
+        async with started_judge(config(timeout_s=30.0, workers=2)) as judge:
             hung = [asyncio.create_task(score(judge, measure="sleep")) for _ in range(4)]
             while len(judge._busy) < 2:
                 await asyncio.sleep(0.01)
@@ -243,12 +249,12 @@ def test_an_episode_that_is_given_up_leaves_no_process_at_its_work() -> None:
     started, exact = asyncio.run(main())
 
     assert exact == 1.0
-    assert not any(map(is_running, started))
+    assert not alive(started)
 
 
 def test_slow_rewards_of_more_episodes_than_processes_lose_nothing() -> None:
     async def main() -> tuple[list[Scored], int]:
-        async with judging(config(workers=2)) as judge:
+        async with started_judge(config(workers=2)) as judge:
             scored = await asyncio.gather(*(score(judge, term="slow") for _ in range(8)))
             return scored, judge._idle.qsize()
 
@@ -264,7 +270,7 @@ def test_processes_are_started_while_all_others_are_busy(
     monkeypatch.setattr("actors.rewards.judge._PATIENCE_S", 0.1)
 
     async def main() -> None:
-        async with judging(config(timeout_s=20.0)) as judge:
+        async with started_judge(config(timeout_s=20.0)) as judge:
             await asyncio.gather(*(score(judge, term=f"meet {tmp_path}") for _ in range(4)))
 
     asyncio.run(main())
@@ -274,7 +280,7 @@ def test_processes_are_started_while_all_others_are_busy(
 
 def test_quick_rewards_share_a_process() -> None:
     async def main() -> int:
-        async with judging(config()) as judge:
+        async with started_judge(config()) as judge:
             await asyncio.gather(*(score(judge) for _ in range(24)))
             return judge._idle.qsize()
 
@@ -285,7 +291,7 @@ def test_an_episode_that_no_process_was_free_for_says_what_they_are_at() -> None
     settings = replace(config(workers=1, timeout_s=9.0), transport=Transport(lease_grace_s=10.0))
 
     async def main() -> None:
-        async with judging(settings) as judge:
+        async with started_judge(settings) as judge:
             slow = asyncio.create_task(score(judge, term="sleep"))
             while not judge._busy:
                 await asyncio.sleep(0.01)
@@ -306,7 +312,7 @@ def test_an_episode_that_no_process_was_free_for_says_what_they_are_at() -> None
 
 def test_what_a_term_prints_cannot_fill_the_log(capfd: pytest.CaptureFixture[str]) -> None:
     async def main() -> None:
-        async with judging(config(timeout_s=10.0)) as judge:
+        async with started_judge(config(timeout_s=10.0)) as judge:
             for _ in range(2):
                 await score(judge, term="flood")
 
@@ -316,14 +322,6 @@ def test_what_a_term_prints_cannot_fill_the_log(capfd: pytest.CaptureFixture[str
     assert printed.startswith("\N{SYMBOL FOR ESCAPE}x")
     assert printed.endswith("[a judge process of rewards printed 64 KiB: the rest is dropped]\n")
     assert len(printed) < (64 << 10) + 100
-
-
-def is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
 
 
 @pytest.mark.parametrize(
@@ -344,7 +342,7 @@ def test_what_cannot_be_imported_is_a_mistake_of_the_configuration(
     (module / HERE).write_text(source)
 
     async def main() -> None:
-        async with judging(config()):
+        async with started_judge(config()):
             pass
 
     with pytest.raises(ConfigError, match=message):
@@ -376,19 +374,10 @@ def test_a_judge_dies_with_its_actor(module: Path) -> None:
     )
     assert actor.stdout is not None
     judge = int(actor.stdout.readline())
-    assert is_running(judge)
+    assert alive({judge})
 
     actor.send_signal(signal.SIGKILL)
     actor.wait()
     actor.stdout.close()
 
-    assert until(lambda: not is_running(judge))
-
-
-def until(holds: Callable[[], bool], seconds: float = 5.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.01)
-    return True
+    assert not wait_until_dead({judge}, 5.0)

@@ -10,7 +10,6 @@ import threading
 import time
 
 import pytest
-import uvloop
 import zmq
 
 from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolSpec
@@ -50,12 +49,6 @@ class Echo(Kernel):
 IPKernelApp.launch_instance(kernel_class=Echo)
 """
 STOCK_KERNEL = "from ipykernel.kernelapp import main; main()"
-
-
-@pytest.fixture(scope="module")
-def loop_runner():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
 
 
 @pytest.fixture(scope="module")

@@ -198,6 +198,24 @@ def test_plain_processes_that_stop_their_init_are_killed_all_the_same():
     assert asyncio.run(scenario()) is False
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives user ids away")
+def test_a_kernel_whose_folder_cannot_be_made_gives_its_user_id_back(monkeypatch):
+    async def scenario():
+        launcher = UnsandboxedLauncher(
+            Kernel(preload_numpy=False, first_uid=1_899_200_000, uids=3)  # one for a kernel
+        )
+        await launcher.start()
+        with monkeypatch.context() as broken:
+            broken.setattr("tempfile.tempdir", "/nowhere")
+            with pytest.raises(FileNotFoundError):
+                await launcher.launch()
+        shown = await (await launcher.launch()).execute("1 + 1", timeout_s=5)
+        await launcher.close()
+        return shown.output
+
+    assert asyncio.run(scenario()) == "2\n"
+
+
 def test_plain_processes_obey_limits_and_leave_nothing(monkeypatch):
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)

@@ -1,12 +1,10 @@
 """Real sandboxed kernels: what a cell can do and what it cannot, whatever the launcher."""
 
-import asyncio
 import os
 import subprocess
 import sys
 
 import pytest
-import uvloop
 
 from actors.kernels.interface import CellStatus
 from actors.kernels.launchers import make_launcher
@@ -15,12 +13,6 @@ from tests.notebook import Notebook, echo
 
 pytestmark = pytest.mark.sandbox
 SECRET = "sk-never-to-be-seen-inside"
-
-
-@pytest.fixture(scope="module")
-def loop_runner():
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        yield runner
 
 
 def launcher_fixture(name):

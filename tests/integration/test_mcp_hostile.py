@@ -125,11 +125,8 @@ def test_answers_of_another_shape_are_errors_at_once(answers: Any, name: str, me
 
 
 def test_an_answer_over_http_that_is_no_unicode_is_an_error_at_once() -> None:
-    def answer(request: web.Request) -> Any:
-        return _rpc(request)
-
     async def called() -> None:
-        async with serving(answer) as fake:
+        async with serving(_rpc) as fake:
             server = McpServer(url=f"{fake.url}/mcp", timeout_s=10.0)
             config = Config(
                 agent=Agent(tools=("mcp.raw", "submit_final_answer")),

@@ -28,7 +28,7 @@ from common.config import Lora
 from common.errors import PolicyMismatch, PolicyServerError
 from common.generation import Generation
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
-from learner.weights.parity import check_parity
+from learner.weights.parity import Parity, compare_answers, sample_answers
 from learner.weights.published import weights_to_publish
 from learner.weights.staging import Snapshot, take_snapshot
 from learner.weights.sync import WeightPublisher
@@ -73,10 +73,10 @@ class LiveModel:
         scores = logits[len(prompt) - 1 : -1].log_softmax(-1)
         return scores[torch.arange(len(sampled)), torch.tensor(sampled)].tolist()
 
-    def check(self):  # type: ignore[no-untyped-def]
-        return check_parity(
-            self.url, self.logprobs, PROMPTS, TOLERANCE, version=self.version, max_tokens=8
-        )
+    def check(self, version: int | None = None) -> Parity:
+        own = self.version if version is None else version
+        answers = sample_answers(self.url, PROMPTS, version=own)
+        return compare_answers(answers, self.logprobs, TOLERANCE)
 
 
 def save_tiny_model(folder: Path) -> Qwen3ForCausalLM:
@@ -138,7 +138,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
 def test_server_samples_with_the_model_folder_as_version_0_before_any_update(
     live: LiveModel,
 ) -> None:
-    check_parity(live.url, live.logprobs, PROMPTS[:2], TOLERANCE, version=0, max_tokens=4)
+    live.check(version=0)
 
 
 def test_sampled_tokens_come_with_their_log_probabilities_and_version(live: LiveModel) -> None:
@@ -215,7 +215,7 @@ def test_perturbed_learner_is_a_mismatch_that_says_how_large(live: LiveModel) ->
     with pytest.raises(PolicyMismatch, match=rf"weight version {live.version}: .* tied lm_head"):
         live.check()
     with pytest.raises(PolicyMismatch, match=r"the parity check needs version 999"):
-        check_parity(live.url, live.logprobs, PROMPTS[:1], 10.0, version=999)
+        live.check(version=999)
 
 
 def test_corrupted_weights_are_refused_and_the_old_ones_stay(
@@ -236,7 +236,7 @@ def test_corrupted_weights_are_refused_and_the_old_ones_stay(
         with pytest.raises(PolicyServerError, match=r"no policy server took .*checksum"):
             live.publish()
 
-    assert live.publisher.versions() == {live.url: None}
+    assert live.publisher.in_rotation() == ()
     live.version = held
     live.check()
     live.version += 1

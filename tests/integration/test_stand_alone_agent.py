@@ -22,7 +22,9 @@ from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
 from actors.agent.stand_alone import stand_alone_config
 from actors.agent.stream import ActionPiece, ActionTaken, Event, Finished, StepDone
+from actors.kernels.interface import ToolSpec
 from actors.tools.search import build_index
+from actors.tools.tool import ToolCall
 from common.config import Mcp, McpServer
 from common.errors import ConfigError, EnvironmentFault, InputError
 from common.messages import Outcome
@@ -136,6 +138,29 @@ def test_plain_functions_are_tools() -> None:
     prompt = server.requests[0]["messages"][0]["content"]
     assert "double(number: int, *, times: int = 1) -> int\n    Double a number." in prompt
     assert "notepad" not in prompt
+
+
+class Shelf:
+    """A tool that does what no tool should."""
+
+    specs = (ToolSpec(name="shelf", doc=""),)
+
+    async def start(self) -> None: ...
+
+    async def call(self, call: ToolCall) -> None:
+        raise SystemExit(3)
+
+    async def close(self) -> None:
+        raise KeyError("x")
+
+
+def test_an_object_of_the_user_s_own_that_fails_loses_no_work() -> None:
+    cell = "try:\n    shelf()\nexcept ValueError as error:\n    print(error)"
+    with ChatServer(replies(act(cell), act("submit_final_answer(1)"))) as server:
+        episode = agent_of(server, tools=[Shelf()]).run("Look.")
+
+    assert episode.answer == "1"
+    assert episode.steps[0].observation == "shelf ended itself: SystemExit(3)"
 
 
 def test_tools_of_an_mcp_server_serve_task_after_task() -> None:
@@ -313,6 +338,14 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
     assert "must be started from the main thread, got thread 'worker'" in str(errors[0])
 
 
+def function(name: str) -> Callable[[int], int]:
+    def given(number: int) -> int:
+        return number
+
+    given.__name__ = name
+    return given
+
+
 @pytest.mark.parametrize(
     ("use", "error", "message"),
     [
@@ -321,6 +354,9 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
         (lambda s: agent_of(s, tools=["seek"]).run("x"), ConfigError, "unknown tool 'seek'"),
         (lambda s: agent_of(s, tools=[lambda *a: a]), ConfigError, r"cannot be a tool: .*\*a"),
         (lambda s: agent_of(s, mode="x"), ConfigError, "mode must be one of 'agent', 'direct'"),
+        (lambda s: agent_of(s, tools=[function("time")]).run("x"), ConfigError, "called 'time'"),
+        (lambda s: agent_of(s, tools=[function("notepad")]).run("x"), ConfigError, "'notepad'"),
+        (lambda s: agent_of(s, tools=[function("f")] * 2).run("x"), ConfigError, "both make 'f'"),
         (lambda s: agent_of(s, max_steps=0), ConfigError, "max_steps must be at least 1"),
         (lambda s: agent_of(s, system_prompt="/no").run("x"), ConfigError, "no template '/no'"),
     ],

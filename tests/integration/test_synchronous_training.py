@@ -9,7 +9,7 @@ import json
 import random
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -32,6 +32,7 @@ from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import full_state_dict, shard, training_processes
 from learner.loop import Head, Learner
 from learner.profiling import StepProfiler
+from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals
 from learner.weights.publishing import BackgroundPublisher
@@ -171,8 +172,9 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
         model = shard(load_model(folder), rank, compute_dtype=torch.float32)
         optimizer = PolicyOptimizer(model, CONFIG.learner)
         head = Head(
-            intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all", heldout=()
-        )
+            intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all", heldout=(),
+            batches=stack.enter_context(closing(BatchLog(folder / "batches.jsonl", after_step=0))),
+        )  # fmt: skip
         learner = Learner(
             CONFIG, model=model, vocabulary=VOCABULARY, rank=rank,
             train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,

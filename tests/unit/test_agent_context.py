@@ -3,7 +3,6 @@
 import asyncio
 import dataclasses
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
 from common.config import Agent, Config
 from common.messages import NOT_AN_ACTION, Outcome, Segment, Task
-from tests.scripted_agent import TOKENIZER, ScriptedPolicy
+from tests.scripted_agent import TOKENIZER, FakePool, ScriptedPolicy
 
 TASK = Task(task_id="t", question="Where was Anna Keller born?", answers=("Port Alden",))
 SYSTEM = "You work in a notebook."
@@ -47,15 +46,6 @@ class CellsKernel:
         return CellResult(
             status=CellStatus.OK, output=output, dropped_bytes=0, error_name=None, seconds=0.0
         )
-
-
-class Pool:
-    def __init__(self, kernel: CellsKernel) -> None:
-        self.kernel = kernel
-
-    @asynccontextmanager
-    async def slot(self):  # type: ignore[no-untyped-def]
-        yield self.kernel
 
 
 def action(number: int) -> str:
@@ -99,7 +89,7 @@ def play_with(
     )
     loop = AgentLoop(
         agent=chosen,
-        kernels=Pool(kernel),  # type: ignore[arg-type]
+        kernels=FakePool(kernel),  # type: ignore[arg-type]
         tools=make_tools(Config(agent=chosen), {}),
         prompt=PromptTemplate(SYSTEM),
         cell_timeout_s=1.0,
@@ -206,7 +196,7 @@ def test_both_ends_of_a_long_output_are_shown_and_the_rest_can_be_read() -> None
     played = play([says("a" * 500 + "\nError: b"), says("x")], max_observation_characters=40)
 
     assert played.episode.steps[0].observation == (
-        f"{'a' * 25}\n…\n{'a' * 3}\nError: b [469 more characters in context.output(0)]"
+        f"{'a' * 25}\n…\n{'a' * 3}\nError: b [472 more characters in context.output(0)]"
     )
 
 

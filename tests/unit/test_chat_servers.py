@@ -119,6 +119,15 @@ def test_a_content_may_come_in_parts_with_thoughts_among_them() -> None:
     assert stream.text == "<think>so < code></think>x<code>1"
 
 
+def test_what_comes_after_the_end_of_an_answer_is_dropped() -> None:
+    stream = AnswerStream("</code>")
+    shown = [stream.take({"content": "<code>1</code> or"})]
+    shown += [stream.take({"content": "more"}), stream.take({"reasoning": "so"})]
+
+    assert stream.text == "<code>1</code>"
+    assert shown == ["<code>1</code>", "", ""]
+
+
 @pytest.mark.parametrize(
     "listing",
     [

@@ -69,12 +69,6 @@ def test_a_section_that_goes_around_its_ranges_cannot_be_defined() -> None:
         type("Sly", (Section,), {"__post_init__": lambda self: None})
 
 
-def test_infinity_is_refused_unless_the_range_takes_it() -> None:
-    assert Range("s", least=0).fault(math.inf) == "a finite number"
-    assert Range("s", least=0, infinite=True).fault(math.inf) == ""
-    assert Range("s", infinite=True).fault(-math.inf) == "a finite number"
-
-
 def test_every_number_of_fine_tuning_has_a_unit_a_meaning_and_a_range() -> None:
     fields = {f.name for f in dataclasses.fields(SftConfig) if f.type in (int, float)}
 
@@ -89,75 +83,35 @@ def test_every_number_of_fine_tuning_has_a_unit_a_meaning_and_a_range() -> None:
 @given(st.floats(allow_nan=True) | st.integers())
 def test_a_value_is_refused_exactly_outside_its_range(value: float) -> None:
     closed, opened = Range("s", least=0, most=10), Range("s", above=0, below=10)
+    infinite, finite = Range("s", above=0, infinite=True), Range("s", above=0)
 
     assert bool(closed.fault(value)) is not (0 <= value <= 10)
     assert bool(opened.fault(value)) is not (0 < value < 10)
+    assert bool(infinite.fault(value)) is not (value > 0)
+    assert bool(finite.fault(value)) is not (0 < value < math.inf)
 
 
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
         ("run.steps=0", "run.steps must be at least 1, got 0 (steps"),
-        ("run.steps=-3", "run.steps must be at least 1, got -3"),
-        ("run.log_every=0", "run.log_every must be at least 1, got 0 (steps"),
-        ("run.seed=-1", "run.seed must be at least 0, got -1"),
-        ("run.trajectories_mib=0", "run.trajectories_mib must be at least 1, got 0 (MiB"),
         ("run.name='..'", "run.name must be a plain folder name, got '..'"),
         ("run.name=''", "run.name must be a plain folder name, got ''"),
         ("run.name='a/b'", "run.name must be a plain folder name, got 'a/b'"),
         (r'run.name="a\nb"', "run.name must be a folder name without control characters"),
         (f"run.name={'x' * 200}", "run.name must be a folder name of at most 128 bytes"),
-        ("learner.groups=0", "learner.groups must be at least 1, got 0 (groups"),
         ("learner.learning_rate=nan", "learner.learning_rate must be a finite number, got nan"),
         ("learner.learning_rate=inf", "learner.learning_rate must be a finite number, got inf"),
-        ("learner.learning_rate=-1e-6", "learner.learning_rate must be at least 0, got -1e-06"),
         ("learner.betas=[0.9, 1.0]", "learner.betas[1] must be below 1, got 1.0"),
         ("run.folder=", "run.folder must be the path of a folder, got ''"),
-        ("learner.grad_clip=0", "learner.grad_clip must be above 0, got 0.0"),
-        ("learner.warmup_steps=-1", "learner.warmup_steps must be at least 0, got -1"),
-        ("learner.checkpoints_kept=0", "learner.checkpoints_kept must be at least 1, got 0"),
-        ("learner.verify_every=0", "learner.verify_every must be at least 1, got 0"),
-        ("learner.skipped_steps=0", "learner.skipped_steps must be at least 1, got 0"),
         ("learner.ess_warning=2", "learner.ess_warning must be at most 1, got 2.0 (share"),
-        ("learner.batch_timeout_s=0", "learner.batch_timeout_s must be at least 1, got 0.0 (s"),
-        ("learner.threads=0", "learner.threads must be at least 1, got 0"),
-        ("learner.max_staleness=-1", "learner.max_staleness must be at least 0, got -1"),
-        ("learner.group_timeout_s=nan", "learner.group_timeout_s must be a finite number"),
-        ("objective.discount=1.5", "objective.discount must be at most 1, got 1.5"),
-        ("objective.kappa=-1", "objective.kappa must be at least 0, got -1.0"),
-        ("objective.t_ref=0", "objective.t_ref must be at least 1, got 0.0"),
-        ("objective.advantage_clip=0", "objective.advantage_clip must be above 0"),
         ("objective.weight_limits_positive=[2, 1]", "must be [low, high], got [2, 1]"),
-        ("critic.step_decay=1.1", "critic.step_decay must be at most 1, got 1.1"),
-        ("actors.processes=0", "actors.processes must be at least 1, got 0"),
-        ("actors.episodes=0", "actors.episodes must be at least 1, got 0"),
-        ("policy_server.request_attempts=0", "policy_server.request_attempts must be at least 1"),
-        ("policy_server.gpu_memory_fraction=1.5", "gpu_memory_fraction must be at most 1, got 1.5"),
-        ("policy_server.memory_gib=-1", "policy_server.memory_gib must be at least 0.01"),
         ("policy_server.port=70000", "policy_server.port must be at most 65535, got 70000"),
-        ("transport.port=-1", "transport.port must be at least 0, got -1"),
         ("transport.heartbeat_s=0", "transport.heartbeat_s must be at least 0.05, got 0.0 (s"),
         ("transport.silence_s=3", "transport.silence_s (3) must be at least three times"),
         ("transport.resend_s=60", "silence_s (60) must be above transport.resend_s (60)"),
-        ("kernel.cell_timeout_s=-1", "kernel.cell_timeout_s must be at least 0.1, got -1.0 (s"),
-        ("kernel.cell_timeout_s=0", "kernel.cell_timeout_s must be at least 0.1, got 0.0"),
-        ("kernel.memory_mib=0", "kernel.memory_mib must be at least 64, got 0 (MiB"),
-        ("kernel.idle=-1", "kernel.idle must be at least 0, got -1 (kernels"),
-        ("agent.max_observation_characters=-5", "must be at least 1, got -5 (characters"),
-        ("agent.temperature=-1", "agent.temperature must be at least 0, got -1.0"),
-        ("agent.max_tool_calls=-1", "agent.max_tool_calls must be at least 0, got -1"),
-        ("agent.episode_timeout_s=0", "agent.episode_timeout_s must be above 0, got 0.0 (s"),
         ("rewards.terms.f1=nan", "rewards.terms.f1 must be a finite number, got nan (weight"),
-        ("evaluation.per_family=-1", "evaluation.per_family must be at least 0, got -1"),
-        ("evaluation.during_per_family=0", "evaluation.during_per_family must be at least 1"),
-        ("model.max_context=0", "model.max_context must be at least 16, got 0 (tokens"),
-        ("model.lora.rank=-1", "model.lora.rank must be at least 0, got -1"),
         ("model.lora.alpha=0", "model.lora.alpha must be above 0, got 0.0"),
-        ("world.train_tasks=0", "world.train_tasks must be at least 1, got 0"),
-        ("web.timeout_s=0", "web.timeout_s must be above 0, got 0.0 (s"),
-        ("pages.max_characters=0", "pages.max_characters must be at least 1, got 0"),
-        ("vision.max_tokens=0", "vision.max_tokens must be at least 1, got 0"),
-        ("files.max_characters=0", "files.max_characters must be at least 1, got 0"),
         ("learner.groups=99999999999999999999", "learner.groups must be at most 1048576, got 9999"),
         (f"learner.groups={'9' * 400}", "learner.groups must be at most 1048576, got 9999"),
         (f"learner.groups={'9' * 5000}", "learner.groups must be a whole number, got '9999"),

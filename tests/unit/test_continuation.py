@@ -166,7 +166,7 @@ def test_a_run_of_another_version_says_what_to_do(
     with pytest.raises(InputError, match=expected) as caught:
         check_continuation(tmp_path / "config.json", Config(), steps_done=None)
 
-    assert "begin a new run from its newest checkpoint" in str(caught.value)
+    assert "begin a new run (--name) from its newest checkpoint" in str(caught.value)
 
 
 def test_a_free_key_that_an_earlier_version_lacked_is_named(tmp_path: Path) -> None:

@@ -141,6 +141,11 @@ def test_gold_answers_that_nothing_could_match_are_left_out(tmp_path: Path) -> N
             r"question 1: field 'context' must be a list, got {'title'",
         ),
         (
+            "hotpotqa",
+            json.dumps([HOTPOTQA, {**HOTPOTQA, "context": [["Moon", 5]]}]),
+            r"q.json, question 2: a page must be a text or a list of sentences, got 5",
+        ),
+        (
             "musique",
             json.dumps([MUSIQUE, {**MUSIQUE, "paragraphs": [{"title": "It"}]}]),
             r"question 2: field 'paragraph_text' is missing",
@@ -172,6 +177,14 @@ def test_a_corpus_page_without_text_is_named(tmp_path: Path) -> None:
     corpus = write(tmp_path / "c.json", [{"title": "Moon"}])
 
     with pytest.raises(InputError, match=r"c.json, page 1: expected strings 'title' and 'text'"):
+        convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+
+
+def test_a_corpus_page_of_neither_text_nor_sentences_is_named(tmp_path: Path) -> None:
+    file = write(tmp_path / "q.json", [NQ])
+    corpus = write(tmp_path / "c.json", {"Moon": ["Far."], "Sun": 5})
+
+    with pytest.raises(InputError, match=r"c.json, page 'Sun': a page must be a text or a list"):
         convert(file, "nq", corpus=corpus, out=tmp_path / "out")
 
 

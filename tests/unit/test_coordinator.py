@@ -342,7 +342,8 @@ def test_no_group_is_opened_while_the_buffer_is_full() -> None:
         ({"actor_id": "a1"}, "lease"),
         ({"step_rewards": np.array([0.0, np.nan], dtype=np.float32)}, "reward"),
         ({"step_rewards": np.array([0.0, 1e38], dtype=np.float32)}, "reward"),
-        ({"scores": {"f1": float("inf")}}, "score"),
+        ({"scores": {"exact_match": float("inf")}}, "score"),
+        ({"scores": {"f1": 1.0}}, "score"),
         ({"tokens_generated": -1}, "count"),
         ({"cells_executed": 2**40}, "count"),
         ({"segments": ()}, "length"),
@@ -430,6 +431,17 @@ def test_three_failures_of_one_kind_in_a_row_are_an_alert_and_named_while_waitin
         "dropped so far: infrastructure:PluginError 3 "
         "(last: PluginError: reward term 'mine' raised KeyError)" in state.waiting_for()
     )
+
+
+def test_a_full_buffer_is_named_while_waiting() -> None:
+    state = coordinator()
+    state._max_buffered_bytes = 1
+    join(state)
+    for _, lease in state.hand_out():
+        state.receive(A0, finished(lease), learner_version=0, num_bytes=100)
+
+    assert state.hand_out() == []
+    assert "no room for more trajectories (transport.buffer_mib)" in state.waiting_for()
 
 
 def test_a_ledger_of_another_version_says_what_to_do() -> None:

@@ -2,8 +2,9 @@
 
 import asyncio
 import dataclasses
+import logging
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -44,7 +45,8 @@ def play(
     hangs: bool = False,
     max_context: int = 400,
     task: Task = TASK,
-    pool: type[FakePool] = FakePool,
+    pool: Callable[[FakeKernel], FakePool] = FakePool,
+    times: int = 1,
     **agent: Any,
 ) -> Trajectory:
     settings = Agent(**{"max_steps": 3, "max_action_tokens": 32, "episode_timeout_s": 5.0, **agent})
@@ -73,7 +75,7 @@ def play(
         temperature=1.0,
         task=task,
     )
-    return asyncio.run(runner.run(lease))
+    return [asyncio.run(runner.run(lease)) for _ in range(times)][-1]
 
 
 def test_submitted_answer_is_rewarded_and_tokens_stay_as_sampled() -> None:
@@ -113,28 +115,21 @@ def test_long_output_is_cut_so_that_the_next_action_fits() -> None:
     assert len(trajectory.segments[0].token_ids) <= 160
 
 
-def test_question_that_fills_the_context_is_kept_without_actions() -> None:
+def test_prompt_that_is_too_long_alone_is_kept_without_actions_and_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.DEBUG)
     task = Task(task_id="long", question="Why? " * 200, answers=("x",))
 
-    trajectory = play(ScriptedPolicy(), task=task, max_context=100)
+    trajectory = play(ScriptedPolicy(), task=task, max_context=100, times=2)
 
     assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
     assert trajectory.steps == ()
     assert trajectory.oldest_version is None
-
-
-def test_prompt_that_is_too_long_alone_is_named_and_said_once(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    task = Task(task_id="long", question="Why? " * 200, answers=("x",))
-
-    trajectory = play(ScriptedPolicy(), task=task, max_context=100)
-
-    assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
     assert len(trajectory.segments[0].token_ids) == 100, "no longer segment can be used"
     assert "the prompt alone has" in trajectory.failure
     assert "100 of the context (model.max_context)" in trajectory.failure
-    assert [r.levelname for r in caplog.records if "too long" in r.message] == ["WARNING"]
+    assert [r.levelname for r in caplog.records if "too long" in r.message] == ["WARNING", "DEBUG"]
 
 
 def test_reply_that_the_host_cannot_read_is_the_cells_doing() -> None:
@@ -182,6 +177,16 @@ def test_cell_that_outlasts_the_episode_is_the_policys_doing() -> None:
 
     assert trajectory.outcome is Outcome.TIMED_OUT
     assert trajectory.failure == ""
+
+
+def test_no_call_reaches_an_episode_whose_time_is_over() -> None:
+    kernel = FakeKernel("", None, hangs=True)
+
+    play(ScriptedPolicy(SEARCH), pool=lambda _: FakePool(kernel), episode_timeout_s=0.05)
+
+    assert kernel.handler is not None
+    with pytest.raises(PermissionError, match="the episode is over"):
+        asyncio.run(kernel.handler("search", ("x",), {}))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from actors.kernels.host_uids import HostUids, lease_uid
@@ -65,6 +65,7 @@ def test_ranges_meet_where_they_have_an_id_in_common(first, other_first, count, 
 
 
 @given(st.text(alphabet="ab:0123456789\n- #", max_size=80))
+@example("alice:²:5")
 def test_no_text_of_subordinate_ids_raises(text):
     for name, span in parse_subordinate(text):
         assert ":" not in name

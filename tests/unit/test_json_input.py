@@ -2,7 +2,6 @@
 
 import json
 import os
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.tools.corpus import passages, read_pages
+from actors.tools.corpus import read_pages
 from common.errors import InputError
 from common.json_input import numbered_lines, parse_json, read_text, surrogate_in
 from common.tasks import read_tasks
@@ -160,17 +159,3 @@ def test_lines_keep_their_numbers_and_their_own_separators(tmp_path: Path) -> No
 
     assert list(numbered_lines(tmp_path / "file", what="file")) == [(2, " a\u2028b\r\n"), (4, "c")]
     assert read_text(tmp_path / "file", what="file").startswith("\n a")
-
-
-@given(st.text("ab. \n", max_size=200), st.integers(3, 40))
-def test_passages_hold_every_word_within_their_limit(text: str, limit: int) -> None:
-    found = list(passages("t", text, limit))
-
-    assert all(len(passage) <= limit for passage in found)
-    assert "".join("".join(p.removeprefix("t\n") for p in found).split()) == "".join(text.split())
-
-
-def test_a_text_of_one_long_line_is_cut_in_time_that_grows_with_its_length_only() -> None:
-    began = time.process_time()
-    assert sum(1 for _ in passages("t", "word " * 400_000, 1000)) > 1000
-    assert time.process_time() - began < 3.0

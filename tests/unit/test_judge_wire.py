@@ -78,6 +78,7 @@ def test_what_an_exception_says_is_cut_to_text_that_can_travel() -> None:
     [
         ["scored", [1.0], {}],
         ["scored", [1.0, float("nan")], {}],
+        ["scored", [1.0, 1e39], {}],
         ["scored", [1.0, "1"], {}],
         ["scored", [1.0, True], {}],
         ["scored", [1.0, 2.0], {"a": float("inf")}],

@@ -1,6 +1,7 @@
 """What the agent sees of a cell is short, complete and counted: tracebacks and transcripts."""
 
 import asyncio
+import tracemalloc
 
 import pytest
 
@@ -115,6 +116,22 @@ def test_odd_messages_do_no_harm(kind, content):
     transcript.add(kind, content)
 
     assert isinstance(transcript.finish()[0], str)
+
+
+def test_of_one_enormous_message_only_the_ends_are_looked_at():
+    """The host puts transcripts together: an answer in backspaces must not keep it busy."""
+    transcript = Transcript(1000)
+    text = "first\n" + "a\b" * 2_000_000 + "\nlast"
+    tracemalloc.start()
+    try:
+        transcript.add("stream", {"name": "stdout", "text": text})
+        shown, dropped, _ = transcript.finish()
+        assert tracemalloc.get_traced_memory()[1] < 2 * len(text)
+    finally:
+        tracemalloc.stop()
+
+    assert (shown[:6], shown[-5:]) == ("first\n", "\nlast")
+    assert dropped > 3_990_000
 
 
 def test_a_transcript_that_ends_early_says_so_even_when_it_is_full():

@@ -170,7 +170,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.everybody_was_served()
         self.whatever_nobody_holds_can_be_taken()
         closing = self.loop.create_task(self.pool.close())
-        self.finish(closing)
+        self.settle()
+        closing.result()
         assert [kernel.closings for kernel in self.launcher.made] == [1] * len(self.launcher.made)
         assert self.launcher.closings >= 1
         for taker in self.takers:
@@ -195,23 +196,11 @@ class PoolMachine(RuleBasedStateMachine):
     def settle(self):
         """Let all happen that can happen without anybody's doing."""
         for _ in range(200):
-            self.end_launches()
+            for launch in self.launcher.launches:
+                if not launch.done():
+                    launch.set_result(None)
             self.loop.now += 1.0
             self.loop.turn()
-
-    def finish(self, task):
-        for _ in range(200):
-            if task.done():
-                break
-            self.end_launches()
-            self.loop.now += 1.0
-            self.loop.turn()
-        task.result()
-
-    def end_launches(self):
-        for launch in list(self.launcher.launches):
-            if not launch.done():
-                launch.set_result(None)
 
 
 TestPool = PoolMachine.TestCase

@@ -47,7 +47,7 @@ def test_what_the_host_would_end_the_kernel_for_is_an_error_in_the_cell(argument
 @settings(max_examples=20)
 @given(st.lists(st.recursive(st.none(), lambda v: st.lists(v, max_size=3)), max_size=4))
 def test_what_can_be_called_can_be_read(arguments):
-    body = pack_call(1, "search", tuple(arguments), {})
+    body, _ = pack_call(1, "search", tuple(arguments), {})
 
     frame = HEADER.pack(len(body)) + body
     assert FrameReader(FrameBudget()).feed(frame) == [Call(1, "search", tuple(arguments), {})]
@@ -231,7 +231,7 @@ ARGUMENT = st.recursive(
 @given(ARGUMENT)
 def test_whatever_a_cell_passes_to_a_tool_is_refused_inside_or_taken_by_the_host(value):
     try:
-        body = pack_call(1, "search", (value,), {"key": value})
+        body, _ = pack_call(1, "search", (value,), {"key": value})
     except (TypeError, ValueError):
         return
 

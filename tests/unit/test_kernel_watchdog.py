@@ -197,25 +197,13 @@ def mapper():
         process.stdin.close()
 
 
-def test_more_mappings_than_can_be_counted_end_a_kernel_and_no_other(mapper, holder):
-    """The neighbour is measured meanwhile, and ended for what it does itself."""
-    ended = scan(("dear", mapper, None), ("large", holder[0], None), memory_mib=69)
-
-    assert {name: cause for name, cause, _ in ended} == dict.fromkeys(
-        ("dear", "large"), DeathCause.MEMORY
-    )
-    reasons = {name: reason for name, _, reason in ended}
-    assert "more than 262,144 memory mappings" in reasons["dear"]
-    assert "limit 69" in reasons["large"]
-
-
 def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, holder):
     """The dear one is measured, or rests after that, when the others are looked at."""
-    ended = []
+    ended = {}
 
     def watched(name, pid):
-        def end(_, cause):
-            ended.append((name, cause))
+        def end(reason, cause):
+            ended.setdefault((name, cause), reason)
 
         return Watched(name=name, pid=pid, end=end, private_files=False)
 
@@ -225,7 +213,7 @@ def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, h
         watchdog.watch(watched("dear", mapper))
         watchdog.watch(watched("busy", holder[0]))
         await watchdog.scan()
-        at_once = list(ended)
+        at_once = set(ended)
         await watchdog.measured()
         watchdog.watch(watched("large", holder[0]))
         await watchdog.scan()
@@ -237,7 +225,8 @@ def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, h
 
     assert ("busy", DeathCause.CPU) in at_once
     assert ("dear", DeathCause.MEMORY) not in at_once
-    assert ("large", DeathCause.MEMORY) in ended
+    assert "limit 69" in ended["large", DeathCause.MEMORY]
+    assert "more than 262,144 memory mappings" in ended["dear", DeathCause.MEMORY]
 
 
 def test_a_measurement_that_takes_too_long_is_given_up(mapper):
@@ -332,6 +321,17 @@ def test_a_kernel_that_idles_is_looked_at_less_often_until_it_runs_a_cell():
         return seen
 
     assert asyncio.run(scenario()) == [1, 2, 2, 2, 2, 3, 3, 4, 4, 4, 4]
+
+
+def test_a_kernel_that_cannot_be_looked_at_hides_no_other_one(holder, caplog):
+    class BrokenCage:
+        def cpu_s(self):
+            raise ValueError("no number")
+
+    ended = scan(("odd", -1, BrokenCage()), ("busy", holder[0], None), cpu_s=0.1)
+
+    assert [(name, cause) for name, cause, _ in ended] == [("busy", DeathCause.CPU)]
+    assert "kernel=odd could not be watched" in caplog.text
 
 
 def test_the_watchdog_rests_when_there_is_nobody_left():

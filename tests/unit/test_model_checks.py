@@ -14,7 +14,7 @@ from torch import Tensor
 from common.config import Lora
 from common.errors import ConfigError, InputError, LZeroError
 from common.model_config import FAMILIES, longest_context
-from launch.model_checks import check_model_folder
+from launch.model_checks import check_model
 from learner.engine.loading import build_empty
 from learner.engine.lora import LoraLinear, add_adapters
 from learner.engine.model import POLICIES, load_model
@@ -55,12 +55,12 @@ def index(folder: Path, names: dict[str, str]) -> None:
 
 def fault(folder: Path, **asked: Any) -> str:
     with pytest.raises(LZeroError) as error:
-        check_model_folder(folder, **asked)
+        check_model(folder, **asked)
     return str(error.value)
 
 
 def test_a_sound_folder_passes_also_in_several_files(folder: Path) -> None:
-    check_model_folder(folder, max_context=512)
+    check_model(folder, max_context=512)
     weights = load_file(folder / "model.safetensors")
     parts = [dict(list(weights.items())[:9]), dict(list(weights.items())[9:])]
     (folder / "model.safetensors").unlink()
@@ -69,7 +69,7 @@ def test_a_sound_folder_passes_also_in_several_files(folder: Path) -> None:
     names = {name: f"model-{n}.safetensors" for n, part in enumerate(parts) for name in part}
     index(folder, names)
 
-    check_model_folder(folder, max_context=512)
+    check_model(folder, max_context=512)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -151,7 +151,7 @@ def test_copies_of_tied_weights_and_tables_that_nobody_reads_do_no_harm(folder: 
 
     edit(folder, add)
 
-    check_model_folder(folder, max_context=512)
+    check_model(folder, max_context=512)
     load_model(folder)
 
 
@@ -239,7 +239,7 @@ def test_a_context_within_yarn_is_taken_and_beyond_it_refused(folder: Path) -> N
     yarn = {**YARN, "rope_theta": theta}
     configure(folder, max_position_embeddings=256, rope_parameters=yarn)
 
-    check_model_folder(folder, max_context=1024)
+    check_model(folder, max_context=1024)
 
     assert "made for at most 1024 tokens" in fault(folder, max_context=1025)
 
@@ -248,7 +248,7 @@ def test_a_context_within_yarn_is_taken_and_beyond_it_refused(folder: Path) -> N
 def test_all_linear_adapts_every_linear_layer(folder: Path, targets: tuple[str, ...]) -> None:
     lora = Lora(rank=2, targets=targets)
 
-    check_model_folder(folder, lora=lora)
+    check_model(folder, lora=lora)
     model = add_adapters(load_model(folder), lora)
 
     assert sum(isinstance(module, LoraLinear) for module in model.modules()) == 2 * 7
@@ -269,7 +269,7 @@ def test_adapters_that_the_model_cannot_have_are_refused(
     folder: Path, lora: Lora, said: str
 ) -> None:
     with pytest.raises(ConfigError) as error:
-        check_model_folder(folder, lora=lora)
+        check_model(folder, lora=lora)
     assert said in str(error.value)
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from common.alert_lines import append_alert
 from common.step_record import StepRecord
 from common.telemetry import JsonlWriter
-from launch.metrics_tail import MetricsTail, read_metrics
+from launch.metrics_tail import LinesTail, read_metrics
 from launch.progress import (
     Progress,
     Training,
@@ -29,9 +29,9 @@ def append(path: Path, *records: StepRecord) -> None:
         file.writelines(json.dumps(dataclasses.asdict(r)) + "\n" for r in records)
 
 
-def test_each_record_is_given_once_and_a_half_written_line_waits(tmp_path: Path) -> None:
+def test_each_line_is_given_once_and_a_half_written_line_waits(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
-    tail = MetricsTail(path)
+    tail = LinesTail(path)
     assert tail.read() == []
     append(path, record(1))
     line = json.dumps(dataclasses.asdict(record(2)))
@@ -43,8 +43,8 @@ def test_each_record_is_given_once_and_a_half_written_line_waits(tmp_path: Path)
         file.write(line[20:] + "\n")
     second = tail.read()
 
-    assert [r.step for r in first] == [1]
-    assert [r.step for r in second] == [2]
+    assert [json.loads(text)["step"] for text in first] == [1]
+    assert second == [line]
     assert tail.read() == []
 
 

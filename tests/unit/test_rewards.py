@@ -139,13 +139,6 @@ def test_an_answer_from_an_episode_that_hung_or_killed_its_kernel_does_not_count
     assert scored.step_rewards.sum() == pytest.approx(0.1 + 0.05)
 
 
-def test_a_failure_of_ours_is_worth_nothing() -> None:
-    scored = DEFAULT.score(TASK, "Port Alden", (GOOD, GOOD), Outcome.INFRASTRUCTURE)
-
-    assert scored.step_rewards.tolist() == [0.0, 0.0]
-    assert set(scored.scores.values()) == {0.0}
-
-
 def test_every_part_is_recorded_apart() -> None:
     scorer = Scorer(Rewards(terms={"has_answer": 0.0, "length": -0.5}, length_tokens=80))
 

@@ -52,7 +52,7 @@ def test_other_contents_under_the_same_path_are_refused(
     tmp_path: Path, name: str, key: str
 ) -> None:
     config = made(tmp_path)
-    write_inputs(input_digests(config), tmp_path / "inputs.json")
+    write_inputs(tmp_path / "inputs.json", config)
     assert check_inputs(tmp_path / "inputs.json", config)
 
     append(tmp_path / name)
@@ -63,7 +63,7 @@ def test_other_contents_under_the_same_path_are_refused(
 
 def test_files_that_the_run_made_itself_do_not_count(tmp_path: Path) -> None:
     config = made(tmp_path, world=True)
-    write_inputs(input_digests(config), tmp_path / "inputs.json")
+    write_inputs(tmp_path / "inputs.json", config)
 
     append(tmp_path / "train")
 

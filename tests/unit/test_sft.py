@@ -227,6 +227,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_applied(
         ("modle = 'x'", "unknown key 'modle'"),
         ("batch = 'x'", "batch must be int, got 'x'"),
         ("batch = true", "batch must be int, got True"),
+        (f"grad_clip = 1{'0' * 400}", "grad_clip must be float, got 1000"),
         ("batch = 0", "--batch must be at least 1, got 0"),
         ("optimizer = 'sgd'", "--optimizer must be one of muon, adamw, got 'sgd'"),
         ("batch = [", "cannot be parsed"),

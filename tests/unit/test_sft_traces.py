@@ -10,7 +10,8 @@ from tokenizers import Tokenizer
 
 from common.errors import InputError
 from learner.engine.tokenizer import load_tokenizer
-from learner.sft_traces import Span, chat_template, conversation_sequences, read_traces
+from learner.sft_fields import Span
+from learner.sft_traces import chat_template, conversation_sequences, read_traces
 from tests.tiny_text_model import CHAT_TEMPLATE, make_text_model
 
 USER_A = {"role": "user", "content": "2 + 2?"}
@@ -91,7 +92,7 @@ def test_a_file_may_mix_segments_and_conversations(tmp_path: Path) -> None:
     assert text == chatml([USER_A, SAYS_A, USER_B, SAYS_B], False)
     learnt = chat.token_ids[chat.weights == 1].tolist()
     assert tokenizer.decode(learnt, skip_special_tokens=False) == "4<|im_end|>\n7<|im_end|>\n"
-    assert chat.name == f"{path}:2"
+    assert chat.name == f"trace file '{path}' line 2"
 
 
 def test_a_conversation_for_a_model_without_template_says_what_to_do(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from common.messages import Task
 from common.task_rules import TaskRules, check_file
 from common.tasks import read_tasks, write_tasks
 from launch.cli import main
+from launch.task_check import room_of_model
 
 MODEL = Path(__file__).resolve().parents[2] / "launch" / "presets" / "warmstart"
 GOOD = '{"task_id": "a", "question": "Who?", "answers": ["Anna"]}'
@@ -206,6 +207,16 @@ def test_tasks_check_says_what_is_hardly_meant(
     assert "tokens that the context of" in capsys.readouterr().out
 
 
+def test_a_question_may_be_as_long_as_the_scaling_of_positions_allows(tmp_path: Path) -> None:
+    config = json.loads((MODEL / "config.json").read_text())
+    longest = config["max_position_embeddings"]
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": longest}
+    (tmp_path / "config.json").write_text(json.dumps({**config, "rope_parameters": yarn}))
+
+    assert room_of_model(MODEL).tokens == longest
+    assert room_of_model(tmp_path).tokens == 4 * longest
+
+
 def test_tasks_check_refuses_a_corpus_that_there_is_not(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -304,5 +315,5 @@ def test_a_check_that_fails_does_not_say_before_that_all_is_well(
 
     assert check(tmp_path, "--model", str(tmp_path)) == 2
     said = capsys.readouterr()
-    assert "does not say how long a context is" in said.err
+    assert "has no config.json" in said.err
     assert said.out == ""

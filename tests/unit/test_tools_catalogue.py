@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import math
+import subprocess
 import sys
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ import pytest
 from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search import NO_RESULTS, build_index
 from actors.tools.tool import FunctionTool, Tool, ToolCall
+from common.child_process import SOURCE_ROOT
 from common.config import Agent, Config, Mcp, McpServer, Pages, Search, Vision, Web
 from common.errors import ConfigError, InputError
 from common.messages import Task
@@ -231,6 +234,37 @@ def test_calls_of_a_tool_that_never_ends_leave_all_other_threads_alone() -> None
             await tool.close()
 
     assert asyncio.run(others()) == "free"
+
+
+STUCK = """
+import asyncio, threading
+from actors.tools.tool import FunctionTool, ToolCall
+from common.messages import Task
+
+def stuck(): threading.Event().wait()
+
+async def main():
+    tool = FunctionTool(stuck)
+    task = Task(task_id="t", question="?", answers=("a",))
+    for _ in range(10):  # more than there are threads
+        call = tool.call(ToolCall(name="stuck", arguments=(), keywords={}, task=task))
+        await asyncio.wait([asyncio.ensure_future(call)], timeout=0.01)
+    await tool.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_process_can_end_while_calls_of_its_tools_do_not() -> None:
+    subprocess.run([sys.executable, "-c", STUCK], cwd=SOURCE_ROOT, timeout=20, check=True)
+
+
+def test_every_kind_of_parameter_gets_its_value_and_the_task_is_filled_in() -> None:
+    def mixed(first: int, task: Task, /, second: int = 2, *, third: int = 3) -> list[Any]:
+        return [first, task.task_id, second, third]
+
+    assert call(FunctionTool(mixed), "mixed", 1, third=4) == [1, "t", 2, 4]
+    assert call(FunctionTool(math.sqrt), "sqrt", 4) == 2.0
 
 
 def test_a_tool_class_is_instantiated_and_a_tool_object_is_used_as_it_is(plugin: str) -> None:

@@ -80,10 +80,10 @@ def test_every_name_is_short_free_and_not_python_s_own(text: str, taken: set[str
 def test_a_schema_that_branches_without_end_is_read_in_bounded_time() -> None:
     many = [{"$ref": f"#/$defs/D{n}"} for n in range(100)]
     definitions = {f"D{n}": {"anyOf": many} for n in range(100)}
-    begin = time.perf_counter()
+    begin = time.process_time()
     for count in (8, 100):
         annotation_of({"anyOf": many[:count], "items": {"anyOf": many}}, definitions)
-    assert time.perf_counter() - begin < 0.5
+    assert time.process_time() - begin < 0.5
 
 
 def test_names_that_would_collide_are_numbered() -> None:

@@ -1,8 +1,6 @@
 """A tool takes the name of nothing else, and keeps its own."""
 
 import asyncio
-import builtins
-import keyword
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from actors.tools.started import started_tools
 from common.config import Agent, Config
 from common.errors import ConfigError
 
-TAKEN = [*keyword.kwlist, *dir(builtins), *EPISODE_TOOLS, "search", "os", "time", "In", "__slots__"]
+TAKEN = ("class", "match", "print", "open", *EPISODE_TOOLS, "search", "os", "In", "__slots__")
 
 
 @pytest.mark.parametrize("name", TAKEN)

@@ -111,11 +111,11 @@ HOSTILE = {
 
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_no_address_takes_longer_than_its_length(text: str) -> None:
-    begin = time.perf_counter()
+    begin = time.process_time()
     for read in (parse_url, partial(redirected, URL("http://example.org/a")), host_of):
         with contextlib.suppress(ValueError):
             read(text)
-    assert time.perf_counter() - begin < 0.15
+    assert time.process_time() - begin < 0.15
 
 
 @given(
@@ -220,7 +220,7 @@ def test_hosts_whose_turn_is_over_are_forgotten() -> None:
 
 def test_a_request_that_is_given_up_leaves_no_gap() -> None:
     async def turns() -> float:
-        pace = Pace(1.0)
+        pace = Pace(20.0)
         await pace.turn("a")
         waiting = [asyncio.ensure_future(pace.turn("a")) for _ in range(100)]
         await asyncio.sleep(0)
@@ -231,7 +231,7 @@ def test_a_request_that_is_given_up_leaves_no_gap() -> None:
         await pace.turn("a")
         return time.monotonic() - begin
 
-    assert asyncio.run(turns()) < 20
+    assert asyncio.run(turns()) < 2
 
 
 def test_a_long_text_is_shown_in_parts_that_join_without_gap() -> None:

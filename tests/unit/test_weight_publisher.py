@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -10,7 +11,9 @@ import torch
 
 from common.errors import PolicyServerError
 from learner.weights.server_control import ServerControl
+from learner.weights.staging import StagingChannel, take_snapshot
 from learner.weights.sync import WeightPublisher
+from learner.weights.updated_server import UpdatedServer
 from tests.weight_server import WeightServer, weight_servers
 
 NEVER = 3600.0
@@ -115,7 +118,7 @@ def test_a_restarted_server_gets_the_newest_weights_without_a_publish() -> None:
 
         wait_for(lambda: servers[0].swaps == [7, 7])
 
-        wait_for(lambda: publisher.versions() == {servers[0].url: 7})
+        wait_for(lambda: publisher.in_rotation() == (servers[0].url,))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +158,8 @@ def test_an_error_nobody_thought_of_ends_no_thread(
             with pytest.raises(PolicyServerError, match=r"ZeroDivisionError.*by a bug"):
                 publisher.publish(1, state(1))
 
-        wait_for(lambda: publisher.versions() == {servers[0].url: 1})
+        wait_for(lambda: publisher.in_rotation() == (servers[0].url,))
+        assert servers[0].version == "1"
 
 
 def test_a_dead_engine_is_named_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +207,39 @@ def test_a_server_that_did_not_answer_the_check_comes_back_by_an_update() -> Non
 
         wait_for(lambda: servers[0].swaps == [4, 4])
         wait_for(lambda: len(publisher.in_rotation()) == 2)
+
+
+def test_a_publish_that_meets_the_watcher_at_work_is_done_all_the_same() -> None:
+    """The only server was restarted, and is just being given the version before."""
+    with weight_servers(1) as servers, publishing(servers, watch_every_s=0.01) as publisher:
+        publisher.publish(0, state(0))
+        servers[0].hanging = {"/pause"}
+        servers[0].restart()
+        assert servers[0].hung.wait(10)
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(publisher.publish, 1, state(1))
+            wait_for(lambda: publisher._newest_version() == 1)
+            servers[0].let_go.set()
+
+            assert under_way.result(10).acknowledged == (servers[0].url,)
+        assert servers[0].version == "1"
+
+
+def test_a_watcher_that_had_to_wait_for_a_publish_undoes_nothing() -> None:
+    channel = StagingChannel()
+    channel.start()
+    try:
+        with weight_servers(1) as (http,):
+            server = UpdatedServer(http.url, channel, stage_timeout_s=10, request_timeout_s=10)
+            for version in (1, 2):
+                channel.offer(take_snapshot(version, state(version)))
+                server.update(version, enter=True)
+
+            server.update(1, enter=False)
+
+            assert (server.failure, server.version, http.version) == ("", 2, "2")
+    finally:
+        channel.stop()
 
 
 def test_publishing_and_watching_never_take_a_sound_server_out() -> None:

@@ -51,13 +51,8 @@ class Bait:
 
 
 @contextmanager
-def laid_out(limits: Kernel, *, victim_pid: int = 0) -> Iterator[Bait]:
-    """Lay out everything, and clear it away again.
-
-    Args:
-        limits: of the kernels that are attacked from.
-        victim_pid: unknown before the sibling runs; see ``run.py``.
-    """
+def laid_out(limits: Kernel) -> Iterator[Bait]:
+    """Lay out everything, for kernels with ``limits``, and clear it away again."""
     token = secrets.token_hex(5)
     secret = f"sk-bait-{secrets.token_hex(12)}"
     with contextlib.ExitStack() as stack:
@@ -82,7 +77,7 @@ def laid_out(limits: Kernel, *, victim_pid: int = 0) -> Iterator[Bait]:
             settings=list(_SETTINGS),
             posix_memory=_make_shared_file(stack, token),
             pid=_start_process(stack),
-            victim_pid=victim_pid,
+            victim_pid=0,  # unknown before the sibling runs, see run.py
             processes=limits.processes,
             memory_mib=limits.memory_mib,
             sandbox_memory_mib=limits.sandbox_memory_mib,

@@ -1,6 +1,5 @@
 """The last steps on the way to a kernel: fork it from the sandbox's pid 1, and set it up."""
 
-import fcntl
 import gc
 import os
 import socket
@@ -20,13 +19,6 @@ _OUTPUT_FD = 4
 _LAST_WORD_TIMEOUT_S = 0.2
 
 
-def open_output() -> int:
-    """The memory file for what processes write to 1 and 2; seccomp forbids it later."""
-    output = os.memfd_create("output")
-    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
-    return output
-
-
 def become_init(
     notify: socket.socket,
     connection: int,
@@ -41,7 +33,7 @@ def become_init(
     Args:
         notify: gets one message with the kernel's pidfd.
         connection: the kernel's end of its socket.
-        output: from ``open_output``.
+        output: from ``isolation.open_output``.
         shell: what the kernel runs cells in.
         folder: where cells start and files are put.
         limits: those that are left to be set, see ``isolation.limit_open_files``.

@@ -13,6 +13,8 @@ MOST_VALUES = 1 << 14
 """In one message, whatever they are nested in; a list or dict counts once more for itself."""
 MOST_ARGUMENTS = 256
 """Of one call, by place and by name."""
+MOST_NAME = 200
+"""Characters of the name of a tool or of an exception's class."""
 
 
 def unpack(body: bytes) -> tuple[Any, int]:

@@ -3,7 +3,7 @@
 import io
 import os
 
-from actors.kernels.sandboxed.clip import SLACK_BYTES, Clip
+from actors.kernels.sandboxed.clip import Clip
 
 _PIECE = 1 << 16
 
@@ -23,7 +23,6 @@ class Capture:
     def begin(self, limit: int) -> None:
         """Start a cell that may write ``limit`` bytes."""
         self._limit, self._clip = limit, Clip(limit)
-        self._longest = 2 * limit + SLACK_BYTES
         self._outputs, self._stream = 0, ""
 
     def finish(self) -> tuple[str, int, int]:
@@ -35,12 +34,12 @@ class Capture:
         """Append text: to ``stream``, or as an output of its own (a value, a traceback)."""
         self.drain()
         self._count(stream)
-        if len(text) <= self._longest:
+        if len(text) <= self._clip.longest:
             self._clip.append(text.encode("utf-8", "replace"))
         else:
             start = text[: self._limit].encode("utf-8", "replace")
             end = text[len(text) - self._limit :].encode("utf-8", "replace")
-            self._append_ends(start, end, _size(text))
+            self._clip.append_ends(start, end, _size(text))
 
     def note(self, text: str) -> None:
         """Append what the kernel itself has to say, if that is anything."""
@@ -59,7 +58,7 @@ class Capture:
             self.descriptor = None
 
     def _read(self, descriptor: int, size: int) -> None:
-        if size <= self._longest:
+        if size <= self._clip.longest:
             parts = [os.pread(descriptor, size, 0)]
         else:
             starts = (0, size - self._limit)
@@ -69,19 +68,13 @@ class Capture:
         if len(parts) == 1:
             self._clip.append(parts[0])
         else:
-            self._append_ends(parts[0], parts[1], size)
+            self._clip.append_ends(parts[0], parts[1], size)
 
     def _count(self, stream: str) -> None:
         """Runs of one stream are one output."""
         if not stream or stream != self._stream:
             self._outputs += 1
         self._stream = stream
-
-    def _append_ends(self, start: bytes, end: bytes, size: int) -> None:
-        """Append ``size`` bytes of which only the ends are there, each longer than is kept."""
-        self._clip.append(start)
-        self._clip.skip(size - len(start) - len(end))
-        self._clip.append(end)
 
 
 def _size(text: str) -> int:

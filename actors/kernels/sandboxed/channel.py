@@ -184,8 +184,8 @@ class Channel:
         number = next(self._numbers)
         if threading.current_thread() is not threading.main_thread():
             number = -number  # the cell may go on meanwhile
-        body = pack_call(number, name, arguments, keywords)
-        self._count(body)
+        body, values = pack_call(number, name, arguments, keywords)
+        self._count(len(body), values)
         self._answers[number] = None
         try:
             self._send(body)
@@ -195,9 +195,9 @@ class Channel:
             self._answers.pop(number, None)
         return _unwrap(answer or [])
 
-    def _count(self, body: bytes) -> None:
+    def _count(self, size: int, values: int) -> None:
         """Refuse what the host would end the kernel for."""
-        size, values = self._bytes + len(body), self._values + unpack(body)[1]
+        size, values = self._bytes + size, self._values + values
         if self._calls >= _MOST_CALLS or size > _MOST_BYTES or values > _MOST_VALUES:
             raise RuntimeError(
                 f"no more than {_MOST_CALLS} tool calls, {_MOST_BYTES} bytes and {_MOST_VALUES} "
@@ -256,8 +256,8 @@ class Channel:
 
 def pack_call(
     number: int, name: str, arguments: tuple[Any, ...], keywords: dict[str, Any]
-) -> bytes:
-    """The body of a call's frame; numpy's numbers and arrays travel as plain ones.
+) -> tuple[bytes, int]:
+    """The body of a call's frame, and how many values it holds; numpy's travel as plain ones.
 
     Raises:
         TypeError: an argument is nothing that can travel.
@@ -267,7 +267,7 @@ def pack_call(
         raise ValueError(f"{name}() takes at most {MOST_ARGUMENTS} arguments")
     message = ["call", number, name, list(arguments), keywords]
     try:
-        body = pack(message)
+        body, values = pack(message)
     except (TypeError, ValueError, OverflowError) as error:
         raise TypeError(
             f"{name}() takes text, bytes, numbers up to 64 bits, lists, and dicts with keys of "
@@ -277,21 +277,20 @@ def pack_call(
         raise ValueError(
             f"{name}() takes at most {MOST_CALL_BYTES} bytes of arguments, got {len(body)}"
         )
-    return body
+    return body, values
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any) -> tuple[bytes, int]:
     """``value`` as msgpack that the host can read, which takes less than msgpack can write.
 
     Raises:
         TypeError, ValueError, OverflowError: there is none.
     """
-    body: bytes = msgpack.packb(value, use_bin_type=True, default=plain)
-    unpack(body)
-    return body
+    body: bytes = msgpack.packb(value, use_bin_type=True, default=_plain)
+    return body, unpack(body)[1]
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """What stands for a value of numpy; TypeError for anything else."""
     if hasattr(value, "tolist"):
         return value.tolist()

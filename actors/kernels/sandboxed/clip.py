@@ -14,12 +14,14 @@ class Clip:
     Lines that overwrite themselves are reduced to what a terminal shows before anything is dropped.
 
     Attributes:
+        longest: bytes of the longest piece that is looked at whole; of others, the ends are.
         dropped: bytes that are not kept, once ``text`` was called.
     """
 
     def __init__(self, limit: int) -> None:
         """Start empty."""
         self._limit = limit
+        self.longest = 2 * limit + SLACK_BYTES
         self._head_room, self._tail_room = limit - limit // 2, limit // 2
         self._head, self._tail = bytearray(), bytearray()
         self._whole = True
@@ -27,15 +29,21 @@ class Clip:
 
     def append(self, data: bytes) -> None:
         """Go on with ``data``."""
+        if len(data) > self.longest:
+            ends = data[: self._limit], data[len(data) - self._limit :]
+            self.append_ends(*ends, len(data))
+            return
         end = self._head if self._whole else self._tail
         end += data
         if len(end) > self._limit + SLACK_BYTES:
             self._shorten()
 
-    def skip(self, size: int) -> None:
-        """Go on with ``size`` bytes that are not there; what follows is longer than the limit."""
+    def append_ends(self, start: bytes, end: bytes, size: int) -> None:
+        """Go on with ``size`` bytes of which only the ends are there, each as long as the limit."""
+        self.append(start)
         self._shorten(split=True)
-        self.dropped += size
+        self.dropped += size - len(start) - len(end)
+        self.append(end)
 
     def text(self) -> str:
         """What is kept, with a line in its middle about what is not."""

@@ -156,6 +156,13 @@ def drop_capabilities() -> None:
     check(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
+def open_output() -> int:
+    """The memory file for what processes write to 1 and 2; seccomp forbids it later."""
+    output = os.memfd_create("output")
+    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
+    return output
+
+
 def limit_resources(limits: Limits) -> None:
     """Set the rlimits of this process and its descendants, but for that of open files.
 
@@ -191,7 +198,7 @@ def isolate(limits: Limits, program: bytes) -> None:
     """As pid 1 of new namespaces, give up everything but what ``limits`` and ``program`` allow.
 
     Args:
-        limits: sizes of the private mounts and the rlimits.
+        limits: the rlimits.
         program: seccomp filter, from ``seccomp.deny_list``.
     """
     raise_loopback()
@@ -200,22 +207,18 @@ def isolate(limits: Limits, program: bytes) -> None:
     seccomp.load(program)
 
 
-def reap_until(kernel: int, last_word: Callable[[int], None] | None = None) -> NoReturn:
+def reap_until(kernel: int, last_word: Callable[[int], None]) -> NoReturn:
     """As pid 1, collect orphans until ``kernel`` ends; the whole sandbox ends with pid 1.
 
     Args:
         kernel: pid of a child.
-        last_word: called with the kernel's exit code, or minus the signal that killed it. Without
-            it all descriptors are closed.
+        last_word: called with the kernel's exit code, or minus the signal that killed it.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # so that it is without effect from inside
-    if last_word is None:
-        close_from(0)
     while True:
         pid, status = os.wait()
         if pid == kernel:
-            if last_word is not None:
-                last_word(os.waitstatus_to_exitcode(status))
+            last_word(os.waitstatus_to_exitcode(status))
             os._exit(0)
 
 

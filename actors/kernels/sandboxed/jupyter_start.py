@@ -9,7 +9,6 @@ file instead of /dev/null.
 """
 
 import contextlib
-import fcntl
 import os
 import signal
 import socket
@@ -51,7 +50,7 @@ def _become_sandbox(control: socket.socket, tools: int, request: list[Any]) -> N
     _, command, environment, connection, limits, capture = request
     try:
         init = os.pidfd_open(os.getpid())
-        output = _memory_file() if capture else os.open("/dev/null", os.O_WRONLY)
+        output = isolation.open_output() if capture else os.open("/dev/null", os.O_WRONLY)
         kept = isolation.Limits(**limits)
         folder = _isolate(kept, connection)
         os.set_blocking(tools, True)
@@ -87,12 +86,6 @@ def _isolate(limits: isolation.Limits, connection: str) -> int:
 def _say_exited(code: int) -> None:
     with contextlib.suppress(OSError):
         socket.socket(fileno=_CONTROL_FD).send(msgpack.packb(["exited", code]))
-
-
-def _memory_file() -> int:
-    output = os.memfd_create("output")
-    fcntl.fcntl(output, fcntl.F_SETFL, os.O_APPEND)
-    return output
 
 
 def _execute(command: list[str], environment: dict[str, str], tools: int, output: int) -> NoReturn:

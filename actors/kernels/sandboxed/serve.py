@@ -16,14 +16,12 @@ import socket
 import sys
 from typing import NoReturn
 
+from actors.kernels.sandboxed.bounded import MOST_NAME
 from actors.kernels.sandboxed.capture import CapturedStream
 from actors.kernels.sandboxed.cellloop import CellLoop
 from actors.kernels.sandboxed.channel import Channel, Interrupts
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
 from actors.kernels.sandboxed.toolclient import Tools
-
-_MOST_NAME = 200
-"""Characters of a name that the host takes."""
 
 
 def serve(connection: socket.socket, shell: NotebookShell, folder: str) -> NoReturn:
@@ -84,7 +82,7 @@ def _catch_up(shell: NotebookShell) -> None:
 def name_of(error: BaseException) -> str:
     """The name of its class, whatever a metaclass says, as long as the host takes it."""
     name: str = type.__dict__["__name__"].__get__(type(error))
-    return str.__getitem__(name, slice(_MOST_NAME))
+    return str.__getitem__(name, slice(MOST_NAME))
 
 
 def write_file(folder: str, name: str, data: bytes, goes_on: bool) -> str | None:

@@ -10,7 +10,6 @@ sandbox; this process ends what the kernel started when it gets SIGTERM or the h
 """
 
 import contextlib
-import ctypes
 import gc
 import importlib
 import json
@@ -22,7 +21,7 @@ import sys
 from functools import partial
 
 from actors.kernels.sandboxed import isolation, mounts, seccomp
-from actors.kernels.sandboxed.birth import become_init, open_output
+from actors.kernels.sandboxed.birth import become_init
 from actors.kernels.sandboxed.shell import make_shell
 
 _CONTROL_FD = 0
@@ -39,7 +38,7 @@ def main() -> None:
             importlib.import_module(name)
         shell = make_shell()
         gc.freeze()
-        output = open_output()
+        output = isolation.open_output()
         socket.send_fds(control, [b"init"], [os.pidfd_open(os.getpid())])
         if mode == "bare":
             _adopt_orphans(folder)
@@ -57,20 +56,16 @@ def _give_up(limits: isolation.Limits, *, bare: bool) -> None:
     if bare:
         isolation.limit_resources(limits)
         return
-    program = seccomp.deny_list()
     isolation.forbid_user_namespaces()
     isolation.bound_network_buffers()
     mounts.mount_private(limits)
-    isolation.drop_capabilities()
-    isolation.limit_resources(limits)
-    seccomp.load(program)
+    isolation.isolate(limits, seccomp.deny_list())
 
 
 def _adopt_orphans(folder: str) -> None:
     """Play pid 1 without a pid namespace."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    isolation.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    isolation.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     signal.signal(signal.SIGTERM, lambda _number, _frame: _end_descendants(folder))
 
 

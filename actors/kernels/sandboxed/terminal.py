@@ -23,18 +23,23 @@ def as_terminal(text: str, *, goes_on: bool = False) -> str:
 
 
 def _line(line: str, *, goes_on: bool) -> str:
-    cells: list[str] = []
-    column = 0
+    column = blank = 0
+    cells: list[str] = []  # the columns after those that are blank
     for piece in _MOVES.split(line):
         if piece == "\r":
             column = 0
         elif piece == "\b":
             column = max(0, column - 1)
-        elif piece.startswith("\x1b[") and piece.endswith("K"):
-            del cells[0 if "2" in piece else column :]
-            cells += " " * (column - len(cells))
-        else:
-            cells[column : column + len(piece)] = piece
+        elif piece == "\x1b[2K":
+            blank, cells = column, []
+        elif piece in ("\x1b[K", "\x1b[0K"):
+            blank = min(blank, column)
+            del cells[column - blank :]
+        elif piece:
+            if column < blank:
+                cells[:0] = " " * (blank - column)
+                blank = column
+            cells[column - blank : column - blank + len(piece)] = piece
             column += len(piece)
-    text = "".join(cells)
-    return f"{text}\r{text[:column]}" if goes_on and column < len(cells) else text
+    text = " " * blank + "".join(cells)
+    return f"{text}\r{text[:column]}" if goes_on and column < len(text) else text

@@ -15,8 +15,6 @@ from actors.kernels.sandboxed.channel import Channel, MaskedInterrupts, ToolErro
 
 TOOL_FD = 3
 """Descriptor of the tool socket in a kernel that has a loop of its own, such as ipykernel."""
-
-
 _MODULE = "tools"
 """Where tools say that they are from."""
 

@@ -22,7 +22,7 @@ from typing import NamedTuple, NoReturn
 import msgpack
 
 from actors.kernels.sandboxed import isolation, mounts, seccomp
-from actors.kernels.sandboxed.birth import become_init, open_output
+from actors.kernels.sandboxed.birth import become_init
 from actors.kernels.sandboxed.channel import Interrupts
 from actors.kernels.sandboxed.serve import capture_streams, run_cell
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell, make_shell
@@ -142,7 +142,7 @@ def _isolate(prepared: _Prepared) -> int:
     isolation.bound_network_buffers()
     mounts.mount_private(prepared.limits)
     os.setsid()
-    output = open_output()
+    output = isolation.open_output()
     isolation.isolate(prepared.limits, prepared.program)
     return output
 
