@@ -201,6 +201,7 @@ def test_member_that_keeps_failing_leaves_a_smaller_group() -> None:
     join(state, credit=1)
     survivors = 0
     while not state.groups.ready:
+        assert state.counters.started < 9, "the member is never given up"
         ((_, lease),) = state.hand_out()
         fails = lease.sample_index == 1
         survivors += not fails
