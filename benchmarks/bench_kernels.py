@@ -52,7 +52,7 @@ class Settings:
     cell_rounds: int = 5
     cell_seconds: float = 2.0
     hits: int = 100
-    tool_calls: int = 4000
+    tool_calls: int = 2000
     interrupts: int = 30
     actor_kernels: int = 16
     kills: int = 5
@@ -65,7 +65,6 @@ QUICK = Settings(
     cell_rounds=3,
     cell_seconds=1.0,
     hits=40,
-    tool_calls=2000,
     interrupts=10,
     kills=2,
 )

@@ -15,6 +15,7 @@ from traitlets.config import Config
 
 from actors.kernels.sandboxed.capture import Capture
 from actors.kernels.sandboxed.cellloop import CellLoop, needs_loop
+from actors.kernels.sandboxed.plain_cells import CellTransformer
 from actors.kernels.sandboxed.tracebacks import format_traceback
 
 _OWN_IPYTHON_FOLDER = "/workspace/.ipython"
@@ -27,6 +28,11 @@ class _ResultHook(DisplayHook):  # type: ignore[misc]
 
     def write_output_prompt(self) -> None:
         """Write no prompt."""
+
+    @staticmethod
+    def semicolon_at_end_of_expression(expression: str) -> bool:
+        """Whether a semicolon hides the value; a cell without any need not be tokenized."""
+        return ";" in expression and DisplayHook.semicolon_at_end_of_expression(expression)
 
     def compute_format_data(self, result: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """Format as plain text only; nobody looks at HTML or images."""
@@ -87,9 +93,12 @@ class NotebookShell(InteractiveShell):  # type: ignore[misc]
     def should_run_async(
         self, raw_cell: str, *, transformed_cell: str | None = None, **keywords: Any
     ) -> bool:
-        """Also where a cell starts tasks."""
+        """Also where a cell starts tasks; a cell without the keywords need not be compiled."""
+        cell = transformed_cell or ""
+        if not any(word in cell for word in ("await", "async")):
+            return needs_loop(cell)
         awaits = super().should_run_async(raw_cell, transformed_cell=transformed_cell, **keywords)
-        return bool(awaits) or needs_loop(transformed_cell or "")
+        return bool(awaits) or needs_loop(cell)
 
     def enable_gui(self, gui: str | None = None) -> None:
         """There is no GUI."""
@@ -124,6 +133,7 @@ def shell_config() -> Config:
 def prepare(shell: NotebookShell) -> None:
     """Finish a new shell; its process is the same for cells whatever launcher started it."""
     shell.loop_runner = CellLoop()
+    shell.input_transformer_manager = CellTransformer()
     shell.system = shell.system_raw
     if shell.ipython_dir == _OWN_IPYTHON_FOLDER:
         shutil.rmtree(_OWN_IPYTHON_FOLDER, ignore_errors=True)
