@@ -32,7 +32,7 @@ check: setup-tests ## Lint, formatting, types and the import rules.
 	$(BIN)/lint-imports
 
 warmstart: setup ## Make the shipped warm-start checkpoint again from nothing.
-	@$(BIN)/python -m launch.warmstart
+	@$(BIN)/python -m launch.data.warmstart
 
 clean: ## Remove the environment and the caches; runs/ is kept.
 	@if [ -x $(BIN)/python ]; then $(BIN)/python -m actors.kernels.runtime --remove || true; fi

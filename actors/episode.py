@@ -11,12 +11,12 @@ from actors.agent.events import Episode
 from actors.agent.loop import AgentLoop
 from actors.agent.token_conversation import TokenConversation
 from actors.policy import PolicyClient
-from actors.rewards.judge import Judge
+from actors.rewards.judge.pool import Judge
 from actors.rewards.scorer import Scored
 from common.chat import ChatRenderer, Tokenizer
 from common.errors import LZeroError
-from common.messages import Outcome, Task, TaskLease, Trajectory
 from common.task_rules import NO_EXTRAS, TaskRules, check_given_task
+from common.wire.records import Outcome, Task, TaskLease, Trajectory
 
 
 class EpisodeRunner:

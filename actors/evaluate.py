@@ -35,10 +35,10 @@ from common.evaluation import (
     write_score,
 )
 from common.json_output import json_text
-from common.log_lines import configure_logging
-from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.task_rules import task_rules
 from common.tasks import read_tasks
+from common.telemetry.log_lines import configure_logging
+from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 
 log = logging.getLogger(__name__)
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 import zmq
 import zmq.asyncio
 
-from common.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
-from common.doorkeeper import present_key
 from common.errors import ProtocolError
-from common.messages import TaskLease, Trajectory
-from common.session import (
+from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
+from common.wire.doorkeeper import present_key
+from common.wire.records import TaskLease, Trajectory
+from common.wire.session import (
     Ack,
     Drain,
     Heartbeat,

@@ -18,8 +18,8 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.json_output import json_text
-from common.log_lines import configure_logging
 from common.run_key import read_run_key
+from common.telemetry.log_lines import configure_logging
 from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)

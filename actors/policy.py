@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import aiohttp
 
 from common.errors import PolicyServerError
-from common.generation import GENERATE_PATH, Generation, decode_response, encode_request
+from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
 
 log = logging.getLogger(__name__)
 

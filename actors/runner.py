@@ -18,7 +18,7 @@ import numpy as np
 
 from actors.episode import EpisodeRunner
 from actors.link import CoordinatorLink
-from common.messages import Outcome, TaskLease, Trajectory
+from common.wire.records import Outcome, TaskLease, Trajectory
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from actors.agent.prompt import load_template
 from actors.episode import EpisodeRunner
 from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
-from actors.rewards.judge import Judge
+from actors.rewards.judge.pool import Judge
 from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer

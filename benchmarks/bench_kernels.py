@@ -20,10 +20,10 @@ from rich.console import Console
 
 from actors.kernels.interface import Launcher
 from actors.kernels.launchers import make_launcher
-from benchmarks import kernel_measures as measures
 from benchmarks.cpu_meter import CpuMeter
-from benchmarks.kernel_kills import leftovers
-from benchmarks.kernel_peers import affordable_stock_kernels, launch_stock
+from benchmarks.kernels import measures
+from benchmarks.kernels.kills import leftovers
+from benchmarks.kernels.peers import affordable_stock_kernels, launch_stock
 from benchmarks.report import Report, arguments, make_report, ratio
 from common.config import Kernel as KernelConfig
 

@@ -22,9 +22,8 @@ import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from benchmarks import learner_packs as packs
-from benchmarks import learner_versus as versus
-from benchmarks.learner_measures import device_name
+from benchmarks.learner import packs, versus
+from benchmarks.learner.measures import device_name
 from benchmarks.report import Report, arguments
 from learner.engine.flops import peak_flops
 from learner.engine.sharding import training_processes

@@ -23,7 +23,7 @@ from rich.table import Table
 from benchmarks.report import arguments, make_report
 from benchmarks.staleness import METHODS, UNBOUNDED, Outcome, World, train
 from common.config import Objective
-from launch.charts import COLOURS, Series, line_chart
+from launch.report.charts import COLOURS, Series, line_chart
 
 ADVANTAGES = ("reinforce_pp", "group_loo")
 STALENESS = (1, 4, 8, 16)

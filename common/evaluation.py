@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.json_output import json_text
-from common.messages import Task
 from common.whole_file import write_whole
+from common.wire.records import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from common.config import Config
 from common.errors import InputError
-from common.messages import Task
 from common.plugins import is_plugin
+from common.wire.records import Task
 
 _NO_FILES = (Path("/proc"), Path("/sys"), Path("/dev"))
 """What is here belongs to processes and devices, whatever a folder is called."""

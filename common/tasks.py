@@ -13,8 +13,8 @@ from typing import Any
 
 from common.errors import InputError, LZeroError
 from common.json_input import numbered_lines, parse_json
-from common.messages import Task
 from common.task_rules import NO_EXTRAS, TaskRules, check_file, check_kind
+from common.wire.records import Task
 
 _REQUIRED = ("task_id", "question")
 _FIELDS = tuple(field.name for field in dataclasses.fields(Task))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.messages import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
+from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
 
 
 def make_segment(

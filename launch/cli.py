@@ -5,12 +5,12 @@ import logging
 import sys
 from collections.abc import Sequence
 
-from launch.package_names import refuse_clashes
+from launch.doctor.package_names import refuse_clashes
 
 refuse_clashes()  # before anything is imported that another package might hide
 
 from common.errors import LZeroError, RunFailed  # noqa: E402
-from common.log_lines import log_lines  # noqa: E402
+from common.telemetry.log_lines import log_lines  # noqa: E402
 from common.visible import visible  # noqa: E402
 from launch.commands import (  # noqa: E402
     EXIT_INTERRUPTED,

@@ -20,9 +20,9 @@ from torch import nn
 
 from common.config import Config
 from common.errors import LZeroError
-from common.messages import Task, Trajectory
-from common.step_record import StepRecord
-from common.telemetry import MetricWriter
+from common.telemetry.step_record import StepRecord
+from common.telemetry.writers import MetricWriter
+from common.wire.records import Task, Trajectory
 from learner.coordination.intake import Intake
 from learner.engine.sharding import Rank
 from learner.profiling import StepProfiler
@@ -31,9 +31,9 @@ from learner.step.metrics import StepMetrics, warnings_of
 from learner.step.train_step import TrainStep
 from learner.step.trends import Trends
 from learner.totals import Totals, pack_ledger
-from learner.weights.published import weights_to_publish
-from learner.weights.publishing import BackgroundPublisher
-from learner.weights.verification import ParityVerifier, random_prompts, real_prompts
+from learner.weights.background import BackgroundPublisher
+from learner.weights.contents import weights_to_publish
+from learner.weights.verifier import ParityVerifier, random_prompts, real_prompts
 
 log = logging.getLogger(__name__)
 

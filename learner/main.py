@@ -13,19 +13,19 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from common.alert_lines import append_alert
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.json_output import json_text
-from common.log_lines import configure_logging
-from common.messages import Task, Trajectory
 from common.run_key import read_run_key
 from common.task_rules import task_rules
 from common.tasks import read_tasks
-from common.telemetry import metric_writers
+from common.telemetry.alert_lines import append_alert
+from common.telemetry.log_lines import configure_logging
+from common.telemetry.writers import metric_writers
 from common.whole_file import write_whole
+from common.wire.records import Task, Trajectory
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
@@ -44,9 +44,9 @@ from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, unpack_ledger
-from learner.weights.publishing import BackgroundPublisher
-from learner.weights.sync import WeightPublisher
-from learner.weights.verification import ParityVerifier
+from learner.weights.background import BackgroundPublisher
+from learner.weights.publisher import WeightPublisher
+from learner.weights.verifier import ParityVerifier
 
 log = logging.getLogger(__name__)
 

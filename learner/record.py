@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from common.messages import Outcome, Trajectory
-from common.step_record import StepRecord
-from common.telemetry import StepLines
+from common.telemetry.step_record import StepRecord
+from common.telemetry.writers import StepLines
+from common.wire.records import Outcome, Trajectory
 from learner.coordination.counters import Counters
 from learner.step.metrics import StepMetrics
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from actors.agent.chat_client import ChatClient
-from actors.agent.chat_conversation import ChatConversation
+from actors.agent.chat.client import ChatClient
+from actors.agent.chat.conversation import ChatConversation
 from actors.agent.conversation import Opening
 from tests.chat_server import ChatServer
 

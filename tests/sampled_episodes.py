@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.messages import NOT_AN_ACTION, Segment
+from common.wire.records import NOT_AN_ACTION, Segment
 
 Sampler = Callable[[list[int], int], tuple[list[int], list[float]]]
 """(context, a seed) to the ids of an action, its stop token included, and their scores."""

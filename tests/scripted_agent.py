@@ -10,7 +10,7 @@ import numpy as np
 
 from actors.kernels.interface import CellResult, CellStatus, ToolSpec
 from actors.tokenizer import FileTokenizer
-from common.generation import Generation
+from common.wire.generation import Generation
 
 MODEL = Path(__file__).resolve().parents[1] / "launch" / "presets" / "warmstart"
 TOKENIZER = FileTokenizer(MODEL)

@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Any
 
-from common.step_record import StepRecord
+from common.telemetry.step_record import StepRecord
 
 
 def make_record(step: int, **changes: Any) -> StepRecord:

@@ -14,7 +14,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from common.messages import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
+from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
 
 VOCABULARY = 50
 FAMILIES = {

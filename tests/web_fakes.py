@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from actors.tools.tool import Tool, ToolCall
-from common.messages import Task
+from common.wire.records import Task
 
 Answer = Callable[[web.Request], Any]
 

@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from actors.inference.staging import StagingReceiver
-from common.generation import GENERATE_PATH
+from common.wire.generation import GENERATE_PATH
 
 
 class WeightServer:

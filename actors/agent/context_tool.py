@@ -9,7 +9,7 @@ from typing import Any
 
 from actors.agent.conversation import Conversation, Opening
 from actors.agent.window import ContextWindow
-from common.messages import Step
+from common.wire.records import Step
 
 
 class ContextTool:

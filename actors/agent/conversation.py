@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from common.errors import PolicyServerError
-from common.messages import Segment
+from common.wire.records import Segment
 
 DeltaListener = Callable[[str], None]
 """Takes pieces of an action's text while it is sampled."""

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from common.messages import Outcome, Step
+from common.wire.records import Outcome, Step
 
 
 class EpisodeListener(Protocol):

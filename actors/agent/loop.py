@@ -31,7 +31,7 @@ from actors.tools.tool import Tool
 from common.chat import parse_action
 from common.config import Agent
 from common.errors import InputError, LZeroError
-from common.messages import Outcome, Step, Task
+from common.wire.records import Outcome, Step, Task
 
 log = logging.getLogger(__name__)
 

@@ -29,7 +29,7 @@ from actors.agent.stand_alone import (
 )
 from actors.agent.stream import Event, stream_events
 from common.config import Config
-from common.messages import Task
+from common.wire.records import Task
 
 
 class NotebookAgent:

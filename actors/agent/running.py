@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
-from actors.agent.chat_client import ChatClient
-from actors.agent.chat_conversation import ChatConversation
+from actors.agent.chat.client import ChatClient
+from actors.agent.chat.conversation import ChatConversation
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import load_template
@@ -17,7 +17,7 @@ from actors.tools.started import started_tools
 from actors.tools.tool import Tool
 from common.config import Config
 from common.errors import EnvironmentFault
-from common.messages import Task
+from common.wire.records import Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

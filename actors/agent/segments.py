@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from common.messages import NOT_AN_ACTION, Float32, Int32, Segment
+from common.wire.records import NOT_AN_ACTION, Float32, Int32, Segment
 
 
 class SegmentBuilder:

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from actors.agent.chat_models import ServedModel
+from actors.agent.chat.models import ServedModel
 from actors.tools.arguments import valid_text
 from actors.tools.tool import FunctionTool, Tool, UserTool
 from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
 from common.config_file import config_from_tables
 from common.errors import ConfigError, InputError
-from common.messages import Task
+from common.wire.records import Task
 
 TOOLS = ("submit_final_answer", "notepad", "planning", "context")
 """Tools that need nothing from outside."""

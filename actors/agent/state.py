@@ -13,7 +13,7 @@ from actors.agent.toolbox import Toolbox, ToolSet
 from actors.agent.window import ContextWindow
 from actors.kernels.interface import DeathCause, KernelDied
 from common.config import Agent
-from common.messages import Outcome, Step, Task
+from common.wire.records import Outcome, Step, Task
 
 
 class Wait(StrEnum):

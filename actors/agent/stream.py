@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from actors.agent.events import Episode, EpisodeListener
-from common.messages import Step
+from common.wire.records import Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

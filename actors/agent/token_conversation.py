@@ -11,7 +11,7 @@ from actors.agent.conversation import DeltaListener, KeptStep, Opening, Sample
 from actors.agent.segments import SegmentBuilder
 from actors.policy import PolicyClient
 from common.chat import ChatRenderer, Tokenizer
-from common.messages import Segment
+from common.wire.records import Segment
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from actors.agent.chat_answer import ChatMessage
+from actors.agent.chat.answer import ChatMessage
 
 _BYTES_PER_TOKEN = 3.5
 """To begin with: a little below what English and Python have, so that guesses are high."""

@@ -15,7 +15,7 @@ from actors.tools.names import EPISODE_TOOLS
 from actors.tools.tool import Tool, ToolCall, describe
 from common.config import Agent
 from common.errors import ConfigError, LZeroError
-from common.messages import Task
+from common.wire.records import Task
 
 MAX_ANSWER_BYTES = 64 << 10
 """Longer answers are cut; nobody reads them, and they travel and are stored with the episode."""

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from actors.inference.staging import StagedWeights
 from common.errors import ProtocolError
-from common.weight_wire import ADAPTER_A, ADAPTER_B
+from common.wire.weights import ADAPTER_A, ADAPTER_B
 
 _WEIGHT = ".weight"
 

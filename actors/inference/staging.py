@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import zmq
 
-from common.codec import Buffer
-from common.doorkeeper import present_key
 from common.errors import ProtocolError
-from common.messages import WeightManifest
-from common.weight_wire import (
+from common.wire.codec import Buffer
+from common.wire.doorkeeper import present_key
+from common.wire.records import WeightManifest
+from common.wire.weights import (
     ReportKind,
     StagingReport,
     pack_report,

@@ -6,10 +6,10 @@ The same notebook shell and frames as the forked kernels, but each kernel starts
 import subprocess
 
 from actors.kernels import bubblewrap
-from actors.kernels.forked import preloaded
+from actors.kernels.forked.launcher import preloaded
+from actors.kernels.limits.wardens import sandbox_limits
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.single_process import Plan, SingleLauncher, single_command
-from actors.kernels.wardens import sandbox_limits
 
 
 class ColdLauncher(SingleLauncher):

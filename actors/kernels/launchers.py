@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from actors.kernels.bubblewrap import advice
 from actors.kernels.cold import ColdLauncher
-from actors.kernels.forked import ForkedLauncher
+from actors.kernels.forked.launcher import ForkedLauncher
 from actors.kernels.interface import Kernel, KernelDied, Launcher
 from actors.kernels.unsandboxed import UnsandboxedLauncher
 from common.config import Kernel as KernelConfig
@@ -22,7 +22,7 @@ def make_launcher(config: KernelConfig, sandbox: Sandbox | None = None) -> "Chos
 
 
 def _make_jupyter(config: KernelConfig) -> Launcher:
-    from actors.kernels.jupyter import JupyterLauncher
+    from actors.kernels.jupyter.launcher import JupyterLauncher
 
     return JupyterLauncher(config)
 

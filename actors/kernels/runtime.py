@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actors.kernels.interpreter import install_interpreter, interpreter_library_path
+from common.child_process import SOURCE_ROOT
 from common.errors import EnvironmentFault
 
-_REPOSITORY = Path(__file__).resolve().parents[2]
-_LOCK = _REPOSITORY / "requirements" / "kernel.lock"
+_LOCK = SOURCE_ROOT / "requirements" / "kernel.lock"
 _SOURCES = Path(__file__).resolve().parent / "sandboxed"
 _READY = "ready"
 _LAYOUT = "3"

@@ -12,7 +12,7 @@ import signal
 import subprocess
 
 from actors.kernels.descriptors import readable
-from actors.kernels.procfs import read
+from actors.kernels.limits.procfs import read
 
 _COLLECTED_S = 1.0
 """Within this time after its sandbox bubblewrap ends too, or is ended."""

@@ -16,12 +16,12 @@ from dataclasses import asdict, dataclass
 from actors.kernels import sandbox_end
 from actors.kernels.bubblewrap import HOST_UID
 from actors.kernels.descriptors import readable
-from actors.kernels.host_uids import release
 from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.limits.host_uids import release
+from actors.kernels.limits.wardens import Wardens
 from actors.kernels.piped import Ground, Handles, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.sandboxed.isolation import Limits
-from actors.kernels.wardens import Wardens
 from common.config import Kernel as KernelConfig
 
 _MESSAGE_BYTES = 8192

@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.kernels.bubblewrap import HOST_UID, drop_privileges, environment
-from actors.kernels.forked import preloaded
+from actors.kernels.forked.launcher import preloaded
+from actors.kernels.limits.wardens import sandbox_limits
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.single_process import Plan, SingleLauncher, single_command
-from actors.kernels.wardens import sandbox_limits
 
 _LOGGER = logging.getLogger(__name__)
 

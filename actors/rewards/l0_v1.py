@@ -17,7 +17,7 @@ from collections.abc import Sequence
 
 from actors.rewards.overlap import token_f1
 from actors.rewards.terms import FinishedEpisode, RewardTerm
-from common.messages import Step
+from common.wire.records import Step
 
 _REMOVED = re.compile(r"[^a-z0-9\s]")
 

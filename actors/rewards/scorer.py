@@ -20,8 +20,8 @@ from actors.rewards.task_types import kind_name, measure_answer
 from actors.rewards.terms import TERMS, FinishedEpisode, RewardTerm
 from common.config import Rewards
 from common.errors import ConfigError, PluginError
-from common.messages import Float32, Outcome, Step, Task
 from common.plugins import is_plugin, load_plugin
+from common.wire.records import Float32, Outcome, Step, Task
 
 PRESETS: Mapping[str, Mapping[str, float]] = {
     "default": {"exact_match": 0.72, "f1": 0.08, "format": 0.1, "code": 0.1},

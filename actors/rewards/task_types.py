@@ -16,8 +16,8 @@ from actors.rewards.returned import checked_number
 from actors.rewards.squad import squad_exact_match, squad_f1
 from common.errors import ConfigError, InputError, PluginError
 from common.json_input import surrogate_in
-from common.messages import Task
 from common.plugins import is_plugin, load_plugin
+from common.wire.records import Task
 
 _MAX_QUESTION = 1_000_000
 

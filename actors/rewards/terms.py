@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from common.chat import parse_action
 from common.config import Rewards
-from common.messages import Outcome, Step, Task
+from common.wire.records import Outcome, Step, Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,7 +6,7 @@ import stat
 from pathlib import Path, PurePosixPath
 
 from actors.tools.arguments import short_text
-from common.messages import Task
+from common.wire.records import Task
 
 MAX_BYTES = 64 << 20
 """A larger file is not read by tools on the host; cells can read it in their working folder."""

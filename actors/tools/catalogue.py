@@ -7,17 +7,17 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from actors.kernels.host_uids import HostUids
-from actors.tools.document_reader import DocumentReader
-from actors.tools.inspect_file import InspectFile
-from actors.tools.local_search import DisabledSearch, LocalSearch
+from actors.kernels.limits.host_uids import HostUids
+from actors.tools.documents.inspect_file import InspectFile
+from actors.tools.documents.reader import DocumentReader
 from actors.tools.names import EPISODE_TOOLS, check_name, check_tools
-from actors.tools.read_page import JinaPages, LocalPages, ReadPage
+from actors.tools.search.local import DisabledSearch, LocalSearch
 from actors.tools.tool import FunctionTool, Tool, UserTool
 from actors.tools.visual_qa import VisualQa
-from actors.tools.web_client import WebClient
-from actors.tools.web_rules import PageRules
-from actors.tools.web_search import WebSearch
+from actors.tools.web.client import WebClient
+from actors.tools.web.read_page import JinaPages, LocalPages, ReadPage
+from actors.tools.web.rules import PageRules
+from actors.tools.web.search import WebSearch
 from common.config import Config, McpServer
 from common.errors import ConfigError
 from common.plugins import is_plugin, load_plugin
@@ -101,7 +101,7 @@ def _read_page(config: Config, rules: PageRules, client: WebClient, reader: Docu
 
 
 def _mcp(name: str, server: McpServer) -> Tool:
-    from actors.tools.mcp_tool import McpTool  # the SDK takes a while to import
+    from actors.tools.mcp.tool import McpTool  # the SDK takes a while to import
 
     check_name(name, f"MCP server [mcp.servers.{name}]")
     return McpTool(name, server)

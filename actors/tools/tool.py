@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from actors.kernels.interface import ToolParameter, ToolSpec
 from actors.tools.daemon_threads import DaemonThreads
-from common.messages import Task
+from common.wire.records import Task
 
 _THREADS = 8
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from actors.tools.arguments import cut_text, short_text, valid_text
 from actors.tools.attached_files import attached_bytes
-from actors.tools.document_kinds import image_type
+from actors.tools.documents.kinds import image_type
 from actors.tools.tool import FunctionTool
-from actors.tools.web_client import WebClient
-from actors.tools.web_rules import MAX_URL_CHARACTERS, PageRules
-from actors.tools.web_service import ServiceAddress, WebService, encoded
+from actors.tools.web.client import WebClient
+from actors.tools.web.rules import MAX_URL_CHARACTERS, PageRules
+from actors.tools.web.service import ServiceAddress, WebService, encoded
 from common.config import Vision
 from common.errors import ConfigError
-from common.messages import Task
+from common.wire.records import Task
 
 MAX_IMAGE_BYTES = 20 << 20
 

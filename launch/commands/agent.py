@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from actors.agent.notebook_agent import NotebookAgent
     from common.config import Config
     from common.errors import InputError
-    from common.messages import Step
-    from launch.agent_view import AgentView
-    from launch.transcripts import Transcript
+    from common.wire.records import Step
+    from launch.notebooks.agent_view import AgentView
+    from launch.notebooks.transcripts import Transcript
 
 EXIT_ANSWERED, EXIT_NO_ANSWER = 0, 1
 
@@ -59,9 +59,9 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it; 0 with an answer, 1 without, 130 where Ctrl-C ended it."""
     from rich.console import Console
 
-    from launch.agent_view import make_view
+    from launch.notebooks.agent_view import make_view
+    from launch.notebooks.transcripts import transcript_of
     from launch.outputs import check_output_file
-    from launch.transcripts import transcript_of
 
     question = sys.stdin.read() if arguments.question == "-" else arguments.question
     notebook = Path(arguments.out or time.strftime("agent-%Y%m%d-%H%M%S.ipynb"))
@@ -140,7 +140,7 @@ class _Recorder:
         self._view.close()
 
     def finish(self, episode: "Episode", seconds: float, notebook: Path | None) -> None:
-        from launch.agent_view import Ending
+        from launch.notebooks.agent_view import Ending
 
         facts = (
             f"{len(episode.steps)} steps, {episode.tokens_generated} tokens, {seconds:.1f} s, "
@@ -159,7 +159,7 @@ def _names(tools: str | None) -> tuple[str, ...] | None:
 
 
 def _interrupted(question: str, steps: "Sequence[Step]") -> "Transcript":
-    from launch.transcripts import Transcript
+    from launch.notebooks.transcripts import Transcript
 
     return Transcript(
         names=(), question=question, steps=tuple(steps), outcome="interrupted", answer=None
@@ -167,7 +167,7 @@ def _interrupted(question: str, steps: "Sequence[Step]") -> "Transcript":
 
 
 def _save(transcript: "Transcript", path: Path) -> None:
-    from launch.notebooks import save_notebook
+    from launch.notebooks.export import save_notebook
     from launch.outputs import written
 
     with written(path):

@@ -14,6 +14,6 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it; 1 if training cannot start."""
-    from launch.doctor import doctor
+    from launch.doctor.checks import doctor
 
     return doctor(arguments.config, as_json=arguments.json)

@@ -23,8 +23,8 @@ def run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from common.json_output import json_text
-    from launch.evaluate import EvaluateRequest, evaluate, print_scores, scores_as_json
-    from launch.supervisor import Interrupted
+    from launch.run.evaluate import EvaluateRequest, evaluate, print_scores, scores_as_json
+    from launch.starters.local import Interrupted
 
     request = EvaluateRequest(
         checkpoint=arguments.checkpoint,

@@ -31,7 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
-    from launch.export import ExportRequest, export
+    from launch.models.export import ExportRequest, export
 
     done = export(
         ExportRequest(

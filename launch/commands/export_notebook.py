@@ -25,9 +25,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
-    from launch.notebooks import save_notebook
+    from launch.notebooks.export import save_notebook
+    from launch.notebooks.transcripts import Choice, find_transcript
     from launch.outputs import written
-    from launch.transcripts import Choice, find_transcript
 
     choice = Choice(name=arguments.trajectory, index=arguments.index, extreme=arguments.extreme)
     transcript = find_transcript(arguments.source, choice)

@@ -23,7 +23,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 def run(arguments: argparse.Namespace) -> int:
     """Run it; 1 where a check failed."""
     from common.visible import visible
-    from launch.import_check import check_import
+    from launch.models.import_check import check_import
 
     findings = list(check_import(arguments.folder, with_vllm=not arguments.no_vllm))
     if arguments.json:

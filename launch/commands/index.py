@@ -31,7 +31,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 def run(arguments: argparse.Namespace) -> int:
     """Run it."""
-    from actors.tools.search import build_index
+    from actors.tools.search.index import build_index
 
     if arguments.passage_characters < _SHORTEST_PASSAGE:
         raise InputError(

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from launch.commands import EXIT_INTERRUPTED
-from learner.sft_config import add_options, config_from_options
+from learner.sft.config import add_options, config_from_options
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -21,8 +21,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it; 130 where Ctrl-C ended it."""
     from rich.console import Console
 
-    from launch.fine_tune import fine_tune
-    from launch.supervisor import Interrupted
+    from launch.run.fine_tune import fine_tune
+    from launch.starters.local import Interrupted
 
     options = vars(arguments)
     config = config_from_options(options | {"config": arguments.file or arguments.config})

@@ -35,7 +35,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from launch.convert import convert
+    from launch.data.convert import convert
 
     with written(arguments.out):
         done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
@@ -46,7 +46,7 @@ def _convert(arguments: argparse.Namespace) -> int:
 
 
 def _index(arguments: argparse.Namespace) -> int:
-    from actors.tools.search import build_index
+    from actors.tools.search.index import build_index
 
     pages = build_index(arguments.corpus, arguments.database)
     print(f"indexed {pages} pages into {arguments.database}")
@@ -56,8 +56,8 @@ def _index(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     from common.config_file import load_config
     from common.task_rules import NO_EXTRAS, task_rules
-    from launch import task_check
-    from launch.preflight import locate_model
+    from launch.data import task_check
+    from launch.run.preflight import locate_model
 
     config = load_config(arguments.config) if arguments.config else None
     tasks = task_check.read_checked(arguments.file, task_rules(config) if config else NO_EXTRAS)

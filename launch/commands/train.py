@@ -34,8 +34,8 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it; 130 where Ctrl-C ended it."""
     from rich.console import Console
 
-    from launch.supervisor import Interrupted
-    from launch.train import TrainRequest, train
+    from launch.run.train import TrainRequest, train
+    from launch.starters.local import Interrupted
 
     request = TrainRequest(
         config=arguments.config,

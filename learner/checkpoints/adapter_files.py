@@ -31,7 +31,7 @@ def write_adapter_folder(
     """Write gathered adapters.
 
     Args:
-        state: from ``learner.weights.published.full_adapter_state`` on rank 0.
+        state: from ``learner.weights.contents.full_adapter_state`` on rank 0.
         folder: made if needed.
         lora: as given to ``learner.engine.lora.add_adapters``.
         base: folder or name of the model that the adapters belong to.

@@ -8,8 +8,8 @@ batch, and the staleness bound would loosen for ever.
 import logging
 from collections import deque
 
-from common.messages import Trajectory
-from common.quiet_log import QuietLog
+from common.telemetry.quiet_log import QuietLog
+from common.wire.records import Trajectory
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group, SignalFilter, TaskOrder
 

@@ -23,8 +23,8 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 import logging
 from collections.abc import Callable, Sequence
 
-from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
-from common.session import Heartbeat, Hello
+from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
 from learner.coordination.evaluation import Evaluation

@@ -3,7 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from common.messages import Task, Trajectory
+from common.wire.records import Task, Trajectory
 from learner.coordination.groups import MAX_ATTEMPTS
 from learner.coordination.leases import lease_id_of
 

@@ -5,7 +5,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from common.messages import Task, Trajectory
+from common.wire.records import Task, Trajectory
 from learner.advantages import has_signal
 from learner.coordination.leases import lease_id_of
 

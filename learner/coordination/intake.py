@@ -19,12 +19,12 @@ from typing import Self
 
 import zmq
 
-from common.codec import Record, claim_of, decode, encode
-from common.doorkeeper import Doorkeeper
 from common.errors import EnvironmentFault, LZeroError, ProtocolError
-from common.messages import Task, Trajectory
-from common.quiet_log import QuietLog
-from common.session import (
+from common.telemetry.quiet_log import QuietLog
+from common.wire.codec import Record, claim_of, decode, encode
+from common.wire.doorkeeper import Doorkeeper
+from common.wire.records import Task, Trajectory
+from common.wire.session import (
     Ack,
     Drain,
     Heartbeat,

@@ -9,7 +9,7 @@ whoever comes second gets None.
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from common.messages import Purpose, Task
+from common.wire.records import Purpose, Task
 
 DELIVERY_S = 30.0
 """Time that a session has beyond a lease's own time to deliver what became of it, seconds."""

@@ -9,9 +9,9 @@ from typing import Any
 
 import msgpack
 
-from common.codec import SCHEMA_VERSION, decode, encode
 from common.errors import InputError
-from common.messages import Trajectory
+from common.wire.codec import SCHEMA_VERSION, decode, encode
+from common.wire.records import Trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group

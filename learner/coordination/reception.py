@@ -2,8 +2,8 @@
 
 import logging
 
-from common.codec import SCHEMA_VERSION
-from common.session import Hello, Refused, Welcome
+from common.wire.codec import SCHEMA_VERSION
+from common.wire.session import Hello, Refused, Welcome
 from learner.coordination.coordinator import Coordinator
 
 log = logging.getLogger(__name__)

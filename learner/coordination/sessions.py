@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from common.session import Hello
+from common.wire.session import Hello
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 import numpy as np
 
 from common.json_output import json_text
-from common.messages import NOT_AN_ACTION, Trajectory
+from common.wire.records import NOT_AN_ACTION, Trajectory
 
 
 def describe(trajectory: Trajectory) -> dict[str, Any]:

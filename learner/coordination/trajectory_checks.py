@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.messages import NOT_AN_ACTION, Outcome, Segment, Trajectory
+from common.wire.records import NOT_AN_ACTION, Outcome, Segment, Trajectory
 from learner.coordination.leases import Lease
 
 MAX_REWARD = 1e6

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from common.config import Lora
-from common.weight_wire import ADAPTER_A, ADAPTER_B
+from common.wire.weights import ADAPTER_A, ADAPTER_B
 from learner.engine.model_shape import check_adapters
 from learner.engine.shards import local_rows
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.config import Objective
-from common.messages import NOT_AN_ACTION, Float32, Int32, Outcome, Trajectory
+from common.wire.records import NOT_AN_ACTION, Float32, Int32, Outcome, Trajectory
 from learner.advantages import advantages_of
 from learner.packs.packing import PackableSegment, segment_of_actions
 

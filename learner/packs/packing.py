@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from common.messages import NOT_AN_ACTION, Float32, Int32, Segment
+from common.wire.records import NOT_AN_ACTION, Float32, Int32, Segment
 from learner.packs.balance import Balance, CostModel, assign_to_ranks, measure_balance
 
 BY_TOKENS = CostModel()

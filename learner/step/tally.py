@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from common.messages import NOT_AN_ACTION
+from common.wire.records import NOT_AN_ACTION
 from learner.objectives.policy_loss import ActionVerdicts
 from learner.packs.packing import Pack
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Learner, Objective
-from common.messages import Trajectory
+from common.wire.records import Trajectory
 from learner.engine.critic import Critic, TokenEstimates
 from learner.engine.mesh import Rank
 from learner.engine.optimizer import PolicyOptimizer, UpdateReport

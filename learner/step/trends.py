@@ -4,9 +4,9 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from common.alerts import present_alerts
 from common.config import Learner
-from common.step_record import StepRecord
+from common.telemetry.alerts import present_alerts
+from common.telemetry.step_record import StepRecord
 from learner.step.breakdown import ALL
 from learner.step.metrics import StepMetrics
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from common.errors import PolicyMismatch, PolicyServerError
-from common.generation import GENERATE_PATH, Generation, decode_response, encode_request
-from learner.weights.server_control import ServerControl
+from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
+from learner.weights.control import ServerControl
 
 log = logging.getLogger(__name__)
 

@@ -1,6 +1,6 @@
 """Which workers of policy servers are known, what each holds, and what it is to be sent next.
 
-Pure: events in, decisions out; ``learner.weights.staging`` owns the socket. What always holds:
+Pure: events in, decisions out; ``learner.weights.channel`` owns the socket. What always holds:
 
 * Only a worker that was expected is believed or served, and only after it said hello.
 * At most one snapshot is under way to a worker, so one that does not read keeps one alive.
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
-from common.messages import WeightManifest
-from common.weight_wire import ReportKind, StagingReport, worker_identity
+from common.wire.records import WeightManifest
+from common.wire.weights import ReportKind, StagingReport, worker_identity
 
 
 class Sendable(Protocol):

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM
 from common.errors import PolicyServerError
 from learner.engine.model import load_model
 from learner.engine.sharding import Rank, shard, training_processes
-from learner.weights.verification import ParityVerifier, random_prompts
+from learner.weights.verifier import ParityVerifier, random_prompts
 from tests.tiny_policy import VOCABULARY, make_model
 from tests.weight_server import WeightServer, weight_servers
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import learner_packs, learner_versus
-from benchmarks.learner_models import TINY
+from benchmarks.learner import packs as learner_packs
+from benchmarks.learner import versus as learner_versus
+from benchmarks.learner.models import TINY
 from learner.engine.sharding import training_processes
 
 pytestmark = [

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
-from common.messages import TaskLease, Trajectory
 from common.testing import make_trajectory
+from common.wire.records import TaskLease, Trajectory
 
 
 class Scripted:

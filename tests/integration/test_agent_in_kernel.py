@@ -16,7 +16,7 @@ from actors.kernels.pool import KernelPool
 from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
 from common.config import Agent, Config, Kernel
-from common.messages import Outcome, Task
+from common.wire.records import Outcome, Task
 from tests.scripted_agent import TOKENIZER, ScriptedPolicy
 
 pytestmark = pytest.mark.sandbox

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from actors.kernels.host_uids import has_own_uids
 from actors.kernels.launchers import make_launcher
+from actors.kernels.limits.host_uids import has_own_uids
 from actors.kernels.probes.bait import SECRET_VARIABLE, laid_out
 from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Family, Outcome, Probe

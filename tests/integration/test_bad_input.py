@@ -15,13 +15,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from actors.tools.search import build_index
+from actors.tools.search.index import build_index
 from common.config_file import save_config
 from common.errors import InputError
-from launch.ports import held_ports
-from launch.run_folder import RunFolder, RunState, locked
-from launch.run_inputs import write_inputs
-from launch.train import TrainRequest, resolve_config, train
+from launch.plan.ports import held_ports
+from launch.run.folder import RunFolder, RunState, locked
+from launch.run.inputs import write_inputs
+from launch.run.train import TrainRequest, resolve_config, train
 from tests.tiny_text_model import make_text_model
 
 TASK = {"task_id": "a", "question": "Who wrote Silent Harbor?", "answers": ["Anna Keller"]}

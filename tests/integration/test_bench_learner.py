@@ -10,21 +10,21 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks import learner_versus
-from benchmarks.learner_measures import Rounds
-from benchmarks.learner_mix import (
+from benchmarks.learner import versus as learner_versus
+from benchmarks.learner.measures import Rounds
+from benchmarks.learner.mix import (
     Mix,
     draw_lengths,
     full_length_trajectories,
     make_trajectories,
     samples_by_step,
 )
-from benchmarks.learner_models import QWEN3_0_6B, TINY, write_model
-from benchmarks.learner_ours import OBJECTIVE, Engine, OurStep
-from benchmarks.learner_packs import Packs, against_published, measure_packs
-from benchmarks.learner_peers import Layout, PaddedStep, count_tokens, plan_batches
-from benchmarks.learner_versus import Versus, measure_versus
-from common.messages import NOT_AN_ACTION
+from benchmarks.learner.models import QWEN3_0_6B, TINY, write_model
+from benchmarks.learner.ours import OBJECTIVE, Engine, OurStep
+from benchmarks.learner.packs import Packs, against_published, measure_packs
+from benchmarks.learner.peers import Layout, PaddedStep, count_tokens, plan_batches
+from benchmarks.learner.versus import Versus, measure_versus
+from common.wire.records import NOT_AN_ACTION
 from learner.engine.flops import count_parameters
 from learner.engine.sharding import training_processes
 from learner.packs.batch import Batch, build_batch

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.kernels.host_uids import has_own_uids
+from actors.kernels.limits.host_uids import has_own_uids
 from actors.kernels.probes.catalogue import PROBES
 from common.config import Config, Kernel, Sandbox
-from launch.doctor_sandbox import SandboxChecks
-from launch.findings import Verdict
+from launch.doctor.findings import Verdict
+from launch.doctor.sandbox import SandboxChecks
 
 pytestmark = pytest.mark.sandbox
 REPOSITORY = Path(__file__).resolve().parents[2]

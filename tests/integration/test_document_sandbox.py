@@ -16,12 +16,12 @@ import pytest
 import uvloop
 
 from actors.kernels import bubblewrap
-from actors.kernels.host_uids import HostUids
-from actors.tools.document_files import DocumentFiles, find_document_files
-from actors.tools.document_kinds import DocumentKind
-from actors.tools.document_process import DocumentProcess, ReaderDied
-from actors.tools.document_reader import DocumentReader
-from actors.tools.document_worker import Limits, Outcome
+from actors.kernels.limits.host_uids import HostUids
+from actors.tools.documents.files import DocumentFiles, find_document_files
+from actors.tools.documents.kinds import DocumentKind
+from actors.tools.documents.process import DocumentProcess, ReaderDied
+from actors.tools.documents.reader import DocumentReader
+from actors.tools.documents.worker import Limits, Outcome
 from common.child_process import SOURCE_ROOT
 from common.errors import EnvironmentFault
 
@@ -169,7 +169,7 @@ def test_each_process_is_a_user_of_its_own_while_it_lives() -> None:
 
 def test_nothing_is_left_for_the_next_document(taken: Taken) -> None:
     taken.ask("import builtins, sys\nbuiltins.left = sys.left = 1\ntext = 'x'")
-    taken.ask("import actors.tools.documents as d\nd.document_text = None\ntext = 'x'")
+    taken.ask("import actors.tools.documents.text as d\nd.document_text = None\ntext = 'x'")
     code = "import builtins, sys\ntext = (hasattr(builtins, 'left'), hasattr(sys, 'left'))"
     assert taken.ask(code) == (Outcome.TEXT, "(False, False)")
 
@@ -306,8 +306,8 @@ def test_documents_are_read_by_this_checkout_wherever_the_actor_was_started(tmp_
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('the wrong one')")
     script = (
         "import asyncio\n"
-        "from actors.tools.document_kinds import DocumentKind\n"
-        "from actors.tools.document_reader import DocumentReader\n"
+        "from actors.tools.documents.kinds import DocumentKind\n"
+        "from actors.tools.documents.reader import DocumentReader\n"
         "async def main():\n"
         "    reader = DocumentReader()\n"
         "    await reader.start()\n"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from launch.world.tiny_model import untie, write_initial_model
+from launch.data.world.tiny_model import untie, write_initial_model
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"

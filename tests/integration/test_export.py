@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from common.config import Learner
 from launch.cli import main
-from launch.import_check import Finding, check_import
+from launch.models.import_check import Finding, check_import
 from learner.checkpoints.resume import Progress, save_checkpoint
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
@@ -315,7 +315,7 @@ def test_vllms_own_loader_takes_a_sound_folder_and_refuses_another(tmp_path: Pat
     sound = {finding.name: finding for finding in check_import(folder, with_vllm=True)}
     assert sound["vllm"].ok, sound["vllm"].detail
 
-    from launch.import_check import check_vllm
+    from launch.models.import_check import check_vllm
 
     edit(folder, add_stranger)
     refused = check_vllm(folder)

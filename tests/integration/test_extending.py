@@ -23,11 +23,11 @@ from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigError
-from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.task_rules import task_rules
 from common.tasks import read_tasks
-from launch.ports import held_ports
-from launch.preflight import check_agent
+from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from launch.plan.ports import held_ports
+from launch.run.preflight import check_agent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "extending.md"

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 
 from actors.kernels.bubblewrap import HOST_UID
-from actors.kernels.forked import ForkedLauncher
+from actors.kernels.forked.launcher import ForkedLauncher
 from actors.kernels.launchers import make_launcher
+from actors.kernels.limits.procfs import tree_use
 from actors.kernels.probes.bait import laid_out
 from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Outcome
 from actors.kernels.probes.run import probe_limits, run_probes
-from actors.kernels.procfs import tree_use
 from common.config import Kernel
 
 pytestmark = [

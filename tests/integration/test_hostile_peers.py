@@ -10,11 +10,12 @@ import msgpack
 import pytest
 import zmq
 
-from common.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
-from common.doorkeeper import present_key
 from common.errors import LZeroError
-from common.messages import Task, TaskLease, Trajectory
-from common.session import (
+from common.testing import make_trajectory
+from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
+from common.wire.doorkeeper import present_key
+from common.wire.records import Task, TaskLease, Trajectory
+from common.wire.session import (
     Ack,
     Drain,
     Heartbeat,
@@ -26,7 +27,6 @@ from common.session import (
     Rejected,
     Welcome,
 )
-from common.testing import make_trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake

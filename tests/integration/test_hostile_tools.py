@@ -12,10 +12,10 @@ import pytest
 import uvloop
 
 from actors.tools.catalogue import make_tools
-from actors.tools.search import build_index
+from actors.tools.search.index import build_index
 from actors.tools.tool import ToolCall
 from common.config import Agent, Config, Pages, Search, Vision, Web
-from common.messages import Task
+from common.wire.records import Task
 from tests.web_fakes import Answer, FakeWeb, as_json, data, redirect, serving, text
 
 ORDINARY = (ValueError, TypeError, KeyError, TimeoutError, PermissionError)

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from actors.rewards.judge import Judge
+from actors.rewards.judge.pool import Judge
 from actors.rewards.scorer import Scored, Scorer
 from actors.wiring import started_judge
 from common.config import Config, Rewards, Tasks, Transport
 from common.errors import ConfigError, PluginError
-from common.messages import Outcome, Step, Task
+from common.wire.records import Outcome, Step, Task
 from tests.process_tree import alive, descendants, wait_until_dead
 
 MODULE = "judged_for_test"
@@ -352,9 +352,9 @@ def test_what_cannot_be_imported_is_a_mistake_of_the_configuration(
 def test_a_judge_dies_with_its_actor(module: Path) -> None:
     program = (
         "import asyncio\n"
-        "from actors.rewards.judge import Judge\n"
+        "from actors.rewards.judge.pool import Judge\n"
         "from common.config import Config, Rewards\n"
-        "from common.messages import Outcome, Step, Task\n"
+        "from common.wire.records import Outcome, Step, Task\n"
         "async def main():\n"
         f"    judge = Judge(Config(rewards=Rewards(terms={{'{MODULE}:term': 1.0}})))\n"
         "    await judge.start()\n"

@@ -13,7 +13,7 @@ import pytest
 import zmq
 
 from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolSpec
-from actors.kernels.jupyter import JupyterLauncher
+from actors.kernels.jupyter.launcher import JupyterLauncher
 from common.config import Kernel
 from common.errors import EnvironmentFault, KernelError
 

@@ -17,7 +17,7 @@ from actors.tools.started import started_tools
 from actors.tools.tool import Tool, ToolCall
 from common.config import Agent, Config, Mcp, McpServer
 from common.errors import ConfigError
-from common.messages import Task
+from common.wire.records import Task
 from tests.web_fakes import serving
 
 SERVER = Path(__file__).with_name("mcp_raw_server.py")

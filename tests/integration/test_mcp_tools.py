@@ -18,7 +18,7 @@ from actors.tools.catalogue import make_tools
 from actors.tools.tool import Tool, ToolCall
 from common.config import Agent, Config, Mcp, McpServer
 from common.errors import ConfigError, EnvironmentFault
-from common.messages import Task
+from common.wire.records import Task
 
 SERVER = Path(__file__).with_name("mcp_fake_server.py")
 COMMAND = (sys.executable, str(SERVER))

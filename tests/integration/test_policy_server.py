@@ -26,12 +26,12 @@ from actors.inference.server import wait_until_ready
 from actors.policy import PolicyClient
 from common.config import Lora
 from common.errors import PolicyMismatch, PolicyServerError
-from common.generation import Generation
+from common.wire.generation import Generation
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
+from learner.weights.channel import Snapshot, take_snapshot
+from learner.weights.contents import weights_to_publish
 from learner.weights.parity import Parity, compare_answers, sample_answers
-from learner.weights.published import weights_to_publish
-from learner.weights.staging import Snapshot, take_snapshot
-from learner.weights.sync import WeightPublisher
+from learner.weights.publisher import WeightPublisher
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -232,7 +232,7 @@ def test_corrupted_weights_are_refused_and_the_old_ones_stay(
         )
 
     with monkeypatch.context() as patch:
-        patch.setattr("learner.weights.sync.take_snapshot", corrupt)
+        patch.setattr("learner.weights.publisher.take_snapshot", corrupt)
         with pytest.raises(PolicyServerError, match=r"no policy server took .*checksum"):
             live.publish()
 

@@ -18,7 +18,7 @@ from actors.kernels.pool import KernelPool
 from actors.tools.tool import FunctionTool
 from common.chat import ChatRenderer
 from common.config import Agent, Kernel
-from common.messages import Outcome, Task
+from common.wire.records import Outcome, Task
 from tests.scripted_agent import TOKENIZER, ScriptedPolicy
 
 pytestmark = pytest.mark.sandbox

@@ -14,14 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from actors.tools.search import build_index
+from actors.tools.search.index import build_index
 from common.config import Config
 from common.config_file import save_config
-from common.messages import Outcome, Task, Trajectory
 from common.run_key import make_run_key, read_run_key
 from common.tasks import read_tasks
-from launch.convert import convert
-from launch.ports import held_ports
+from common.wire.records import Outcome, Task, Trajectory
+from launch.data.convert import convert
+from launch.plan.ports import held_ports
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake

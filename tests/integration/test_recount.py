@@ -15,14 +15,14 @@ import pytest
 import torch
 
 from common.config import Config
-from common.messages import Outcome, Task, TaskLease, Trajectory
-from common.step_record import StepRecord
-from common.telemetry import JsonlWriter
-from launch.metrics_tail import read_metrics
-from launch.progress import Training
-from launch.report import write_report
-from launch.run_folder import RunFolder, RunState
-from launch.summary import Summary, build_summary
+from common.telemetry.step_record import StepRecord
+from common.telemetry.writers import JsonlWriter
+from common.wire.records import Outcome, Task, TaskLease, Trajectory
+from launch.report.metrics_tail import read_metrics
+from launch.report.page import write_report
+from launch.report.progress import Training
+from launch.report.summary import Summary, build_summary
+from launch.run.folder import RunFolder, RunState
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
@@ -35,7 +35,7 @@ from learner.main import write_totals
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals
-from learner.weights.publishing import BackgroundPublisher
+from learner.weights.background import BackgroundPublisher
 from tests.integration.test_synchronous_training import (
     CONFIG,
     NoSaver,

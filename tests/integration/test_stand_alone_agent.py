@@ -23,13 +23,13 @@ from actors.agent.notebook_agent import NotebookAgent
 from actors.agent.stand_alone import stand_alone_config
 from actors.agent.stream import ActionPiece, ActionTaken, Event, Finished, StepDone
 from actors.kernels.interface import ToolSpec
-from actors.tools.search import build_index
+from actors.tools.search.index import build_index
 from actors.tools.tool import ToolCall
 from common.config import Mcp, McpServer
 from common.errors import ConfigError, EnvironmentFault, InputError
-from common.messages import Outcome
-from launch.notebooks import make_notebook
-from launch.transcripts import transcript_of
+from common.wire.records import Outcome
+from launch.notebooks.export import make_notebook
+from launch.notebooks.transcripts import transcript_of
 from tests.chat_server import ChatServer, Messages, Reply, in_turn, replies, tokens_of
 
 pytestmark = pytest.mark.sandbox

@@ -13,22 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from actors.agent.chat_client import ChatClient, ServedModel
-from actors.agent.chat_conversation import ChatConversation
+from actors.agent.chat.client import ChatClient, ServedModel
+from actors.agent.chat.conversation import ChatConversation
 from actors.agent.conversation import Opening
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
 from actors.inference.server import vllm_command, vllm_environment, wait_until_ready
 from actors.rewards.answers import exact_match
 from actors.tokenizer import FileTokenizer
-from actors.tools.search import build_index
+from actors.tools.search.index import build_index
 from common.chat import ChatRenderer
 from common.config import Config
 from common.config_file import load_config
-from common.messages import Task
-from launch.world.encyclopedia import World
-from launch.world.files import evaluation_tasks
-from launch.world.traces import write_corpus
+from common.wire.records import Task
+from launch.data.world.encyclopedia import World
+from launch.data.world.files import evaluation_tasks
+from launch.data.world.traces import write_corpus
 
 pytestmark = [pytest.mark.nightly, pytest.mark.vllm, pytest.mark.sandbox]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunFailed
-from launch.supervisor import ProcessSpec, Supervisor
+from launch.starters.local import ProcessSpec, Supervisor
 
 DEADLINE_S = 10.0
 
@@ -179,7 +179,7 @@ def test_orphans_of_a_child_that_ended_do_not_stay(tmp_path: Path) -> None:
 SUPERVISING = """
 import sys
 from pathlib import Path
-from launch.supervisor import Interrupted, ProcessSpec, Supervisor, interruptible
+from launch.starters.local import Interrupted, ProcessSpec, Supervisor, interruptible
 
 folder = Path(sys.argv[1])
 command = tuple(sys.argv[2:])

@@ -17,12 +17,12 @@ import torch
 import zmq
 from torch import Tensor
 
-from common.codec import SCHEMA_VERSION, decode, encode
 from common.config import Config, Objective
-from common.doorkeeper import present_key
-from common.messages import Task, TaskLease, Trajectory
-from common.session import Drain, Hello, Leave
 from common.testing import make_trajectory
+from common.wire.codec import SCHEMA_VERSION, decode, encode
+from common.wire.doorkeeper import present_key
+from common.wire.records import Task, TaskLease, Trajectory
+from common.wire.session import Drain, Hello, Leave
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
@@ -35,8 +35,8 @@ from learner.profiling import StepProfiler
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals
-from learner.weights.publishing import BackgroundPublisher
-from learner.weights.verification import ParityVerifier
+from learner.weights.background import BackgroundPublisher
+from learner.weights.verifier import ParityVerifier
 from tests.tiny_policy import VOCABULARY, make_model
 
 STEPS = 4

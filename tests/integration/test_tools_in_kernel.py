@@ -12,10 +12,10 @@ import uvloop
 
 from actors.kernels.launchers import make_launcher
 from actors.tools.catalogue import make_tools
-from actors.tools.search import build_index
+from actors.tools.search.index import build_index
 from actors.tools.tool import Tool, ToolCall
 from common.config import Agent, Config, Kernel, Mcp, McpServer, Pages, Vision
-from common.messages import Task
+from common.wire.records import Task
 from tests.web_fakes import FakeWeb, as_json, data, serving
 
 pytestmark = pytest.mark.sandbox

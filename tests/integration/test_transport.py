@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import EnvironmentFault, LZeroError
-from common.messages import Task
+from common.wire.records import Task
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake

@@ -6,8 +6,8 @@ import pytest
 import wandb
 
 from common.config import Run
-from common.step_record import StepRecord
-from common.telemetry import metric_writers, wandb_id
+from common.telemetry.step_record import StepRecord
+from common.telemetry.writers import metric_writers, wandb_id
 
 RECORD = StepRecord(
     step=1,

@@ -13,12 +13,12 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from actors.tools.document_reader import DocumentReader
-from actors.tools.read_page import JinaPages, LocalPages, ReadPage
+from actors.tools.documents.reader import DocumentReader
 from actors.tools.visual_qa import VisualQa
-from actors.tools.web_client import WebClient
-from actors.tools.web_rules import PageRules
-from actors.tools.web_search import WebSearch
+from actors.tools.web.client import WebClient
+from actors.tools.web.read_page import JinaPages, LocalPages, ReadPage
+from actors.tools.web.rules import PageRules
+from actors.tools.web.search import WebSearch
 from common.config import Pages, Search, Vision, Web
 from common.errors import ConfigError, EnvironmentFault
 from tests.web_fakes import (

@@ -18,7 +18,7 @@ from actors.kernels.interface import CellResult, CellStatus, ToolSpec
 from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
 from common.config import Agent, Config
-from common.messages import NOT_AN_ACTION, Outcome, Segment, Task
+from common.wire.records import NOT_AN_ACTION, Outcome, Segment, Task
 from tests.scripted_agent import TOKENIZER, FakePool, ScriptedPolicy
 
 TASK = Task(task_id="t", question="Where was Anna Keller born?", answers=("Port Alden",))

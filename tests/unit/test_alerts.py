@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from common.alerts import find_alerts, present_alerts
+from common.telemetry.alerts import find_alerts, present_alerts
 from tests.step_records import make_record
 
 SILENT = {"signal_share": 0.0, "parsed_share": 0.0, "reward": -0.1}

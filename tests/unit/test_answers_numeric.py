@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from actors.rewards.numeric import equal_numbers, parse_number
 from actors.rewards.task_types import task_type
-from common.messages import Task
+from common.wire.records import Task
 
 
 @pytest.mark.parametrize(

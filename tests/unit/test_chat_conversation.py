@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
-from actors.agent.chat_client import ChatClient
-from actors.agent.chat_conversation import ChatConversation
+from actors.agent.chat.client import ChatClient
+from actors.agent.chat.conversation import ChatConversation
 from actors.agent.conversation import KeptStep, Opening
 from common.chat import escape_tags, observation_text, parse_action, prompt_text
 from common.errors import PolicyServerError

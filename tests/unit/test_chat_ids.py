@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator
 
 from common.chat import ChatRenderer
-from launch.world.traces import traces
+from launch.data.world.traces import traces
 from tests.scripted_agent import TOKENIZER
 
 ASKED = [1, 321, 207, 719, 313, 229, 1014, 1065, 326, 39, 2, 207, 1, 322, 207]

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from actors.agent.chat_answer import AnswerStream
-from actors.agent.chat_conversation import ChatConversation
-from actors.agent.chat_models import read_models
-from actors.agent.chat_stream import read_chunks
+from actors.agent.chat.answer import AnswerStream
+from actors.agent.chat.conversation import ChatConversation
+from actors.agent.chat.models import read_models
+from actors.agent.chat.stream import read_chunks
 from actors.agent.conversation import ContextTooLong
 from common.errors import PolicyServerError
 from tests.chat_server import ChatServer, Raw, replies

@@ -29,8 +29,8 @@ from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_sharded
 from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
-from learner.sft_config import SftConfig
-from learner.sft_optimizer import SftOptimizer
+from learner.sft.config import SftConfig
+from learner.sft.optimizer import SftOptimizer
 from tests.tiny_policy import make_model
 
 

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.codec import decode, encode
 from common.errors import ProtocolError
-from common.messages import Purpose, Task, TaskLease, Trajectory
-from common.session import Ack, Heartbeat, Hello, HelloWanted, Message
 from common.testing import make_trajectory
+from common.wire.codec import decode, encode
+from common.wire.records import Purpose, Task, TaskLease, Trajectory
+from common.wire.session import Ack, Heartbeat, Hello, HelloWanted, Message
 
 
 def as_bytes(frames: list[bytes | memoryview]) -> list[bytes]:

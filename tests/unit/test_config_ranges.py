@@ -17,8 +17,8 @@ from common.config import Config, McpServer
 from common.config.ranges import Range, Section, annotations_of
 from common.config_file import load_config, save_config
 from common.errors import ConfigError
-from launch.config_pairs import check_pairs
-from learner.sft_config import RANGES, SftConfig
+from launch.run.config_pairs import check_pairs
+from learner.sft.config import RANGES, SftConfig
 from tests.docstrings import explained
 
 PRESETS = sorted((Path(__file__).resolve().parents[2] / "launch" / "presets").glob("*.toml"))

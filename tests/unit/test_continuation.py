@@ -11,7 +11,7 @@ import pytest
 from common.config import Config
 from common.config_file import config_from_tables, keys_of, load_config, save_config
 from common.errors import InputError
-from launch.continuation import FIXED, FREE, changes, check_continuation, names
+from launch.run.continuation import FIXED, FREE, changes, check_continuation, names
 
 
 def config(**sections: dict[str, Any]) -> Config:

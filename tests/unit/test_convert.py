@@ -9,7 +9,7 @@ import pytest
 from common.errors import InputError
 from common.tasks import read_tasks
 from launch.cli import main
-from launch.convert import Converted, Format, convert
+from launch.data.convert import Converted, Format, convert
 
 HOTPOTQA = {
     "_id": "h1",

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.messages import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
-from common.session import Heartbeat, Hello
 from common.testing import make_segment, make_trajectory
+from common.wire.records import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
+from common.wire.session import Heartbeat, Hello
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger

@@ -12,9 +12,9 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from common.messages import Outcome, Task, TaskLease, Trajectory
-from common.session import Heartbeat, Hello
 from common.testing import make_trajectory
+from common.wire.records import Outcome, Task, TaskLease, Trajectory
+from common.wire.session import Heartbeat, Hello
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from common.config import Learner, Objective
-from common.messages import NOT_AN_ACTION, Segment
+from common.wire.records import NOT_AN_ACTION, Segment
 from learner.engine.optimizer import UpdateReport
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions

@@ -15,12 +15,12 @@ from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Outcome
 from actors.kernels.probes.run import ProbeResult
 from common.config import Actors, Config, Kernel, PolicyServer, Run
-from launch import doctor_machine
-from launch.doctor import conclusion, finding_text
-from launch.doctor_packages import check_names, check_versions, differing_pins, judge_imports
-from launch.doctor_sandbox import Trial, judge
-from launch.findings import Check, Verdict, diagnose, failure, fine, warning
-from launch.package_names import OWN_PACKAGES, find_clashes
+from launch.doctor import machine as doctor_machine
+from launch.doctor.checks import conclusion, finding_text
+from launch.doctor.findings import Check, Verdict, diagnose, failure, fine, warning
+from launch.doctor.package_names import OWN_PACKAGES, find_clashes
+from launch.doctor.packages import check_names, check_versions, differing_pins, judge_imports
+from launch.doctor.sandbox import Trial, judge
 
 CPU = {
     "torch": {

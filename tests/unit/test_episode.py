@@ -15,12 +15,12 @@ from actors.agent.loop import AgentLoop
 from actors.agent.prompt import PromptTemplate
 from actors.episode import EpisodeRunner
 from actors.kernels.interface import DeathCause, KernelDied
-from actors.rewards.judge import Judge
+from actors.rewards.judge.pool import Judge
 from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
 from common.config import Agent, Config, Rewards
 from common.errors import PolicyServerError
-from common.messages import NOT_AN_ACTION, Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Task, TaskLease, Trajectory
 from tests.scripted_agent import TOKENIZER, FakeKernel, FakePool, ScriptedPolicy
 
 SEARCH = '<think>look</think><code>print(search("x"))</code>'

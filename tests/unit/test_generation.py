@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.errors import PolicyServerError
-from common.generation import decode_response, encode_request
+from common.wire.generation import decode_response, encode_request
 
 
 def make_response(**changes: Any) -> str:

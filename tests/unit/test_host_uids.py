@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.kernels.host_uids import HostUids, lease_uid
-from actors.kernels.id_ranges import (
+from actors.kernels.interface import KernelDied
+from actors.kernels.limits.host_uids import HostUids, lease_uid
+from actors.kernels.limits.id_ranges import (
     IdRange,
     NoHostUids,
     check_range,
@@ -17,7 +18,6 @@ from actors.kernels.id_ranges import (
     parse_subordinate,
     subordinate_range,
 )
-from actors.kernels.interface import KernelDied
 
 EVERYTHING = [IdRange(0, 4294967295)]
 SMALL = IdRange(1_899_000_000, 3)
@@ -105,8 +105,8 @@ def test_leases_are_different_until_none_is_left(tmp_path):
 HOLDING = """
 import sys
 from pathlib import Path
-from actors.kernels.host_uids import lease_uid
-from actors.kernels.id_ranges import IdRange
+from actors.kernels.limits.host_uids import lease_uid
+from actors.kernels.limits.id_ranges import IdRange
 lease = lease_uid(IdRange(int(sys.argv[1]), 1), Path(sys.argv[2]))
 print(lease.uid, flush=True)
 sys.stdin.read()

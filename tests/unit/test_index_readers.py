@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from actors.tools.catalogue import make_tools
-from actors.tools.index_readers import IndexReaders
-from actors.tools.search import SearchIndex, build_index
+from actors.tools.search.index import SearchIndex, build_index
+from actors.tools.search.readers import IndexReaders
 from actors.tools.tool import ToolCall
 from common.config import Agent, Config, Search
-from common.messages import Task
+from common.wire.records import Task
 
 SLOW = " ".join(f"common{n}" for n in range(64))
 """A query that reads every page 64 times."""

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from actors.tools.corpus import read_pages
+from actors.tools.search.corpus import read_pages
 from common.errors import InputError
 from common.json_input import numbered_lines, parse_json, read_text, surrogate_in
 from common.tasks import read_tasks
-from launch.convert import convert
+from launch.data.convert import convert
 
 TASK = '{"task_id": "a", "question": "Who?", "answers": ["Anna"]}'
 PAGE = '{"title": "Moon", "text": "Far."}'

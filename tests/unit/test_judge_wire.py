@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.rewards.blame import place_in, place_of_function
-from actors.rewards.judge_wire import (
+from actors.rewards.judge.wire import (
     LENGTH,
     MAX_FAILURE_CHARACTERS,
     Failure,
@@ -26,7 +26,7 @@ from actors.rewards.judge_wire import (
 from actors.rewards.scorer import Scored
 from common.config import Rewards
 from common.errors import ProtocolError
-from common.messages import Outcome, Step, Task
+from common.wire.records import Outcome, Step, Task
 
 TASK = Task(task_id="t", question="q", answers=("a",), labels={"k": "v"}, files=("/f",))
 TEXT = st.text(st.characters(), max_size=8)

@@ -17,8 +17,8 @@ from actors.kernels.frames import (
     encode,
 )
 from actors.kernels.interface import DeathCause, ToolSpec
+from actors.kernels.jupyter.transcript import Transcript
 from actors.kernels.session import KernelSession, SessionLimits
-from actors.kernels.transcript import Transcript
 
 MESSAGES = [
     (["ready"], Ready()),

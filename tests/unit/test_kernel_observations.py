@@ -7,8 +7,8 @@ import pytest
 
 from actors.kernels.exits import explain_exit
 from actors.kernels.interface import DeathCause
+from actors.kernels.jupyter.transcript import Transcript
 from actors.kernels.sandboxed.tracebacks import format_traceback
-from actors.kernels.transcript import Transcript
 
 
 def shown(code):

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from actors.kernels.cgroup import Cage, CageLimits, Cages, NoCgroup
 from actors.kernels.interface import DeathCause
-from actors.kernels.memory_use import MOST_MAPPINGS, TooDear, measure_memory
-from actors.kernels.procfs import files_use, host_pid, sockets_bytes, tree_use
-from actors.kernels.watchdog import UseLimits, Watchdog, Watched
+from actors.kernels.limits.cgroup import Cage, CageLimits, Cages, NoCgroup
+from actors.kernels.limits.memory_use import MOST_MAPPINGS, TooDear, measure_memory
+from actors.kernels.limits.procfs import files_use, host_pid, sockets_bytes, tree_use
+from actors.kernels.limits.watchdog import UseLimits, Watchdog, Watched
 
 MIB = 1 << 20
 HOLDING = """

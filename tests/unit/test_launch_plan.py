@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from common.config import Config, Evaluation, Tasks
-from launch.plan import plan_after, plan_before
+from launch.plan.evaluation import plan_after, plan_before
 
 TASKS = Tasks(train="t", train_corpus="tc", heldout="h")
 

@@ -25,7 +25,7 @@ from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict
-from learner.weights.published import full_adapter_state
+from learner.weights.contents import full_adapter_state
 from tests.tiny_policy import make_model
 
 LORA = Lora(rank=3, alpha=6.0, targets=("q_proj", "v_proj", "down_proj"))

@@ -14,9 +14,9 @@ from common.errors import PolicyServerError, ProtocolError
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
 from learner.engine.model import load_model
 from learner.engine.sharding import full_state_dict
-from learner.weights.published import weights_to_publish
-from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
-from learner.weights.sync import WeightPublisher
+from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
+from learner.weights.contents import weights_to_publish
+from learner.weights.publisher import WeightPublisher
 from tests.tiny_policy import make_model
 
 SERVER = "http://127.0.0.1:1"

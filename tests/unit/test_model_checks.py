@@ -14,7 +14,7 @@ from torch import Tensor
 from common.config import Lora
 from common.errors import ConfigError, InputError, LZeroError
 from common.model_config import FAMILIES, longest_context
-from launch.model_checks import check_model
+from launch.models.model_checks import check_model
 from learner.engine.loading import build_empty
 from learner.engine.lora import LoraLinear, add_adapters
 from learner.engine.model import POLICIES, load_model

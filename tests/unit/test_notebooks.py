@@ -12,13 +12,13 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from actors.evaluate import write_episodes
-from common.messages import Outcome, Step, Task, Trajectory
 from common.visible import visible
-from launch.agent_view import Ending, LiveView, PlainView, split_growing
+from common.wire.records import Outcome, Step, Task, Trajectory
 from launch.cli import main
-from launch.notebooks import make_notebook
-from launch.tracebacks import split_output
-from launch.transcripts import Choice, Transcript, find_transcript
+from launch.notebooks.agent_view import Ending, LiveView, PlainView, split_growing
+from launch.notebooks.export import make_notebook
+from launch.notebooks.tracebacks import split_output
+from launch.notebooks.transcripts import Choice, Transcript, find_transcript
 from learner.coordination.store import TrajectoryStore
 from tests.tiny_policy import make_trajectories
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from common.config import Objective
-from learner.losses import cross_entropy
 from learner.objectives.policy_loss import ActionVerdicts, PolicyLoss, policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
 from learner.objectives.weighted import action_weights
+from learner.sft.loss import cross_entropy
 
 DEFAULTS = Objective()
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from common.config import Objective
-from common.messages import NOT_AN_ACTION, Segment
+from common.wire.records import NOT_AN_ACTION, Segment
 from learner.engine.model import load_model, score_targets, token_logprobs
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions, measure_ratios

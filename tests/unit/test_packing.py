@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages import NOT_AN_ACTION, Segment
+from common.wire.records import NOT_AN_ACTION, Segment
 from learner.packs.balance import CostModel
 from learner.packs.packing import (
     Pack,

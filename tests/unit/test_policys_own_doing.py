@@ -19,12 +19,12 @@ from actors.episode import EpisodeRunner
 from actors.kernels.interface import CellResult, CellStatus, ToolSpec
 from actors.kernels.session import KernelSession, SessionLimits
 from actors.link import checked_frames
-from actors.rewards.judge import Judge
+from actors.rewards.judge.pool import Judge
 from common.chat import SPECIAL_TOKENS, ChatRenderer
 from common.config import Agent, Config
-from common.generation import Generation
-from common.messages import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
 from common.testing import make_trajectory
+from common.wire.generation import Generation
+from common.wire.records import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
 from tests.scripted_agent import TOKENIZER, FakePool
 
 TOOLS = ("notepad", "planning", "context", "submit_final_answer")

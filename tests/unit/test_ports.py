@@ -6,7 +6,7 @@ import pytest
 
 from common.config import Config, PolicyServer, Transport
 from common.errors import EnvironmentFault
-from launch.ports import held_ports
+from launch.plan.ports import held_ports
 
 
 def test_a_held_port_goes_to_its_server_and_to_nobody_else() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from launch.train import TrainRequest, resolve_config
+from launch.run.train import TrainRequest, resolve_config
 from learner.profiling import StepProfiler, profiled_steps, trace_packs
 
 

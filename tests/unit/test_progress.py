@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from common.alert_lines import append_alert
-from common.step_record import StepRecord
-from common.telemetry import JsonlWriter
-from launch.metrics_tail import LinesTail, read_metrics
-from launch.progress import (
+from common.telemetry.alert_lines import append_alert
+from common.telemetry.step_record import StepRecord
+from common.telemetry.writers import JsonlWriter
+from launch.report.metrics_tail import LinesTail, read_metrics
+from launch.report.progress import (
     Progress,
     Training,
     describe_duration,

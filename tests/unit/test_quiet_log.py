@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from common.quiet_log import QuietLog
+from common.telemetry.quiet_log import QuietLog
 
 
 def test_lines_of_a_kind_are_passed_on_once_per_interval_and_counted(

@@ -16,7 +16,7 @@ from actors.rewards.scorer import PRESETS, Scorer
 from common.config import Rewards
 from common.config_file import load_config
 from common.errors import ConfigError, PluginError
-from common.messages import Outcome, Step, Task
+from common.wire.records import Outcome, Step, Task
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TASK = Task(task_id="t", question="?", answers=("Port Alden",))

@@ -4,8 +4,8 @@ import dataclasses
 
 import pytest
 
-from common.messages import Outcome, Step, Trajectory
 from common.testing import make_trajectory
+from common.wire.records import Outcome, Step, Trajectory
 from learner.record import mean_scores, parsed_share
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from actors.rewards.task_types import asked_question, check_task, measure_answer, task_type
 from common.errors import ConfigError, InputError, PluginError
-from common.messages import Task
+from common.wire.records import Task
 
 MODULE = "task_types_for_test"
 SOURCE = """

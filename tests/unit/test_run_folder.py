@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from launch import fine_tune
-from launch.run_folder import (
+from launch.run import fine_tune
+from launch.run.folder import (
     PhaseClock,
     RunFolder,
     RunState,
@@ -17,8 +17,8 @@ from launch.run_folder import (
     locked,
     set_aside,
 )
-from launch.train import TrainRequest, how_to_go_on
-from learner.sft_config import SftConfig
+from launch.run.train import TrainRequest, how_to_go_on
+from learner.sft.config import SftConfig
 
 
 def run_with(folder: Path, status: Status) -> RunFolder:

@@ -7,7 +7,7 @@ import pytest
 from common.config import Config
 from common.config_file import config_from_tables
 from common.errors import InputError
-from launch.run_inputs import check_inputs, input_digests, write_inputs
+from launch.run.inputs import check_inputs, input_digests, write_inputs
 
 
 def made(folder: Path, *, world: bool = False) -> Config:

@@ -7,8 +7,8 @@ import pytest
 
 from actors.link import CoordinatorLink
 from actors.runner import run_lease
-from common.messages import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.testing import make_trajectory
+from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 
 LEASE = TaskLease(
     lease_id="g000000-0-1", group_id="g000000", sample_index=0, purpose=Purpose.TRAIN,

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.corpus import passages
-from actors.tools.search import NO_RESULTS, SearchIndex, build_index
+from actors.tools.search.corpus import passages
+from actors.tools.search.index import NO_RESULTS, SearchIndex, build_index
 from common.errors import InputError
 from launch.cli import main
 

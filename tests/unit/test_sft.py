@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
 from common.errors import ConfigError, InputError, LZeroError
-from launch.world.tiny_model import untie, write_initial_model
-from launch.world.tokenizer import train_tokenizer
-from launch.world.traces import write_traces
+from launch.data.world.tiny_model import untie, write_initial_model
+from launch.data.world.tokenizer import train_tokenizer
+from launch.data.world.traces import write_traces
 from learner.checkpoints.model_folder import write_model_folder
 from learner.engine.model import load_model, token_logprobs
 from learner.packs.packing import pack_segments
-from learner.sft import run
-from learner.sft_config import SftConfig, config_from_options
-from learner.sft_optimizer import learning_rate_share
-from learner.sft_traces import chat_template, read_traces
+from learner.sft.config import SftConfig, config_from_options
+from learner.sft.main import run
+from learner.sft.optimizer import learning_rate_share
+from learner.sft.traces import chat_template, read_traces
 from tests.tiny_text_model import make_text_model
 
 

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from common.errors import InputError
 from learner.engine.tokenizer import load_tokenizer
-from learner.sft_fields import Span
-from learner.sft_traces import chat_template, conversation_sequences, read_traces
+from learner.sft.fields import Span
+from learner.sft.traces import chat_template, conversation_sequences, read_traces
 from tests.tiny_text_model import CHAT_TEMPLATE, make_text_model
 
 USER_A = {"role": "user", "content": "2 + 2?"}

@@ -2,7 +2,7 @@
 
 import typing
 
-from common.step_record import Scope, StepRecord
+from common.telemetry.step_record import Scope, StepRecord
 from tests.docstrings import explained
 
 HINTS = typing.get_type_hints(StepRecord, include_extras=True)

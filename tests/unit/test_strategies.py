@@ -1,7 +1,7 @@
 import pytest
 
-from common.messages import Step, Task
-from launch.world.strategies import Strategy, strategies
+from common.wire.records import Step, Task
+from launch.data.world.strategies import Strategy, strategies
 
 TASK = Task(task_id="t", question="Where was the author of Silent Harbor born?", answers=("x",))
 PAGE = "Silent Harbor, novel by Anna Keller, published in 1958."

@@ -14,12 +14,11 @@ from rich.console import Console
 from common.config import Config, Run, World
 from common.errors import RunFailed
 from common.evaluation import FamilyScore, Suite, SuiteScore, write_score
-from common.messages import Step
-from launch.charts import line_chart, paired_bars, ticks
-from launch.episodes import read_episodes
-from launch.report import choose_pairs, describe_step, write_report
-from launch.run_folder import RunFolder, RunState
-from launch.summary import (
+from common.wire.records import Step
+from launch.report.charts import line_chart, paired_bars, ticks
+from launch.report.episodes import read_episodes
+from launch.report.page import choose_pairs, describe_step, write_report
+from launch.report.summary import (
     Summary,
     build_summary,
     compare,
@@ -28,6 +27,7 @@ from launch.summary import (
     score_tables,
     write_summary,
 )
+from launch.run.folder import RunFolder, RunState
 from tests.step_records import make_record
 
 TOTALS: dict[str, Any] = {

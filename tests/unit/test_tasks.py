@@ -8,11 +8,11 @@ import pytest
 
 from actors.rewards.task_types import check_task, unmatchable_answers
 from common.errors import InputError
-from common.messages import Task
 from common.task_rules import TaskRules, check_file
 from common.tasks import read_tasks, write_tasks
+from common.wire.records import Task
 from launch.cli import main
-from launch.task_check import room_of_model
+from launch.data.task_check import room_of_model
 
 MODEL = Path(__file__).resolve().parents[2] / "launch" / "presets" / "warmstart"
 GOOD = '{"task_id": "a", "question": "Who?", "answers": ["Anna"]}'

@@ -8,8 +8,8 @@ import pytest
 
 from common.config import Run
 from common.errors import ConfigError
-from common.log_lines import configure_logging
-from common.telemetry import JsonlWriter, Tolerant, wandb_id
+from common.telemetry.log_lines import configure_logging
+from common.telemetry.writers import JsonlWriter, Tolerant, wandb_id
 
 
 def write_steps(path: Path, steps: list[int]) -> None:

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from actors.tools.catalogue import make_tools, missing_variables
-from actors.tools.search import NO_RESULTS, build_index
+from actors.tools.search.index import NO_RESULTS, build_index
 from actors.tools.tool import FunctionTool, Tool, ToolCall
 from common.child_process import SOURCE_ROOT
 from common.config import Agent, Config, Mcp, McpServer, Pages, Search, Vision, Web
 from common.errors import ConfigError, InputError
-from common.messages import Task
+from common.wire.records import Task
 
 PLUGIN = '''
 """Tools of a user's package."""
@@ -123,7 +123,7 @@ def test_a_corpus_without_index_and_a_disabled_search_find_nothing(
 def test_a_large_index_is_searched_off_the_event_loop(
     corpora: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.tools.local_search.SMALL_INDEX_BYTES", 0)
+    monkeypatch.setattr("actors.tools.search.local.SMALL_INDEX_BYTES", 0)
     tool = make_tools(config_with("search"), corpora)["search"]
 
     assert call(tool, "search", "ada") == "Ada, born in London."
@@ -239,7 +239,7 @@ def test_calls_of_a_tool_that_never_ends_leave_all_other_threads_alone() -> None
 STUCK = """
 import asyncio, threading
 from actors.tools.tool import FunctionTool, ToolCall
-from common.messages import Task
+from common.wire.records import Task
 
 def stuck(): threading.Event().wait()
 

@@ -18,13 +18,13 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
-from actors.tools.document_kinds import DocumentKind, document_kind, image_type
-from actors.tools.document_reader import DocumentReader
-from actors.tools.documents import decoded, document_text
-from actors.tools.inspect_file import InspectFile
+from actors.tools.documents.inspect_file import InspectFile
+from actors.tools.documents.kinds import DocumentKind, document_kind, image_type
+from actors.tools.documents.reader import DocumentReader
+from actors.tools.documents.text import decoded, document_text
 from actors.tools.tool import ToolCall
 from common.config import Files
-from common.messages import Task
+from common.wire.records import Task
 
 FRENCH = "L'été dernier, le café près de la façade était fermé. Où est le garçon? Voilà, déjà là."
 SLOW_PAGE = (

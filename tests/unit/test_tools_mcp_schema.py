@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mcp import types
 
-from actors.tools.mcp_annotations import annotation_of
-from actors.tools.mcp_schema import identifier, mcp_functions, mcp_value
+from actors.tools.mcp.annotations import annotation_of
+from actors.tools.mcp.schema import identifier, mcp_functions, mcp_value
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from actors.tools.web_cache import MAX_SHOWN_BODY, ResponseCache
-from actors.tools.web_messages import WebRequest, WebResponse
+from actors.tools.web.cache import MAX_SHOWN_BODY, ResponseCache
+from actors.tools.web.messages import WebRequest, WebResponse
 
 REQUEST = WebRequest(
     method="POST",

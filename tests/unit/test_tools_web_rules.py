@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from yarl import URL
 
 from actors.tools.excerpts import TextMemory, excerpt
-from actors.tools.web_retry import LONGEST_WAIT_S, Pace, backoff, retry_after
-from actors.tools.web_rules import (
+from actors.tools.web.retry import LONGEST_WAIT_S, Pace, backoff, retry_after
+from actors.tools.web.rules import (
     NotPublic,
     PageRules,
     host_of,

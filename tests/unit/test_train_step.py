@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from common.config import Learner, Objective
-from common.messages import NOT_AN_ACTION, Outcome, Segment, Trajectory
+from common.wire.records import NOT_AN_ACTION, Outcome, Segment, Trajectory
 from learner.engine.model import load_model, token_logprobs
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import Rank, full_state_dict, shard, training_processes

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.config import Learner, Objective
-from common.messages import NOT_AN_ACTION, Trajectory
+from common.wire.records import NOT_AN_ACTION, Trajectory
 from learner.engine.model import load_model, token_logprobs
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.reference import ReferenceModel, load_reference

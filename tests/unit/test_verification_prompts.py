@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.messages import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
+from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
 from learner.weights.parity import PROBE_TOKENS
-from learner.weights.verification import NUM_PROBES, random_prompts, real_prompts
+from learner.weights.verifier import NUM_PROBES, random_prompts, real_prompts
 
 
 def trajectory(*segments: tuple[int, int]) -> Trajectory:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from common.config import Objective
-from common.generation import encode_request
-from common.messages import NOT_AN_ACTION, Segment, Task
+from common.wire.generation import encode_request
+from common.wire.records import NOT_AN_ACTION, Segment, Task
 from learner.advantages import group_loo
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder

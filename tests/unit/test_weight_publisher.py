@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from common.errors import PolicyServerError
-from learner.weights.server_control import ServerControl
-from learner.weights.staging import StagingChannel, take_snapshot
-from learner.weights.sync import WeightPublisher
-from learner.weights.updated_server import UpdatedServer
+from learner.weights.channel import StagingChannel, take_snapshot
+from learner.weights.control import ServerControl
+from learner.weights.publisher import WeightPublisher
+from learner.weights.served import UpdatedServer
 from tests.weight_server import WeightServer, weight_servers
 
 NEVER = 3600.0
@@ -163,7 +163,7 @@ def test_an_error_nobody_thought_of_ends_no_thread(
 
 
 def test_a_dead_engine_is_named_long_before_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("learner.weights.server_control._ASK_HEALTH_EVERY_S", 0.1)
+    monkeypatch.setattr("learner.weights.control._ASK_HEALTH_EVERY_S", 0.1)
     with weight_servers(1) as servers, publishing(servers, deadline_s=60) as publisher:
         publisher.publish(0, state(0))
         servers[0].hanging = {"/update_weights"}

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.inference.staging import StagingReceiver
-from common.doorkeeper import present_key
 from common.errors import PolicyServerError, ProtocolError
-from common.messages import WeightManifest
-from common.weight_wire import (
+from common.wire.doorkeeper import present_key
+from common.wire.records import WeightManifest
+from common.wire.weights import (
     ReportKind,
     StagingReport,
     pack_manifest,
@@ -20,7 +20,7 @@ from common.weight_wire import (
     unpack_snapshot,
     worker_identity,
 )
-from learner.weights.staging import Snapshot, StagingChannel, take_snapshot
+from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
 from learner.weights.workers import Workers
 from tests.handshake import connect
 

@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from actors.tools.search import SearchIndex, build_index
+from actors.tools.search.index import SearchIndex, build_index
 from common.chat import parse_action
 from common.config import World as WorldConfig
-from launch.world import names
-from launch.world.demonstrator import PERFECT, Demonstrator, perfect_codes
-from launch.world.encyclopedia import World
-from launch.world.files import evaluation_tasks, training_tasks, write_world
-from launch.world.names import Pool, pool_of
-from launch.world.questions import FAMILIES, KINDS, Question, distinct
-from launch.world.traces import open_index, traces
+from launch.data.world import names
+from launch.data.world.demonstrator import PERFECT, Demonstrator, perfect_codes
+from launch.data.world.encyclopedia import World
+from launch.data.world.files import evaluation_tasks, training_tasks, write_world
+from launch.data.world.names import Pool, pool_of
+from launch.data.world.questions import FAMILIES, KINDS, Question, distinct
+from launch.data.world.traces import open_index, traces
 
 SEEDS = (0, 1, 2)
 POOLS: tuple[Pool, ...] = ("train", "heldout", "unseen")

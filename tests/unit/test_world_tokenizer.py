@@ -1,7 +1,7 @@
 from common.chat import SPECIAL_TOKENS
-from launch.world.names import names
-from launch.world.tokenizer import VOCABULARY, train_tokenizer
-from launch.world.traces import traces
+from launch.data.world.names import names
+from launch.data.world.tokenizer import VOCABULARY, train_tokenizer
+from launch.data.world.traces import traces
 
 
 def test_a_name_is_two_tokens_wherever_it_stands_and_tags_are_one() -> None:

@@ -1,0 +1,1 @@
+"""The agent against any chat server: requests, streams, answers, errors."""

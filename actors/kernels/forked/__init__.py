@@ -1,0 +1,1 @@
+"""The default launcher: kernels forked from a zygote."""

@@ -1,0 +1,135 @@
+"""The default launcher: kernels forked from a zygote, each in its own namespaces (level A)."""
+
+import asyncio
+import itertools
+import logging
+import os
+import weakref
+from functools import partial
+
+from actors.kernels.bubblewrap import check_sandbox
+from actors.kernels.forked.zygote_process import ZygoteProcess
+from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.limits.host_uids import release
+from actors.kernels.limits.id_ranges import NoHostUids, Source
+from actors.kernels.limits.wardens import Wardens, sandbox_limits
+from actors.kernels.piped import Ground, PipedKernel
+from actors.kernels.runtime import RuntimePaths, find_runtime
+from common.config import Kernel as KernelConfig
+from common.errors import EnvironmentFault
+
+_LOGGER = logging.getLogger(__name__)
+
+
+class ForkedLauncher:
+    """Forks kernels from one zygote, which is started again when it dies."""
+
+    name = "forked"
+    level = "A-forked"
+
+    def __init__(self, config: KernelConfig, runtime: RuntimePaths | None = None) -> None:
+        """Make a launcher; ``start`` starts the zygote."""
+        self._config = config
+        self._runtime = runtime
+        self._wardens = Wardens(config)
+        self._zygote: ZygoteProcess | None = None
+        self._starting = asyncio.Lock()
+        self._had_uids = False
+        self._numbers = itertools.count(1)
+        self._kernels = weakref.WeakSet[PipedKernel]()
+        self._closed = False
+
+    async def start(self) -> None:
+        """Check the sandbox and start the zygote; see ``interface.Launcher``."""
+        self._runtime = self._runtime or find_runtime()
+        check_sandbox(self._runtime)
+        self._wardens.open()
+        await self._running_zygote()
+
+    async def launch(self) -> PipedKernel:
+        """Fork a fresh kernel; see ``interface.Launcher``.
+
+        A zygote that turns out to be dying is replaced, once.
+        """
+        zygote = await self._running_zygote()
+        try:
+            return await self._launch_from(zygote)
+        except KernelDied:
+            if zygote.alive:
+                raise
+        return await self._launch_from(await self._running_zygote())
+
+    async def _launch_from(self, zygote: ZygoteProcess) -> PipedKernel:
+        lease = self._wardens.uids.lease() if zygote.changes_users else None
+        try:
+            handles = await zygote.fork(lease.uid if lease else 0)
+        except BaseException:
+            release(lease)
+            raise
+        ground = Ground(
+            level=self.level,
+            launcher_lives=lambda: zygote.alive,
+            on_gone=partial(release, lease),
+        )
+        kernel_id = f"{os.getpid()}-{next(self._numbers)}"
+        kernel = PipedKernel(kernel_id, handles, self._config, self._wardens, ground)
+        self._kernels.add(kernel)
+        try:
+            await kernel.connect()
+        except BaseException:
+            await kernel.close()
+            raise
+        return kernel
+
+    async def close(self) -> None:
+        """Kill the zygote and with it all kernels; returns when they are gone."""
+        self._closed = True
+        async with self._starting:
+            zygote, self._zygote = self._zygote, None
+        if zygote is not None:
+            await zygote.close()
+        await asyncio.gather(*(kernel.close() for kernel in list(self._kernels)))
+        await self._wardens.close()
+
+    async def _running_zygote(self) -> ZygoteProcess:
+        async with self._starting:
+            if self._closed:
+                raise KernelDied("the launcher is closed", DeathCause.CLOSED)
+            if self._zygote is not None and self._zygote.alive:
+                return self._zygote
+            if self._zygote is not None:
+                _LOGGER.warning("restarted the zygote, which died with all its kernels")
+                await self._zygote.close()
+            self._runtime = self._runtime or find_runtime()
+            self._zygote = await self._start_zygote(self._runtime)
+            return self._zygote
+
+    async def _start_zygote(self, runtime: RuntimePaths) -> ZygoteProcess:
+        """Start one whose forks have user ids of their own, or where none ever did, another."""
+        uids = self._wardens.uids
+        zygote = self._make_zygote(runtime, uids.source)
+        try:
+            await zygote.start()
+        except (NoHostUids, EnvironmentFault) as reason:
+            if uids.source is None or self._had_uids:
+                raise EnvironmentFault(str(reason)) from None
+            uids.give_up(str(reason))
+            zygote = self._make_zygote(runtime, None)
+            await zygote.start()
+        self._had_uids = zygote.changes_users
+        return zygote
+
+    def _make_zygote(self, runtime: RuntimePaths, uids: Source | None) -> ZygoteProcess:
+        config = self._config
+        return ZygoteProcess(
+            runtime,
+            sandbox_limits(config),
+            timeout_s=config.start_timeout_s,
+            modules=preloaded(config),
+            uids=uids,
+        )
+
+
+def preloaded(config: KernelConfig) -> tuple[str, ...]:
+    """Modules that a kernel has imported before its first cell."""
+    return ("numpy", "numpy.random") if config.preload_numpy else ()

@@ -1,0 +1,1 @@
+"""The launcher and the provisioner for any Jupyter kernel."""

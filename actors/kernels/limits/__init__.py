@@ -1,0 +1,1 @@
+"""Limits of whole sandboxes: who watches them, and what they count."""

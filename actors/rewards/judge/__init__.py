@@ -1,0 +1,1 @@
+"""Rewards scored in processes of their own."""

@@ -1,0 +1,1 @@
+"""Text of documents, read in a sandbox of its own."""

@@ -1,0 +1,1 @@
+"""Tools that go to the web, and the one way there."""

@@ -1,0 +1,1 @@
+"""What processes say about themselves: log lines, numbers of steps, alerts."""

@@ -1,0 +1,240 @@
+"""Questions about a world: one look-up (one hop) or two look-ups, some with a subtraction."""
+
+import random
+from dataclasses import dataclass
+from typing import Literal
+
+from launch.data.world.encyclopedia import World
+from launch.data.world.names import EntityType
+
+Family = Literal["one_hop", "two_hop"]
+Relation = Literal["town", "born", "author", "published", "mayor", "founded"]
+Wording = Literal["train", "heldout"]
+
+TOPICS: dict[Relation, str] = {
+    "town": "born",
+    "born": "born",
+    "author": "novel",
+    "published": "novel",
+    "mayor": "mayor",
+    "founded": "founded",
+}
+"""The word that, searched with a name, finds the page that states the relation."""
+
+FAMILIES: tuple[Family, ...] = ("one_hop", "two_hop")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """A kind of question.
+
+    Attributes:
+        family: how many look-ups it takes.
+        subject: what the question asks about.
+        relations: looked up in order, each of the entity that the one before led to.
+        subtract: a year on the first page from which the last value is subtracted, or None.
+        wordings: templates with ``{x}`` for the subject.
+        heldout_wordings: templates that no training question uses.
+    """
+
+    family: Family
+    subject: EntityType
+    relations: tuple[Relation, ...]
+    wordings: tuple[str, ...]
+    heldout_wordings: tuple[str, ...]
+    subtract: Relation | None = None
+
+
+KINDS: dict[str, Kind] = {
+    "person_town": Kind(
+        family="one_hop",
+        subject="person",
+        relations=("town",),
+        wordings=(
+            "Where was {x} born?",
+            "In which town was {x} born?",
+            "What is the birthplace of {x}?",
+        ),
+        heldout_wordings=("Which town is the birthplace of {x}?",),
+    ),
+    "person_year": Kind(
+        family="one_hop",
+        subject="person",
+        relations=("born",),
+        wordings=("When was {x} born?", "In which year was {x} born?"),
+        heldout_wordings=("What is the year when {x} was born?",),
+    ),
+    "book_author": Kind(
+        family="one_hop",
+        subject="book",
+        relations=("author",),
+        wordings=("Who wrote {x}?", "Who is the author of {x}?"),
+        heldout_wordings=("Who is the writer of {x}?",),
+    ),
+    "book_year": Kind(
+        family="one_hop",
+        subject="book",
+        relations=("published",),
+        wordings=("When was {x} published?", "In which year was {x} published?"),
+        heldout_wordings=("What is the year when {x} was published?",),
+    ),
+    "town_mayor": Kind(
+        family="one_hop",
+        subject="town",
+        relations=("mayor",),
+        wordings=("Who is the mayor of {x}?", "Who is mayor in {x}?"),
+        heldout_wordings=("What is the name of the mayor of {x}?",),
+    ),
+    "town_year": Kind(
+        family="one_hop",
+        subject="town",
+        relations=("founded",),
+        wordings=("When was {x} founded?", "In which year was {x} founded?"),
+        heldout_wordings=("What is the year when {x} was founded?",),
+    ),
+    "author_town": Kind(
+        family="two_hop",
+        subject="book",
+        relations=("author", "town"),
+        wordings=(
+            "Where was the author of {x} born?",
+            "In which town was the writer of {x} born?",
+        ),
+        heldout_wordings=("What is the birthplace of the person who wrote {x}?",),
+    ),
+    "author_year": Kind(
+        family="two_hop",
+        subject="book",
+        relations=("author", "born"),
+        wordings=(
+            "When was the author of {x} born?",
+            "In which year was the writer of {x} born?",
+        ),
+        heldout_wordings=("What is the year when the person who wrote {x} was born?",),
+    ),
+    "birth_mayor": Kind(
+        family="two_hop",
+        subject="person",
+        relations=("town", "mayor"),
+        wordings=(
+            "Who is the mayor of the town where {x} was born?",
+            "Who is mayor in the birthplace of {x}?",
+        ),
+        heldout_wordings=("What is the name of the mayor in the town where {x} was born?",),
+    ),
+    "author_age": Kind(
+        family="two_hop",
+        subject="book",
+        relations=("author", "born"),
+        subtract="published",
+        wordings=(
+            "How old was the author of {x} when it was published?",
+            "At what age did the writer publish {x}?",
+        ),
+        heldout_wordings=("How old was the writer when {x} was published?",),
+    ),
+    "town_age": Kind(
+        family="two_hop",
+        subject="person",
+        relations=("town", "founded"),
+        subtract="born",
+        wordings=(
+            "How old was the birthplace of {x} in the year of birth?",
+            "How many years before the birth of {x} was the birthplace founded?",
+        ),
+        heldout_wordings=("How old was the town where {x} was born in the year of birth?",),
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hop:
+    """One look-up: ``value`` stands on the page of ``entity``."""
+
+    entity: str
+    relation: Relation
+    value: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """A question with the way to its answer."""
+
+    kind: str
+    text: str
+    answer: str
+    hops: tuple[Hop, ...]
+
+    @property
+    def spec(self) -> Kind:
+        """The kind's definition."""
+        return KINDS[self.kind]
+
+    @property
+    def bridge(self) -> str:
+        """The entity between two look-ups; empty where there is one."""
+        return self.hops[1].entity if len(self.hops) > 1 else ""
+
+
+def kinds_of(family: Family) -> list[str]:
+    """Names of the kinds of a family."""
+    return [name for name, kind in KINDS.items() if kind.family == family]
+
+
+def fact(world: World, entity: str, relation: Relation) -> str:
+    """What the page of ``entity`` says about ``relation``."""
+    match relation:
+        case "town":
+            return world.people[entity].town
+        case "born":
+            return str(world.people[entity].year)
+        case "author":
+            return world.books[entity].author
+        case "published":
+            return str(world.books[entity].year)
+        case "mayor":
+            return world.towns[entity].mayor
+        case "founded":
+            return str(world.towns[entity].founded)
+
+
+def ask(
+    world: World, kind: str, subject: str, rng: random.Random, wording: Wording = "train"
+) -> Question:
+    """A question of a kind about a subject, in one of the wordings."""
+    spec = KINDS[kind]
+    hops: list[Hop] = []
+    entity = subject
+    for relation in spec.relations:
+        value = fact(world, entity, relation)
+        hops.append(Hop(entity=entity, relation=relation, value=value))
+        entity = value
+    answer = hops[-1].value
+    if spec.subtract is not None:
+        answer = str(int(fact(world, subject, spec.subtract)) - int(answer))
+    templates = spec.wordings if wording == "train" else spec.heldout_wordings
+    text = rng.choice(templates).format(x=subject)
+    return Question(kind=kind, text=text, answer=answer, hops=tuple(hops))
+
+
+def draw(world: World, kinds: list[str], rng: random.Random) -> Question:
+    """A random question of one of the kinds."""
+    kind = rng.choice(kinds)
+    subject = rng.choice(world.entities(KINDS[kind].subject))
+    return ask(world, kind, subject, rng)
+
+
+def distinct(
+    world: World, family: Family, count: int, rng: random.Random, wording: Wording = "train"
+) -> list[Question]:
+    """Up to ``count`` questions, no two of the same kind about the same subject, kinds even."""
+    open_pairs = {kind: world.entities(KINDS[kind].subject) for kind in kinds_of(family)}
+    for subjects in open_pairs.values():
+        rng.shuffle(subjects)
+    found: list[Question] = []
+    while open_pairs and len(found) < count:
+        kind = rng.choice(list(open_pairs))
+        found.append(ask(world, kind, open_pairs[kind].pop(), rng, wording))
+        if not open_pairs[kind]:
+            del open_pairs[kind]
+    return found

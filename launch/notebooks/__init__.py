@@ -1,0 +1,1 @@
+"""Episodes shown to people: in a terminal, as notebooks."""

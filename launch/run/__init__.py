@@ -1,0 +1,1 @@
+"""Runs from the first check to the last process: training, evaluation, fine-tuning."""

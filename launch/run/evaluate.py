@@ -1,0 +1,192 @@
+"""``lzero eval``: scores any checkpoint on a fresh held-out world."""
+
+import dataclasses
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from common.child_process import SOURCE_ROOT
+from common.config import Config
+from common.config_file import load_config, save_config
+from common.errors import InputError
+from common.evaluation import Suite, SuiteScore, write_suites
+from launch.models.model_checks import check_model
+from launch.plan import processes
+from launch.plan.evaluation import GREEDY, HELDOUT, extra_suites
+from launch.plan.ports import held_ports
+from launch.report.progress import Progress
+from launch.report.summary import read_scores
+from launch.run.folder import RunFolder
+from launch.run.preflight import check_sandbox_present
+from launch.run.train import check_scores, make_world, use_world
+from launch.screen import cell
+from launch.starters.local import Supervisor, interruptible
+
+PRESET = SOURCE_ROOT / "launch" / "presets" / "quickstart.toml"
+"""Agent and search settings for a checkpoint that carries no configuration."""
+TRAIN_TASKS = 1
+"""A world needs training tasks; nobody asks them here."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateRequest:
+    """The command line of ``lzero eval``."""
+
+    checkpoint: Path
+    world_seed: int
+    search_disabled: bool = False
+    per_family: int = 400
+    greedy: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvaluateResult:
+    """Scores by suite of one model on one held-out world."""
+
+    model: Path
+    world_seed: int
+    search_disabled: bool
+    scores: dict[str, SuiteScore]
+
+
+def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
+    """Serve the checkpoint, generate the world, ask its questions.
+
+    Raises:
+        InputError: there is no usable model at that path.
+        RunFailed: the policy server or the evaluation failed.
+    """
+    if request.per_family < 1:
+        raise InputError(f"--per-family must be at least 1, got {request.per_family}")
+    model, config = locate_checkpoint(request.checkpoint)
+    check_model(model, max_context=config.model.max_context)
+    check_sandbox_present()
+    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch, ExitStack() as stack:
+        folder = RunFolder(Path(scratch))
+        config = _evaluation_config(config, model, request, folder)
+        config = stack.enter_context(held_ports(config))
+        save_config(config, folder.config)
+        with interruptible(), Progress(console) as progress:
+            progress.phase(f"generating held-out world {request.world_seed}")
+            make_world(folder.tasks, config.world)
+            _run(config, folder, _suites(request, folder.tasks), progress)
+        scores = read_scores(folder.evaluation)
+    return EvaluateResult(
+        model=model,
+        world_seed=request.world_seed,
+        search_disabled=request.search_disabled,
+        scores=scores,
+    )
+
+
+def locate_checkpoint(path: Path) -> tuple[Path, Config]:
+    """The Hugging Face folder and the configuration behind a run, checkpoint or model folder.
+
+    Raises:
+        InputError: ``path`` is none of them.
+    """
+    folder = path.expanduser().resolve()
+    if not folder.is_dir():
+        raise InputError(f"checkpoint {path} does not exist")
+    run = RunFolder(folder)
+    if run.state_file.is_file():
+        checkpoint = run.last_checkpoint()
+        if checkpoint is None:
+            raise InputError(f"run {path} has no checkpoint yet")
+        return checkpoint / "hf", load_config(run.config)
+    if (folder / "hf").is_dir():
+        run = RunFolder(folder.parents[1])
+        return folder / "hf", load_config(run.config if run.config.is_file() else PRESET)
+    if (folder / "config.json").is_file():
+        return folder, load_config(PRESET)
+    raise InputError(
+        f"{path} is neither a run (state.json), nor a checkpoint (hf/), nor a Hugging Face model "
+        "folder (config.json)"
+    )
+
+
+def scores_as_json(result: EvaluateResult) -> dict[str, Any]:
+    """What ``--json`` prints."""
+    return {
+        "model": str(result.model),
+        "world_seed": result.world_seed,
+        "search_disabled": result.search_disabled,
+        "suites": {
+            name: {
+                family: dataclasses.asdict(family_score)
+                for family, family_score in score.families.items()
+            }
+            for name, score in result.scores.items()
+        },
+    }
+
+
+def print_scores(result: EvaluateResult, console: Console) -> None:
+    """The same as a table."""
+    title = cell(f"{result.model}, held-out world {result.world_seed}")
+    table = Table(title=title, title_justify="left")
+    for column in ("suite", "family", "n", "exact", "contains", "F1", "submitted", "steps"):
+        table.add_column(column, justify="left" if column in ("suite", "family") else "right")
+    for name, score in result.scores.items():
+        for family, shares in score.families.items():
+            table.add_row(
+                cell(name),
+                cell(family),
+                str(shares.n),
+                *(f"{s:.1%}" for s in (shares.exact_match, shares.contains, shares.f1)),
+                f"{shares.submitted:.1%}",
+                f"{shares.mean_steps:.1f}",
+            )
+    console.print(table)
+
+
+def _evaluation_config(
+    config: Config, model: Path, request: EvaluateRequest, folder: RunFolder
+) -> Config:
+    world = dataclasses.replace(
+        config.world, enabled=True, heldout_seed=request.world_seed, train_tasks=TRAIN_TASKS
+    )
+    return dataclasses.replace(
+        use_world(config, folder.tasks),
+        world=world,
+        model=dataclasses.replace(config.model, path=str(model)),
+        policy_server=dataclasses.replace(config.policy_server, port=0),
+        transport=dataclasses.replace(config.transport, port=0),
+    )
+
+
+def _suites(request: EvaluateRequest, world: Path) -> tuple[Suite, ...]:
+    heldout = Suite(
+        name=HELDOUT,
+        tasks=str(world / "heldout.jsonl"),
+        corpus=str(world / "heldout_corpus.sqlite"),
+        per_family=request.per_family,
+    )
+    suites = (heldout, *extra_suites(world, per_family=request.per_family))
+    if request.greedy:
+        suites += (dataclasses.replace(heldout, name=GREEDY, temperature=0.0),)
+    return tuple(
+        dataclasses.replace(suite, search_disabled=request.search_disabled) for suite in suites
+    )
+
+
+def _run(config: Config, folder: RunFolder, suites: tuple[Suite, ...], progress: Progress) -> None:
+    plan = folder.path / "plan.json"
+    write_suites(suites, plan)
+    folder.evaluation.mkdir()
+    with Supervisor(tick=progress.tick) as supervisor:
+        progress.phase("starting the policy server")
+        supervisor.start(processes.policy_server(config, folder.config, folder.logs))
+        progress.phase("asking the held-out questions")
+        progress.watch_scores("", folder.evaluation)
+        supervisor.spawn(
+            processes.evaluation("evaluate", folder.config, plan, folder.evaluation, folder.logs)
+        )
+        supervisor.finish("evaluate")
+        progress.tick()
+    check_scores(read_scores(folder.evaluation), folder.evaluation)

@@ -1,0 +1,98 @@
+"""``lzero sft``: supervised fine-tuning on one machine, with as many ranks as configured."""
+
+import dataclasses
+from pathlib import Path
+
+from rich.console import Console
+
+from common.errors import InputError
+from launch.models.model_checks import check_model
+from launch.outputs import written
+from launch.plan import processes
+from launch.run.folder import newest_checkpoint
+from launch.run.preflight import locate_model
+from launch.screen import say
+from launch.starters.local import ProcessSpec, Supervisor, interruptible
+from learner.sft.config import SftConfig
+
+SFT = "sft"
+
+
+def fine_tune(config: SftConfig, console: Console) -> None:
+    """Check the input, start the ranks, show their progress, wait for them.
+
+    Raises:
+        InputError: model or traces are missing, or the output cannot be written.
+        RunFailed: a rank failed; its last lines are in the message.
+        Interrupted: somebody ended it.
+    """
+    config = resolve(config)
+    check_model(Path(config.model))
+    if not Path(config.traces).is_file():
+        raise InputError(f"trace file '{config.traces}' (--traces) does not exist")
+    output = Path(config.output)
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; name a folder for the model")
+    file = output.with_name(output.name + ".sft.json")
+    with written(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        config.save(file)
+    spec = sft_process(config, file, output.with_name(output.name + ".sft.log"))
+    follower = LogFollower(spec.log, console)
+    with interruptible(), Supervisor(tick=follower.tick) as supervisor:
+        supervisor.spawn(spec)
+        supervisor.finish(SFT)
+    follower.tick()
+
+
+def resolve(config: SftConfig) -> SftConfig:
+    """The configuration with absolute paths."""
+    return dataclasses.replace(
+        config,
+        model=str(locate_model(config.model)),
+        traces=str(Path(config.traces).expanduser().resolve()),
+        output=str(Path(config.output).expanduser().resolve()),
+        checkpoints=str(config.checkpoint_folder.expanduser().resolve()),
+    )
+
+
+def sft_process(config: SftConfig, file: Path, log: Path) -> ProcessSpec:
+    """The ranks under torchrun, as the learner's are."""
+    return processes.rank_processes(
+        SFT,
+        ("learner.sft.main", "--config", str(file)),
+        ranks=config.ranks,
+        threads=config.threads,
+        log=log,
+        hint=lambda: how_to_go_on(config),
+    )
+
+
+def how_to_go_on(config: SftConfig) -> str:
+    """What to do after a failure; empty where no checkpoint was left to go on from."""
+    if newest_checkpoint(config.checkpoint_folder) is None:
+        return ""
+    return "go on from the newest checkpoint by adding --resume"
+
+
+class LogFollower:
+    """Shows lines of progress as they appear in a log."""
+
+    def __init__(self, log: Path, console: Console) -> None:
+        """Begin at the log's present end."""
+        self._log = log
+        self._console = console
+        self._seen = log.stat().st_size if log.exists() else 0
+
+    def tick(self) -> None:
+        """Show what is new."""
+        if not self._log.exists():
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._seen)
+            new = file.read()
+        whole = new[: new.rfind(b"\n") + 1]
+        self._seen += len(whole)
+        for line in whole.decode(errors="replace").splitlines():
+            if " learner." in line:
+                say(self._console, line.split(" learner.", 1)[1])

@@ -1,0 +1,283 @@
+"""The folder of a run: where everything is, and what state the run is in."""
+
+import dataclasses
+import fcntl
+import itertools
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from common.errors import InputError
+from common.json_output import json_text
+from common.whole_file import write_whole
+
+FROM_CHECKPOINT = (
+    "begin a new run (--name) from its newest checkpoint (model.path = .../checkpoints/step-.../hf)"
+)
+"""What to do with a run that cannot go on."""
+
+_CHECKPOINT = re.compile(r"step-\d+")
+
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunState:
+    """What ``state.json`` holds.
+
+    ``seconds`` is wall time by phase, added up over resumes; ``total`` is that of the command.
+    """
+
+    status: Status
+    started_at: float
+    attempts: int = 1
+    seconds: dict[str, float] = field(default_factory=dict)
+    setup_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """Paths inside a run folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration."""
+        return self.path / "config.json"
+
+    @property
+    def inputs(self) -> Path:
+        """Digests of the files that the run was begun with."""
+        return self.path / "inputs.json"
+
+    @property
+    def state_file(self) -> Path:
+        """Status and phase timings."""
+        return self.path / "state.json"
+
+    @property
+    def tasks(self) -> Path:
+        """Generated task files and corpora."""
+        return self.path / "tasks"
+
+    @property
+    def evaluation(self) -> Path:
+        """Plans, scores and episodes of the evaluations."""
+        return self.path / "evaluation"
+
+    @property
+    def logs(self) -> Path:
+        """One log file per process."""
+        return self.path / "logs"
+
+    @property
+    def actors(self) -> Path:
+        """Totals of the actors, one file each."""
+        return self.path / "actors"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder per kept checkpoint."""
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        """One JSON line per optimizer step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def alerts(self) -> Path:
+        """What the learner tells at once; see ``common.telemetry.alert_lines``."""
+        return self.path / "alerts.jsonl"
+
+    @property
+    def learner_ready(self) -> Path:
+        """Where the coordinator listens, written once it does."""
+        return self.path / "learner.ready"
+
+    def coordinator(self) -> str:
+        """The address that actors connect to, as the learner bound it."""
+        return self.learner_ready.read_text().strip()
+
+    @property
+    def learner_totals(self) -> Path:
+        """What the learner leaves at its end."""
+        return self.path / "learner.json"
+
+    @property
+    def profiles(self) -> Path:
+        """Profiler traces of the learner, where asked for."""
+        return self.path / "profiles"
+
+    @property
+    def summary(self) -> Path:
+        """The numbers of the run."""
+        return self.path / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.path / "report.html"
+
+    def read_state(self) -> RunState | None:
+        """The state, or None where no run was begun.
+
+        Raises:
+            InputError: the file is none of ours, or of a later version.
+        """
+        if not self.state_file.is_file():
+            return None
+        try:
+            return RunState(**json.loads(self.state_file.read_text(encoding="utf-8")))
+        except (ValueError, TypeError, RecursionError) as error:
+            raise InputError(
+                f"{self.state_file} is no state of a run that this version knows ({error}); "
+                "choose another name with --name"
+            ) from error
+
+    def write_state(self, state: RunState) -> None:
+        """Replace the state file in one step."""
+        write_whole(self.state_file, json_text(dataclasses.asdict(state), indent=1) + "\n")
+
+    def last_checkpoint(self) -> Path | None:
+        """The checkpoint with the highest step, or None."""
+        return newest_checkpoint(self.checkpoints)
+
+    def steps_done(self) -> int | None:
+        """Steps of the newest checkpoint; None without one."""
+        last = self.last_checkpoint()
+        return None if last is None else int(last.name.removeprefix("step-"))
+
+
+def newest_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint with the highest step in ``folder``, or None."""
+    if not folder.is_dir():
+        return None
+    found = [path for path in folder.iterdir() if _CHECKPOINT.fullmatch(path.name)]
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+
+def set_aside(folder: RunFolder) -> Path | None:
+    """Rename the folder of an earlier run, finished or not, to the first free ``name-1``, ...
+
+    Returns:
+        Where it is now; None if there was no run.
+
+    Raises:
+        InputError: another command is at work in it.
+    """
+    if folder.read_state() is None:
+        return None
+    with locked(folder):
+        numbers = itertools.count(1)
+        names = (folder.path.with_name(f"{folder.path.name}-{number}") for number in numbers)
+        kept = next(path for path in names if not path.exists())
+        folder.path.rename(kept)
+    return kept
+
+
+def check_fresh(folder: RunFolder) -> None:
+    """Refuse to begin a run in a folder that holds one.
+
+    Raises:
+        InputError: the folder holds a run, finished or not, or something else.
+    """
+    if not folder.path.exists():
+        return
+    state = folder.read_state()
+    name = folder.path.name
+    other = "choose another name with --name (make quickstart RUN=...)"
+    if state is None:
+        if any(entry.name != ".lock" for entry in folder.path.iterdir()):
+            raise InputError(f"{folder.path} exists and holds no run of ours; {other}")
+        return
+    if state.status == "finished":
+        raise InputError(
+            f"run '{name}' in {folder.path} is already finished and is not overwritten; {other}, "
+            "or remove that folder"
+        )
+    raise InputError(
+        f"run '{name}' in {folder.path} was begun and not finished ({state.status}); go on with it "
+        f"by adding --resume, or {other}, or remove that folder"
+    )
+
+
+def check_resumable(folder: RunFolder) -> RunState:
+    """The state of a run that can go on.
+
+    Raises:
+        InputError: there is no such run, or it is finished.
+    """
+    state = folder.read_state()
+    if state is None:
+        raise InputError(f"nothing to resume: {folder.path} holds no run; leave out --resume")
+    if state.status == "finished":
+        raise InputError(
+            f"nothing to resume: the run in {folder.path} is already finished; to train further, "
+            + FROM_CHECKPOINT
+        )
+    return state
+
+
+@contextmanager
+def locked(folder: RunFolder) -> Iterator[None]:
+    """Hold the folder, so that two commands never write to one run.
+
+    Raises:
+        InputError: another command holds it, or it cannot be made.
+    """
+    _make_private(folder)
+    with (folder.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another lzero command is at work in {folder.path}") from error
+        yield
+
+
+def _make_private(folder: RunFolder) -> None:
+    """Make the folder for its owner alone: it will hold gold answers and whole trajectories.
+
+    The folder of a run that was begun earlier stays as its owner left it.
+    """
+    try:
+        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        folder.path.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"run folder {folder.path} cannot be made: {error}; set run.folder to a folder that "
+            "can be written to"
+        ) from error
+    if folder.read_state() is None:
+        folder.path.chmod(0o700)
+
+
+class PhaseClock:
+    """Adds up wall time by phase, on top of what earlier attempts took."""
+
+    def __init__(self, before: dict[str, float] | None = None) -> None:
+        """Start from the seconds of earlier attempts."""
+        self.seconds = dict(before or {})
+        self._earlier_total = self.seconds.get("total", 0.0)
+        self._started = time.monotonic()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Add the time spent inside to ``name``, also when it raises."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            spent = time.monotonic() - started
+            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+
+    def total(self) -> dict[str, float]:
+        """All phases, with ``total`` up to now."""
+        total = self._earlier_total + time.monotonic() - self._started
+        return {**self.seconds, "total": total}

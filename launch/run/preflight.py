@@ -1,0 +1,112 @@
+"""Looks at everything a run needs before anything is started; one clear line for each fault."""
+
+import shutil
+from pathlib import Path
+
+from actors.agent.prompt import load_template
+from actors.kernels.bubblewrap import check_sandbox
+from actors.kernels.runtime import find_runtime
+from actors.rewards.scorer import Scorer
+from actors.rewards.task_types import task_type
+from actors.tools.catalogue import make_tools, missing_variables
+from actors.tools.search.index import SearchIndex
+from actors.tools.started import run_corpora
+from common.child_process import SOURCE_ROOT
+from common.config import Config
+from common.errors import EnvironmentFault, InputError
+from common.task_rules import task_rules
+from launch.data.task_check import read_checked
+from launch.models.model_checks import check_model
+from launch.run.config_pairs import check_pairs
+
+
+def check_run(config: Config) -> None:
+    """Check model, agent, task files, corpora and sandbox of a run (ports: ``launch.plan.ports``).
+
+    Raises:
+        ConfigError: two keys exclude each other, or a tool, a reward term or the system prompt
+            cannot be used.
+        InputError: a file or folder the configuration names cannot be used.
+        EnvironmentFault: the machine lacks something.
+    """
+    check_pairs(config)
+    model = config.model
+    check_model(Path(model.path), max_context=model.max_context, lora=model.lora)
+    check_agent(config)
+    if not config.world.enabled:
+        check_task_files(config)
+    if not config.sandbox.unsafe_no_sandbox:
+        check_sandbox_present()
+
+
+def locate_model(path: str) -> Path:
+    """The model folder as seen from here, or from this clone for the shipped one; absolute."""
+    here = Path(path).expanduser().resolve()
+    shipped = SOURCE_ROOT / path
+    return shipped if not here.exists() and shipped.is_dir() else here
+
+
+def check_agent(config: Config) -> None:
+    """Make the agent's tools, rewards, task types and prompt once, without connecting to anything.
+
+    Raises:
+        ConfigError: a name is unknown, or a section of the configuration cannot work.
+        EnvironmentFault: a tool needs a variable that is not set.
+    """
+    load_template(config.agent.system_prompt)
+    Scorer(config.rewards)
+    for kind in config.tasks.kinds:
+        task_type(kind)
+    tools = make_tools(config, run_corpora(config))
+    for name, variables in missing_variables(tools).items():
+        raise EnvironmentFault(
+            f"agent.tools: '{name}' needs the environment variable {' and '.join(variables)}, "
+            "which is not set; set it where the run is started"
+        )
+
+
+def check_task_files(config: Config) -> None:
+    """Check the user's task files and corpora.
+
+    Raises:
+        InputError: a file is missing or malformed, or a task names a corpus that is not there.
+    """
+    tasks = config.tasks
+    if not tasks.train:
+        raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
+    if "search" in config.agent.tools and config.search.provider == "local":
+        check_corpora(config)
+    for folder in filter(lambda name: not Path(name).is_dir(), tasks.file_folders):
+        raise InputError(f"tasks.file_folders: {folder} is not a folder")
+    for file in filter(None, (tasks.train, tasks.heldout)):
+        read_checked(Path(file), task_rules(config))
+
+
+def check_corpora(config: Config) -> None:
+    """Open the search indexes of a run once.
+
+    Raises:
+        InputError: there is none, or it is not an index.
+    """
+    if not config.tasks.train_corpus:
+        raise InputError(
+            "tasks.train_corpus is empty: name a search index (lzero index makes it), or leave "
+            "'search' out of agent.tools"
+        )
+    for corpus in set(run_corpora(config).values()):
+        SearchIndex(Path(corpus)).close()
+
+
+def check_sandbox_present() -> None:
+    """Check that bubblewrap is there and that a sandbox really starts.
+
+    Raises:
+        EnvironmentFault: it is missing, or this machine does not let it work.
+    """
+    if not shutil.which("bwrap"):
+        raise EnvironmentFault(
+            "bubblewrap (bwrap) is missing, the sandbox of the notebook kernels; install it with: "
+            "sudo apt-get install bubblewrap"
+        )
+
+    check_sandbox(find_runtime())

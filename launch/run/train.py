@@ -1,0 +1,357 @@
+"""``lzero train``: one run on one machine, from the first check to the report."""
+
+import dataclasses
+import os
+import shlex
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import inf, nan
+from pathlib import Path
+
+from rich.console import Console
+
+from actors.tools.search.index import build_index
+from common.config import Config, World
+from common.config.ranges import short
+from common.config_file import load_config, save_config
+from common.errors import LZeroError, RunFailed
+from common.evaluation import Suite, SuiteScore, write_suites
+from common.run_key import make_run_key
+from launch.data.world import write_world
+from launch.plan import processes
+from launch.plan.evaluation import plan_after, plan_before
+from launch.plan.ports import held_ports
+from launch.report.page import write_report
+from launch.report.progress import Progress
+from launch.report.summary import Summary, build_summary, print_summary, read_scores, write_summary
+from launch.run.continuation import Change, check_continuation
+from launch.run.folder import (
+    PhaseClock,
+    RunFolder,
+    RunState,
+    Status,
+    check_fresh,
+    check_resumable,
+    locked,
+    set_aside,
+)
+from launch.run.inputs import check_inputs, write_inputs
+from launch.run.preflight import check_run, locate_model
+from launch.screen import say
+from launch.starters.local import Interrupted, Supervisor, interruptible
+
+SETUP_SECONDS = "LZERO_SETUP_SECONDS"
+"""Set by ``make quickstart``: what the set-up of this clone just took."""
+
+PROFILED_STEPS = 2
+"""``run.profile_steps`` with ``--profile``, unless the configuration says it."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainRequest:
+    """The command line of ``lzero train``."""
+
+    config: Path
+    name: str = ""
+    resume: bool = False
+    keep_old: bool = False
+    overrides: tuple[str, ...] = ()
+    profile: bool = False
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        words = ["lzero", "train", str(self.config)]
+        words += ["--name", self.name] if self.name else []
+        words += [word for item in self.overrides for word in ("--set", item)]
+        return shlex.join([*words, "--resume"])
+
+
+def train(request: TrainRequest, console: Console) -> Summary:
+    """Run, or go on with, the run that ``request`` describes.
+
+    Raises:
+        LZeroError: it cannot start, or one of its processes failed.
+        Interrupted: somebody ended it.
+    """
+    given = resolve_config(request)
+    folder = RunFolder(Path(given.run.folder) / given.run.name)
+    keep_old = request.keep_old and not request.resume
+    if not keep_old:
+        _check_folder(folder, resume=request.resume)
+    if request.resume:
+        _changes(folder, given)
+    check_run(given)
+    if keep_old and (kept := set_aside(folder)):
+        say(console, f"kept the earlier run '{given.run.name}' as {kept}")
+    with held_ports(given) as config, locked(folder):
+        before = _check_folder(folder, resume=request.resume)
+        if request.resume:
+            _say_changes(folder, given, console)
+        run = _TrainRun(request, config, folder, before, console)
+        return run.execute()
+
+
+def resolve_config(request: TrainRequest) -> Config:
+    """The configuration with the name of the command line and absolute paths."""
+    config = load_config(request.config, request.overrides)
+    run = dataclasses.replace(
+        config.run,
+        name=request.name or config.run.name,
+        folder=str(Path(config.run.folder).expanduser().resolve()),
+        profile_steps=config.run.profile_steps or (PROFILED_STEPS if request.profile else 0),
+    )
+    model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
+    resolved = _with_absolute_tasks(dataclasses.replace(config, run=run, model=model))
+    folder = RunFolder(Path(run.folder) / run.name)
+    return use_world(resolved, folder.tasks) if config.world.enabled else resolved
+
+
+def _with_absolute_tasks(config: Config) -> Config:
+    tasks = dataclasses.replace(
+        config.tasks,
+        train=_absolute(config.tasks.train),
+        train_corpus=_absolute(config.tasks.train_corpus),
+        heldout=_absolute(config.tasks.heldout),
+        heldout_corpus=_absolute(config.tasks.heldout_corpus),
+        file_folders=tuple(map(_absolute, config.tasks.file_folders)),
+    )
+    return dataclasses.replace(config, tasks=tasks)
+
+
+def use_world(config: Config, world: Path) -> Config:
+    """The configuration with the task files and search indexes of a generated world."""
+    tasks = dataclasses.replace(
+        config.tasks,
+        train=str(world / "train.jsonl"),
+        train_corpus=str(world / "train_corpus.sqlite"),
+        heldout=str(world / "heldout.jsonl"),
+        heldout_corpus=str(world / "heldout_corpus.sqlite"),
+    )
+    return dataclasses.replace(config, tasks=tasks)
+
+
+def make_world(folder: Path, world: World) -> None:
+    """Write task files and corpora of a world and index the corpora."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_world(folder, world)
+    for corpus in sorted(folder.glob("*_corpus.jsonl")):
+        build_index(corpus, corpus.with_suffix(".sqlite"))
+
+
+def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
+    """Refuse an evaluation that says nothing.
+
+    Raises:
+        RunFailed: every episode of a suite was lost to infrastructure.
+    """
+    for name, score in scores.items():
+        lost = sum(family.dropped for family in score.families.values())
+        if lost and not any(family.n for family in score.families.values()):
+            raise RunFailed(
+                f"all {lost} episodes of the evaluation '{name}' failed; "
+                f"{folder / name}.jsonl says why ('failure')"
+            )
+
+
+def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
+    """What a run has kept, and the command that goes on with it."""
+    last = folder.last_checkpoint()
+    if last is None:
+        return f"no checkpoint was written yet; begin again with: {request.resume_command}"
+    return f"checkpoint {last.name} is kept; go on with: {request.resume_command}"
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve()) if path else ""
+
+
+def _changes(folder: RunFolder, config: Config) -> list[Change]:
+    """What this attempt changes of the run in ``folder``; refuses what it may not."""
+    return check_continuation(
+        folder.config,
+        config,
+        steps_done=folder.steps_done(),
+        is_trained=folder.learner_totals.exists(),
+    )
+
+
+def _say_changes(folder: RunFolder, config: Config, console: Console) -> None:
+    """Name what this attempt changes, and refuse other inputs; nothing was touched before."""
+    for change in _changes(folder, config):
+        say(console, f"from here on: {change}")
+    if not check_inputs(folder.inputs, config):
+        say(console, "the run kept no record of its files; they are compared from here on")
+
+
+def _check_folder(folder: RunFolder, *, resume: bool) -> RunState | None:
+    if resume:
+        return check_resumable(folder)
+    check_fresh(folder)
+    return None
+
+
+class _TrainRun:
+    """The phases of one command, in order."""
+
+    def __init__(
+        self,
+        request: TrainRequest,
+        config: Config,
+        folder: RunFolder,
+        before: RunState | None,
+        console: Console,
+    ) -> None:
+        self._request = request
+        self._config = config
+        self._folder = folder
+        self._console = console
+        self._progress = Progress(console)
+        self._clock = PhaseClock(before.seconds if before else None)
+        setup_seconds = before.setup_seconds if before else _setup_seconds()
+        self._state = RunState(
+            status="running",
+            started_at=before.started_at if before else time.time(),
+            attempts=before.attempts + 1 if before else 1,
+            setup_seconds=setup_seconds,
+        )
+        self._is_resumed = before is not None
+
+    def execute(self) -> Summary:
+        """Run all phases; the state file says how it ended, whatever happens."""
+        self._save_state("running")
+        try:
+            save_config(self._config, self._folder.config)
+            if not self._folder.inputs.is_file():
+                write_inputs(self._folder.inputs, self._config)
+            make_run_key(self._folder.path)
+            with interruptible(), self._progress:
+                self._run_processes()
+            summary = self._conclude()
+        except Interrupted:
+            self._save_state("interrupted")
+            self._say_how_to_resume()
+            raise
+        except BaseException:
+            self._save_state("failed")
+            raise
+        self._save_state("finished")
+        print_summary(summary, self._folder, self._console)
+        if self._folder.profiles.is_dir():
+            say(self._console, f"traces of the learner: {self._folder.profiles}")
+        return summary
+
+    def _run_processes(self) -> None:
+        self._progress.say(f"run folder: {self._folder.path}")
+        if self._config.world.enabled and not (self._folder.tasks / "complete").exists():
+            self._progress.phase("generating the world")
+            with self._clock.phase("world"):
+                make_world(self._folder.tasks, self._config.world)
+                (self._folder.tasks / "complete").touch()
+        is_trained = self._folder.learner_totals.exists()
+        with Supervisor(tick=self._progress.tick) as supervisor:
+            if is_trained:
+                self._serve_final_checkpoint(supervisor)
+            else:
+                self._serve(supervisor, self._folder.config)
+                self._evaluate(supervisor, "before", plan_before(self._config))
+                self._learn(supervisor)
+            self._evaluate(supervisor, "after", plan_after(self._config, self._world()))
+            self._progress.phase("stopping the policy server")
+            supervisor.stop()
+
+    def _world(self) -> Path | None:
+        return self._folder.tasks if self._config.world.enabled else None
+
+    def _serve(self, supervisor: Supervisor, config_file: Path) -> None:
+        self._progress.phase("starting the policy server")
+        with self._clock.phase("policy_server"):
+            supervisor.start(processes.policy_server(self._config, config_file, self._folder.logs))
+
+    def _serve_final_checkpoint(self, supervisor: Supervisor) -> None:
+        """Training is over, but what follows it was cut short: serve what it left."""
+        checkpoint = self._folder.last_checkpoint()
+        if checkpoint is None:
+            raise RunFailed(f"{self._folder.learner_totals} exists, but no checkpoint is left")
+        model = dataclasses.replace(self._config.model, path=str(checkpoint / "hf"))
+        config_file = self._folder.path / "config-trained.json"
+        save_config(dataclasses.replace(self._config, model=model), config_file)
+        self._serve(supervisor, config_file)
+
+    def _evaluate(self, supervisor: Supervisor, when: str, plan: tuple[Suite, ...]) -> None:
+        out = self._folder.evaluation / when
+        done = self._folder.evaluation / f"{when}.done"
+        if not plan or done.exists():
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        plan_file = self._folder.evaluation / f"plan-{when}.json"
+        write_suites(plan, plan_file)
+        self._progress.phase(f"evaluating {when} training")
+        self._progress.watch_scores(f"{when} training,", out)
+        name = f"evaluate-{when}"
+        with self._clock.phase(f"evaluate_{when}"):
+            supervisor.spawn(
+                processes.evaluation(name, self._folder.config, plan_file, out, self._folder.logs)
+            )
+            supervisor.finish(name)
+        self._progress.tick()
+        check_scores(read_scores(out), out)
+        done.touch()
+
+    def _learn(self, supervisor: Supervisor) -> None:
+        self._progress.phase("starting learner and actors")
+        self._progress.watch_training(self._folder.metrics, self._config.run.steps)
+        self._progress.watch_alerts(self._folder.alerts)
+        self._folder.learner_ready.unlink(missing_ok=True)
+        self._folder.actors.mkdir(exist_ok=True)
+        with self._clock.phase("learn"):
+            supervisor.start(
+                processes.learner(
+                    self._config, self._folder, resume=self._has_checkpoint(), hint=self._hint
+                )
+            )
+            coordinator = self._folder.coordinator()
+            actors = [
+                processes.actor(self._folder, f"a{index}", coordinator=coordinator, hint=self._hint)
+                for index in range(self._config.actors.processes)
+            ]
+            for actor in actors:
+                supervisor.spawn(actor)
+            self._progress.phase("training")
+            names = [actor.name for actor in actors]
+            supervisor.finish(processes.LEARNER, ending=names)
+            supervisor.finish(*names, timeout_s=processes.ACTOR_DRAIN_S)
+        self._progress.tick()
+
+    def _has_checkpoint(self) -> bool:
+        return self._is_resumed and self._folder.last_checkpoint() is not None
+
+    def _conclude(self) -> Summary:
+        state = self._save_state("running")
+        summary = build_summary(self._folder, self._config, state)
+        write_summary(summary, self._folder.summary)
+        write_report(self._folder, self._config, summary)
+        return summary
+
+    def _save_state(self, status: Status) -> RunState:
+        self._state = dataclasses.replace(self._state, status=status, seconds=self._clock.total())
+        self._folder.write_state(self._state)
+        return self._state
+
+    def _say_how_to_resume(self) -> None:
+        self._progress.say(f"interrupted; {self._hint()}")
+
+    def _hint(self) -> str:
+        return how_to_go_on(self._folder, self._request)
+
+
+def _setup_seconds() -> float:
+    text = os.environ.get(SETUP_SECONDS, "0").strip()
+    try:
+        seconds = float(text or 0)
+    except ValueError:
+        seconds = nan
+    if not 0 <= seconds < inf:
+        raise LZeroError(f"{SETUP_SECONDS} must be a number of seconds, got {short(text)}")
+    return seconds

@@ -1,0 +1,261 @@
+"""Starts the processes of a run in order, watches them, and leaves nothing behind.
+
+Each child runs under a guard (``launch.starters.guard``) in a session of its own, with its own log
+file. Nothing is restarted: a child that ends unexpectedly ends the run, with its name, how it ended
+and its last lines.
+"""
+
+import logging
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Self
+
+from common.child_process import SOURCE_ROOT
+from common.errors import RunFailed
+
+logger = logging.getLogger(__name__)
+
+POLL_S = 0.1
+GRACE_S = 4.0
+"""Between SIGTERM and SIGKILL; with what the guard adds, all is over within 10 s."""
+STOP_S = 9.0
+LAST_LINES = 15
+_TAIL_BYTES = 20_000
+_GUARD = Path(__file__).with_name("guard.py")
+
+
+class Interrupted(Exception):
+    """Somebody asked the run to end, by Ctrl-C or SIGTERM."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessSpec:
+    """What to start, and how to tell that it is ready.
+
+    ``is_ready`` is asked until it is true; without it a process is ready when it runs.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Added to our own environment."""
+    is_ready: Callable[[], bool] | None = None
+    ready_timeout_s: float = 60.0
+    hint: Callable[[], str] = lambda: ""
+    """What a person can do when it ends unexpectedly; asked when it has."""
+    noise: str = ""
+    """Log lines after the first that contains this say nothing about the cause."""
+    explain: Callable[[str], str] = lambda line: line
+    """Rewrites log lines that only an expert can read."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Child:
+    spec: ProcessSpec
+    process: "subprocess.Popen[bytes]"
+    log_start: int
+    """Where this attempt's lines begin in the log."""
+
+    def tail(self) -> str:
+        """The last lines of this attempt, introduced by the log's name."""
+        log = self.spec.log
+        lines = last_lines(log, start=self.log_start, noise=self.spec.noise)
+        if not lines:
+            return f"its log {log} is empty"
+        return f"the last lines of {log}:\n" + "\n".join(
+            f"  | {self.spec.explain(line)}" for line in lines
+        )
+
+    def failure(self) -> RunFailed:
+        """How it ended, for a person."""
+        ended = describe_exit(self.process.returncode)
+        hint = self.spec.hint()
+        return RunFailed(
+            f"{self.spec.name} {ended} unexpectedly; {self.tail()}" + (f"\n{hint}" if hint else "")
+        )
+
+
+class Supervisor:
+    """The children of one run; use it as a context manager, which ends them all on the way out."""
+
+    def __init__(self, *, grace_s: float = GRACE_S, tick: Callable[[], None] | None = None) -> None:
+        """Take charge of no children yet; ``tick`` is called several times a second in waits."""
+        self._grace_s = grace_s
+        self._tick = tick or (lambda: None)
+        self._children: dict[str, _Child] = {}
+
+    def __enter__(self) -> Self:
+        """Nothing is running yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End every child."""
+        self.stop()
+
+    def start(self, spec: ProcessSpec) -> None:
+        """Start a child and wait until it is ready.
+
+        Raises:
+            RunFailed: it, or another child, ended before, or the time was up.
+        """
+        self.spawn(spec)
+        started = time.monotonic()
+        while spec.is_ready is not None and not spec.is_ready():
+            self.check()
+            if time.monotonic() - started > spec.ready_timeout_s:
+                raise RunFailed(
+                    f"{spec.name} was not ready after {spec.ready_timeout_s:.0f} s; "
+                    + self._children[spec.name].tail()
+                )
+            self._pause()
+        self.check()
+        logger.info("process ready name=%s seconds=%.1f", spec.name, time.monotonic() - started)
+
+    def spawn(self, spec: ProcessSpec) -> None:
+        """Start a child without waiting for it."""
+        spec.log.parent.mkdir(parents=True, exist_ok=True)
+        log_start = spec.log.stat().st_size if spec.log.exists() else 0
+        with spec.log.open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", str(_GUARD), str(self._grace_s), *spec.command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=SOURCE_ROOT,
+                env={**os.environ, **spec.env},
+                start_new_session=True,
+            )
+        self._children[spec.name] = _Child(spec, process, log_start)
+        logger.info("process started name=%s pid=%d", spec.name, process.pid)
+
+    def check(self) -> None:
+        """Raise if a child ended.
+
+        Raises:
+            RunFailed: a child that nobody waits for ended.
+        """
+        self._check_all_but(set())
+
+    def finish(self, *names: str, ending: Sequence[str] = (), timeout_s: float = math.inf) -> None:
+        """Wait until these children have ended with status 0, while the others go on.
+
+        Args:
+            names: children to wait for.
+            ending: children that may end meanwhile, with status 0, and are waited for later.
+            timeout_s: longest wait.
+
+        Raises:
+            RunFailed: one of them failed or the time is up, or another child ended.
+        """
+        started = time.monotonic()
+        waiting = set(names)
+        while True:
+            waiting -= {name for name in waiting if self._status(name) == 0}
+            self._check_all_but({*waiting, *names, *ending})
+            for name in (*names, *ending):
+                if self._status(name) not in (None, 0):
+                    raise self._children[name].failure()
+            if not waiting:
+                break
+            if time.monotonic() - started > timeout_s:
+                name = min(waiting)
+                tail = self._children[name].tail()
+                raise RunFailed(f"{name} did not end within {timeout_s:.0f} s; {tail}")
+            self._pause()
+        for name in names:
+            self._forget(name)
+
+    def _status(self, name: str) -> int | None:
+        return self._children[name].process.poll()
+
+    def _check_all_but(self, names: set[str]) -> None:
+        for name, child in self._children.items():
+            if name not in names and child.process.poll() is not None:
+                raise child.failure()
+
+    def is_running(self, name: str) -> bool:
+        """Whether that child was started and has not ended."""
+        return name in self._children and self._status(name) is None
+
+    def stop(self) -> None:
+        """End all children: SIGTERM to each group, SIGKILL to what is left after the grace."""
+        children = list(self._children.values())
+        for child in children:
+            if child.process.poll() is None:
+                child.process.terminate()
+        deadline = time.monotonic() + STOP_S
+        for child in children:
+            try:
+                child.process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                logger.warning("process killed name=%s", child.spec.name)
+                child.process.kill()
+                child.process.wait()
+            self._forget(child.spec.name)
+
+    def _forget(self, name: str) -> None:
+        process = self._children.pop(name).process
+        if process.stdin is not None:
+            process.stdin.close()
+
+    def _pause(self) -> None:
+        self._tick()
+        time.sleep(POLL_S)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first SIGINT or SIGTERM into ``Interrupted``; later ones wait for the clean-up."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        for later in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(later, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number).name)
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def describe_exit(status: int) -> str:
+    """How a process ended, in words; 128 + n means signal n."""
+    number = -status if status < 0 else status - 128
+    if status < 0 or status > 128:
+        try:
+            return f"was ended by signal {number} ({signal.Signals(number).name})"
+        except ValueError:
+            pass
+    return f"ended with exit code {status}"
+
+
+def last_lines(log: Path, *, count: int = LAST_LINES, start: int = 0, noise: str = "") -> list[str]:
+    """The last lines of a log file from byte ``start``, without empty ones.
+
+    What follows the first line that contains ``noise`` is left out.
+    """
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(start, size - _TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    if noise:
+        end = next((index for index, line in enumerate(lines) if noise in line), len(lines))
+        lines = lines[: end + 1]
+    return lines[-count:]

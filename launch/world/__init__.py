@@ -1,5 +1,0 @@
-"""The embedded task: a generated encyclopedia, questions about it and demonstrations."""
-
-from launch.world.files import write_world
-
-__all__ = ["write_world"]

@@ -1,0 +1,1 @@
+"""Supervised fine-tuning with the model, packing and sharding of the learner."""

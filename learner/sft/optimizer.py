@@ -1,0 +1,94 @@
+"""The optimizers of supervised fine-tuning, with a schedule that rises and falls linearly."""
+
+from math import isfinite
+from typing import Any
+
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.optim import AdamW, Muon, Optimizer
+
+from common.errors import LZeroError
+from learner.sft.config import SftConfig
+
+
+def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> float:
+    """Share of the full learning rate at ``step`` of ``steps``: linear warm-up, linear decay."""
+    return min(1.0, (step + 1) / max(1, warmup)) * (1.0 - (1.0 - final) * step / steps)
+
+
+class SftOptimizer:
+    """Muon for the matrices inside the layers and AdamW for everything else, or AdamW alone."""
+
+    def __init__(self, model: nn.Module, config: SftConfig, *, steps: int) -> None:
+        """Take the parameters as they are now; ``steps`` is the length of the schedule."""
+        self._model = model
+        self._config = config
+        self._steps = steps
+        self.parts = _make(model, config)
+        self._full_rates = [group["lr"] for part in self.parts for group in part.param_groups]
+        self.taken = 0
+        """Steps taken so far."""
+
+    def step(self) -> None:
+        """Clip the gradients, apply them and clear them.
+
+        Raises:
+            LZeroError: they are not finite.
+        """
+        config = self._config
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), config.grad_clip)
+        whole = _whole(norm)
+        if not isfinite(whole):
+            raise LZeroError(
+                f"the gradient's norm became {whole} in step {self.taken + 1}; lower the learning "
+                "rates, or look for a broken trace"
+            )
+        share = learning_rate_share(
+            self.taken, self._steps, config.warmup_steps, config.final_share
+        )
+        groups = [group for part in self.parts for group in part.param_groups]
+        for group, rate in zip(groups, self._full_rates, strict=True):
+            group["lr"] = rate * share
+        for part in self.parts:
+            part.step()
+            part.zero_grad()
+        self.taken += 1
+
+    def counters(self) -> dict[str, Any]:
+        """What a checkpoint keeps besides the optimizers' tensors."""
+        return {"taken": self.taken}
+
+    def restore_counters(self, counters: dict[str, Any]) -> None:
+        """Go on in the schedule where ``counters`` was taken."""
+        self.taken = int(counters["taken"])
+
+
+def _make(model: nn.Module, config: SftConfig) -> tuple[Optimizer, ...]:
+    inside: list[nn.Parameter] = []
+    matrices: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, parameter in model.named_parameters():
+        if parameter.ndim < 2:
+            vectors.append(parameter)
+        else:
+            muon = config.optimizer == "muon" and ".layers." in name
+            (inside if muon else matrices).append(parameter)
+    groups = [
+        {"params": matrices, "weight_decay": 0.05},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    adamw = AdamW(groups, lr=config.adamw_learning_rate, betas=(0.9, 0.98))
+    if not inside:
+        return (adamw,)
+    muon_part = Muon(
+        inside,
+        lr=config.muon_learning_rate,
+        weight_decay=0.01,
+        momentum=0.95,
+        adjust_lr_fn="original",
+    )
+    return muon_part, adamw
+
+
+def _whole(norm: Tensor) -> float:
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)

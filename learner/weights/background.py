@@ -1,0 +1,102 @@
+"""Publishes weights beside training: one thread, one version at a time, in order.
+
+consumes   full state dicts of the training loop
+produces   acknowledged versions for the coordinator's admission
+waits for  staging and swap on every policy server (``learner.weights.publisher``)
+unblocked by  the policy servers
+"""
+
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Protocol, Self
+
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Published(Protocol):
+    """What one publish reports."""
+
+    @property
+    def seconds_paused(self) -> float:
+        """Longest pause of any policy server."""
+        ...
+
+
+class Publisher(Protocol):
+    """Something that brings a weight version to the policy servers and waits for it."""
+
+    def publish(self, version: int, state: Mapping[str, Tensor]) -> Published:
+        """Publish and verify; raises PolicyServerError when no server took it."""
+        ...
+
+    def in_rotation(self) -> Sequence[str]:
+        """The servers that sample with the newest weights."""
+        ...
+
+    def take_out(self, url: str, reason: str) -> None:
+        """Take a server out of rotation."""
+        ...
+
+
+class BackgroundPublisher:
+    """At most one publish under way; the training loop goes on meanwhile."""
+
+    def __init__(self, publisher: Publisher, *, acknowledge: Callable[[int], None]) -> None:
+        """``acknowledge`` is called with each version that the servers sample with."""
+        self._publisher = publisher
+        self._acknowledge = acknowledge
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="publish")
+        self._pending: Future[None] | None = None
+        self.published = 0
+        self.last_publish_s = 0.0
+        self.last_paused_s = 0.0
+        self.total_paused_s = 0.0
+        self.finished_at = 0.0
+
+    def __enter__(self) -> Self:
+        """Nothing to do: the thread starts with the first publish."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait for the publish under way and stop the thread."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, version: int, state: Mapping[str, Tensor]) -> None:
+        """Publish ``state`` as ``version`` once the one before has been.
+
+        ``state`` must not change afterwards. Raises what the publish before raised.
+        """
+        self.wait()
+        self._pending = self._pool.submit(self._publish, version, state)
+
+    def wait(self) -> None:
+        """Wait for the publish under way; raises what it raised."""
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
+
+    def in_rotation(self) -> Sequence[str]:
+        """The servers that sample with what was published last."""
+        return self._publisher.in_rotation()
+
+    def take_out(self, url: str, reason: str) -> None:
+        """Take a server out of rotation that gave no answer."""
+        self._publisher.take_out(url, reason)
+
+    def _publish(self, version: int, state: Mapping[str, Tensor]) -> None:
+        started = time.monotonic()
+        result = self._publisher.publish(version, state)
+        self.finished_at = time.monotonic()
+        self.last_publish_s = self.finished_at - started
+        self.last_paused_s = result.seconds_paused
+        self.total_paused_s += result.seconds_paused
+        self.published += 1
+        self._acknowledge(version)
+        log.info(
+            "weights published version=%d seconds=%.3f paused=%.3f",
+            version, self.last_publish_s, self.last_paused_s,
+        )  # fmt: skip

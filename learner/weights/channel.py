@@ -1,0 +1,243 @@
+"""Hands weight snapshots to the workers of the policy servers, ahead of the swap.
+
+One thread owns the ROUTER socket. It keeps the newest snapshot and sends it to each worker when
+it is offered, and again to a worker that says hello later (started late, or restarted). Who is sent
+what is decided in ``learner.weights.workers``.
+"""
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import zmq
+
+from common.errors import PolicyServerError, ProtocolError
+from common.telemetry.quiet_log import QuietLog
+from common.wire.codec import Buffer
+from common.wire.doorkeeper import Doorkeeper
+from common.wire.records import TensorSpec, WeightManifest
+from common.wire.weights import (
+    MAX_REPORT_BYTES,
+    checksum,
+    pack_manifest,
+    unpack_report,
+)
+from learner.weights.workers import Worker, Workers
+
+log = logging.getLogger(__name__)
+
+_WAKE = "inproc://wake"
+_HEARTBEAT_MS = 5000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """A weight version in CPU memory, independent of the model it was taken from."""
+
+    manifest: WeightManifest
+    frames: tuple[Buffer, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(memoryview(frame).nbytes for frame in self.frames)
+
+
+def take_snapshot(version: int, state: Mapping[str, torch.Tensor], *, base: str = "") -> Snapshot:
+    """Copy ``state`` (full tensors by their Hugging Face names) to the CPU and sum it up.
+
+    ``base`` is the checksum of the snapshot that adapters belong to, see WeightManifest.
+    """
+    specs: list[TensorSpec] = []
+    frames: list[Buffer] = []
+    for name, tensor in state.items():
+        copy = tensor.detach().to("cpu", copy=True).contiguous()
+        specs.append(
+            TensorSpec(
+                name=name, dtype=str(copy.dtype).removeprefix("torch."), shape=tuple(copy.shape)
+            )
+        )
+        frames.append(copy.reshape(-1).view(torch.uint8).numpy().data)
+    manifest = WeightManifest(
+        version=version, tensors=tuple(specs), checksum=checksum(frames), base=base
+    )
+    return Snapshot(manifest=manifest, frames=tuple(frames))
+
+
+class StagingChannel:
+    """Sends the newest snapshot to every worker and collects what they report.
+
+    Nobody without ``key`` gets beyond the handshake, and nobody who was not expected is served:
+    whatever a stranger sends, nothing of it is kept.
+    """
+
+    def __init__(self, bind: str = "tcp://127.0.0.1:*") -> None:
+        """Bind to ``bind``; a port ``*`` takes a free one."""
+        self.key = secrets.token_hex(16)
+        self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper(self._context, self.key)
+        self._router = self._context.socket(zmq.ROUTER)
+        _configure(self._router)
+        self._doorkeeper.guard(self._router)
+        self._router.bind(bind)
+        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
+        self._wake_receiver = self._context.socket(zmq.PULL)
+        self._wake_receiver.bind(_WAKE)
+        self._snapshot: Snapshot | None = None
+        self._base: Snapshot | None = None
+        self._workers = Workers()
+        self._quiet = QuietLog(log)
+        self._fault = ""
+        self._changed = threading.Condition()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="weight-channel", daemon=True)
+
+    def start(self) -> None:
+        """Start serving."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the sockets and forget the snapshot."""
+        self._stopping = True
+        self._wake()
+        self._thread.join(timeout=5)
+        self._context.destroy(linger=0)
+
+    def offer(self, snapshot: Snapshot) -> None:
+        """Send ``snapshot`` to all workers, and to each that comes from now on.
+
+        A worker that comes gets the whole model first, if ``snapshot`` is only its adapters.
+        """
+        with self._changed:
+            self._snapshot = snapshot
+            if not snapshot.manifest.base:
+                self._base = snapshot
+            self._changed.notify_all()
+        self._wake()
+
+    def expect(self, server: str, workers: int) -> None:
+        """Serve ``workers`` workers of ``server``, each from its next hello on."""
+        with self._changed:
+            self._workers.expect(server, workers)
+
+    def forget(self, server: str) -> None:
+        """Send nothing more to the workers of ``server``, and believe nobody who says it is one."""
+        with self._changed:
+            self._workers.forget(server)
+
+    def wait_staged(self, server: str, *, workers: int, version: int, timeout_s: float) -> None:
+        """Wait until all ``workers`` of ``server`` hold ``version``.
+
+        Raises:
+            PolicyServerError: a worker refused it, or was silent for ``timeout_s``; another version
+                was offered meanwhile; or the channel itself failed.
+        """
+        deadline = time.monotonic() + timeout_s
+        with self._changed:
+            while True:
+                if cause := self._hopeless(version):
+                    raise PolicyServerError(f"policy server {server}: {cause}")
+                known = self._workers.of(server)
+                refused = [worker for worker in known if worker.refusal]
+                if refused:
+                    raise PolicyServerError(
+                        f"policy server {server}: worker {refused[0].rank} refused weights of "
+                        f"version {version}: {refused[0].refusal}"
+                    )
+                staged = sum(worker.staged == version for worker in known)
+                if staged >= workers:
+                    return
+                if not self._changed.wait(max(0.0, deadline - time.monotonic())):
+                    raise PolicyServerError(
+                        f"policy server {server}: {staged} of {workers} workers had received "
+                        f"weights of version {version} after {timeout_s:.0f} s"
+                    )
+
+    def _hopeless(self, version: int) -> str:
+        """Why no worker is going to hold ``version``."""
+        if self._fault:
+            return f"the channel that sends weights failed: {self._fault}"
+        newest = self._snapshot
+        if newest is not None and newest.manifest.version != version:
+            return f"weights of version {version} were overtaken by {newest.manifest.version}"
+        return ""
+
+    def _wake(self) -> None:
+        with self._context.socket(zmq.PUSH) as sender:
+            sender.setsockopt(zmq.LINGER, 1000)
+            sender.connect(_WAKE)
+            sender.send(b"")
+
+    def _run(self) -> None:
+        try:
+            self._serve()
+        except Exception as error:
+            log.exception("the channel that sends weights failed")
+            with self._changed:
+                self._fault = repr(error)
+                self._changed.notify_all()
+        finally:
+            for socket in (self._router, self._wake_receiver, self._doorkeeper.socket):
+                socket.close(linger=0)
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        for socket in (self._router, self._wake_receiver, self._doorkeeper.socket):
+            poller.register(socket, zmq.POLLIN)
+        while not self._stopping:
+            ready = dict(poller.poll())
+            if self._doorkeeper.socket in ready:
+                self._doorkeeper.answer()
+            if self._router in ready:
+                self._receive()
+            if self._wake_receiver in ready:
+                self._wake_receiver.recv()
+            self._send_what_is_due()
+
+    def _receive(self) -> None:
+        identity, *frames = self._router.recv_multipart()
+        try:
+            report = unpack_report(frames[0] if len(frames) == 1 else b"")
+        except ProtocolError as error:
+            self._quiet.warning("ignored a report", "peer=%r reason=%s", identity, error)
+            return
+        log.debug("worker reported server=%s kind=%s", report.server, report.kind)
+        with self._changed:
+            doubt = self._workers.hear(identity, report)
+            self._changed.notify_all()
+        if doubt:
+            self._quiet.warning("ignored a report", "peer=%r reason=%s", identity, doubt)
+
+    def _send_what_is_due(self) -> None:
+        with self._changed:
+            newest, base = self._snapshot, self._base
+            for identity, worker in self._workers.by_identity.items():
+                snapshot = self._workers.due(worker, newest, base)
+                if snapshot is not None:
+                    self._send(identity, worker, snapshot)
+
+    def _send(self, identity: bytes, worker: Worker, snapshot: Snapshot) -> None:
+        frames = [identity, pack_manifest(snapshot.manifest), *snapshot.frames]
+        try:
+            self._router.send_multipart(frames, zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:  # gone, or it does not read
+            log.warning("lost a worker server=%s rank=%d reason=%s",
+                        worker.server, worker.rank, error)  # fmt: skip
+            self._workers.lost(worker, str(error))
+        else:
+            self._workers.sent(worker, snapshot.manifest)
+
+
+def _configure(router: "zmq.Socket[bytes]") -> None:
+    router.setsockopt(zmq.LINGER, 0)
+    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted worker keeps its name
+    router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to who is gone is an error
+    router.setsockopt(zmq.SNDHWM, 2)
+    router.setsockopt(zmq.RCVHWM, 64)
+    router.setsockopt(zmq.MAXMSGSIZE, MAX_REPORT_BYTES)
+    router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6 * _HEARTBEAT_MS)

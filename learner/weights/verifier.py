@@ -1,0 +1,138 @@
+"""Checks, on all ranks together, that the policy servers sample with the learner's weights."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from common.errors import PolicyServerError
+from common.wire.records import NOT_AN_ACTION, Segment, Trajectory
+from learner.engine.agreement import broadcast_number
+from learner.engine.model import token_logprobs
+from learner.engine.sharding import Rank
+from learner.packs.exchange import share_work
+from learner.packs.packing import Pack, pack_segments, segment_of_actions
+from learner.weights.parity import PROBE_TOKENS, Parity, compare_answers, sample_answers
+
+NUM_PROBES = 4
+"""Prompts per check."""
+
+
+class Rotation(Protocol):
+    """What knows which servers sample with the newest weights."""
+
+    def in_rotation(self) -> Sequence[str]:
+        """The addresses of those servers."""
+        ...
+
+    def take_out(self, url: str, reason: str) -> None:
+        """A server gave no answer; it comes back once it has taken an update."""
+        ...
+
+
+class ParityVerifier:
+    """Compares log-probabilities of short continuations.
+
+    Rank 0 calls ``run`` while every other rank calls ``take_part``.
+    """
+
+    def __init__(self, model: nn.Module, rank: Rank, *, tolerance: float) -> None:
+        """``tolerance`` is the largest mean absolute difference accepted, in nats."""
+        self._model = model
+        self._rank = rank
+        self._tolerance = tolerance
+
+    def run(
+        self, prompts: Sequence[Sequence[int]], rotation: Rotation, *, version: int
+    ) -> list[Parity]:
+        """Check the servers in rotation; one that gives no answer leaves it.
+
+        Args:
+            prompts: token ids, none empty.
+            rotation: of the servers; those in it sample with ``version``.
+            version: of the learner's weights.
+
+        Raises:
+            PolicyMismatch: a server disagrees, or samples with another version.
+            PolicyServerError: no server answered.
+        """
+        answered, failures = [], []
+        for url in rotation.in_rotation():
+            try:
+                answered.append(sample_answers(url, prompts, version=version))
+            except PolicyServerError as error:
+                failures.append(str(error))
+                rotation.take_out(url, f"it did not answer the parity check: {error}")
+        if not answered:
+            listed = "; ".join(failures) or "none is in rotation"
+            raise PolicyServerError(
+                f"no policy server could be compared with the learner: {listed}"
+            )
+        self._agree(len(answered) * len(prompts))
+        return [compare_answers(answers, self._lead, self._tolerance) for answers in answered]
+
+    def take_part(self) -> None:
+        """Compute along with rank 0, as often as it needs."""
+        for _ in range(self._agree(0)):
+            self._forward(share_work(None, None).packs[0])
+
+    def _agree(self, forwards: int) -> int:
+        """How often all ranks are going to compute together, as rank 0 says."""
+        return forwards if self._rank.count == 1 else broadcast_number(forwards)
+
+    def _lead(self, prompt: list[int], sampled: list[int]) -> list[float]:
+        pack = _pack(prompt, sampled)
+        copies = [[pack] for _ in range(self._rank.count)]
+        return self._forward(share_work(copies, torch.zeros(1)).packs[0])
+
+    def _forward(self, pack: Pack) -> list[float]:
+        with torch.no_grad():
+            return token_logprobs(self._model, pack.to(self._rank.device)).tolist()
+
+
+def random_prompts(vocabulary: int, *, seed: int, max_context: int) -> list[list[int]]:
+    """Prompts for the check where there is nothing better: random ids."""
+    rng = np.random.default_rng(seed)
+    length = max(1, min(24, max_context - PROBE_TOKENS))
+    return [rng.integers(0, vocabulary, length).tolist() for _ in range(NUM_PROBES)]
+
+
+def real_prompts(batch: Sequence[Trajectory], *, max_context: int) -> list[list[int]]:
+    """Prompts out of a batch: contexts up to the first action of some of its segments.
+
+    Args:
+        batch: any trajectories.
+        max_context: of the policy server, tokens; what is longer is cut at its end.
+
+    Returns:
+        NUM_PROBES prompts, each with room for a continuation; none where no segment has a prompt
+        and an action.
+    """
+    room = max(1, max_context - PROBE_TOKENS)
+    every = [_prompt_of(segment) for trajectory in batch for segment in trajectory.segments]
+    prompts = [prompt[:room] for prompt in every if prompt]
+    if not prompts:
+        return []
+    stride = max(1, len(prompts) // NUM_PROBES)
+    return [prompts[(i * stride) % len(prompts)] for i in range(NUM_PROBES)]
+
+
+def _prompt_of(segment: Segment) -> list[int]:
+    """What precedes the first action; nothing where there is no action."""
+    sampled = np.flatnonzero(segment.action_index != NOT_AN_ACTION)
+    return segment.token_ids[: sampled[0]].tolist() if len(sampled) else []
+
+
+def _pack(prompt: list[int], sampled: list[int]) -> Pack:
+    index = np.array([NOT_AN_ACTION] * len(prompt) + [0] * len(sampled), dtype=np.int32)
+    segment = Segment(
+        token_ids=np.array([*prompt, *sampled], dtype=np.int32),
+        action_index=index,
+        behaviour_logprobs=np.zeros(len(index), dtype=np.float32),
+        versions=np.where(index == 0, 0, NOT_AN_ACTION).astype(np.int32),
+    )
+    packable = segment_of_actions(segment, name="probe", first_action_id=0)
+    (pack,) = pack_segments([packable], budget=len(index))
+    return pack
