@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str) -> None:
     """Run episodes for the coordinator at that address until it drains this actor."""
-    launcher = make_launcher(config.kernel, config.sandbox)
+    launcher = make_launcher(config.kernel)
     policy = make_policy(config)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:

@@ -18,6 +18,10 @@ from common.task_rules import task_folders, task_rules
 
 LOOPBACK = "127.0.0.1"
 
+REQUEST_ATTEMPTS = 5
+"""Tries per request to the policy server, with exponential backoff, before the episode is dropped;
+one may take as long as an episode."""
+
 
 def policy_server_url(config: Config) -> str:
     """Where the policy server of this run listens."""
@@ -26,11 +30,10 @@ def policy_server_url(config: Config) -> str:
 
 def make_policy(config: Config) -> PolicyClient:
     """A client of the run's policy server."""
-    server = config.policy_server
     return PolicyClient(
         (policy_server_url(config),),
-        timeout_s=server.request_timeout_s,
-        attempts=server.request_attempts,
+        timeout_s=config.agent.episode_timeout_s,
+        attempts=REQUEST_ATTEMPTS,
     )
 
 

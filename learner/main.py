@@ -13,7 +13,8 @@ from typing import Any, Self
 import torch
 from torch import nn
 
-from common.config import Config
+from common.config import Config, EvaluationSuite
+from common.config.evaluation import DURING_PER_FAMILY
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
@@ -53,6 +54,8 @@ log = logging.getLogger(__name__)
 LOOPBACK = "127.0.0.1"
 DRAIN_TIMEOUT_S = 15.0
 MIB = 1 << 20
+FILTER_PATIENCE = 4
+"""Batches' worth of groups without signal in a row after which a batch is taken as it is."""
 
 
 class FolderSaver:
@@ -77,7 +80,7 @@ class FolderSaver:
             model_source=Path(config.model.path),
             export_dtype=getattr(torch, config.model.dtype),
             keep=config.learner.checkpoints_kept,
-            background=config.learner.checkpoint_async,
+            background=True,
             others=_beside(critic),
         )
 
@@ -197,7 +200,7 @@ def _critic(config: Config, rank: Rank) -> Critic | None:
     return load_critic(
         config.model.path,
         rank,
-        config=config.critic,
+        config=config.objective.gae,
         learner=config.learner,
         gamma=config.objective.discount,
         compute_dtype=getattr(torch, config.model.dtype),
@@ -216,7 +219,8 @@ def _head(
 ) -> Iterator[Head]:
     """What only rank 0 has; announces readiness when the coordinator's port is bound."""
     tasks = _read(config, config.tasks.train)
-    heldout = _read(config, config.tasks.heldout) if config.tasks.heldout else []
+    during = config.evaluation.during
+    heldout = _during(config, during) if during else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
     coordinator = _coordinator(
         config, tasks, vocabulary, tell=partial(append_alert, folder / "alerts.jsonl")
@@ -250,7 +254,8 @@ def _head(
                 publisher=publisher,
                 writers=writers,
                 family_of=family,
-                heldout=first_of_each_family(heldout, config.evaluation.during_per_family),
+                heldout=heldout,
+                heldout_temperature=during.temperature if during else 1.0,
                 batches=batches,
             )
     finally:
@@ -285,8 +290,14 @@ def _signal_filter(config: Config) -> SignalFilter | None:
     if learner.filter_groups == "none":
         return None
     return SignalFilter(
-        discount=config.objective.discount, patience=learner.filter_patience * learner.groups
+        discount=config.objective.discount, patience=FILTER_PATIENCE * learner.groups
     )
+
+
+def _during(config: Config, suite: EvaluationSuite) -> list[Task]:
+    """The questions that a suite asks while training."""
+    few = min(suite.per_family or DURING_PER_FAMILY, DURING_PER_FAMILY)
+    return first_of_each_family(_read(config, suite.tasks), few)
 
 
 def _read(config: Config, path: str) -> list[Task]:

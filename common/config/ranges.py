@@ -68,6 +68,17 @@ Share = Annotated[float, Range("share", least=0, most=1)]
 """A part of a whole."""
 
 
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Marks a field that is no key: files have its default, only code gives it another value.
+
+    A test or an attack that should be over soon does, for instance; no user had a reason to.
+    """
+
+
+FIXED = Fixed()
+
+
 class Section:
     """One table of the configuration: checks its numbers, then what ``check`` adds."""
 
@@ -129,6 +140,11 @@ def short(value: object) -> str:
     except (ValueError, RecursionError):  # a whole number of more than 4,300 digits; a deep list
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
+
+
+def is_key(hint: Any) -> bool:
+    """Whether a file may give a field with this annotation a value."""
+    return FIXED not in getattr(hint, "__metadata__", ())
 
 
 def _numbers(name: str, value: Any, hint: Any) -> Iterator[tuple[str, float, Range]]:

@@ -20,7 +20,7 @@ from common.evaluation import Suite, SuiteScore, write_suites
 from common.run_key import make_run_key
 from launch.data.world import write_world
 from launch.plan import processes
-from launch.plan.evaluation import plan_after, plan_before
+from launch.plan.evaluation import plan, with_world_suites
 from launch.plan.ports import held_ports
 from launch.report.page import write_report
 from launch.report.progress import Progress
@@ -113,29 +113,31 @@ def _with_absolute_tasks(config: Config) -> Config:
         config.tasks,
         train=_absolute(config.tasks.train),
         train_corpus=_absolute(config.tasks.train_corpus),
-        heldout=_absolute(config.tasks.heldout),
-        heldout_corpus=_absolute(config.tasks.heldout_corpus),
         file_folders=tuple(map(_absolute, config.tasks.file_folders)),
     )
-    return dataclasses.replace(config, tasks=tasks)
+    suites = tuple(
+        dataclasses.replace(suite, tasks=_absolute(suite.tasks), corpus=_absolute(suite.corpus))
+        for suite in config.evaluation.suites
+    )
+    evaluation = dataclasses.replace(config.evaluation, suites=suites)
+    return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
 
 
 def use_world(config: Config, world: Path) -> Config:
-    """The configuration with the task files and search indexes of a generated world."""
+    """The configuration with the task files, indexes and suites of a generated world."""
     tasks = dataclasses.replace(
         config.tasks,
         train=str(world / "train.jsonl"),
         train_corpus=str(world / "train_corpus.sqlite"),
-        heldout=str(world / "heldout.jsonl"),
-        heldout_corpus=str(world / "heldout_corpus.sqlite"),
     )
-    return dataclasses.replace(config, tasks=tasks)
+    evaluation = with_world_suites(config.evaluation, world)
+    return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
 
 
-def make_world(folder: Path, world: World) -> None:
-    """Write task files and corpora of a world and index the corpora."""
+def make_world(folder: Path, world: World, *, heldout_seed: int | None = None) -> None:
+    """Write task files and corpora, of another held-out world if one is given, and index them."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_world(folder, world)
+    write_world(folder, world, heldout_seed=heldout_seed)
     for corpus in sorted(folder.glob("*_corpus.jsonl")):
         build_index(corpus, corpus.with_suffix(".sqlite"))
 
@@ -255,14 +257,11 @@ class _TrainRun:
                 self._serve_final_checkpoint(supervisor)
             else:
                 self._serve(supervisor, self._folder.config)
-                self._evaluate(supervisor, "before", plan_before(self._config))
+                self._evaluate(supervisor, "before", plan(self._config, "before"))
                 self._learn(supervisor)
-            self._evaluate(supervisor, "after", plan_after(self._config, self._world()))
+            self._evaluate(supervisor, "after", plan(self._config, "after"))
             self._progress.phase("stopping the policy server")
             supervisor.stop()
-
-    def _world(self) -> Path | None:
-        return self._folder.tasks if self._config.world.enabled else None
 
     def _serve(self, supervisor: Supervisor, config_file: Path) -> None:
         self._progress.phase("starting the policy server")
@@ -279,14 +278,14 @@ class _TrainRun:
         save_config(dataclasses.replace(self._config, model=model), config_file)
         self._serve(supervisor, config_file)
 
-    def _evaluate(self, supervisor: Supervisor, when: str, plan: tuple[Suite, ...]) -> None:
+    def _evaluate(self, supervisor: Supervisor, when: str, suites: tuple[Suite, ...]) -> None:
         out = self._folder.evaluation / when
         done = self._folder.evaluation / f"{when}.done"
-        if not plan or done.exists():
+        if not suites or done.exists():
             return
         out.mkdir(parents=True, exist_ok=True)
         plan_file = self._folder.evaluation / f"plan-{when}.json"
-        write_suites(plan, plan_file)
+        write_suites(suites, plan_file)
         self._progress.phase(f"evaluating {when} training")
         self._progress.watch_scores(f"{when} training,", out)
         name = f"evaluate-{when}"

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from common.config import Learner, Objective
+from common.config import Apg, Learner, Objective
 from learner.checkpoints.resume import Progress, latest_checkpoint, load_checkpoint, save_checkpoint
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.distributed
 RunRanks = Callable[..., list[Any]]
 CONFIG = Learner(pack_tokens=48, learning_rate=1e-2, max_staleness=1, warmup_steps=2)
 # Random behaviour log-probabilities are far from the policy: a wide trust region keeps signal.
-OBJECTIVE = Objective(kappa=100.0)
+OBJECTIVE = Objective(apg=Apg(kappa=100.0))
 
 
 def build(rank: Rank, folder: str) -> tuple[torch.nn.Module, PolicyOptimizer, TrainStep]:

@@ -107,7 +107,7 @@ def play(config: Config, tasks: list[Task]) -> dict[str, Trajectory]:
 
     async def episodes() -> list[Trajectory]:
         policy = make_policy(config)
-        kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=1)
+        kernels = KernelPool(make_launcher(config.kernel), idle=1)
         try:
             await kernels.start()
             async with started_judge(config) as judge, started_tools(config) as tools:

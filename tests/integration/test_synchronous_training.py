@@ -17,7 +17,7 @@ import torch
 import zmq
 from torch import Tensor
 
-from common.config import Config, Objective
+from common.config import Apg, Config, Objective
 from common.testing import make_trajectory
 from common.wire.codec import SCHEMA_VERSION, decode, encode
 from common.wire.doorkeeper import present_key
@@ -47,7 +47,7 @@ CONFIG = Config(
         Config().learner, groups=2, group_size=3, max_staleness=0, learning_rate=1e-2,
         pack_tokens=512, checkpoint_every=1, batch_timeout_s=30.0,
     ),
-    objective=Objective(kappa=100.0),
+    objective=Objective(apg=Apg(kappa=100.0)),
 )  # fmt: skip
 
 
