@@ -45,12 +45,23 @@ def load_as(
     kind: type[T], path: Path, overrides: Sequence[str] = (), *, defaults: T | None = None
 ) -> T:
     """As ``load_config``, for any class of sections."""
-    tables = read_tables(path)
+    return load_parts(kind, read_tables(path), overrides, where=str(path), defaults=defaults)
+
+
+def load_parts(
+    kind: type[T],
+    tables: dict[str, Any],
+    overrides: Sequence[str],
+    *,
+    where: str,
+    defaults: T | None = None,
+) -> T:
+    """The same from what a file holds, which is changed."""
     for override in overrides:
         apply_override(kind, tables, override)
     if defaults is not None:
         tables = _merged(tables_of(defaults), tables)
-    return from_tables(kind, tables, where=str(path))
+    return from_tables(kind, tables, where=where)
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -22,15 +22,17 @@ class Key:
     """One key, for people.
 
     Attributes:
-        path: ``section.key``; NAME stands for a name that the user gives.
+        name: of the key in its table.
         meaning: one or more sentences.
-        kind: what a value looks like, with choices, unit and range.
+        allowed: what a value looks like: kind, choices and range.
+        unit: of a number; empty for what has none.
         default: in Python; MISSING where a value must be given.
     """
 
-    path: str
+    name: str
     meaning: str
-    kind: str
+    allowed: str
+    unit: str
     default: Any
 
 
@@ -51,18 +53,22 @@ def tables_below(kind: Any, at: str = "") -> Iterator[Table]:
             continue
         shape = typing.get_origin(hint_of(kind, field.name))
         path = f"{path}.NAME" if shape is dict else path
-        header = f"[[{path}]]" if shape is tuple else f"[{path}]"
-        yield Table(header, first_paragraph(inner), tuple(keys_in(inner, path)))
+        keys = keys_in(inner)
+        if keys:
+            header = f"[[{path}]]" if shape is tuple else f"[{path}]"
+            yield Table(header, first_paragraph(inner), keys)
         yield from tables_below(inner, f"{path}.")
 
 
-def keys_in(kind: Any, path: str) -> Iterator[Key]:
+def keys_in(kind: Any) -> tuple[Key, ...]:
     """The keys of one section, without its tables."""
     meanings = meanings_of(kind)
-    for field in fields(kind):
-        if section_of(kind, field.name) is None and is_key(hint_of(kind, field.name)):
-            hint = hint_of(kind, field.name)
-            yield Key(f"{path}.{field.name}", meanings[field.name], describe(hint), default(field))
+    hints = {field: hint_of(kind, field.name) for field in fields(kind)}
+    return tuple(
+        Key(field.name, meanings[field.name], describe(hint), unit_of(hint), default(field))
+        for field, hint in hints.items()
+        if section_of(kind, field.name) is None and is_key(hint)
+    )
 
 
 def section_of(kind: Any, name: str) -> Any:
@@ -85,21 +91,27 @@ def default(field: "Field[Any]") -> Any:
 
 
 def describe(hint: Any) -> str:
-    """What values an annotation allows, in words."""
+    """What values an annotation allows, in words, without the unit."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin is typing.Annotated:
-        ranges = [extra.describe() for extra in inner[1:] if isinstance(extra, Range)]
-        return ": ".join([describe(inner[0]), *ranges])
+        bounds = [extra.bounds() for extra in inner[1:] if isinstance(extra, Range)]
+        return ", ".join([describe(inner[0]), *bounds])
     if origin is Literal:
         return "one of " + ", ".join(f'"{choice}"' for choice in inner)
     if origin is tuple and inner[1:] == (Ellipsis,):
-        return f"list, each {describe(inner[0])}"
+        return f"list, each: {describe(inner[0])}"
     if origin is tuple:
         return f"list of {len(inner)}: " + "; ".join(map(describe, inner))
     if origin is dict:
-        return f"table of names, each {describe(inner[1])}"
+        return f"table of names, each: {describe(inner[1])}"
     names = {int: "whole number", float: "number", str: "string", bool: "true or false"}
     return names[hint]
+
+
+def unit_of(hint: Any) -> str:
+    """The unit of a number, or of the numbers in a list or table; empty for anything else."""
+    own = [extra.unit for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range)]
+    return next(filter(None, (*own, *map(unit_of, typing.get_args(hint)))), "")
 
 
 @functools.cache

@@ -51,6 +51,10 @@ class Range:
 
     def describe(self) -> str:
         """Unit and range in words, for example ``s, above 0 and at most 86400``."""
+        return f"{self.unit}, {self.bounds()}"
+
+    def bounds(self) -> str:
+        """The range in words, for example ``above 0 and at most 86400``."""
         parts = [
             f"{word} {_plain(bound)}"
             for word, bound in (
@@ -61,7 +65,8 @@ class Range:
             )
             if isfinite(bound)
         ]
-        return f"{self.unit}, {' and '.join(parts) or 'any finite number'}"
+        text = " and ".join(parts) or "any finite number"
+        return f"{text}, or inf" if self.infinite else text
 
 
 Share = Annotated[float, Range("share", least=0, most=1)]

@@ -14,6 +14,7 @@ class Search(Section):
     AT: ClassVar[str] = "tools.search"
 
     provider: Literal["local", "serper", "exa", "firecrawl"] = "local"
+    """An index of your own (docs/tasks.md), or a service on the web (docs/tools.md)."""
     match: Literal["all", "any"] = "all"
     """``local``: whether a page must hold all words of a query or any of them."""
     results: Annotated[int, Range("pages", least=1, most=1000)] = 1
