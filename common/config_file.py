@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from common.config import Config
 from common.config.overrides import apply_override
-from common.config.ranges import is_key, short
+from common.config.ranges import is_key, kind_of, short
 from common.config.renamed import refusal
 from common.errors import ConfigError, InputError
 from common.json_input import parse_json
@@ -231,7 +231,7 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
     if not isinstance(number, hint) or (hint is int and isinstance(number, bool)):
         quotes = f' (a text stands in quotes: "{value}")' if hint is str else ""
         quotes = quotes if isinstance(value, int | float | date | time) else ""
-        raise ConfigError(f"{where}: {key} must be {_name(hint)}, got {short(value)}{quotes}")
+        raise ConfigError(f"{where}: {key} must be {kind_of(hint)}, got {short(value)}{quotes}")
     return number
 
 
@@ -256,8 +256,3 @@ def _convert_table(hint: Any, value: Any, *, where: str, key: str) -> dict[str, 
     return {
         name: _convert(hint, item, where=where, key=f"{key}.{name}") for name, item in value.items()
     }
-
-
-def _name(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-    return names.get(hint, str(hint))

@@ -347,9 +347,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="learner.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--profile-steps", type=int, default=0, help="steps to trace, from the third"
+    )
     arguments = parser.parse_args()
     try:
         config = load_config(arguments.config)
+        run = dataclasses.replace(config.run, profile_steps=arguments.profile_steps)
+        config = dataclasses.replace(config, run=run)
         with training_processes(
             replicas=config.learner.replicas, context_parallel=config.learner.context_parallel
         ) as rank:

@@ -163,10 +163,7 @@ def wait_until_ready(
         if _is_healthy(url):
             return waited
         time.sleep(_POLL_S)
-    raise PolicyServerError(
-        f"policy server {url} was not ready after {timeout_s:.0f} s "
-        f"(policy_server.ready_timeout_s){hint}"
-    )
+    raise PolicyServerError(f"policy server {url} was not ready after {timeout_s:.0f} s{hint}")
 
 
 def _is_healthy(url: str) -> bool:

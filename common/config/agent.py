@@ -125,6 +125,6 @@ class Rewards(Section):
     timeout_s: Annotated[float, Range("s", above=0, most=HOUR_S)] = 10.0
     """Wall time that the terms and the task type may take for one episode; beyond it the episode
     fails and is dropped."""
-    workers: Annotated[int, Range("processes", least=1, most=64), FIXED] = 16
+    workers: Annotated[int, Range("processes", least=1, most=64)] = 16
     """Processes per actor in which terms and task types run, at most; each scores one episode at
     a time. They are started as they are needed."""

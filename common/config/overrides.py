@@ -6,7 +6,7 @@ import typing
 from dataclasses import fields, is_dataclass
 from typing import Any, Literal
 
-from common.config.ranges import short
+from common.config.ranges import kind_of, short
 from common.errors import ConfigError
 
 _NO_WORD = re.compile(r"""\s*["'\[{]|[+-]?\d[\d_.:,eExXoObBTZ+-]*\s*$""")
@@ -23,7 +23,7 @@ def apply_override(kind: type, tables: dict[str, Any], override: str) -> None:
     *sections, name = _key_parts(key) or ("",)
     if "=" not in override or not sections:
         raise ConfigError(f"override {override!r} must look like section.key=value")
-    value = _value(override, text, takes_words=_takes_words(kind, [*sections, name]))
+    value = _value(key, text, _expected(kind, [*sections, name]))
     table = tables
     for section in sections:
         table = table.setdefault(section, {})
@@ -38,34 +38,41 @@ def typed_text(kind: type, name: str, value: Any, *, shown: str) -> Any:
     Raises:
         ConfigError: it is no TOML value; begins with ``shown``.
     """
-    if not isinstance(value, str) or _takes_words(kind, [name]):
+    expected = _expected(kind, [name])
+    if not isinstance(value, str) or _takes_words(expected):
         return value
-    return _value(f"{shown}={value}", value, takes_words=False)
+    return _value(shown, value, expected)
 
 
-def _value(override: str, text: str, *, takes_words: bool) -> Any:
+def _takes_words(expected: Any) -> bool:
+    return expected is str or typing.get_origin(expected) is Literal
+
+
+def _value(key: str, text: str, expected: Any) -> Any:
+    takes_words = _takes_words(expected)
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except (ValueError, RecursionError):
         pass
     if takes_words and not _NO_WORD.match(text):
         return text
-    key = override.partition("=")[0]
     hint = f"; a text stands in quotes: --set '{key}=\"{text}\"'" if takes_words else ""
-    raise ConfigError(f"override {short(override)}: {short(text)} is no TOML value{hint}")
+    raise ConfigError(
+        f"{key} must be {kind_of(expected)}, got {short(text)}, which is no TOML value{hint}"
+    )
 
 
-def _takes_words(kind: Any, path: list[str]) -> bool:
-    """Whether a key takes a string, or nobody knows it and it is refused for that later."""
+def _expected(kind: Any, path: list[str]) -> Any:
+    """The type of a key; a string's where nobody knows it and it is refused for that later."""
     for name in path:
         origin = typing.get_origin(kind)
         if origin is dict:
             kind = typing.get_args(kind)[1]
         elif not is_dataclass(kind) or name not in {field.name for field in fields(kind)}:
-            return True
+            return str
         else:
             kind = typing.get_type_hints(kind)[name]
-    return kind is str or typing.get_origin(kind) is Literal
+    return kind
 
 
 def _key_parts(key: str) -> list[str]:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import ConfigError
 
@@ -136,6 +136,13 @@ def annotations_of(kind: type[Section]) -> Mapping[str, Any]:
     """The annotations of a section's fields, with the ranges."""
     hints = typing.get_type_hints(kind, include_extras=True)
     return {name: hint for name, hint in hints.items() if name != "AT"}
+
+
+def kind_of(hint: Any) -> str:
+    """What an annotation allows, in words."""
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    tables = {tuple: "a list", dict: "a table", Literal: "a string"}
+    return names.get(hint) or tables.get(typing.get_origin(hint)) or "a table"
 
 
 def short(value: object) -> str:

@@ -58,6 +58,7 @@ RENAMED: Mapping[str, str] = {
 
 REMOVED: Mapping[str, str] = {
     "run.log_every": "every step has its line in metrics.jsonl",
+    "run.profile_steps": "use lzero train --profile, which traces two steps",
     "run.wandb_project": "set WANDB_PROJECT in the environment",
     "world.heldout_seed": "it is world.seed + 1 now",
     "web.attempts": "it is fixed at 3 now",

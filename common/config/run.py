@@ -25,9 +25,9 @@ class Run(Section):
     environment, or l-zero."""
     trajectories_mib: Annotated[int, Range("MiB", least=1, most=1 << 30), FIXED] = 256
     """Size limit of the trajectory store; the oldest parts go first."""
-    profile_steps: Annotated[int, Range("steps", least=0, most=1000)] = 0
+    profile_steps: Annotated[int, Range("steps", least=0, most=1000), FIXED] = 0
     """Steps of which rank 0 of the learner writes a torch profiler trace into the run's folder
-    ``profiles``, from the third of the process on; ``lzero train --profile`` sets it to 2."""
+    ``profiles``, from the third of the process on; of ``lzero train --profile``."""
 
     def check(self) -> None:
         """The name can be a folder's, and there is a place for it."""

@@ -48,7 +48,10 @@ def learner(
     config: Config, folder: RunFolder, *, resume: bool, hint: Callable[[], str]
 ) -> ProcessSpec:
     """The learner's ranks under torchrun, ready when the coordinator listens."""
-    arguments = ("learner.main", "--config", str(folder.config), *(["--resume"] if resume else []))
+    arguments = ["learner.main", "--config", str(folder.config)]
+    arguments += ["--resume"] if resume else []
+    if config.run.profile_steps:
+        arguments += ["--profile-steps", str(config.run.profile_steps)]
     spec = rank_processes(
         LEARNER,
         arguments,

@@ -38,7 +38,7 @@ FIXED: Mapping[str, str] = {
 """Keys that stay as they were, by section."""
 
 FREE: Mapping[str, str] = {
-    "run": "name folder steps wandb profile_steps",
+    "run": "name folder steps wandb",
     "tools": "search.service web.requests_per_s web.cache web.cache_mode pages.service"
     " vision.service",
     "policy_server": "port max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
@@ -46,7 +46,7 @@ FREE: Mapping[str, str] = {
     "kernel": "launcher minimum_level kernelspec idle cell_timeout_s memory_mib"
     " sandbox_memory_mib cpu_s workspace_mib cgroup first_uid uids preload_numpy",
     "agent": "tool_timeout_s episode_timeout_s",
-    "rewards": "timeout_s",
+    "rewards": "timeout_s workers",
     "actors": "processes episodes",
     "transport": "port silence_s lease_grace_s",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"

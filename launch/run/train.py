@@ -45,7 +45,7 @@ SETUP_SECONDS = "LZERO_SETUP_SECONDS"
 """Set by ``make quickstart``: what the set-up of this clone just took."""
 
 PROFILED_STEPS = 2
-"""``run.profile_steps`` with ``--profile``, unless the configuration says it."""
+"""Steps of the learner that ``--profile`` traces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +100,7 @@ def resolve_config(request: TrainRequest) -> Config:
         config.run,
         name=request.name or config.run.name,
         folder=str(Path(config.run.folder).expanduser().resolve()),
-        profile_steps=config.run.profile_steps or (PROFILED_STEPS if request.profile else 0),
+        profile_steps=PROFILED_STEPS if request.profile else 0,
     )
     model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
     resolved = _with_absolute_tasks(dataclasses.replace(config, run=run, model=model))

@@ -100,7 +100,7 @@ def test_a_value_is_refused_exactly_outside_its_range(value: float) -> None:
         ("model.lora.alpha=0", "model.lora.alpha must be above 0, got 0.0"),
         ("learner.groups=99999999999999999999", "learner.groups must be at most 1048576, got 9999"),
         (f"learner.groups={'9' * 400}", "learner.groups must be at most 1048576, got 9999"),
-        (f"learner.groups={'9' * 5000}", "is no TOML value"),
+        (f"learner.groups={'9' * 5000}", "learner.groups must be a whole number, got '9999"),
         (f"learner.learning_rate=1{'0' * 400}", "learner.learning_rate must be a number, got 1000"),
         ("learner.updates_per_batch=17", "learner.updates_per_batch (17) must be at most"),
     ],

@@ -8,6 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from launch.plan.processes import learner
+from launch.run.folder import RunFolder
 from launch.run.train import TrainRequest, resolve_config
 from learner.profiling import StepProfiler, profiled_steps, trace_packs
 
@@ -93,15 +95,13 @@ def test_first_steps_are_skipped_where_there_are_others(
     assert list(profiled_steps(first, last, count)) == expected
 
 
-@pytest.mark.parametrize(
-    ("profile", "overrides", "steps"),
-    [(False, (), 0), (True, (), 2), (True, ("run.profile_steps=5",), 5)],
-)
-def test_one_flag_asks_for_traces_of_two_steps_unless_told_otherwise(
-    profile: bool, overrides: tuple[str, ...], steps: int
+@pytest.mark.parametrize(("profile", "option"), [(False, []), (True, ["--profile-steps", "2"])])
+def test_one_flag_asks_the_learner_for_traces_of_two_steps(
+    tmp_path: Path, profile: bool, option: list[str]
 ) -> None:
     preset = Path(__file__).parents[2] / "launch" / "presets" / "quickstart.toml"
+    config = resolve_config(TrainRequest(config=preset, profile=profile))
 
-    config = resolve_config(TrainRequest(config=preset, overrides=overrides, profile=profile))
+    command = learner(config, RunFolder(tmp_path), resume=False, hint=str).command
 
-    assert config.run.profile_steps == steps
+    assert list(command[-2:]) == (option or ["--config", str(tmp_path / "config.json")])

@@ -263,7 +263,9 @@ def test_a_file_without_the_table_is_refused_with_the_new_name(tmp_path: Path) -
 
 
 def test_an_option_that_is_no_value_is_named() -> None:
-    with pytest.raises(ConfigError, match=r"--batch=many.*'many' is no TOML value"):
+    with pytest.raises(
+        ConfigError, match=r"--batch must be a whole number, got 'many', which is no TOML value"
+    ):
         config_from_options({"model": "m", "traces": "t", "output": "007", "batch": "many"})
 
 
