@@ -1,14 +1,11 @@
-"""Lets only those connect who bring the key: ZeroMQ's authentication (RFC 27), for one context.
+"""Says which public keys may connect to which door: ZeroMQ's authentication (RFC 27)."""
 
-Without it, whoever reaches the port may fill the memory of the process with the parts of a message
-that never ends. With it, a stranger does not get beyond the handshake.
-"""
-
-import hmac
 import logging
-from typing import Any
+import threading
+from collections.abc import Mapping
 
 import zmq
+from zmq.utils import z85
 
 from common.telemetry.quiet_log import QuietLog
 
@@ -16,37 +13,49 @@ log = logging.getLogger(__name__)
 
 _ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
-_NAME = b"l-zero"
+_STOP = b"stop"
 
 
 class Doorkeeper:
-    """Answers the requests of a context's guarded sockets whether a peer may connect."""
+    """A thread that answers the questions of a context's doors."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]", key: str) -> None:
-        """Make it before the sockets that it guards are bound; ``socket`` is to be polled."""
-        self.socket = context.socket(zmq.REP)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.bind(_ENDPOINT)
-        self._key = key.encode()
+    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
+        """Make it before the first door is opened."""
+        self._members: dict[bytes, Mapping[bytes, str]] = {}
         self._quiet = QuietLog(log)
+        self._context = context
+        self._socket = context.socket(zmq.REP)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(_ENDPOINT)
+        self._thread = threading.Thread(target=self._run, name="doorkeeper", daemon=True)
 
-    def guard(self, socket: "zmq.Socket[bytes]") -> None:
-        """Have a socket of the context ask here; before it is bound."""
-        socket.setsockopt(zmq.PLAIN_SERVER, 1)
-        socket.setsockopt(zmq.ZAP_DOMAIN, _NAME)
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
 
-    def answer(self) -> None:
-        """Answer one request; there must be one."""
-        _, number, _, address, _, mechanism, *credentials = self.socket.recv_multipart()
-        welcome = mechanism == b"PLAIN" and credentials[:1] == [_NAME]
-        welcome = welcome and hmac.compare_digest(b"".join(credentials[1:]), self._key)
-        if not welcome:
-            self._quiet.warning("refused a stranger", "address=%r", address)
-        status = (b"200", b"OK") if welcome else (b"400", b"no key")
-        self.socket.send_multipart([_VERSION, number, *status, b"", b""])
+    def watch(self, door: str, members: Mapping[str, str]) -> None:
+        """Let these through at ``door``: public key to name."""
+        self._members[door.encode()] = {z85.decode(key): name for key, name in members.items()}
 
+    def stop(self) -> None:
+        """End the thread."""
+        with self._context.socket(zmq.REQ) as stopper:
+            stopper.setsockopt(zmq.LINGER, 0)
+            stopper.connect(_ENDPOINT)
+            stopper.send(_STOP)
+            self._thread.join(timeout=5)
 
-def present_key(socket: "zmq.Socket[Any]", key: str) -> None:
-    """Bring the key to a guarded socket; before connecting."""
-    socket.setsockopt(zmq.PLAIN_USERNAME, _NAME)
-    socket.setsockopt(zmq.PLAIN_PASSWORD, key.encode())
+    def _run(self) -> None:
+        with self._socket:
+            while (request := self._socket.recv_multipart()) != [_STOP]:
+                self._socket.send_multipart(self._answer(request))
+
+    def _answer(self, request: list[bytes]) -> list[bytes]:
+        _, number, door, address, _, mechanism, *credentials = request
+        name = None
+        if mechanism == b"CURVE" and len(credentials) == 1:
+            name = self._members.get(door, {}).get(credentials[0])
+        if name is None:
+            self._quiet.warning("refused a stranger", "door=%r address=%r", door, address)
+            return [_VERSION, number, b"400", b"unknown key", b"", b""]
+        return [_VERSION, number, b"200", b"OK", name.encode(), b""]
