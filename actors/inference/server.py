@@ -106,7 +106,6 @@ def vllm_environment(
     """
     shared = {
         "VLLM_RPC_BASE_PATH": str(private),
-        "TMPDIR": str(private),
         KEYS_VARIABLE: str(keys),
         "VLLM_SERVER_DEV_MODE": "1",  # routes for pausing and updating weights
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(_KEEP_ALIVE_S),
