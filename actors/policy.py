@@ -11,6 +11,7 @@ import aiohttp
 
 from common.errors import PolicyServerError
 from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
+from common.wire.server_http import UNIX, UNIX_HOST
 
 log = logging.getLogger(__name__)
 
@@ -109,14 +110,14 @@ class PolicyClient:
         self._attempts = attempts
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._requests = self._tokens = self._retries = self._failures = 0
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
 
     async def __aenter__(self) -> "PolicyClient":
         """The client itself."""
@@ -200,8 +201,9 @@ class PolicyClient:
 
     async def _post(self, url: str, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
-        session = self._open_session()
-        async with session.post(url + GENERATE_PATH, data=body, headers=headers) as response:
+        base = f"http://{UNIX_HOST}" if url.startswith(UNIX) else url
+        request = self._session(url).post(base + GENERATE_PATH, data=body, headers=headers)
+        async with request as response:
             answer = await response.read()
             if response.status == 200:
                 return answer
@@ -211,13 +213,13 @@ class PolicyClient:
                 raise _WrongRequest(message)
             raise _Retryable(message)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+    def _session(self, url: str) -> aiohttp.ClientSession:
+        """The connections to one server."""
+        if url not in self._sessions:
+            self._sessions[url] = aiohttp.ClientSession(
+                connector=_connector(url), timeout=aiohttp.ClientTimeout(total=self._timeout_s)
             )
-        return self._session
+        return self._sessions[url]
 
     def _choose(self) -> _Server:
         now = time.monotonic()
@@ -233,3 +235,10 @@ class PolicyClient:
     def _backoff(self, failures: int) -> float:
         longest = min(self._max_backoff_s, self._backoff_s * 2.0 ** min(failures, 10))
         return longest * random.uniform(0.5, 1.0)
+
+
+def _connector(url: str) -> aiohttp.BaseConnector:
+    if url.startswith(UNIX):
+        path = url.removeprefix(UNIX)
+        return aiohttp.UnixConnector(path, limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)

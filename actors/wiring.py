@@ -14,24 +14,19 @@ from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
+from common.places import RunPlan
 from common.task_rules import task_folders, task_rules
-
-LOOPBACK = "127.0.0.1"
+from common.wire.server_http import server_url
 
 REQUEST_ATTEMPTS = 5
 """Tries per request to the policy server, with exponential backoff, before the episode is dropped;
 one may take as long as an episode."""
 
 
-def policy_server_url(config: Config) -> str:
-    """Where the policy server of this run listens."""
-    return f"http://{LOOPBACK}:{config.policy_server.port}"
-
-
-def make_policy(config: Config) -> PolicyClient:
-    """A client of the run's policy server."""
+def make_policy(config: Config, plan: RunPlan) -> PolicyClient:
+    """A client of the run's policy servers."""
     return PolicyClient(
-        (policy_server_url(config),),
+        [server_url(place.address) for place in plan.servers],
         timeout_s=config.agent.episode_timeout_s,
         attempts=REQUEST_ATTEMPTS,
     )

@@ -19,7 +19,8 @@ from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.json_output import json_text
-from common.run_key import read_run_key
+from common.places import LEARNER, Role, RunPlan
+from common.plan_file import load_plan, own_keys, tell_coordinator
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.alert_lines import append_alert
@@ -27,11 +28,12 @@ from common.telemetry.log_lines import configure_logging
 from common.telemetry.writers import metric_writers
 from common.whole_file import write_whole
 from common.wire.records import Task, Trajectory
+from common.wire.sockets import Wire
 from learner.checkpoints.resume import Checkpointer, Progress, load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
-from learner.coordination.intake import Intake
+from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import restore_ledger
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
@@ -46,12 +48,12 @@ from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
+from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
 from learner.weights.verifier import ParityVerifier
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 DRAIN_TIMEOUT_S = 15.0
 MIB = 1 << 20
 FILTER_PATIENCE = 4
@@ -105,7 +107,7 @@ class FolderSaver:
         self._checkpointer.finish()
 
 
-def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
+def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
     """Build everything one rank needs and run the loop to its end."""
     torch.set_num_threads(config.learner.threads)
     seed_everything(config.run.seed)
@@ -123,7 +125,6 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
             model_source=Path(config.model.path),
             others=_beside(critic),
         )
-    server_urls = (f"http://{LOOPBACK}:{config.policy_server.port}",)
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
     with ExitStack() as stack:
@@ -132,7 +133,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         head: Head | None = None
         if rank.is_first:
             wiring = _head(
-                config, folder, server_urls,
+                config, plan, folder,
                 vocabulary=vocabulary, ledger=ledger, version=first_step,
             )  # fmt: skip
             head = stack.enter_context(wiring)
@@ -210,14 +211,14 @@ def _critic(config: Config, rank: Rank) -> Critic | None:
 @contextmanager
 def _head(
     config: Config,
+    plan: RunPlan,
     folder: Path,
-    server_urls: tuple[str, ...],
     *,
     vocabulary: int,
     ledger: bytes | None,
     version: int,
 ) -> Iterator[Head]:
-    """What only rank 0 has; announces readiness when the coordinator's port is bound."""
+    """What only rank 0 has; tells where the coordinator listens once it does."""
     tasks = _read(config, config.tasks.train)
     during = config.evaluation.during
     heldout = _during(config, during) if during else []
@@ -230,21 +231,17 @@ def _head(
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
     batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
-    weights = WeightPublisher(server_urls)
+    wire = Wire(own_keys(plan, LEARNER))
+    fetching = wire.listen("weights", plan.weights, _known(plan, "policy-server"), WORKER_LIMITS)
+    weights = WeightPublisher(plan.servers, fetching)
     weights.start()
     try:
+        door = wire.listen("coordinator", plan.coordinator, _known(plan, "actor"), ACTOR_LIMITS)
         with (
-            Intake(
-                coordinator,
-                store,
-                run_key=read_run_key(folder),
-                host=LOOPBACK,
-                port=config.transport.port,
-                version=version,
-            ) as intake,
+            Intake(coordinator, store, door, version=version) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
-            write_whole(folder / "learner.ready", intake.endpoint)
+            tell_coordinator(plan, door.address)
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -260,9 +257,15 @@ def _head(
             )
     finally:
         weights.stop()
+        wire.close()
         batches.close()
         for writer in writers:
             writer.close()
+
+
+def _known(plan: RunPlan, role: Role) -> dict[str, str]:
+    """The members of that role: public key to name."""
+    return {member.key: member.name for member in plan.members if member.role == role}
 
 
 def _coordinator(
@@ -346,20 +349,21 @@ def main() -> int:
     """Parse arguments and train; 2 for an expected error."""
     parser = argparse.ArgumentParser(prog="learner.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
+    parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
         "--profile-steps", type=int, default=0, help="steps to trace, from the third"
     )
     arguments = parser.parse_args()
     try:
-        config = load_config(arguments.config)
+        config, plan = load_config(arguments.config), load_plan(arguments.plan)
         run = dataclasses.replace(config.run, profile_steps=arguments.profile_steps)
         config = dataclasses.replace(config, run=run)
         with training_processes(
             replicas=config.learner.replicas, context_parallel=config.learner.context_parallel
         ) as rank:
             configure_logging(f"learner{rank.index}")
-            train(config, arguments.config.parent, rank, resume=arguments.resume)
+            train(config, plan, arguments.config.parent, rank, resume=arguments.resume)
     except LZeroError as error:
         log.error("%s", error)
         return 2

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from common.config.ranges import DAY_S, FIXED, Range, Section
+from common.config.checks import require
+from common.config.ranges import DAY_S, FIXED, Range, Section, short
 
 MAX_CREDIT = 8192
 """Episodes that one actor may have in flight, and leases that it may ask for."""
@@ -11,10 +12,8 @@ MAX_CREDIT = 8192
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyServer(Section):
-    """The vLLM server; bound to loopback."""
+    """The vLLM server; it listens on a Unix socket that only the run's user reaches."""
 
-    port: Annotated[int, Range("port", least=0, most=65535)] = 0
-    """TCP port; 0 takes a free one."""
     max_sequences: Annotated[int, Range("sequences", least=1, most=1 << 20)] = 128
     """Sequences generated at once."""
     threads: Annotated[int, Range("threads", least=1, most=4096)] = 1
@@ -41,11 +40,11 @@ class Actors(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transport(Section):
-    """Actor to coordinator: ZeroMQ on loopback."""
+    """Actor to coordinator: ZeroMQ, encrypted, between members with keys of the run."""
 
-    port: Annotated[int, Range("port", least=0, most=65535)] = 0
-    """TCP port of the coordinator; 0 takes a free one, which ``learner.ready`` in the run's folder
-    tells."""
+    listen: str = ""
+    """Where the coordinator listens: empty for a Unix socket that only the run's user reaches, or
+    ``ADDRESS:PORT`` of an interface, port 0 for any free one."""
     silence_s: Annotated[float, Range("s", least=1, most=DAY_S)] = 60.0
     """An actor silent for this long loses its leases."""
     lease_grace_s: Annotated[float, Range("s", least=1, most=DAY_S)] = 60.0
@@ -63,3 +62,12 @@ class Transport(Section):
     def resend_s(self) -> float:
         """An unacknowledged trajectory is sent again after this long."""
         return self.silence_s / 6
+
+    def check(self) -> None:
+        """It listens nowhere else than at an address with a port."""
+        host, _, port = self.listen.rpartition(":")
+        is_address = bool(host) and not host.startswith("/")
+        require(
+            not self.listen or (is_address and port.isdecimal() and int(port) <= 65535),
+            f"transport.listen must be empty or ADDRESS:PORT, got {short(self.listen)}",
+        )

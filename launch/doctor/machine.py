@@ -1,4 +1,4 @@
-"""What ``lzero doctor`` asks of the machine: system, limits, disk, ports, control groups."""
+"""What ``lzero doctor`` asks of the machine: system, limits, disk, sockets, control groups."""
 
 import contextlib
 import os
@@ -18,8 +18,13 @@ from actors.kernels.limits.user_namespaces import zygote_namespace
 from common.child_process import SOURCE_ROOT
 from common.config import Config
 from common.errors import EnvironmentFault
+from common.places import LEARNER
+from common.plan_file import own_keys
+from common.wire.sockets import Wire
 from launch.doctor.findings import Finding, failure, fine, warning
-from launch.plan.ports import LOOPBACK, held_ports
+from launch.plan.topology import RunFiles
+from launch.starters.private import make_plan, private_folder
+from learner.coordination.intake import ACTOR_LIMITS
 from learner.engine.host_memory import host_memory
 
 _OLDEST_LINUX = (5, 14)
@@ -131,16 +136,19 @@ def _write_something(folder: Path) -> None:
         os.fsync(file.fileno())
 
 
-def check_ports(config: Config) -> Iterator[Finding]:
-    """The ports of the run can be bound on loopback."""
-    try:
-        with held_ports(config) as resolved:
-            port = resolved.policy_server.port
-    except EnvironmentFault as fault:
-        yield failure("ports", str(fault), "free it, or set the key to 0 for any free port")
-        return
-    other = config.transport.port or "any free one"
-    yield fine("ports", f"{port} and {other} on {LOOPBACK} can be bound")
+def check_sockets(config: Config) -> Iterator[Finding]:
+    """The doors of a run can be opened, with keys."""
+    with tempfile.TemporaryDirectory() as scratch, private_folder(Path(scratch)) as private:
+        plan = make_plan(config, RunFiles(config=Path(scratch), private=private))
+        try:
+            with Wire(own_keys(plan, LEARNER)) as wire:
+                door = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS)
+                door.close()
+            yield fine("sockets", f"a coordinator can listen at {door.address}")
+        except EnvironmentFault as fault:
+            yield failure(
+                "sockets", str(fault), "choose another transport.listen, or leave it empty"
+            )
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:

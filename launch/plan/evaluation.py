@@ -17,7 +17,7 @@ OF_THE_WORLD = frozenset({HELDOUT, GREEDY, CONTROL, WORDINGS, UNSEEN})
 """Names of the suites that the embedded world has."""
 
 
-def plan(config: Config, when: When) -> tuple[Suite, ...]:
+def suites_of(config: Config, when: When) -> tuple[Suite, ...]:
     """What is asked of the policy ``before`` or ``after`` training, in this order."""
     asked = (suite for suite in config.evaluation.suites if when in suite.when)
     return tuple(

@@ -41,14 +41,14 @@ FREE: Mapping[str, str] = {
     "run": "name folder steps wandb",
     "tools": "search.service web.requests_per_s web.cache web.cache_mode pages.service"
     " vision.service",
-    "policy_server": "port max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
+    "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
     "tasks": "kinds file_folders",
     "kernel": "launcher minimum_level kernelspec idle cell_timeout_s memory_mib"
     " sandbox_memory_mib cpu_s workspace_mib cgroup first_uid uids preload_numpy",
     "agent": "tool_timeout_s episode_timeout_s",
     "rewards": "timeout_s workers",
     "actors": "processes episodes",
-    "transport": "port silence_s lease_grace_s",
+    "transport": "listen silence_s lease_grace_s",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"
     " group_timeout_s activation_checkpointing cpu_offload compile replicas"
     " context_parallel learning_rate warmup_steps weight_decay grad_clip checkpoint_every"
@@ -112,7 +112,7 @@ def check_continuation(
 
     Args:
         file: ``config.json`` of the run; without one and without a checkpoint nothing was begun.
-        now: the configuration as it was given, before any port was chosen for it.
+        now: the configuration as it was given.
         steps_done: steps of the newest checkpoint; None without one.
         is_trained: the learner has done all its steps.
 
@@ -197,11 +197,12 @@ def _value(config: Config, key: str) -> Any:
 
 def _follows(change: Change, now: Config) -> bool:
     """Whether a key's value is none that a person gave."""
-    if change.key == "evaluation.suites" and now.world.enabled:
+    if not now.world.enabled:
+        return False
+    if change.key == "evaluation.suites":
         return _own(change.then) == _own(change.now)
-    if change.key.startswith("tasks.") and change.key in names(FIXED):
-        return now.world.enabled  # inside the run's folder, wherever that is now
-    return change.key in ("policy_server.port", "transport.port") and change.now == 0
+    # Inside the run's folder, wherever that is now.
+    return change.key.startswith("tasks.") and change.key in names(FIXED)
 
 
 def _own(suites: Any) -> list[Any]:

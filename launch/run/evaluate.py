@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,17 @@ from common.config_file import load_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
-from launch.plan import processes
-from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, plan
-from launch.plan.ports import held_ports
+from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, suites_of
+from launch.plan.topology import RunFiles, evaluation
 from launch.report.progress import Progress
 from launch.report.summary import read_scores
 from launch.run.folder import RunFolder
 from launch.run.preflight import check_sandbox_present
 from launch.run.train import check_scores, make_world, use_world
 from launch.screen import cell
+from launch.starters import specs
 from launch.starters.local import Supervisor, interruptible
+from launch.starters.private import make_plan, private_folder
 
 PRESET = SOURCE_ROOT / "launch" / "presets" / "quickstart.toml"
 """Agent and search settings for a checkpoint that carries no configuration."""
@@ -66,15 +66,18 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
     model, config = locate_checkpoint(request.checkpoint)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()
-    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch,
+        private_folder(Path(scratch)) as private,
+    ):
         folder = RunFolder(Path(scratch))
         config = _evaluation_config(config, model, request, folder)
-        config = stack.enter_context(held_ports(config))
         save_config(config, folder.config)
         with interruptible(), Progress(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")
             make_world(folder.tasks, config.world, heldout_seed=request.world_seed)
-            _run(config, folder, plan(config, "after"), progress)
+            files = RunFiles(config=folder.config, private=private)
+            _run(config, folder, files, suites_of(config, "after"), progress)
         scores = read_scores(folder.evaluation)
     return EvaluateResult(
         model=model,
@@ -154,8 +157,6 @@ def _evaluation_config(
         world=dataclasses.replace(config.world, enabled=True, train_tasks=TRAIN_TASKS),
         evaluation=dataclasses.replace(resolved.evaluation, suites=_suites(request, folder.tasks)),
         model=dataclasses.replace(config.model, path=str(model)),
-        policy_server=dataclasses.replace(config.policy_server, port=0),
-        transport=dataclasses.replace(config.transport, port=0),
     )
 
 
@@ -172,20 +173,24 @@ def _suites(request: EvaluateRequest, world: Path) -> tuple[EvaluationSuite, ...
     )
 
 
-def _run(config: Config, folder: RunFolder, suites: tuple[Suite, ...], progress: Progress) -> None:
-    plan_file = folder.path / "plan.json"
-    write_suites(suites, plan_file)
+def _run(
+    config: Config,
+    folder: RunFolder,
+    files: RunFiles,
+    suites: tuple[Suite, ...],
+    progress: Progress,
+) -> None:
+    plan, asked = make_plan(config, files), folder.path / "suites.json"
+    write_suites(suites, asked)
     folder.evaluation.mkdir()
     with Supervisor(tick=progress.tick) as supervisor:
         progress.phase("starting the policy server")
-        supervisor.start(processes.policy_server(config, folder.config, folder.logs))
+        for server in specs.policy_servers(plan, config, folder.logs):
+            supervisor.start(server)
         progress.phase("asking the held-out questions")
         progress.watch_scores("", folder.evaluation)
-        supervisor.spawn(
-            processes.evaluation(
-                "evaluate", folder.config, plan_file, folder.evaluation, folder.logs
-            )
-        )
+        process = evaluation("evaluate", files, suites=asked, out=folder.evaluation)
+        supervisor.spawn(specs.evaluation(process, folder.logs))
         supervisor.finish("evaluate")
         progress.tick()
     check_scores(read_scores(folder.evaluation), folder.evaluation)

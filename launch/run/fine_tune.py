@@ -8,10 +8,10 @@ from rich.console import Console
 from common.errors import InputError
 from launch.models.model_checks import check_model
 from launch.outputs import written
-from launch.plan import processes
 from launch.run.folder import newest_checkpoint
 from launch.run.preflight import locate_model
 from launch.screen import say
+from launch.starters import specs
 from launch.starters.local import ProcessSpec, Supervisor, interruptible
 from learner.sft.config import Sft
 
@@ -58,7 +58,7 @@ def resolve(config: Sft) -> Sft:
 
 def sft_process(config: Sft, file: Path, log: Path) -> ProcessSpec:
     """The ranks under torchrun, as the learner's are."""
-    return processes.rank_processes(
+    return specs.fine_tuning(
         SFT,
         ("learner.sft.main", "--config", str(file)),
         ranks=config.ranks,

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Self
 
-from common.child_process import SOURCE_ROOT
+from common.child_process import SOURCE_ROOT, module_environment
 from common.errors import RunFailed
 
 logger = logging.getLogger(__name__)
@@ -132,7 +132,7 @@ class Supervisor:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=SOURCE_ROOT,
-                env={**os.environ, **spec.env},
+                env={**module_environment(os.environ), **spec.env},
                 start_new_session=True,
             )
         self._children[spec.name] = _Child(spec, process, log_start)

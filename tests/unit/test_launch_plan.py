@@ -6,18 +6,18 @@ import pytest
 
 from actors.tools.started import run_corpora
 from common.config import Config, Evaluation, EvaluationSuite, Tasks
-from launch.plan.evaluation import plan, with_world_suites
+from launch.plan.evaluation import suites_of, with_world_suites
 
 WORLD = Path("/w")
 OWN = EvaluationSuite(name="own", tasks="o", when=("after",))
 
 
 def names(evaluation: Evaluation, when: str) -> list[str]:
-    return [suite.name for suite in plan(Config(evaluation=evaluation), when)]  # type: ignore[arg-type]
+    return [suite.name for suite in suites_of(Config(evaluation=evaluation), when)]  # type: ignore[arg-type]
 
 
 def test_without_suites_nothing_is_asked() -> None:
-    assert plan(Config(), "before") == plan(Config(), "after") == ()
+    assert suites_of(Config(), "before") == suites_of(Config(), "after") == ()
 
 
 def test_a_suite_is_asked_when_it_says() -> None:
@@ -31,12 +31,12 @@ def test_a_suite_without_corpus_searches_the_one_of_training() -> None:
     evaluation = Evaluation(suites=(OWN, EvaluationSuite(name="b", tasks="b", corpus="bc")))
     config = Config(tasks=Tasks(train_corpus="tc"), evaluation=evaluation)
 
-    assert [suite.corpus for suite in plan(config, "after")] == ["tc", "bc"]
+    assert [suite.corpus for suite in suites_of(config, "after")] == ["tc", "bc"]
 
 
 def test_the_world_asks_before_training_sampled_and_greedily() -> None:
     evaluation = with_world_suites(Evaluation(), WORLD)
-    sampled, greedy = plan(Config(evaluation=evaluation), "before")
+    sampled, greedy = suites_of(Config(evaluation=evaluation), "before")
 
     assert (sampled.name, sampled.temperature, sampled.per_family) == ("heldout", 1.0, 400)
     assert (greedy.name, greedy.temperature, greedy.per_family) == ("greedy", 0.0, 200)
@@ -45,7 +45,7 @@ def test_the_world_asks_before_training_sampled_and_greedily() -> None:
 
 def test_the_world_adds_a_control_wordings_and_unseen_names_after_training() -> None:
     evaluation = with_world_suites(Evaluation(suites=(OWN,)), WORLD)
-    asked = {suite.name: suite for suite in plan(Config(evaluation=evaluation), "after")}
+    asked = {suite.name: suite for suite in suites_of(Config(evaluation=evaluation), "after")}
 
     assert list(asked) == ["heldout", "greedy", "control", "wordings", "unseen", "own"]
     assert [name for name, suite in asked.items() if suite.search_disabled] == ["control"]

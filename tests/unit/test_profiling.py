@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from launch.plan.processes import learner
-from launch.run.folder import RunFolder
+from launch.plan.topology import RunFiles, members, plan_run
 from launch.run.train import TrainRequest, resolve_config
 from learner.profiling import StepProfiler, profiled_steps, trace_packs
 
@@ -102,6 +101,10 @@ def test_one_flag_asks_the_learner_for_traces_of_two_steps(
     preset = Path(__file__).parents[2] / "launch" / "presets" / "quickstart.toml"
     config = resolve_config(TrainRequest(config=preset, profile=profile))
 
-    command = learner(config, RunFolder(tmp_path), resume=False, hint=str).command
+    files = RunFiles(config=tmp_path / "config.json", private=tmp_path)
+    keys = dict.fromkeys(members(config), "key")
 
-    assert list(command[-2:]) == (option or ["--config", str(tmp_path / "config.json")])
+    processes = plan_run(config, files, keys).processes
+    (command,) = (each.command for each in processes if each.role == "learner")
+
+    assert list(command[-2:]) == (option or ["--plan", str(files.plan)])

@@ -6,7 +6,6 @@ import time
 from collections.abc import Sequence
 from typing import Any, cast
 
-import zmq
 from jupyter_client.manager import AsyncKernelManager
 
 from actors.kernels.exits import explain_exit
@@ -31,6 +30,7 @@ from actors.kernels.limits.watchdog import Watched, memory_reason
 from actors.kernels.sandboxed.clip import MOST_MARK
 from common.config import Kernel as KernelConfig
 from common.errors import EnvironmentFault, KernelError
+from common.wire.sockets import SocketError
 
 LEVEL = "B-jupyter"
 OBSERVED_KERNEL = "actors.kernels.sandboxed.observed.ObservedKernel"
@@ -89,7 +89,7 @@ class JupyterKernel:
                 await channel.wait_for_ready(timeout_s)
             elif await self._reply(channel.ask_for_info(), timeout_s) is None:
                 raise RuntimeError(f"it did not answer within {timeout_s:g} s")
-        except (RuntimeError, OSError, zmq.ZMQError, KernelDied, EnvironmentFault) as error:
+        except (RuntimeError, OSError, SocketError, KernelDied, EnvironmentFault) as error:
             reason = f"kernel {self.kernel_id} did not start: {error}"
             raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
 
