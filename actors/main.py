@@ -17,10 +17,9 @@ from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
-from common.json_output import json_text
 from common.run_key import read_run_key
 from common.telemetry.log_lines import configure_logging
-from common.whole_file import write_whole
+from common.telemetry.process_totals import ActorTotals, write_totals
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +47,18 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
         finally:
             link.close()
         log.info("actor finished unacknowledged=%d", lost)
-        totals = {
-            "actor_id": actor_id,
-            "launcher": launcher.name,
-            "kernel_level": launcher.level,
-            "kernels_started": kernels.statistics().started,
-            "requests": policy.statistics().requests,
-            "request_retries": policy.statistics().retries,
-            "tokens_generated": policy.statistics().tokens,
-            "resent": link.resent,
-        }
+        totals = ActorTotals(
+            actor_id=actor_id,
+            launcher=launcher.name,
+            kernel_level=launcher.level,
+            kernels_started=kernels.statistics().started,
+            requests=policy.statistics().requests,
+            request_retries=policy.statistics().retries,
+            tokens_generated=policy.statistics().tokens,
+            resent=link.resent,
+        )
         (folder / "actors").mkdir(exist_ok=True)
-        write_whole(folder / "actors" / f"{actor_id}.json", json_text(totals, indent=1))
+        write_totals(totals, folder / "actors" / f"{actor_id}.json")
     finally:
         await kernels.close()
         await policy.close()

@@ -5,27 +5,23 @@ vLLM's. It binds to loopback only: the routes that change weights ask for no pas
 """
 
 import argparse
-import http.client
 import json
 import logging
 import os
 import sys
-import time
-import urllib.parse
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 from actors.inference.plugin import BACKEND
 from common.config import Config
 from common.config_file import load_config
-from common.errors import EnvironmentFault, PolicyServerError
+from common.errors import EnvironmentFault
 from common.model_config import read_model_config
 
 log = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-_POLL_S = 0.2
 _KEEP_ALIVE_S = 30
 
 
@@ -139,46 +135,6 @@ def is_cpu_build() -> bool:
             "requirements/cpu.lock (CPU) or the extra `gpu` (CUDA)"
         ) from None
     return False
-
-
-def wait_until_ready(
-    url: str,
-    *,
-    timeout_s: float,
-    is_alive: Callable[[], bool],
-    log_file: Path | None = None,
-) -> float:
-    """Wait for the server at ``url`` to answer its health check; the seconds it took.
-
-    Raises:
-        PolicyServerError: the process ended or did not answer in time; names the log file.
-    """
-    started = time.monotonic()
-    hint = f"; see {log_file}" if log_file else ""
-    while (waited := time.monotonic() - started) < timeout_s:
-        if not is_alive():
-            raise PolicyServerError(
-                f"policy server {url} ended after {waited:.0f} s, before it was ready{hint}"
-            )
-        if _is_healthy(url):
-            return waited
-        time.sleep(_POLL_S)
-    raise PolicyServerError(
-        f"policy server {url} was not ready after {timeout_s:.0f} s "
-        f"(policy_server.ready_timeout_s){hint}"
-    )
-
-
-def _is_healthy(url: str) -> bool:
-    address = urllib.parse.urlsplit(url)
-    connection = http.client.HTTPConnection(address.hostname or HOST, address.port, timeout=5)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def main() -> None:

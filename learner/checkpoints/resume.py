@@ -1,15 +1,4 @@
-"""Checkpoints: everything a run needs to go on, at any number of ranks.
-
-A checkpoint is a folder ``step-000040`` with
-
-* ``checkpoint.json``: format version, step, weight version, shape of the model;
-* ``ledger.bin``: opaque bytes of the coordinator;
-* ``state/``: model, optimizer and random state, one file of tensors per rank that saved;
-* ``hf/``: the weights as a plain Hugging Face folder;
-* ``manifest.json``: size and checksum of every file.
-
-This module loads them; ``learner.checkpoints.checkpointer`` saves them beside training.
-"""
+"""Goes on from a checkpoint; ``learner.checkpoints.checkpointer`` saves them beside training."""
 
 import json
 import logging
@@ -22,7 +11,6 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.digests import digest_of
 from learner.checkpoints.files import (
     LEDGER,
@@ -31,7 +19,6 @@ from learner.checkpoints.files import (
     DamagedCheckpoint,
     find_damage,
     finished_checkpoints,
-    latest_checkpoint,
     read_description,
     read_manifest,
     set_aside,
@@ -49,44 +36,11 @@ from learner.checkpoints.state import (
     restore,
 )
 from learner.engine.agreement import gather_texts
-from learner.engine.sharding import Rank
-
-__all__ = [
-    "Checkpointer",
-    "Progress",
-    "latest_checkpoint",
-    "load_checkpoint",
-    "load_newest",
-    "read_description",
-    "save_checkpoint",
-]
+from learner.engine.mesh import Rank
 
 log = logging.getLogger(__name__)
 
 _TOKENIZER = "tokenizer.json"
-
-
-def save_checkpoint(
-    folder: Path,
-    progress: Progress,
-    model: nn.Module,
-    optimizer: Trainer,
-    rank: Rank,
-    *,
-    model_source: Path,
-    export_dtype: torch.dtype,
-    keep: int,
-) -> Path:
-    """Write one checkpoint and wait for it; see ``learner.checkpoints.checkpointer.Checkpointer``.
-
-    Returns:
-        The finished folder, on every rank.
-    """
-    with Checkpointer(
-        folder, model, optimizer, rank,
-        model_source=model_source, export_dtype=export_dtype, keep=keep, background=False,
-    ) as checkpointer:  # fmt: skip
-        return checkpointer.save(progress)
 
 
 def load_newest(

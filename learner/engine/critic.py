@@ -20,9 +20,10 @@ from common.config import Critic as CriticConfig
 from common.config import Learner
 from learner.advantages import generalised_advantages
 from learner.engine.attention import layout_of
+from learner.engine.mesh import Rank
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer, UpdateReport
-from learner.engine.sharding import Rank, shard
+from learner.engine.sharding import shard
 from learner.objectives.token_gae import clipped_value_loss, token_advantages
 from learner.packs.exchange import Work
 from learner.packs.packing import Pack

@@ -16,18 +16,8 @@ from torch.distributed.fsdp import (
 
 from common.errors import EnvironmentFault
 from learner.engine.lora import adapted_layers, is_adapter
-from learner.engine.mesh import Rank, training_processes
+from learner.engine.mesh import Rank
 from learner.engine.shards import gather
-
-__all__ = [
-    "Rank",
-    "full_state_dict",
-    "reduce_now",
-    "seed_everything",
-    "shard",
-    "tied_names",
-    "training_processes",
-]
 
 
 def seed_everything(seed: int) -> None:

@@ -14,10 +14,12 @@ from transformers import AutoModelForCausalLM
 from common.config import Learner
 from launch.cli import main
 from launch.models.import_check import Finding, check_import
-from learner.checkpoints.resume import Progress, save_checkpoint
+from learner.checkpoints.state import Progress
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
+from tests.saved_checkpoint import save_checkpoint
 from tests.tiny_policy import FAMILIES
 from tests.tiny_text_model import make_text_model
 

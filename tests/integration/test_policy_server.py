@@ -22,7 +22,6 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from actors.inference.server import wait_until_ready
 from actors.policy import PolicyClient
 from common.config import Lora
 from common.errors import PolicyMismatch, PolicyServerError
@@ -32,6 +31,7 @@ from learner.weights.channel import Snapshot, take_snapshot
 from learner.weights.contents import weights_to_publish
 from learner.weights.parity import Parity, compare_answers, sample_answers
 from learner.weights.publisher import WeightPublisher
+from tests.server_ready import wait_until_ready
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 

@@ -27,9 +27,10 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import shard, training_processes
+from learner.engine.sharding import shard
 from learner.loop import Head, Learner
 from learner.main import write_totals
 from learner.record import BatchLog
@@ -214,8 +215,8 @@ def test_the_summary_counts_what_the_store_holds(
         sum(int(age) * n for age, n in histogram.items()) / histogram.total()
     )
     assert summary.weight_versions == STEPS + 1
-    totals = json.loads(run.learner_totals.read_text())
-    assert totals["paused_seconds"] == pytest.approx(0.5 * (STEPS + 1)), "each publish once"
+    totals = read_learner_totals(run.learner_totals)
+    assert totals.paused_seconds == pytest.approx(0.5 * (STEPS + 1)), "each publish once"
     assert summary.wall_seconds.rl == pytest.approx(metrics[-1].seconds, rel=0.5)
 
 

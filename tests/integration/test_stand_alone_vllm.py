@@ -18,7 +18,7 @@ from actors.agent.chat.conversation import ChatConversation
 from actors.agent.conversation import Opening
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
-from actors.inference.server import vllm_command, vllm_environment, wait_until_ready
+from actors.inference.server import vllm_command, vllm_environment
 from actors.rewards.answers import exact_match
 from actors.tokenizer import FileTokenizer
 from actors.tools.search.index import build_index
@@ -29,6 +29,7 @@ from common.wire.records import Task
 from launch.data.world.encyclopedia import World
 from launch.data.world.files import evaluation_tasks
 from launch.data.world.traces import write_corpus
+from tests.server_ready import wait_until_ready
 
 pytestmark = [pytest.mark.nightly, pytest.mark.vllm, pytest.mark.sandbox]
 

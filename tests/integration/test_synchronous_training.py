@@ -18,18 +18,19 @@ import zmq
 from torch import Tensor
 
 from common.config import Config, Objective
-from common.testing import make_trajectory
 from common.wire.codec import SCHEMA_VERSION, decode, encode
 from common.wire.doorkeeper import present_key
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Drain, Hello, Leave
+from learner.checkpoints.state import Progress
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from learner.loop import Head, Learner
 from learner.profiling import StepProfiler
 from learner.record import BatchLog
@@ -37,6 +38,7 @@ from learner.step.train_step import TrainStep
 from learner.totals import Totals
 from learner.weights.background import BackgroundPublisher
 from learner.weights.verifier import ParityVerifier
+from tests.makers import make_trajectory
 from tests.tiny_policy import VOCABULARY, make_model
 
 STEPS = 4
@@ -110,7 +112,7 @@ class NoVerifier(ParityVerifier):
 
 
 class NoSaver:
-    def save(self, step: int, *, ledger: bytes) -> None:
+    def save(self, progress: Progress) -> None:
         pass
 
 

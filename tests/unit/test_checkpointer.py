@@ -16,14 +16,17 @@ import torch
 
 from common.config import Learner
 from common.errors import EnvironmentFault, LZeroError
-from learner.checkpoints.files import find_damage
+from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.files import find_damage, latest_checkpoint
 from learner.checkpoints.job import Job
 from learner.checkpoints.process import WriterProcess
-from learner.checkpoints.resume import Checkpointer, Progress, latest_checkpoint, load_checkpoint
+from learner.checkpoints.resume import load_checkpoint
+from learner.checkpoints.state import Progress
 from learner.checkpoints.writer import part_name, write_part
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from tests.tiny_policy import make_model
 
 

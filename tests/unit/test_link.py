@@ -10,11 +10,11 @@ import zmq
 import zmq.asyncio
 
 from actors.link import CoordinatorLink
-from common.testing import make_trajectory
 from common.wire.codec import Record, decode, encode
 from common.wire.doorkeeper import Doorkeeper
 from common.wire.records import Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Ack, Heartbeat, Hello, Welcome
+from tests.makers import make_trajectory
 
 R = TypeVar("R", bound=Record)
 

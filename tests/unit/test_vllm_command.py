@@ -2,9 +2,8 @@ import json
 
 import pytest
 
-from actors.inference.server import vllm_command, vllm_environment, wait_until_ready
+from actors.inference.server import vllm_command, vllm_environment
 from common.config import Config, Model, PolicyServer, Run
-from common.errors import PolicyServerError
 
 
 def value_after(command: list[str], option: str) -> str:
@@ -68,13 +67,3 @@ def test_environment_keeps_what_is_inherited_and_bounds_the_threads_on_cpu_only(
     assert "OMP_NUM_THREADS" not in gpu
     assert cpu["VLLM_SERVER_DEV_MODE"] == gpu["VLLM_SERVER_DEV_MODE"] == "1"
     assert cpu["VLLM_NO_USAGE_STATS"] == "1"
-
-
-def test_waiting_for_a_server_that_ended_says_so() -> None:
-    with pytest.raises(PolicyServerError, match="ended after 0 s, before it was ready"):
-        wait_until_ready("http://127.0.0.1:9", timeout_s=5, is_alive=lambda: False)
-
-
-def test_waiting_too_long_names_the_setting() -> None:
-    with pytest.raises(PolicyServerError, match=r"policy_server\.ready_timeout_s"):
-        wait_until_ready("http://127.0.0.1:9", timeout_s=0.01, is_alive=lambda: True)
