@@ -21,13 +21,7 @@ from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.alert_lines import append_alert
 from common.telemetry.log_lines import configure_logging
-from common.telemetry.process_totals import (
-    LearnerTotals,
-    LogprobMismatch,
-    StalenessTotals,
-    TrajectoryCounts,
-    write_totals,
-)
+from common.telemetry.process_totals import write_totals
 from common.telemetry.writers import metric_writers
 from common.whole_file import write_whole
 from common.wire.records import Task, Trajectory
@@ -35,7 +29,6 @@ from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
-from learner.coordination.counters import Counters
 from learner.coordination.groups import SignalFilter, TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.ledger import restore_ledger
@@ -51,7 +44,7 @@ from learner.loop import Head, Learner
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
-from learner.totals import Totals, unpack_ledger
+from learner.totals import Totals, learner_totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
 from learner.weights.publisher import WeightPublisher
 from learner.weights.verifier import ParityVerifier
@@ -264,40 +257,6 @@ def _signal_filter(config: Config) -> SignalFilter | None:
 
 def _read(config: Config, path: str) -> list[Task]:
     return read_tasks(Path(path), rules=task_rules(config))
-
-
-def learner_totals(config: Config, totals: Totals, counters: Counters) -> LearnerTotals:
-    """What the summary says about this process."""
-    seconds = max(totals.seconds, 1e-9)
-    ages = totals.staleness
-    return LearnerTotals(
-        steps=config.run.steps,
-        ranks=config.learner.ranks,
-        weight_versions=config.run.steps + 1,
-        rl_seconds=seconds,
-        idle_fraction=totals.wait_s / seconds,
-        paused_seconds=totals.paused_s,
-        trajectories=TrajectoryCounts(
-            started=counters.started,
-            finished=counters.finished,
-            trained=counters.trained,
-            dropped=dict(counters.dropped),
-            open=counters.started - counters.trained - counters.dropped.total(),
-        ),
-        staleness=StalenessTotals(
-            bound=config.learner.max_staleness,
-            max=max(ages, default=0),
-            mean=sum(age * count for age, count in ages.items()) / max(1, ages.total()),
-            histogram={str(age): count for age, count in sorted(ages.items())},
-        ),
-        logprob_mismatch=LogprobMismatch(
-            mean_abs=totals.mismatch_sum / max(1, totals.mismatch_tokens),
-            max_abs=totals.mismatch_max,
-            tokens=totals.mismatch_tokens,
-        ),
-        tokens_generated=counters.tokens_generated,
-        cells_executed=counters.cells_executed,
-    )
 
 
 def main() -> int:

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from common.config import Config
+from common.telemetry.process_totals import read_learner_totals, write_totals
 from common.telemetry.step_record import StepRecord
 from common.telemetry.writers import JsonlWriter
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
@@ -32,10 +33,9 @@ from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import shard
 from learner.loop import Head, Learner
-from learner.main import write_totals
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
-from learner.totals import Totals
+from learner.totals import Totals, learner_totals
 from learner.weights.background import BackgroundPublisher
 from tests.integration.test_synchronous_training import (
     CONFIG,
@@ -113,7 +113,8 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
             verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0, totals=Totals(),
         )  # fmt: skip
         learner.run()
-        write_totals(config, folder.path, learner, head)
+        left = learner_totals(config, learner.totals, head.intake.counters())
+        write_totals(left, folder.learner_totals)
         intake.drain("done", timeout_s=10)
         actor.join(timeout=10)
 

@@ -115,7 +115,9 @@ def folder(tmp_path: Path) -> RunFolder:
     write_score(score("control", 0.0), run.evaluation / "after" / "control.json")
     run.actors.mkdir()
     write_totals(ACTOR, run.actors / "a0.json")
-    write_totals(dataclasses.replace(ACTOR, actor_id="a1", request_retries=1), run.actors / "a1.json")
+    write_totals(
+        dataclasses.replace(ACTOR, actor_id="a1", request_retries=1), run.actors / "a1.json"
+    )
     write_totals(TOTALS, run.learner_totals)
     write_metrics(run, signal_share=1.0)
     return run
