@@ -1,6 +1,6 @@
-"""Scores the policy server's weights: ``python -m actors.evaluate --config ... --plan ... --out``.
+"""Scores the policy server's weights: ``python -m actors.evaluate --suites ...``.
 
-Runs every suite of a plan with the same agent, kernels and tools as training, and no learner. One
+Runs every suite of a list with the same agent, kernels and tools as training, and no learner. One
 suite runs under one weight version; a version that changes under way is an error.
 """
 
@@ -24,7 +24,7 @@ from actors.tools.started import run_corpora, started_tools
 from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
-from common.errors import LZeroError, PolicyMismatch
+from common.errors import LZeroError, PolicyMismatchError
 from common.evaluation import (
     FamilyScore,
     Suite,
@@ -35,6 +35,8 @@ from common.evaluation import (
     write_score,
 )
 from common.json_output import json_text
+from common.places import RunPlan
+from common.plan_file import load_plan
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.log_lines import configure_logging
@@ -69,7 +71,7 @@ def pinned_version(suite: Suite, trajectories: Sequence[Trajectory]) -> int:
     """The one weight version that sampled every token.
 
     Raises:
-        PolicyMismatch: there were several.
+        PolicyMismatchError: there were several.
     """
     versions = {
         int(version)
@@ -79,7 +81,7 @@ def pinned_version(suite: Suite, trajectories: Sequence[Trajectory]) -> int:
         if version >= 0
     }
     if len(versions) > 1:
-        raise PolicyMismatch(
+        raise PolicyMismatchError(
             f"evaluation '{suite.name}' was sampled by several weight versions: "
             f"{sorted(versions)}; the policy server must not be updated while it runs"
         )
@@ -134,9 +136,9 @@ def write_episodes(
             file.write(json_text(line, readable=True) + "\n")
 
 
-async def evaluate(config: Config, suites: Sequence[Suite], out: Path) -> None:
+async def evaluate(config: Config, plan: RunPlan, suites: Sequence[Suite], out: Path) -> None:
     """Run every suite and write its score and its episodes."""
-    policy = make_policy(config)
+    policy = make_policy(config, plan)
     kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=config.kernel.idle)
     try:
         await kernels.start()
@@ -196,14 +198,16 @@ def main() -> int:
     """Parse arguments and run; 2 for an expected error."""
     parser = argparse.ArgumentParser(prog="python -m actors.evaluate", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
-    parser.add_argument("--plan", type=Path, required=True, help="suites, a JSON list")
+    parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
+    parser.add_argument("--suites", type=Path, required=True, help="suites, a JSON list")
     parser.add_argument("--out", type=Path, required=True, help="folder for the scores")
     arguments = parser.parse_args()
     configure_logging("evaluate")
     try:
         config = load_config(arguments.config)
         arguments.out.mkdir(parents=True, exist_ok=True)
-        uvloop.run(evaluate(config, read_suites(arguments.plan), arguments.out))
+        plan, suites = load_plan(arguments.plan), read_suites(arguments.suites)
+        uvloop.run(evaluate(config, plan, suites, arguments.out))
     except LZeroError as error:
         log.error("%s", error)
         return 2

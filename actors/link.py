@@ -15,15 +15,12 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import zmq
-import zmq.asyncio
-
 from common.errors import ProtocolError
+from common.places import Address
 from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
-from common.wire.doorkeeper import present_key
 from common.wire.records import TaskLease, Trajectory
 from common.wire.session import (
     Ack,
@@ -37,6 +34,7 @@ from common.wire.session import (
     Rejected,
     Welcome,
 )
+from common.wire.sockets import Wire
 
 log = logging.getLogger(__name__)
 
@@ -48,23 +46,23 @@ class _Unacknowledged:
 
 
 class CoordinatorLink:
-    """DEALER socket to the coordinator, with hello, heartbeats, acks and resends."""
+    """A line to the coordinator, with hello, heartbeats, acks and resends."""
 
     def __init__(
         self,
-        endpoint: str,
+        wire: Wire,
+        coordinator: Address,
         *,
         actor_id: str,
-        run_key: str,
         credit: int,
         kernel_level: str,
         heartbeat_s: float,
         resend_s: float,
         silence_s: float,
     ) -> None:
-        """Nothing is sent before ``run``."""
+        """Nothing is sent before ``run``; ``actor_id`` is the member whose key ``wire`` has."""
         self.actor_id = actor_id
-        self._endpoint = endpoint
+        self._coordinator = coordinator
         self._hello = Hello(
             actor_id=actor_id,
             session=secrets.token_hex(16),
@@ -82,12 +80,7 @@ class CoordinatorLink:
         self._on_revoked: Callable[[str], None] = lambda lease_id: None
         self._last_heard = time.monotonic()
         self._said_hello = 0.0
-        self._context = zmq.asyncio.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        self._socket.setsockopt(zmq.IDENTITY, self._hello.identity.encode())
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SNDHWM, 0)
-        present_key(self._socket, run_key)
+        self._line = wire.connect_async(coordinator, identity=self._hello.identity.encode())
         self.resent = 0
 
     async def run(self, on_revoked: Callable[[str], None]) -> None:
@@ -101,7 +94,6 @@ class CoordinatorLink:
         """
         self._on_revoked = on_revoked
         self._last_heard = time.monotonic()
-        self._socket.connect(self._endpoint)
         await self._say_hello()
         try:
             async with asyncio.TaskGroup() as group:
@@ -132,22 +124,22 @@ class CoordinatorLink:
         if trajectory.trajectory_id not in self._held:
             return  # revoked meanwhile
         self._unacknowledged[trajectory.trajectory_id] = _Unacknowledged(frames, time.monotonic())
-        await self._socket.send_multipart(frames)
+        await self._line.send(frames)
 
     async def leave(self, *, timeout_s: float) -> int:
         """Say goodbye, after waiting for outstanding acks; returns how many never came."""
         deadline = time.monotonic() + timeout_s
         while self._unacknowledged and time.monotonic() < deadline:
-            if not await self._socket.poll(100):
+            if not await self._line.is_ready(timeout_ms=100):
                 continue
             self._handle(await self._read())
         await self._send(Leave(reason="the actor has finished"))
-        self._socket.close(linger=2000)
+        self._line.close(linger_ms=2000)
         return len(self._unacknowledged)
 
     def close(self) -> None:
-        """Release the socket at once."""
-        self._context.destroy(linger=0)
+        """Close the line at once."""
+        self._line.close()
 
     async def _say_hello(self) -> None:
         self._said_hello = time.monotonic()
@@ -192,9 +184,9 @@ class CoordinatorLink:
             self._on_revoked(lease_id)
 
     async def _read(self) -> Record:
-        frames: Sequence[zmq.Frame] = await self._socket.recv_multipart(copy=False)
+        frames = await self._line.receive()
         self._last_heard = time.monotonic()
-        return decode([frame.buffer for frame in frames])
+        return decode(frames)
 
     async def _beat(self) -> None:
         while True:
@@ -204,15 +196,15 @@ class CoordinatorLink:
             self._excuse(now - began - self._heartbeat_s)
             if now - self._last_heard > self._silence_s:
                 raise TimeoutError(
-                    f"actor {self.actor_id}: the coordinator at {self._endpoint} has been silent "
-                    f"for {now - self._last_heard:.0f} s (transport.silence_s)"
+                    f"actor {self.actor_id}: the coordinator at {self._coordinator} has been "
+                    f"silent for {now - self._last_heard:.0f} s (transport.silence_s)"
                 )
             await self._send(Heartbeat(seen=self._seen, leases=tuple(self._held)))
             for item in list(self._unacknowledged.values()):
                 if now - item.sent_at > self._resend_s:
                     item.sent_at = now
                     self.resent += 1
-                    await self._socket.send_multipart(item.frames)
+                    await self._line.send(item.frames)
 
     def _excuse(self, overslept_s: float) -> None:
         """Time in which this process itself stood still says nothing about the coordinator."""
@@ -223,7 +215,7 @@ class CoordinatorLink:
             self._last_heard += overslept_s
 
     async def _send(self, record: Record) -> None:
-        await self._socket.send_multipart(encode(record))
+        await self._line.send(encode(record))
 
 
 def checked_frames(trajectory: Trajectory) -> list[Buffer]:

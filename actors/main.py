@@ -1,4 +1,4 @@
-"""An actor process: ``python -m actors.main --config RUN/config.json --actor-id a0 ...``."""
+"""An actor process: ``python -m actors.main --config RUN/config.json --plan PLAN --name a0``."""
 
 import argparse
 import asyncio
@@ -16,23 +16,25 @@ from actors.tools.started import started_tools
 from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
-from common.errors import LZeroError
-from common.run_key import read_run_key
+from common.errors import LZeroError, MachineError
+from common.places import Address, RunPlan
+from common.plan_file import load_plan, own_keys, told_coordinator
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import ActorTotals, write_totals
+from common.wire.sockets import Wire
 
 log = logging.getLogger(__name__)
 
 
-async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str) -> None:
-    """Run episodes for the coordinator at that address until it drains this actor."""
+async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> None:
+    """Run episodes for the coordinator of the plan until it drains this actor."""
     launcher = make_launcher(config.kernel, config.sandbox)
-    policy = make_policy(config)
+    policy = make_policy(config, plan)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
-        run_key = read_run_key(folder)
-        link = make_link(config, actor_id, launcher.level, coordinator, run_key)
+        wire = Wire(own_keys(plan, actor_id))
+        link = make_link(config, actor_id, launcher.level, wire, coordinator_of(plan))
         try:
             async with started_judge(config) as judge, started_tools(config) as tools:
                 runner = make_runner(
@@ -46,6 +48,7 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
                 lost = await run_leases(link, runner)
         finally:
             link.close()
+            wire.close()
         log.info("actor finished unacknowledged=%d", lost)
         totals = ActorTotals(
             actor_id=actor_id,
@@ -65,14 +68,14 @@ async def serve(config: Config, actor_id: str, folder: Path, *, coordinator: str
 
 
 def make_link(
-    config: Config, actor_id: str, kernel_level: str, coordinator: str, run_key: str
+    config: Config, actor_id: str, kernel_level: str, wire: Wire, coordinator: Address
 ) -> CoordinatorLink:
     """The actor's side of the transport, not connected yet."""
     transport = config.transport
     return CoordinatorLink(
+        wire,
         coordinator,
         actor_id=actor_id,
-        run_key=run_key,
         credit=config.actors.episodes,
         kernel_level=kernel_level,
         heartbeat_s=transport.heartbeat_s,
@@ -81,20 +84,29 @@ def make_link(
     )
 
 
+def coordinator_of(plan: RunPlan) -> Address:
+    """Where the coordinator listens.
+
+    Raises:
+        MachineError: it does not listen yet.
+    """
+    address = told_coordinator(plan)
+    if address is None:
+        raise MachineError("the coordinator does not listen yet; start the learner first")
+    return address
+
+
 def main() -> int:
     """Parse arguments and run; 2 for an expected error."""
     parser = argparse.ArgumentParser(prog="python -m actors.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
-    parser.add_argument("--actor-id", required=True)
-    parser.add_argument(
-        "--coordinator", required=True, help="address, as the learner's learner.ready says it"
-    )
+    parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
+    parser.add_argument("--name", required=True, help="of this actor in the plan")
     arguments = parser.parse_args()
-    configure_logging(arguments.actor_id)
+    configure_logging(arguments.name)
     try:
-        config = load_config(arguments.config)
-        folder, coordinator = arguments.config.parent, arguments.coordinator
-        uvloop.run(serve(config, arguments.actor_id, folder, coordinator=coordinator))
+        config, plan = load_config(arguments.config), load_plan(arguments.plan)
+        uvloop.run(serve(config, plan, arguments.name, arguments.config.parent))
     except (LZeroError, TimeoutError) as error:
         log.error("%s", error)
         return 2

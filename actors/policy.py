@@ -11,6 +11,7 @@ import aiohttp
 
 from common.errors import PolicyServerError
 from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
+from common.wire.server_http import UNIX, UNIX_HOST
 
 log = logging.getLogger(__name__)
 
@@ -43,15 +44,15 @@ class _Server:
     benched_until: float = 0.0
 
 
-class _Retryable(Exception):
+class _RetryableError(Exception):
     """An attempt failed in a way that another attempt may not."""
 
 
-class _Unreachable(_Retryable):
+class _Unreachable(_RetryableError):
     """Nobody listens at the server's address."""
 
 
-class _WrongRequest(Exception):
+class _WrongRequestError(Exception):
     """The server will never accept this request."""
 
 
@@ -67,7 +68,7 @@ class _Patience:
         self._failed = 0
         self._reached = time.monotonic()
 
-    def ends_with(self, error: _Retryable) -> bool:
+    def ends_with(self, error: _RetryableError) -> bool:
         """Whether this failure is the last that is put up with."""
         if isinstance(error, _Unreachable):
             return time.monotonic() - self._reached > self._timeout_s
@@ -109,14 +110,14 @@ class PolicyClient:
         self._attempts = attempts
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._requests = self._tokens = self._retries = self._failures = 0
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
 
     async def __aenter__(self) -> "PolicyClient":
         """The client itself."""
@@ -167,7 +168,7 @@ class PolicyClient:
             server = self._choose()
             try:
                 generation = await self._attempt(server, body)
-            except _Retryable as error:
+            except _RetryableError as error:
                 self._record_failure(server, str(error))
                 if patience.ends_with(error):
                     self._failures += 1
@@ -186,38 +187,39 @@ class PolicyClient:
         server.in_flight += 1
         try:
             generation = decode_response(await self._post(server.url, body))
-        except _WrongRequest as error:
+        except _WrongRequestError as error:
             raise PolicyServerError(str(error)) from error
         except aiohttp.ClientConnectorError as error:
             raise _Unreachable(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
-            raise _Retryable(f"{type(error).__name__}: {error}") from error
+            raise _RetryableError(f"{type(error).__name__}: {error}") from error
         finally:
             server.in_flight -= 1
         if generation.finish_reason not in _ENDS:
-            raise _Retryable(f"generation ended with '{generation.finish_reason}'")
+            raise _RetryableError(f"generation ended with '{generation.finish_reason}'")
         return generation
 
     async def _post(self, url: str, body: bytes) -> bytes:
         headers = {"Content-Type": "application/json"}
-        session = self._open_session()
-        async with session.post(url + GENERATE_PATH, data=body, headers=headers) as response:
+        base = f"http://{UNIX_HOST}" if url.startswith(UNIX) else url
+        request = self._session(url).post(base + GENERATE_PATH, data=body, headers=headers)
+        async with request as response:
             answer = await response.read()
             if response.status == 200:
                 return answer
             text = answer[:300].decode(errors="replace")
             message = f"policy server {url} answered {response.status}: {text}"
             if response.status < 500 and response.status not in (408, 429):
-                raise _WrongRequest(message)
-            raise _Retryable(message)
+                raise _WrongRequestError(message)
+            raise _RetryableError(message)
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S),
-                timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+    def _session(self, url: str) -> aiohttp.ClientSession:
+        """The connections to one server."""
+        if url not in self._sessions:
+            self._sessions[url] = aiohttp.ClientSession(
+                connector=_connector(url), timeout=aiohttp.ClientTimeout(total=self._timeout_s)
             )
-        return self._session
+        return self._sessions[url]
 
     def _choose(self) -> _Server:
         now = time.monotonic()
@@ -233,3 +235,10 @@ class PolicyClient:
     def _backoff(self, failures: int) -> float:
         longest = min(self._max_backoff_s, self._backoff_s * 2.0 ** min(failures, 10))
         return longest * random.uniform(0.5, 1.0)
+
+
+def _connector(url: str) -> aiohttp.BaseConnector:
+    if url.startswith(UNIX):
+        path = url.removeprefix(UNIX)
+        return aiohttp.UnixConnector(path, limit=0, keepalive_timeout=_KEEP_ALIVE_S)
+    return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)

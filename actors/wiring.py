@@ -14,21 +14,16 @@ from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
+from common.places import RunPlan
 from common.task_rules import task_folders, task_rules
-
-LOOPBACK = "127.0.0.1"
-
-
-def policy_server_url(config: Config) -> str:
-    """Where the policy server of this run listens."""
-    return f"http://{LOOPBACK}:{config.policy_server.port}"
+from common.wire.server_http import server_url
 
 
-def make_policy(config: Config) -> PolicyClient:
-    """A client of the run's policy server."""
+def make_policy(config: Config, plan: RunPlan) -> PolicyClient:
+    """A client of the run's policy servers."""
     server = config.policy_server
     return PolicyClient(
-        (policy_server_url(config),),
+        [server_url(place.address) for place in plan.servers],
         timeout_s=server.request_timeout_s,
         attempts=server.request_attempts,
     )

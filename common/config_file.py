@@ -53,6 +53,15 @@ def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:
     return _build(Config, tables, where=where, prefix="")
 
 
+def record_from_tables(kind: type[T], tables: Mapping[str, Any], *, where: str) -> T:
+    """A frozen record of that kind from nested mappings, checked like a configuration.
+
+    Raises:
+        ConfigError: a key or value is wrong; ``where`` says of what.
+    """
+    return _build(kind, tables, where=where, prefix="")
+
+
 def read_tables(path: Path) -> dict[str, Any]:
     """What a TOML or JSON file holds, unchecked but for its being a table.
 

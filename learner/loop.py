@@ -59,7 +59,7 @@ class Head:
     batches: BatchLog
 
 
-class Learner:
+class TrainingLoop:
     """Runs the steps of a training run; one object on every rank, ``head`` on rank 0 only."""
 
     def __init__(

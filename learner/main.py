@@ -16,47 +16,48 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
-from common.run_key import read_run_key
+from common.places import LEARNER, Role, RunPlan
+from common.plan_file import load_plan, own_keys, tell_coordinator
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.alert_lines import append_alert
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import write_totals
 from common.telemetry.writers import metric_writers
-from common.whole_file import write_whole
 from common.wire.records import Task, Trajectory
+from common.wire.sockets import Wire
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
-from learner.coordination.intake import Intake
+from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import restore_ledger
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
-from learner.engine.critic import Critic, load_critic
+from learner.engine.critic import CriticModel, load_critic
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
-from learner.loop import Head, Learner
+from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, learner_totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
+from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
 from learner.weights.verifier import ParityVerifier
 
 log = logging.getLogger(__name__)
 
-LOOPBACK = "127.0.0.1"
 DRAIN_TIMEOUT_S = 15.0
 MIB = 1 << 20
 
 
-def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
+def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
     """Build everything one rank needs and run the loop to its end."""
     torch.set_num_threads(config.learner.threads)
     seed_everything(config.run.seed)
@@ -74,7 +75,6 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
             model_source=Path(config.model.path),
             others=_beside(critic),
         )
-    server_urls = (f"http://{LOOPBACK}:{config.policy_server.port}",)
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
     with ExitStack() as stack:
@@ -94,11 +94,11 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
         head: Head | None = None
         if rank.is_first:
             wiring = _head(
-                config, folder, server_urls,
+                config, plan, folder,
                 vocabulary=vocabulary, ledger=ledger, version=first_step,
             )  # fmt: skip
             head = stack.enter_context(wiring)
-        learner = Learner(
+        learner = TrainingLoop(
             config,
             model=model,
             vocabulary=vocabulary,
@@ -128,7 +128,7 @@ def train(config: Config, folder: Path, rank: Rank, *, resume: bool) -> None:
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
 
 
-def _beside(critic: Critic | None) -> dict[str, Trainee]:
+def _beside(critic: CriticModel | None) -> dict[str, Trainee]:
     """What a checkpoint holds beside the policy."""
     return {} if critic is None else {"critic": Trainee(critic.model, critic.optimizer)}
 
@@ -156,7 +156,7 @@ def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
     )
 
 
-def _critic(config: Config, rank: Rank) -> Critic | None:
+def _critic(config: Config, rank: Rank) -> CriticModel | None:
     """The value model, where advantages come from one."""
     if config.objective.advantage != "gae":
         return None
@@ -173,8 +173,8 @@ def _critic(config: Config, rank: Rank) -> Critic | None:
 @contextmanager
 def _head(
     config: Config,
+    plan: RunPlan,
     folder: Path,
-    server_urls: tuple[str, ...],
     *,
     vocabulary: int,
     ledger: bytes | None,
@@ -192,21 +192,17 @@ def _head(
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
     batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
-    weights = WeightPublisher(server_urls)
+    wire = Wire(own_keys(plan, LEARNER))
+    fetching = wire.listen("weights", plan.weights, _known(plan, "policy-server"), WORKER_LIMITS)
+    weights = WeightPublisher(plan.servers, fetching)
     weights.start()
     try:
+        door = wire.listen("coordinator", plan.coordinator, _known(plan, "actor"), ACTOR_LIMITS)
         with (
-            Intake(
-                coordinator,
-                store,
-                run_key=read_run_key(folder),
-                host=LOOPBACK,
-                port=config.transport.port,
-                version=version,
-            ) as intake,
+            Intake(coordinator, store, door, version=version) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
-            write_whole(folder / "learner.ready", intake.endpoint)
+            tell_coordinator(plan, door.address)
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -221,9 +217,15 @@ def _head(
             )
     finally:
         weights.stop()
+        wire.close()
         batches.close()
         for writer in writers:
             writer.close()
+
+
+def _known(plan: RunPlan, role: Role) -> dict[str, str]:
+    """The members of that role: public key to name."""
+    return {member.key: member.name for member in plan.members if member.role == role}
 
 
 def _coordinator(
@@ -263,15 +265,16 @@ def main() -> int:
     """Parse arguments and train; 2 for an expected error."""
     parser = argparse.ArgumentParser(prog="learner.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
+    parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     arguments = parser.parse_args()
     try:
-        config = load_config(arguments.config)
+        config, plan = load_config(arguments.config), load_plan(arguments.plan)
         with training_processes(
             replicas=config.learner.replicas, context_parallel=config.learner.context_parallel
         ) as rank:
             configure_logging(f"learner{rank.index}")
-            train(config, arguments.config.parent, rank, resume=arguments.resume)
+            train(config, plan, arguments.config.parent, rank, resume=arguments.resume)
     except LZeroError as error:
         log.error("%s", error)
         return 2

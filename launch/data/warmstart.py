@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.child_process import SOURCE_ROOT, module_command, module_environment
-from common.errors import RunFailed
+from common.errors import RunError
 from common.telemetry.log_lines import log_lines
 from launch.data.world.questions import KINDS
 from launch.data.world.tiny_model import untie, write_initial_model
@@ -65,7 +65,7 @@ def make_warm_start(output: Path, seed: int, threads: int) -> None:
         threads: torch threads.
 
     Raises:
-        RunFailed: the training process failed; its last lines are on the terminal.
+        RunError: the training process failed; its last lines are on the terminal.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lzero-warmstart-") as folder:
@@ -106,7 +106,7 @@ def _train(
     command = module_command("learner.sft.main", *listed)
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
-        raise RunFailed(f"learner.sft.main ended with exit code {code}; its messages are above")
+        raise RunError(f"learner.sft.main ended with exit code {code}; its messages are above")
 
 
 def main() -> None:

@@ -132,7 +132,7 @@ def _machine_checks(config: Config) -> Iterator[Check]:
         ("looking at limits", machine.check_limits),
         ("looking at the clock", machine.check_clock),
         ("writing to the run folder", machine.check_disk),
-        ("binding ports", machine.check_ports),
+        ("opening sockets", machine.check_sockets),
         ("looking for bubblewrap", machine.check_bubblewrap),
         ("making a control group", machine.check_control_groups),
         ("mapping user ids", machine.check_user_ids),

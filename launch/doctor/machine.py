@@ -1,4 +1,4 @@
-"""What ``lzero doctor`` asks of the machine: system, limits, disk, ports, control groups."""
+"""What ``lzero doctor`` asks of the machine: system, limits, disk, sockets, control groups."""
 
 import contextlib
 import os
@@ -12,14 +12,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from actors.kernels.limits.cgroup import CageLimits, Cages, NoCgroup, own_cgroup
-from actors.kernels.limits.id_ranges import IdRange, NoHostUids, find_source
+from actors.kernels.limits.cgroup import CageLimits, Cages, NoCgroupError, own_cgroup
+from actors.kernels.limits.id_ranges import IdRange, NoHostUidsError, find_source
 from actors.kernels.limits.user_namespaces import zygote_namespace
 from common.child_process import SOURCE_ROOT
 from common.config import Config
-from common.errors import EnvironmentFault
+from common.errors import MachineError
+from common.places import LEARNER
+from common.plan_file import own_keys
+from common.wire.sockets import Wire
 from launch.doctor.findings import Finding, failure, fine, warning
-from launch.plan.ports import LOOPBACK, held_ports
+from launch.plan.topology import RunFiles
+from launch.starters.private import make_plan, private_folder
+from learner.coordination.intake import ACTOR_LIMITS
 from learner.engine.host_memory import host_memory
 
 _OLDEST_LINUX = (5, 14)
@@ -131,16 +136,18 @@ def _write_something(folder: Path) -> None:
         os.fsync(file.fileno())
 
 
-def check_ports(config: Config) -> Iterator[Finding]:
-    """The ports of the run can be bound on loopback."""
-    try:
-        with held_ports(config) as resolved:
-            port = resolved.policy_server.port
-    except EnvironmentFault as fault:
-        yield failure("ports", str(fault), "free it, or set the key to 0 for any free port")
-        return
-    other = config.transport.port or "any free one"
-    yield fine("ports", f"{port} and {other} on {LOOPBACK} can be bound")
+def check_sockets(config: Config) -> Iterator[Finding]:
+    """The doors of a run can be opened, with keys."""
+    with tempfile.TemporaryDirectory() as scratch, private_folder(Path(scratch)) as private:
+        plan = make_plan(config, RunFiles(config=Path(scratch), private=private))
+        try:
+            with Wire(own_keys(plan, LEARNER)) as wire:
+                where = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS).address
+                yield fine("sockets", f"a coordinator can listen at {where}")
+        except MachineError as fault:
+            yield failure(
+                "sockets", str(fault), "choose another transport.listen, or leave it empty"
+            )
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:
@@ -166,7 +173,7 @@ def check_control_groups(config: Config) -> Iterator[Finding]:
     limits = CageLimits(memory_mib=kernel.sandbox_memory_mib, processes=kernel.processes)
     try:
         cages = Cages(Path(kernel.cgroup) if kernel.cgroup else own_cgroup(), limits)
-    except NoCgroup as reason:
+    except NoCgroupError as reason:
         found = f"none for kernels, a watchdog bounds their memory ({reason})"
         if kernel.cgroup:
             yield warning("control groups", found, "correct kernel.cgroup, or leave it empty")
@@ -187,7 +194,7 @@ def check_user_ids(config: Config) -> Iterator[Finding]:
         source = find_source(IdRange(kernel.first_uid, kernel.uids))
         with zygote_namespace(source):
             found = f"one for each kernel, of {source.ids}"
-    except NoHostUids as reason:
+    except NoHostUidsError as reason:
         shared = "kernels share one, and can use up for each other what Linux counts per user"
         yield warning("user ids", f"{shared}: {reason}", reason.fix)
         return

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
 from common.config import Config
-from common.errors import RunFailed
+from common.errors import RunError
 from common.evaluation import SuiteScore, read_score
 from common.json_output import json_text
 from common.telemetry.alerts import find_alerts
@@ -125,10 +125,10 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
     """The summary of a run whose processes have all finished.
 
     Raises:
-        RunFailed: the learner left no totals.
+        RunError: the learner left no totals.
     """
     if not folder.learner_totals.is_file():
-        raise RunFailed(f"the learner ended without writing {folder.learner_totals}")
+        raise RunError(f"the learner ended without writing {folder.learner_totals}")
     totals = read_learner_totals(folder.learner_totals)
     actors = read_actor_totals(folder.actors)
     before = read_scores(folder.evaluation / "before")

@@ -107,11 +107,6 @@ def _processes(config: Config) -> Checked:
         f"can live at once and {SPARE} ids are reserved; set kernel.uids to at least "
         f"{alive + SPARE}",
     )
-    server, transport = config.policy_server, config.transport
-    yield (
-        not server.port or server.port != transport.port,
-        f"policy_server.port and transport.port are both {server.port}; they must differ",
-    )
 
 
 def _learning(config: Config) -> Checked:

@@ -48,7 +48,7 @@ FREE: Mapping[str, str] = {
     "web": "timeout_s attempts requests_per_s max_response_mib cache cache_mode",
     "pages": "base_url api_key_env",
     "vision": "base_url api_key_env",
-    "policy_server": "port max_sequences threads memory_gib gpu_memory_fraction tensor_parallel"
+    "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel"
     " ready_timeout_s request_timeout_s request_attempts",
     "tasks": "kinds file_folders",
     "sandbox": "minimum_level unsafe_no_sandbox",
@@ -58,7 +58,7 @@ FREE: Mapping[str, str] = {
     "agent": "max_output_bytes tool_timeout_s episode_timeout_s",
     "rewards": "timeout_s workers",
     "actors": "processes episodes",
-    "transport": "port resend_s heartbeat_s silence_s lease_grace_s buffer_mib",
+    "transport": "listen resend_s heartbeat_s silence_s lease_grace_s buffer_mib",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"
     " filter_patience group_timeout_s activation_checkpointing cpu_offload compile replicas"
     " context_parallel learning_rate warmup_steps betas weight_decay grad_clip checkpoint_every"
@@ -118,7 +118,7 @@ def check_continuation(
 
     Args:
         file: ``config.json`` of the run; without one and without a checkpoint nothing was begun.
-        now: the configuration as it was given, before any port was chosen for it.
+        now: the configuration as it was given.
         steps_done: steps of the newest checkpoint; None without one.
         is_trained: the learner has done all its steps.
 
@@ -210,6 +210,5 @@ def _plain(value: Any) -> Any:
 
 def _follows(change: Change, now: Config) -> bool:
     """Whether a key's value is none that a person gave."""
-    if change.key.startswith("tasks.") and change.key in names(FIXED):
-        return now.world.enabled  # inside the run's folder, wherever that is now
-    return change.key in ("policy_server.port", "transport.port") and change.now == 0
+    fixed = change.key.startswith("tasks.") and change.key in names(FIXED)
+    return fixed and now.world.enabled  # inside the run's folder, wherever that is now

@@ -2,7 +2,6 @@
 
 import dataclasses
 import tempfile
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +15,17 @@ from common.config_file import load_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
-from launch.plan import processes
 from launch.plan.evaluation import GREEDY, HELDOUT, extra_suites
-from launch.plan.ports import held_ports
-from launch.report.progress import Progress
+from launch.plan.topology import RunFiles, evaluation
+from launch.report.progress import ProgressPanel
 from launch.report.summary import read_scores
 from launch.run.folder import RunFolder
 from launch.run.preflight import check_sandbox_present
 from launch.run.train import check_scores, make_world, use_world
 from launch.screen import cell
+from launch.starters import specs
 from launch.starters.local import Supervisor, interruptible
+from launch.starters.private import make_plan, private_folder
 
 PRESET = SOURCE_ROOT / "launch" / "presets" / "quickstart.toml"
 """Agent and search settings for a checkpoint that carries no configuration."""
@@ -59,22 +59,25 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
 
     Raises:
         InputError: there is no usable model at that path.
-        RunFailed: the policy server or the evaluation failed.
+        RunError: the policy server or the evaluation failed.
     """
     if request.per_family < 1:
         raise InputError(f"--per-family must be at least 1, got {request.per_family}")
     model, config = locate_checkpoint(request.checkpoint)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()
-    with tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch, ExitStack() as stack:
+    with (
+        tempfile.TemporaryDirectory(prefix="lzero-eval-") as scratch,
+        private_folder(Path(scratch)) as private,
+    ):
         folder = RunFolder(Path(scratch))
         config = _evaluation_config(config, model, request, folder)
-        config = stack.enter_context(held_ports(config))
         save_config(config, folder.config)
-        with interruptible(), Progress(console) as progress:
+        with interruptible(), ProgressPanel(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")
             make_world(folder.tasks, config.world)
-            _run(config, folder, _suites(request, folder.tasks), progress)
+            files = RunFiles(config=folder.config, private=private)
+            _run(config, folder, files, _suites(request, folder.tasks), progress)
         scores = read_scores(folder.evaluation)
     return EvaluateResult(
         model=model,
@@ -155,8 +158,6 @@ def _evaluation_config(
         use_world(config, folder.tasks),
         world=world,
         model=dataclasses.replace(config.model, path=str(model)),
-        policy_server=dataclasses.replace(config.policy_server, port=0),
-        transport=dataclasses.replace(config.transport, port=0),
     )
 
 
@@ -175,18 +176,24 @@ def _suites(request: EvaluateRequest, world: Path) -> tuple[Suite, ...]:
     )
 
 
-def _run(config: Config, folder: RunFolder, suites: tuple[Suite, ...], progress: Progress) -> None:
-    plan = folder.path / "plan.json"
-    write_suites(suites, plan)
+def _run(
+    config: Config,
+    folder: RunFolder,
+    files: RunFiles,
+    suites: tuple[Suite, ...],
+    progress: ProgressPanel,
+) -> None:
+    plan, asked = make_plan(config, files), folder.path / "suites.json"
+    write_suites(suites, asked)
     folder.evaluation.mkdir()
     with Supervisor(tick=progress.tick) as supervisor:
         progress.phase("starting the policy server")
-        supervisor.start(processes.policy_server(config, folder.config, folder.logs))
+        for server in specs.policy_servers(plan, config, folder.logs):
+            supervisor.start(server)
         progress.phase("asking the held-out questions")
         progress.watch_scores("", folder.evaluation)
-        supervisor.spawn(
-            processes.evaluation("evaluate", folder.config, plan, folder.evaluation, folder.logs)
-        )
+        process = evaluation("evaluate", files, suites=asked, out=folder.evaluation)
+        supervisor.spawn(specs.evaluation(process, folder.logs))
         supervisor.finish("evaluate")
         progress.tick()
     check_scores(read_scores(folder.evaluation), folder.evaluation)

@@ -8,10 +8,10 @@ from rich.console import Console
 from common.errors import InputError
 from launch.models.model_checks import check_model
 from launch.outputs import written
-from launch.plan import processes
 from launch.run.folder import newest_checkpoint
 from launch.run.preflight import locate_model
 from launch.screen import say
+from launch.starters import specs
 from launch.starters.local import ProcessSpec, Supervisor, interruptible
 from learner.sft.config import SftConfig
 
@@ -23,7 +23,7 @@ def fine_tune(config: SftConfig, console: Console) -> None:
 
     Raises:
         InputError: model or traces are missing, or the output cannot be written.
-        RunFailed: a rank failed; its last lines are in the message.
+        RunError: a rank failed; its last lines are in the message.
         Interrupted: somebody ended it.
     """
     config = resolve(config)
@@ -58,7 +58,7 @@ def resolve(config: SftConfig) -> SftConfig:
 
 def sft_process(config: SftConfig, file: Path, log: Path) -> ProcessSpec:
     """The ranks under torchrun, as the learner's are."""
-    return processes.rank_processes(
+    return specs.fine_tuning(
         SFT,
         ("learner.sft.main", "--config", str(file)),
         ranks=config.ranks,

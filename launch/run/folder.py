@@ -97,15 +97,6 @@ class RunFolder:
         return self.path / "alerts.jsonl"
 
     @property
-    def learner_ready(self) -> Path:
-        """Where the coordinator listens, written once it does."""
-        return self.path / "learner.ready"
-
-    def coordinator(self) -> str:
-        """The address that actors connect to, as the learner bound it."""
-        return self.learner_ready.read_text().strip()
-
-    @property
     def learner_totals(self) -> Path:
         """What the learner leaves at its end."""
         return self.path / "learner.json"

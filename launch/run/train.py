@@ -15,15 +15,14 @@ from actors.tools.search.index import build_index
 from common.config import Config, World
 from common.config.ranges import short
 from common.config_file import load_config, save_config
-from common.errors import LZeroError, RunFailed
+from common.errors import LZeroError, RunError
 from common.evaluation import Suite, SuiteScore, write_suites
-from common.run_key import make_run_key
+from common.places import LEARNER, RunPlan
 from launch.data.world import write_world
-from launch.plan import processes
 from launch.plan.evaluation import plan_after, plan_before
-from launch.plan.ports import held_ports
+from launch.plan.topology import RunFiles, evaluation
 from launch.report.page import write_report
-from launch.report.progress import Progress
+from launch.report.progress import ProgressPanel
 from launch.report.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.run.continuation import Change, check_continuation
 from launch.run.folder import (
@@ -39,7 +38,9 @@ from launch.run.folder import (
 from launch.run.inputs import check_inputs, write_inputs
 from launch.run.preflight import check_run, locate_model
 from launch.screen import say
+from launch.starters import specs
 from launch.starters.local import Interrupted, Supervisor, interruptible
+from launch.starters.private import make_plan, private_folder
 
 SETUP_SECONDS = "LZERO_SETUP_SECONDS"
 """Set by ``make quickstart``: what the set-up of this clone just took."""
@@ -85,12 +86,11 @@ def train(request: TrainRequest, console: Console) -> Summary:
     check_run(given)
     if keep_old and (kept := set_aside(folder)):
         say(console, f"kept the earlier run '{given.run.name}' as {kept}")
-    with held_ports(given) as config, locked(folder):
+    with locked(folder):
         before = _check_folder(folder, resume=request.resume)
         if request.resume:
             _say_changes(folder, given, console)
-        run = _TrainRun(request, config, folder, before, console)
-        return run.execute()
+        return _TrainRun(request, given, folder, before, console).execute()
 
 
 def resolve_config(request: TrainRequest) -> Config:
@@ -144,12 +144,12 @@ def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
     """Refuse an evaluation that says nothing.
 
     Raises:
-        RunFailed: every episode of a suite was lost to infrastructure.
+        RunError: every episode of a suite was lost to infrastructure.
     """
     for name, score in scores.items():
         lost = sum(family.dropped for family in score.families.values())
         if lost and not any(family.n for family in score.families.values()):
-            raise RunFailed(
+            raise RunError(
                 f"all {lost} episodes of the evaluation '{name}' failed; "
                 f"{folder / name}.jsonl says why ('failure')"
             )
@@ -207,7 +207,7 @@ class _TrainRun:
         self._config = config
         self._folder = folder
         self._console = console
-        self._progress = Progress(console)
+        self._progress = ProgressPanel(console)
         self._clock = PhaseClock(before.seconds if before else None)
         setup_seconds = before.setup_seconds if before else _setup_seconds()
         self._state = RunState(
@@ -225,9 +225,12 @@ class _TrainRun:
             save_config(self._config, self._folder.config)
             if not self._folder.inputs.is_file():
                 write_inputs(self._folder.inputs, self._config)
-            make_run_key(self._folder.path)
-            with interruptible(), self._progress:
-                self._run_processes()
+            with (
+                interruptible(),
+                private_folder(self._folder.path) as private,
+                self._progress,
+            ):
+                self._run_processes(private)
             summary = self._conclude()
         except Interrupted:
             self._save_state("interrupted")
@@ -242,7 +245,7 @@ class _TrainRun:
             say(self._console, f"traces of the learner: {self._folder.profiles}")
         return summary
 
-    def _run_processes(self) -> None:
+    def _run_processes(self, private: Path) -> None:
         self._progress.say(f"run folder: {self._folder.path}")
         if self._config.world.enabled and not (self._folder.tasks / "complete").exists():
             self._progress.phase("generating the world")
@@ -250,78 +253,72 @@ class _TrainRun:
                 make_world(self._folder.tasks, self._config.world)
                 (self._folder.tasks / "complete").touch()
         is_trained = self._folder.learner_totals.exists()
+        served = self._trained_config() if is_trained else self._folder.config
+        files = RunFiles(config=served, private=private)
+        plan = make_plan(self._config, files, resume=self._has_checkpoint())
         with Supervisor(tick=self._progress.tick) as supervisor:
-            if is_trained:
-                self._serve_final_checkpoint(supervisor)
-            else:
-                self._serve(supervisor, self._folder.config)
-                self._evaluate(supervisor, "before", plan_before(self._config))
-                self._learn(supervisor)
-            self._evaluate(supervisor, "after", plan_after(self._config, self._world()))
+            self._serve(supervisor, plan)
+            if not is_trained:
+                self._evaluate(supervisor, files, "before", plan_before(self._config))
+                self._learn(supervisor, plan)
+            self._evaluate(supervisor, files, "after", plan_after(self._config, self._world()))
             self._progress.phase("stopping the policy server")
             supervisor.stop()
 
     def _world(self) -> Path | None:
         return self._folder.tasks if self._config.world.enabled else None
 
-    def _serve(self, supervisor: Supervisor, config_file: Path) -> None:
+    def _serve(self, supervisor: Supervisor, plan: RunPlan) -> None:
         self._progress.phase("starting the policy server")
         with self._clock.phase("policy_server"):
-            supervisor.start(processes.policy_server(self._config, config_file, self._folder.logs))
+            for server in specs.policy_servers(plan, self._config, self._folder.logs):
+                supervisor.start(server)
 
-    def _serve_final_checkpoint(self, supervisor: Supervisor) -> None:
+    def _trained_config(self) -> Path:
         """Training is over, but what follows it was cut short: serve what it left."""
         checkpoint = self._folder.last_checkpoint()
         if checkpoint is None:
-            raise RunFailed(f"{self._folder.learner_totals} exists, but no checkpoint is left")
+            raise RunError(f"{self._folder.learner_totals} exists, but no checkpoint is left")
         model = dataclasses.replace(self._config.model, path=str(checkpoint / "hf"))
         config_file = self._folder.path / "config-trained.json"
         save_config(dataclasses.replace(self._config, model=model), config_file)
-        self._serve(supervisor, config_file)
+        return config_file
 
-    def _evaluate(self, supervisor: Supervisor, when: str, plan: tuple[Suite, ...]) -> None:
+    def _evaluate(
+        self, supervisor: Supervisor, files: RunFiles, when: str, suites: tuple[Suite, ...]
+    ) -> None:
         out = self._folder.evaluation / when
         done = self._folder.evaluation / f"{when}.done"
-        if not plan or done.exists():
+        if not suites or done.exists():
             return
         out.mkdir(parents=True, exist_ok=True)
-        plan_file = self._folder.evaluation / f"plan-{when}.json"
-        write_suites(plan, plan_file)
+        asked = self._folder.evaluation / f"suites-{when}.json"
+        write_suites(suites, asked)
         self._progress.phase(f"evaluating {when} training")
         self._progress.watch_scores(f"{when} training,", out)
         name = f"evaluate-{when}"
         with self._clock.phase(f"evaluate_{when}"):
-            supervisor.spawn(
-                processes.evaluation(name, self._folder.config, plan_file, out, self._folder.logs)
-            )
+            process = evaluation(name, files, suites=asked, out=out)
+            supervisor.spawn(specs.evaluation(process, self._folder.logs))
             supervisor.finish(name)
         self._progress.tick()
         check_scores(read_scores(out), out)
         done.touch()
 
-    def _learn(self, supervisor: Supervisor) -> None:
+    def _learn(self, supervisor: Supervisor, plan: RunPlan) -> None:
         self._progress.phase("starting learner and actors")
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
         self._progress.watch_alerts(self._folder.alerts)
-        self._folder.learner_ready.unlink(missing_ok=True)
         self._folder.actors.mkdir(exist_ok=True)
         with self._clock.phase("learn"):
-            supervisor.start(
-                processes.learner(
-                    self._config, self._folder, resume=self._has_checkpoint(), hint=self._hint
-                )
-            )
-            coordinator = self._folder.coordinator()
-            actors = [
-                processes.actor(self._folder, f"a{index}", coordinator=coordinator, hint=self._hint)
-                for index in range(self._config.actors.processes)
-            ]
+            supervisor.start(specs.learner(plan, self._folder.logs, hint=self._hint))
+            actors = specs.actors(plan, self._folder.logs, hint=self._hint)
             for actor in actors:
                 supervisor.spawn(actor)
             self._progress.phase("training")
             names = [actor.name for actor in actors]
-            supervisor.finish(processes.LEARNER, ending=names)
-            supervisor.finish(*names, timeout_s=processes.ACTOR_DRAIN_S)
+            supervisor.finish(LEARNER, ending=names)
+            supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
         self._progress.tick()
 
     def _has_checkpoint(self) -> bool:

@@ -16,7 +16,7 @@ from learner.checkpoints.files import (
     LEDGER,
     MODEL,
     STATE,
-    DamagedCheckpoint,
+    DamagedCheckpointError,
     find_damage,
     finished_checkpoints,
     read_description,
@@ -63,13 +63,13 @@ def load_newest(
     Raises:
         InputError: all checkpoints are damaged, or the newest whole one does not belong here.
     """
-    damages: dict[Path, DamagedCheckpoint] = {}
+    damages: dict[Path, DamagedCheckpointError] = {}
     for checkpoint in finished_checkpoints(folder):
         try:
             progress = load_checkpoint(
                 checkpoint, model, optimizer, rank, model_source=model_source, others=others
             )
-        except DamagedCheckpoint as damage:
+        except DamagedCheckpointError as damage:
             damages[checkpoint] = damage
             continue
         for damaged, fault in damages.items():
@@ -109,7 +109,7 @@ def load_checkpoint(
     Raises:
         InputError: it is no checkpoint, its format version is another, or its model,
             tokenizer or optimizer differs.
-        DamagedCheckpoint: a file is not as it was written. All ranks raise it alike.
+        DamagedCheckpointError: a file is not as it was written. All ranks raise it alike.
     """
     description = _examine(checkpoint, rank)
     _compare_models(checkpoint, description["model"], describe_model(model))
@@ -162,7 +162,7 @@ def _examine(checkpoint: Path, rank: Rank) -> dict[str, Any]:
     try:
         description = read_description(checkpoint)
         faults = find_damage(checkpoint, share=rank.index, shares=rank.count)
-    except DamagedCheckpoint as error:
+    except DamagedCheckpointError as error:
         faults = [str(error)]
     except InputError as error:
         refusal = str(error)
@@ -172,7 +172,9 @@ def _examine(checkpoint: Path, rank: Rank) -> dict[str, Any]:
             raise InputError(other_refusal)
     everything = list(dict.fromkeys(fault for _, faults in reports for fault in faults))
     if everything:
-        raise DamagedCheckpoint(f"checkpoint '{checkpoint}' is damaged: {'; '.join(everything)}")
+        raise DamagedCheckpointError(
+            f"checkpoint '{checkpoint}' is damaged: {'; '.join(everything)}"
+        )
     if rank.is_first:
         size = sum(digest.num_bytes for digest in read_manifest(checkpoint).values())
         log.info(

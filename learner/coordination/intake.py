@@ -7,7 +7,7 @@ unblocked by  actors; ``take_batch`` is unblocked by the trajectory that complet
 
 Every trajectory is acknowledged once its fate is decided, also a duplicate; an actor repeats
 what was not. No message ends the thread: what cannot be read is answered, counted and forgotten.
-Whoever has not the key of the run does not get beyond the handshake of the connection.
+Only members of the run get beyond the handshake, and each speaks under its own name alone.
 """
 
 import copy
@@ -17,12 +17,9 @@ import time
 from collections.abc import Sequence
 from typing import Self
 
-import zmq
-
-from common.errors import EnvironmentFault, LZeroError, ProtocolError
+from common.errors import LZeroError, ProtocolError
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Record, claim_of, decode, encode
-from common.wire.doorkeeper import Doorkeeper
 from common.wire.records import Task, Trajectory
 from common.wire.session import (
     Ack,
@@ -35,6 +32,7 @@ from common.wire.session import (
     Refused,
     Rejected,
 )
+from common.wire.sockets import Door, Limits, Parcel
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.ledger import save_ledger
@@ -43,14 +41,11 @@ from learner.coordination.store import TrajectoryStore
 
 log = logging.getLogger(__name__)
 
-MAX_FRAME_BYTES = 64 << 20
-"""Of one frame of a message; a trajectory's longest is the text of all its steps."""
-
 _MESSAGES_AT_ONCE = 64
 """Handled before the training loop gets its turn at the lock."""
 
-_SEND_QUEUE = 16_384
-"""Messages that wait for one actor; what an actor does not read beyond them is lost to it."""
+ACTOR_LIMITS = Limits(part_bytes=64 << 20, queued_in=1000, queued_out=16_384)
+"""Of one actor; a trajectory's longest frame is the text of all its steps."""
 
 _TICK_MS = 500
 
@@ -61,25 +56,20 @@ _SAME_VERSION = "run the same version of l-zero on both sides"
 
 
 class Intake:
-    """Runs a coordinator behind ``tcp://host:port``; a context manager."""
+    """Runs a coordinator behind a door; a context manager."""
 
     def __init__(
         self,
         coordinator: Coordinator,
         store: TrajectoryStore,
+        door: Door,
         *,
-        run_key: str,
-        host: str,
-        port: int,
         version: int = 0,
     ) -> None:
-        """Bind the port; the learner is at weight ``version``.
-
-        Raises:
-            EnvironmentFault: the port is taken.
-        """
+        """Serve at ``door``, which is closed at the end; the learner is at weight ``version``."""
         self._coordinator = coordinator
         self._store = store
+        self._door = door
         self._quiet = QuietLog(log)
         self._learner_version = version
         self._error: BaseException | None = None
@@ -87,27 +77,6 @@ class Intake:
         self._draining: str | None = None
         self._drained: set[str] = set()
         self._changed = threading.Condition()
-        self._context = zmq.Context()
-        self._doorkeeper = Doorkeeper(self._context, run_key)
-        self._router = self._context.socket(zmq.ROUTER)
-        self._doorkeeper.guard(self._router)
-        self._router.setsockopt(zmq.LINGER, 0)
-        self._router.setsockopt(zmq.MAXMSGSIZE, MAX_FRAME_BYTES)
-        self._router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # identities hold a session's secret
-        self._router.setsockopt(zmq.SNDHWM, _SEND_QUEUE)
-        self._wake_out = self._context.socket(zmq.PAIR)
-        self._wake_in = self._context.socket(zmq.PAIR)
-        self._wake_in.bind("inproc://wake")
-        self._wake_out.connect("inproc://wake")
-        try:
-            self._router.bind(f"tcp://{host}:{port}")
-        except zmq.ZMQError as error:
-            self._context.destroy(linger=0)
-            raise EnvironmentFault(
-                f"the coordinator cannot bind {host}:{port}: {error.strerror}; "
-                "set transport.port to a free port or to 0"
-            ) from error
-        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def __enter__(self) -> Self:
@@ -119,9 +88,8 @@ class Intake:
         """Stop the thread and close every socket."""
         with self._changed:
             self._stopping = True
-            self._wake()
+            self._door.wake()
         self._thread.join(timeout=10)
-        self._context.destroy(linger=0)
         self._store.close()
 
     # ---- called by the training loop ---------------------------------------------------------
@@ -139,7 +107,7 @@ class Intake:
                 self._check()
                 batch = self._coordinator.take_batch(learner_version=learner_version)
                 if batch is not None:
-                    self._wake()
+                    self._door.wake()
                     return batch
                 self._wait(deadline, f"a batch for step {learner_version + 1}", timeout_s)
 
@@ -147,13 +115,13 @@ class Intake:
         """Every policy server in rotation now samples with this version, or a later one."""
         with self._changed:
             self._coordinator.version = version
-            self._wake()
+            self._door.wake()
 
     def begin_evaluation(self, tasks: Sequence[Task], *, temperature: float) -> None:
         """Run these tasks before any further training task."""
         with self._changed:
             self._coordinator.begin_evaluation(tasks, temperature=temperature)
-            self._wake()
+            self._door.wake()
 
     def finish_evaluation(self, *, timeout_s: float) -> list[Trajectory]:
         """The trajectories of the evaluation begun last, when all are in."""
@@ -181,7 +149,7 @@ class Intake:
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._draining = reason
-            self._wake()
+            self._door.wake()
             while self._coordinator.sessions and time.monotonic() < deadline:
                 self._changed.wait(0.2)
             if left := sorted(self._coordinator.sessions.values()):
@@ -199,24 +167,12 @@ class Intake:
         if self._error is not None:
             raise self._error
 
-    def _wake(self) -> None:
-        self._wake_out.send(b"")
-
     # ---- the thread --------------------------------------------------------------------------
 
     def _run(self) -> None:
-        poller = zmq.Poller()
-        poller.register(self._router, zmq.POLLIN)
-        poller.register(self._wake_in, zmq.POLLIN)
-        poller.register(self._doorkeeper.socket, zmq.POLLIN)
         try:
             while not self._stopping:
-                events = dict(poller.poll(_TICK_MS))
-                if self._wake_in in events:
-                    while self._wake_in.poll(0):
-                        self._wake_in.recv()
-                if self._doorkeeper.socket in events:
-                    self._doorkeeper.answer()
+                self._door.wait(_TICK_MS)
                 self._receive_some()
                 with self._changed:
                     self._coordinator.tick(time.monotonic())
@@ -227,25 +183,36 @@ class Intake:
             with self._changed:
                 self._error = error
                 self._changed.notify_all()
+        finally:
+            self._door.close()
 
     def _receive_some(self) -> None:
         """Handle what is there, but only so much before others get their turn."""
         for _ in range(_MESSAGES_AT_ONCE):
-            if not self._router.poll(0):
+            parcel = self._door.receive()
+            if parcel is None:
                 return
-            first, *rest = self._router.recv_multipart(copy=False)
-            identity, frames = bytes(first.buffer), [frame.buffer for frame in rest]
-            try:
-                record = decode(frames)
-            except ProtocolError as error:
-                self._refuse(identity, frames, str(error))
+            if _name(parcel.identity).partition("#")[0] != parcel.member:
+                self._quiet.warning(
+                    "ignored who speaks under a name that is not its own", "from=%s as=%r",
+                    parcel.member, parcel.identity[:40],
+                )  # fmt: skip
                 continue
-            try:
-                with self._changed:
-                    self._handle(identity, record, sum(frame.nbytes for frame in frames))
-            except Exception as error:  # one message never ends the run
-                self._quiet.exception("message dropped", "kind=%s", type(record).__name__)
-                self._refuse(identity, frames, f"{type(error).__name__}: {error}")
+            self._read(parcel)
+
+    def _read(self, parcel: Parcel) -> None:
+        identity, frames = parcel.identity, parcel.frames
+        try:
+            record = decode(frames)
+        except ProtocolError as error:
+            self._refuse(identity, frames, str(error))
+            return
+        try:
+            with self._changed:
+                self._handle(identity, record, sum(frame.nbytes for frame in frames))
+        except Exception as error:  # one message never ends the run
+            self._quiet.exception("message dropped", "kind=%s", type(record).__name__)
+            self._refuse(identity, frames, f"{type(error).__name__}: {error}")
 
     def _refuse(self, identity: bytes, frames: Sequence[memoryview], reason: str) -> None:
         """Answer a message that cannot be used; the lease that it was about is over."""
@@ -318,7 +285,7 @@ class Intake:
                 self._coordinator.withdraw(name, lease.lease_id, "unsendable", text)
 
     def _send(self, identity: bytes, record: Record) -> None:
-        self._router.send_multipart([identity, *encode(record)])
+        self._door.send(identity, encode(record))
 
 
 def _name(identity: bytes) -> str:

@@ -68,7 +68,7 @@ class TokenEstimates:
     values: Tensor
 
 
-class Critic:
+class CriticModel:
     """A value model with its optimizer, on every rank."""
 
     def __init__(
@@ -197,7 +197,7 @@ def load_critic(
     learner: Learner,
     gamma: float,
     compute_dtype: torch.dtype,
-) -> Critic:
+) -> CriticModel:
     """A critic that starts from the policy's weights.
 
     Raises:
@@ -206,7 +206,7 @@ def load_critic(
     policy = load_model(path)
     model = ValueModel(policy.get_submodule("model"), int(policy.config.hidden_size))
     shard(model, rank, compute_dtype=compute_dtype)
-    return Critic(model.train(), rank, config=config, learner=learner, gamma=gamma)
+    return CriticModel(model.train(), rank, config=config, learner=learner, gamma=gamma)
 
 
 def _first_tokens(action_ids: Tensor) -> Tensor:

@@ -6,20 +6,19 @@ what is decided in ``learner.weights.workers``.
 """
 
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import zmq
 
 from common.errors import PolicyServerError, ProtocolError
+from common.places import Address
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Buffer
-from common.wire.doorkeeper import Doorkeeper
 from common.wire.records import TensorSpec, WeightManifest
+from common.wire.sockets import Door, Limits, Parcel, Undeliverable
 from common.wire.weights import (
     MAX_REPORT_BYTES,
     checksum,
@@ -30,8 +29,8 @@ from learner.weights.workers import Worker, Workers
 
 log = logging.getLogger(__name__)
 
-_WAKE = "inproc://wake"
-_HEARTBEAT_MS = 5000
+WORKER_LIMITS = Limits(part_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True)
+"""Of one worker of a policy server, at the door where it fetches weights."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,22 +70,12 @@ def take_snapshot(version: int, state: Mapping[str, torch.Tensor], *, base: str 
 class StagingChannel:
     """Sends the newest snapshot to every worker and collects what they report.
 
-    Nobody without ``key`` gets beyond the handshake, and nobody who was not expected is served:
-    whatever a stranger sends, nothing of it is kept.
+    Of the members who may come to the door only workers that are expected are served.
     """
 
-    def __init__(self, bind: str = "tcp://127.0.0.1:*") -> None:
-        """Bind to ``bind``; a port ``*`` takes a free one."""
-        self.key = secrets.token_hex(16)
-        self._context = zmq.Context()
-        self._doorkeeper = Doorkeeper(self._context, self.key)
-        self._router = self._context.socket(zmq.ROUTER)
-        _configure(self._router)
-        self._doorkeeper.guard(self._router)
-        self._router.bind(bind)
-        self.endpoint = self._router.getsockopt_string(zmq.LAST_ENDPOINT)
-        self._wake_receiver = self._context.socket(zmq.PULL)
-        self._wake_receiver.bind(_WAKE)
+    def __init__(self, door: Door) -> None:
+        """Serve at ``door``; it is closed when the channel stops."""
+        self._door = door
         self._snapshot: Snapshot | None = None
         self._base: Snapshot | None = None
         self._workers = Workers()
@@ -96,16 +85,20 @@ class StagingChannel:
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="weight-channel", daemon=True)
 
+    @property
+    def address(self) -> Address:
+        """Where workers find it."""
+        return self._door.address
+
     def start(self) -> None:
         """Start serving."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Close the sockets and forget the snapshot."""
+        """Close the door and forget the snapshot."""
         self._stopping = True
-        self._wake()
+        self._door.wake()
         self._thread.join(timeout=5)
-        self._context.destroy(linger=0)
 
     def offer(self, snapshot: Snapshot) -> None:
         """Send ``snapshot`` to all workers, and to each that comes from now on.
@@ -117,7 +110,7 @@ class StagingChannel:
             if not snapshot.manifest.base:
                 self._base = snapshot
             self._changed.notify_all()
-        self._wake()
+        self._door.wake()
 
     def expect(self, server: str, workers: int) -> None:
         """Serve ``workers`` workers of ``server``, each from its next hello on."""
@@ -166,12 +159,6 @@ class StagingChannel:
             return f"weights of version {version} were overtaken by {newest.manifest.version}"
         return ""
 
-    def _wake(self) -> None:
-        with self._context.socket(zmq.PUSH) as sender:
-            sender.setsockopt(zmq.LINGER, 1000)
-            sender.connect(_WAKE)
-            sender.send(b"")
-
     def _run(self) -> None:
         try:
             self._serve()
@@ -181,36 +168,35 @@ class StagingChannel:
                 self._fault = repr(error)
                 self._changed.notify_all()
         finally:
-            for socket in (self._router, self._wake_receiver, self._doorkeeper.socket):
-                socket.close(linger=0)
+            self._door.close()
 
     def _serve(self) -> None:
-        poller = zmq.Poller()
-        for socket in (self._router, self._wake_receiver, self._doorkeeper.socket):
-            poller.register(socket, zmq.POLLIN)
         while not self._stopping:
-            ready = dict(poller.poll())
-            if self._doorkeeper.socket in ready:
-                self._doorkeeper.answer()
-            if self._router in ready:
-                self._receive()
-            if self._wake_receiver in ready:
-                self._wake_receiver.recv()
+            self._door.wait()
+            while (parcel := self._door.receive()) is not None:
+                self._hear(parcel)
             self._send_what_is_due()
 
-    def _receive(self) -> None:
-        identity, *frames = self._router.recv_multipart()
+    def _hear(self, parcel: Parcel) -> None:
         try:
-            report = unpack_report(frames[0] if len(frames) == 1 else b"")
+            report = unpack_report(parcel.frames[0] if len(parcel.frames) == 1 else b"")
         except ProtocolError as error:
-            self._quiet.warning("ignored a report", "peer=%r reason=%s", identity, error)
+            self._ignore(parcel, str(error))
             return
         log.debug("worker reported server=%s kind=%s", report.server, report.kind)
+        if report.server != parcel.member:
+            self._ignore(parcel, f"it speaks for '{report.server[:40]}'")
+            return
         with self._changed:
-            doubt = self._workers.hear(identity, report)
+            doubt = self._workers.hear(parcel.identity, report)
             self._changed.notify_all()
         if doubt:
-            self._quiet.warning("ignored a report", "peer=%r reason=%s", identity, doubt)
+            self._ignore(parcel, doubt)
+
+    def _ignore(self, parcel: Parcel, reason: str) -> None:
+        self._quiet.warning(
+            "ignored a report", "from=%s peer=%r reason=%s", parcel.member, parcel.identity, reason
+        )
 
     def _send_what_is_due(self) -> None:
         with self._changed:
@@ -221,23 +207,11 @@ class StagingChannel:
                     self._send(identity, worker, snapshot)
 
     def _send(self, identity: bytes, worker: Worker, snapshot: Snapshot) -> None:
-        frames = [identity, pack_manifest(snapshot.manifest), *snapshot.frames]
         try:
-            self._router.send_multipart(frames, zmq.NOBLOCK, copy=False)
-        except zmq.ZMQError as error:  # gone, or it does not read
+            self._door.send(identity, [pack_manifest(snapshot.manifest), *snapshot.frames])
+        except Undeliverable as error:
             log.warning("lost a worker server=%s rank=%d reason=%s",
                         worker.server, worker.rank, error)  # fmt: skip
             self._workers.lost(worker, str(error))
         else:
             self._workers.sent(worker, snapshot.manifest)
-
-
-def _configure(router: "zmq.Socket[bytes]") -> None:
-    router.setsockopt(zmq.LINGER, 0)
-    router.setsockopt(zmq.ROUTER_HANDOVER, 1)  # a restarted worker keeps its name
-    router.setsockopt(zmq.ROUTER_MANDATORY, 1)  # sending to who is gone is an error
-    router.setsockopt(zmq.SNDHWM, 2)
-    router.setsockopt(zmq.RCVHWM, 64)
-    router.setsockopt(zmq.MAXMSGSIZE, MAX_REPORT_BYTES)
-    router.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    router.setsockopt(zmq.HEARTBEAT_TIMEOUT, 6 * _HEARTBEAT_MS)

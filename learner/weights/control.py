@@ -6,14 +6,16 @@ death of the engine is named at once, and not after the whole of a deadline.
 """
 
 import contextlib
+import dataclasses
 import http.client
 import json
 import select
 import time
-import urllib.parse
 from typing import Any
 
 from common.errors import PolicyServerError
+from common.places import Address
+from common.wire.server_http import open_connection
 
 _ATTEMPTS = 3
 _BACKOFF_S = 0.1
@@ -28,7 +30,6 @@ class ServerControl:
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Talk to ``url``; each call may take ``timeout_s`` seconds."""
         self.url = url.rstrip("/")
-        self._address = urllib.parse.urlsplit(self.url)
         self._timeout_s = timeout_s
 
     def version(self) -> str:
@@ -42,9 +43,9 @@ class ServerControl:
             raise PolicyServerError(f"policy server {self.url} says it has {count!r} workers")
         return count
 
-    def attach(self, endpoint: str, key: str) -> None:
-        """Tell the workers where the publisher listens, and what it knows them by."""
-        info = {"endpoint": endpoint, "server": self.url, "key": key}
+    def attach(self, publisher: Address) -> None:
+        """Tell the workers where the publisher listens, and by which key they know it."""
+        info = dataclasses.asdict(publisher)
         self._repeat("POST", "/init_weight_transfer_engine", {"init_info": info})
 
     def pause(self) -> None:
@@ -160,7 +161,7 @@ class ServerControl:
         try:
             connection.request("GET", "/health")
             status = connection.getresponse().status
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, FileNotFoundError):
             return "its process has ended, nothing listens there any more; see its log"
         except (OSError, http.client.HTTPException):
             return ""
@@ -176,6 +177,4 @@ class ServerControl:
         return f" ({death})" if death else ""
 
     def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        return http.client.HTTPConnection(
-            self._address.hostname or "127.0.0.1", self._address.port, timeout=timeout_s
-        )
+        return open_connection(self.url, timeout_s=timeout_s)

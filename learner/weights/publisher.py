@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 
 from common.errors import PolicyServerError
+from common.places import ServerPlace
+from common.wire.sockets import Door
 from common.wire.weights import ADAPTER_A, ADAPTER_B
 from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
 from learner.weights.served import Update, UpdatedServer
@@ -46,23 +48,23 @@ class WeightPublisher:
 
     def __init__(
         self,
-        server_urls: Sequence[str],
+        servers: Sequence[ServerPlace],
+        door: Door,
         *,
-        bind: str = "tcp://127.0.0.1:*",
         stage_timeout_s: float = 60.0,
         request_timeout_s: float = 60.0,
         watch_every_s: float = 5.0,
     ) -> None:
-        """Publish to ``server_urls``; workers fetch snapshots from ``bind``."""
-        self._channel = StagingChannel(bind)
+        """Publish to ``servers``, whose workers fetch snapshots at ``door``."""
+        self._channel = StagingChannel(door)
         self._servers = [
             UpdatedServer(
-                url,
+                place,
                 self._channel,
                 stage_timeout_s=stage_timeout_s,
                 request_timeout_s=request_timeout_s,
             )
-            for url in server_urls
+            for place in servers
         ]
         self._watch_every_s = watch_every_s
         self._snapshot: Snapshot | None = None

@@ -6,6 +6,8 @@ import time
 from dataclasses import dataclass
 
 from common.errors import PolicyServerError
+from common.places import ServerPlace
+from common.wire.server_http import server_url
 from learner.weights.channel import StagingChannel
 from learner.weights.control import ServerControl
 
@@ -33,13 +35,19 @@ class UpdatedServer:
     """
 
     def __init__(
-        self, url: str, channel: StagingChannel, *, stage_timeout_s: float, request_timeout_s: float
+        self,
+        place: ServerPlace,
+        channel: StagingChannel,
+        *,
+        stage_timeout_s: float,
+        request_timeout_s: float,
     ) -> None:
         """Out of rotation until the first update."""
-        self.url = url.rstrip("/")
+        self.name = place.name
+        self.url = server_url(place.address)
         self.version: int | None = None
         self.failure = "not attached yet"
-        self._control = ServerControl(url, timeout_s=request_timeout_s)
+        self._control = ServerControl(self.url, timeout_s=request_timeout_s)
         self._channel = channel
         self._stage_timeout_s = stage_timeout_s
         self._workers = 0
@@ -86,7 +94,7 @@ class UpdatedServer:
             log.warning("took server out of rotation server=%s reason=%s", self.url, reason)
         self.failure = reason
         self.version = None
-        self._channel.forget(self.url)
+        self._channel.forget(self.name)
 
     def _update(self, version: int, *, enter: bool) -> Update:
         label, held = self._control.version(), self.version
@@ -107,10 +115,10 @@ class UpdatedServer:
         """Have all workers hold ``version``; first make their acquaintance, if need be."""
         if self.failure:
             self._workers = self._control.workers()
-            self._channel.expect(self.url, self._workers)
-            self._control.attach(self._channel.endpoint, self._channel.key)
+            self._channel.expect(self.name, self._workers)
+            self._control.attach(self._channel.address)
         self._channel.wait_staged(
-            self.url, workers=self._workers, version=version, timeout_s=self._stage_timeout_s
+            self.name, workers=self._workers, version=version, timeout_s=self._stage_timeout_s
         )
 
     def _swap(self, version: int) -> float:

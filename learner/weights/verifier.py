@@ -55,7 +55,7 @@ class ParityVerifier:
             version: of the learner's weights.
 
         Raises:
-            PolicyMismatch: a server disagrees, or samples with another version.
+            PolicyMismatchError: a server disagrees, or samples with another version.
             PolicyServerError: no server answered.
         """
         answered, failures = [], []

@@ -32,7 +32,7 @@ from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import shard
-from learner.loop import Head, Learner
+from learner.loop import Head, TrainingLoop
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, learner_totals
@@ -108,7 +108,7 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
             model, PolicyOptimizer(model, config.learner), rank, config=config.learner,
             objective=config.objective, temperature=1.0,
         )  # fmt: skip
-        learner = Learner(
+        learner = TrainingLoop(
             config, model=model, vocabulary=VOCABULARY, rank=rank, train_step=step,
             verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0, totals=Totals(),
         )  # fmt: skip

@@ -31,7 +31,7 @@ from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import full_state_dict, shard
-from learner.loop import Head, Learner
+from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
@@ -177,7 +177,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
             intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all", heldout=(),
             batches=stack.enter_context(closing(BatchLog(folder / "batches.jsonl", after_step=0))),
         )  # fmt: skip
-        learner = Learner(
+        learner = TrainingLoop(
             CONFIG, model=model, vocabulary=VOCABULARY, rank=rank,
             train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,
                                  objective=CONFIG.objective, temperature=1.0),

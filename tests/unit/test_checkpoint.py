@@ -11,14 +11,14 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM
 
-from common.config import Critic as CriticConfig
+from common.config import CriticModel as CriticConfig
 from common.config import Learner, Lora
 from common.errors import InputError
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.files import latest_checkpoint
 from learner.checkpoints.resume import load_checkpoint, load_newest
 from learner.checkpoints.state import Progress, Trainee
-from learner.engine.critic import Critic, load_critic
+from learner.engine.critic import CriticModel, load_critic
 from learner.engine.lora import adapted_layers
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
@@ -262,7 +262,7 @@ def test_a_model_trained_beside_the_policy_is_kept_with_it(tmp_path: Path) -> No
     assert "value.weight" not in load_file(written / "hf" / "model.safetensors")
 
 
-def make_critic(folder: Path, rank: Rank) -> Critic:
+def make_critic(folder: Path, rank: Rank) -> CriticModel:
     return load_critic(
         folder, rank, config=CriticConfig(), learner=Learner(), gamma=1.0,
         compute_dtype=torch.float32,

@@ -636,7 +636,9 @@ def test_groups_that_are_dropped_one_after_another_are_one_line(
     join(state, credit=1)
     while state.counters.dropped.total() < 12:
         ((_, lease),) = state.hand_out()
-        failed = replace(finished(lease, outcome=Outcome.INFRASTRUCTURE), failure="KernelDied: x")
+        failed = replace(
+            finished(lease, outcome=Outcome.INFRASTRUCTURE), failure="KernelDiedError: x"
+        )
         state.receive(A0, failed, learner_version=0)
 
     assert caplog.text.count("group dropped") == 1

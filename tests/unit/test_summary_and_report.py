@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from common.config import Config, Run, World
-from common.errors import RunFailed
+from common.errors import RunError
 from common.evaluation import FamilyScore, Suite, SuiteScore, write_score
 from common.telemetry.process_totals import (
     ActorTotals,
@@ -207,7 +207,7 @@ def test_a_written_summary_is_json(folder: RunFolder) -> None:
 def test_a_run_without_learner_totals_has_no_summary(folder: RunFolder) -> None:
     folder.learner_totals.unlink()
 
-    with pytest.raises(RunFailed, match=r"the learner ended without writing"):
+    with pytest.raises(RunError, match=r"the learner ended without writing"):
         summarise(folder)
 
 

@@ -17,7 +17,7 @@ from actors.rewards.judge.wire import (
     LENGTH,
     Answer,
     Failure,
-    Question,
+    QuestionRequest,
     pack_answer,
     unpack_request,
     unpack_setup,
@@ -60,7 +60,7 @@ def _answer(scorer: Scorer, frame: bytes, notes: int) -> Answer:
     request = unpack_request(frame)
     note_call(notes, kind_name(request.task.kind))
     try:
-        if isinstance(request, Question):
+        if isinstance(request, QuestionRequest):
             return asked_question(request.task)
         return scorer.score(request.task, request.answer, request.steps, request.outcome)
     except BaseException as error:  # a user's code may raise anything, SystemExit too

@@ -1,0 +1,76 @@
+"""The plan of a run as a file that its processes read, and what they find by it.
+
+It lies in the private folder of the run with the keys of the members; ``common.places`` says what
+is in it. What a process only knows once it runs, it adds as a file of its own: the address that the
+coordinator has really bound.
+"""
+
+import dataclasses
+from pathlib import Path
+
+from common.config_file import read_tables, record_from_tables
+from common.errors import InputError
+from common.json_output import json_text
+from common.places import Address, RunPlan
+from common.whole_file import write_whole
+from common.wire.keys import KeyPair, read_key_pair
+
+PLAN = "plan.json"
+_BOUND = "coordinator.json"
+
+
+def save_plan(plan: RunPlan) -> Path:
+    """Write the plan into its private folder; where it is now."""
+    path = Path(plan.private) / PLAN
+    write_whole(path, json_text(dataclasses.asdict(plan), indent=1) + "\n")
+    return path
+
+
+def load_plan(path: Path) -> RunPlan:
+    """The plan in a file.
+
+    Raises:
+        ConfigError: there is none that can be read.
+    """
+    return record_from_tables(RunPlan, read_tables(path), where=f"plan {path}")
+
+
+def keys_file(private: Path, member: str) -> Path:
+    """Where the keys of a member are."""
+    return private / f"{member}.key"
+
+
+def own_keys(plan: RunPlan, member: str) -> KeyPair:
+    """The keys of a member.
+
+    Raises:
+        InputError: there are none that this user can read.
+    """
+    return read_key_pair(keys_file(Path(plan.private), member))
+
+
+def server_address(plan: RunPlan, name: str) -> Address:
+    """Where the policy server ``name`` listens.
+
+    Raises:
+        InputError: the plan has none of that name.
+    """
+    for place in plan.servers:
+        if place.name == name:
+            return place.address
+    known = ", ".join(place.name for place in plan.servers)
+    raise InputError(f"the plan of the run has no policy server '{name}', only: {known}")
+
+
+def tell_coordinator(plan: RunPlan, address: Address) -> None:
+    """Say where the coordinator listens, now that it does."""
+    path = Path(plan.private) / _BOUND
+    write_whole(path, json_text(dataclasses.asdict(address)) + "\n")
+
+
+def told_coordinator(plan: RunPlan) -> Address | None:
+    """Where the coordinator listens; None before it does."""
+    path = Path(plan.private) / _BOUND
+    if not path.is_file():
+        return None
+    return record_from_tables(Address, read_tables(path), where=str(path))

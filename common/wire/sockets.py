@@ -1,0 +1,318 @@
+"""ZeroMQ, set up in one place: who may connect, how much may wait, and when a peer is gone.
+
+A process has one ``Wire``. Through it it listens at a ``Door`` (a ROUTER) or connects a ``Line`` (a
+DEALER). Every connection is encrypted and both ends prove who they are (CURVE, RFC 26): a peer
+whose public key the door does not know gets no further than the handshake, and what a peer sends
+carries the name that its key stands for. A door belongs to one thread, but for ``wake``.
+"""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Self
+
+import zmq
+import zmq.asyncio
+from zmq.utils import z85
+
+from common.errors import MachineError
+from common.places import Address
+from common.wire.codec import Buffer
+from common.wire.doorkeeper import Doorkeeper
+from common.wire.keys import KeyPair
+
+_QUESTIONS = "inproc://zeromq.zap.01"
+"""Where ZeroMQ asks whether a peer may connect; the name is the protocol's."""
+_NO_MORE = b"no more"
+_HANDSHAKE_MS = 5_000
+_HEARTBEAT_MS = 5_000
+_GONE_AFTER_MS = 6 * _HEARTBEAT_MS
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one peer of a door may make it keep.
+
+    Attributes:
+        part_bytes: largest part of a message; a peer that sends a larger one is disconnected.
+        queued_in: messages of a peer that wait to be received; it is read no further beyond them.
+        queued_out: messages that wait for a peer.
+        must_arrive: whether a message for somebody who is gone or does not read is an error
+            (``Undeliverable``); else it is dropped.
+    """
+
+    part_bytes: int
+    queued_in: int = 64
+    queued_out: int
+    must_arrive: bool = False
+
+
+SocketError = zmq.ZMQError
+"""What ZeroMQ itself raises."""
+
+AsyncContext = zmq.asyncio.Context
+
+
+class Undeliverable(Exception):
+    """The peer is gone, or does not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A message as it came.
+
+    Attributes:
+        identity: of the connection, to answer; its sender chose it.
+        member: the name that the sender's key stands for.
+        frames: of the message.
+    """
+
+    identity: bytes
+    member: str
+    frames: list[memoryview]
+
+
+class Wire:
+    """The sockets of one process: one context, and a doorkeeper if it listens."""
+
+    def __init__(self, own: KeyPair) -> None:
+        """A process that proves itself with ``own``."""
+        self._own = own
+        self._context = zmq.Context()
+        self._doorkeeper = Doorkeeper()
+        self._answering: threading.Thread | None = None
+
+    def __enter__(self) -> Self:
+        """Nothing is open yet."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what is left open."""
+        self.close()
+
+    def listen(
+        self, name: str, address: Address, members: Mapping[str, str], limits: Limits
+    ) -> "Door":
+        """Open a door.
+
+        Args:
+            name: of the door, in log lines.
+            address: to bind.
+            members: what is known: public key to name.
+            limits: of each peer.
+
+        Raises:
+            MachineError: the address cannot be bound.
+        """
+        self._doorkeeper.watch(name, {z85.decode(key): who for key, who in members.items()})
+        self._answer_questions()
+        socket = self._context.socket(zmq.ROUTER)
+        socket.curve_server = True
+        socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
+        socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
+        _keep_alive(socket)
+        _limit(socket, limits)
+        try:
+            socket.bind(_endpoint(address, address.bind))
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise MachineError(
+                f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
+                "(transport.listen), or port 0 for any free one"
+            ) from error
+        return Door(socket, _bound(socket, address, self._own))
+
+    def connect(self, address: Address, *, identity: bytes) -> "Line":
+        """A line to a door, for blocking use."""
+        return Line(self._dealer(self._context, address, identity))
+
+    def connect_async(self, address: Address, *, identity: bytes) -> "AsyncLine":
+        """A line to a door, for asyncio."""
+        context = zmq.asyncio.Context.shadow(self._context)
+        return AsyncLine(self._dealer(context, address, identity))
+
+    def close(self) -> None:
+        """Close every socket of the process."""
+        if self._answering is not None:
+            with self._context.socket(zmq.REQ) as stopper:
+                stopper.connect(_QUESTIONS)
+                stopper.send(_NO_MORE)
+                self._answering.join()
+            self._answering = None
+        self._context.destroy(linger=0)
+
+    def _answer_questions(self) -> None:
+        """Have a thread answer what ZeroMQ asks of who wants to connect; before the first door."""
+        if self._answering is None:
+            questions = self._context.socket(zmq.REP)
+            questions.bind(_QUESTIONS)
+            self._answering = threading.Thread(
+                target=_answer, args=(questions, self._doorkeeper), name="doorkeeper", daemon=True
+            )
+            self._answering.start()
+
+    def _dealer(self, context: "zmq.Context[Any]", address: Address, identity: bytes) -> Any:
+        socket = context.socket(zmq.DEALER)
+        socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
+        socket.curve_serverkey = address.key.encode()
+        socket.setsockopt(zmq.IDENTITY, identity)
+        socket.setsockopt(zmq.SNDHWM, 0)
+        _keep_alive(socket)
+        socket.connect(_endpoint(address, address.host))
+        return socket
+
+
+class Door:
+    """A ROUTER to which only members get through."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]", address: Address) -> None:
+        """``address`` is where it really listens."""
+        self.address = address
+        self._socket = socket
+        self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_open = True
+        self._closing = threading.Lock()
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+        self._poller.register(self._wakes, zmq.POLLIN)
+
+    def wait(self, timeout_ms: int | None = None) -> None:
+        """Return when there is a message, or after ``wake``, or when the time is up."""
+        if self._wakes in dict(self._poller.poll(timeout_ms)):
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wakes)
+
+    def wake(self) -> None:
+        """End a ``wait`` of the door's thread, from any thread; nothing where it is closed."""
+        with self._closing:
+            if self._is_open:
+                os.eventfd_write(self._wakes, 1)
+
+    def receive(self) -> Parcel | None:
+        """The next message, if there is one."""
+        try:
+            first, *rest = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return None
+        member = str(first.get("User-Id"))
+        return Parcel(bytes(first.buffer), member, [frame.buffer for frame in rest])
+
+    def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
+        """Send to the peer of that identity.
+
+        Raises:
+            Undeliverable: it is gone or does not read, where messages must arrive.
+        """
+        try:
+            self._socket.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
+        except zmq.ZMQError as error:
+            raise Undeliverable(error.strerror) from error
+
+    def close(self) -> None:
+        """Close it; what was not sent is lost."""
+        self._socket.close(linger=0)
+        with self._closing:
+            if self._is_open:
+                os.close(self._wakes)
+            self._is_open = False
+
+
+class Line:
+    """A DEALER to a door."""
+
+    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
+        """Made by ``Wire.connect``."""
+        self._socket = socket
+
+    def send(self, frames: Sequence[Buffer]) -> None:
+        """Send, as soon as there is a connection."""
+        self._socket.send_multipart(frames)
+
+    def receive(self, *, timeout_ms: int) -> list[memoryview] | None:
+        """The next message; None if none came in time."""
+        if not self._socket.poll(timeout_ms):
+            return None
+        return [frame.buffer for frame in self._socket.recv_multipart(copy=False)]
+
+    def close(self) -> None:
+        """Close it; what was not sent is lost."""
+        self._socket.close(linger=0)
+
+
+class AsyncLine:
+    """A DEALER to a door, for asyncio."""
+
+    def __init__(self, socket: "zmq.asyncio.Socket") -> None:
+        """Made by ``Wire.connect_async``."""
+        self._socket = socket
+
+    async def send(self, frames: Sequence[Buffer]) -> None:
+        """Send, as soon as there is a connection."""
+        await self._socket.send_multipart(frames)
+
+    async def receive(self) -> list[memoryview]:
+        """The next message."""
+        return [frame.buffer for frame in await self._socket.recv_multipart(copy=False)]
+
+    async def is_ready(self, *, timeout_ms: int) -> bool:
+        """Whether a message came within that time."""
+        return bool(await self._socket.poll(timeout_ms))
+
+    def close(self, *, linger_ms: int = 0) -> None:
+        """Close it; what was not sent yet may go out for so long."""
+        self._socket.close(linger=linger_ms)
+
+
+def bounded_context(*, part_bytes: int, queued_in: int) -> AsyncContext:
+    """A context for the sockets of a library that speaks ZeroMQ itself; limits as in ``Limits``."""
+    context = AsyncContext()
+    context.setsockopt(zmq.MAXMSGSIZE, part_bytes)
+    context.setsockopt(zmq.RCVHWM, queued_in)
+    return context
+
+
+def _answer(questions: "zmq.Socket[bytes]", doorkeeper: Doorkeeper) -> None:
+    with questions:
+        while (question := questions.recv_multipart()) != [_NO_MORE]:
+            questions.send_multipart(doorkeeper.answer(question))
+
+
+def new_key_pair() -> KeyPair:
+    """Fresh keys for one member of a run."""
+    public, secret = zmq.curve_keypair()
+    return KeyPair(public=public.decode(), secret=secret.decode())
+
+
+def _endpoint(address: Address, host: str) -> str:
+    if address.is_unix:
+        return f"ipc://{address.bind}"
+    return f"tcp://{host}:{address.port or '*'}"
+
+
+def _bound(socket: "zmq.Socket[bytes]", address: Address, own: KeyPair) -> Address:
+    if address.is_unix:
+        return Address(bind=address.bind, key=own.public)
+    port = int(socket.getsockopt_string(zmq.LAST_ENDPOINT).rpartition(":")[2])
+    return Address(bind=address.bind, host=address.host, port=port, key=own.public)
+
+
+def _encoded(pair: KeyPair) -> tuple[bytes, bytes]:
+    return pair.public.encode(), pair.secret.encode()
+
+
+def _keep_alive(socket: "zmq.Socket[Any]") -> None:
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+    socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _GONE_AFTER_MS)
+
+
+def _limit(socket: "zmq.Socket[bytes]", limits: Limits) -> None:
+    # A session that comes back after a cut takes its own place; its identity holds a secret.
+    socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
+    socket.setsockopt(zmq.ROUTER_MANDATORY, int(limits.must_arrive))
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes)
+    socket.setsockopt(zmq.RCVHWM, limits.queued_in)
+    socket.setsockopt(zmq.SNDHWM, limits.queued_out)

@@ -1,0 +1,167 @@
+"""Which processes a run has, where they listen and whom they know: from its configuration. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.child_process import module_command
+from common.config import Config
+from common.places import (
+    LEARNER,
+    LOOPBACK,
+    LOOPBACK_INTERFACE,
+    Address,
+    Member,
+    ProcessPlan,
+    Role,
+    RunPlan,
+    ServerPlace,
+)
+from common.plan_file import PLAN
+
+POLICY_SERVER = "policy-server"
+
+_QUIET = (
+    ("PYTHONUNBUFFERED", "1"),
+    ("TOKENIZERS_PARALLELISM", "false"),
+    ("HF_HUB_OFFLINE", "1"),
+    ("VLLM_NO_USAGE_STATS", "1"),
+    ("OMP_WAIT_POLICY", "PASSIVE"),
+)
+_SERVER = "s0"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunFiles:
+    """What the processes of a run are pointed at: its configuration, and its private folder."""
+
+    config: Path
+    private: Path
+
+    @property
+    def plan(self) -> Path:
+        """The file of the plan."""
+        return self.private / PLAN
+
+
+def members(config: Config) -> dict[str, Role]:
+    """Everybody who proves with a key who they are; each needs one before the plan is made."""
+    return {
+        LEARNER: "learner",
+        _SERVER: "policy-server",
+        **dict.fromkeys(_actor_names(config), "actor"),
+    }
+
+
+def plan_run(
+    config: Config, files: RunFiles, keys: Mapping[str, str], *, resume: bool = False
+) -> RunPlan:
+    """The plan of a run on this machine.
+
+    Args:
+        config: resolved.
+        files: of the run.
+        keys: the public key of each of ``members``.
+        resume: whether the learner goes on from its last checkpoint.
+    """
+    learner_key = keys[LEARNER]
+    server = ServerPlace(name=_SERVER, address=Address(bind=str(files.private / "s0.http")))
+    return RunPlan(
+        private=str(files.private),
+        coordinator=_listening(config, files.private / "coordinator", learner_key),
+        weights=_listening(config, files.private / "weights", learner_key, any_port=True),
+        servers=(server,),
+        members=tuple(
+            Member(name=name, role=role, key=keys[name]) for name, role in members(config).items()
+        ),
+        processes=(
+            _policy_server(config, files),
+            _learner(config, files, resume=resume),
+            *(_actor(files, name) for name in _actor_names(config)),
+        ),
+    )
+
+
+def evaluation(name: str, files: RunFiles, *, suites: Path, out: Path) -> ProcessPlan:
+    """One evaluation against the running policy servers."""
+    options = ("--suites", str(suites), "--out", str(out))
+    return ProcessPlan(
+        name=name,
+        role="actor",
+        command=_command("actors.evaluate", files, *options),
+        environment=_with_threads(1),
+    )
+
+
+def rank_processes(*module: str, ranks: int) -> tuple[str, ...]:
+    """The command for processes on this machine that train together, under torchrun.
+
+    Args:
+        module: what every rank runs, with its arguments.
+        ranks: how many.
+    """
+    return (
+        *module_command("torch.distributed.run"),
+        "--rdzv-backend=c10d",
+        f"--rdzv-endpoint={LOOPBACK}:0",
+        f"--local-addr={LOOPBACK}",
+        f"--nproc-per-node={ranks}",
+        "--max-restarts=0",
+        "-m",
+        *module,
+    )
+
+
+def rank_environment(threads: int) -> tuple[tuple[str, str], ...]:
+    """The environment of such processes; ``threads`` are torch's in each."""
+    return (*_with_threads(threads), ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE))
+
+
+def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
+    return ProcessPlan(
+        name=POLICY_SERVER,
+        role="policy-server",
+        command=_command("actors.inference.server", files, "--name", _SERVER),
+        environment=_with_threads(config.policy_server.threads),
+    )
+
+
+def _learner(config: Config, files: RunFiles, *, resume: bool) -> ProcessPlan:
+    options = ("--config", str(files.config), "--plan", str(files.plan))
+    module = ("learner.main", *options, *(("--resume",) if resume else ()))
+    return ProcessPlan(
+        name=LEARNER,
+        role="learner",
+        command=rank_processes(*module, ranks=config.learner.ranks),
+        environment=rank_environment(config.learner.threads),
+    )
+
+
+def _actor(files: RunFiles, name: str) -> ProcessPlan:
+    return ProcessPlan(
+        name=f"actor-{name}",
+        role="actor",
+        command=_command("actors.main", files, "--name", name),
+        environment=_with_threads(1),
+    )
+
+
+def _actor_names(config: Config) -> tuple[str, ...]:
+    return tuple(f"a{index}" for index in range(config.actors.processes))
+
+
+def _listening(config: Config, socket: Path, key: str, *, any_port: bool = False) -> Address:
+    """A Unix socket, or where ``transport.listen`` says; a second door there takes any port."""
+    host, _, port = config.transport.listen.rpartition(":")
+    if not host:
+        return Address(bind=str(socket), key=key)
+    return Address(bind=host, host=host, port=0 if any_port else int(port), key=key)
+
+
+def _command(module: str, files: RunFiles, *options: str) -> tuple[str, ...]:
+    named = ("--config", str(files.config), "--plan", str(files.plan))
+    return module_command(module, *named, *options)
+
+
+def _with_threads(threads: int) -> tuple[tuple[str, str], ...]:
+    return (*_QUIET, ("OMP_NUM_THREADS", str(threads)))

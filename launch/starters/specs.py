@@ -1,0 +1,112 @@
+"""What the local starter watches of each planned process: when it is ready, how its log is read."""
+
+import dataclasses
+import http.client
+import re
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from common.config import Config
+from common.places import ProcessPlan, RunPlan
+from common.plan_file import told_coordinator
+from common.wire.server_http import open_connection, server_url
+from launch.plan.topology import rank_environment, rank_processes
+from launch.starters.local import ProcessSpec, describe_exit
+
+LEARNER_READY_S = 180.0
+ACTOR_DRAIN_S = 60.0
+"""How long an actor may take to end after the learner has."""
+
+_TORCHRUN = "torch/distributed/elastic"
+_RANK_FAILED = re.compile(rf"{_TORCHRUN}.*exitcode: (?P<status>-?\d+)\) local_rank: (?P<rank>\d+)")
+
+
+def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpec]:
+    """The vLLM servers, each ready when it answers /health."""
+    servers = [process for process in plan.processes if process.role == "policy-server"]
+    return [
+        dataclasses.replace(
+            _started(process, logs),
+            is_ready=partial(answers, server_url(place.address), "/health"),
+            ready_timeout_s=config.policy_server.ready_timeout_s,
+        )
+        for process, place in zip(servers, plan.servers, strict=True)
+    ]
+
+
+def learner(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> ProcessSpec:
+    """The learner's ranks under torchrun, ready when the coordinator listens."""
+    (process,) = (process for process in plan.processes if process.role == "learner")
+    return dataclasses.replace(
+        _started(process, logs),
+        is_ready=lambda: told_coordinator(plan) is not None,
+        ready_timeout_s=LEARNER_READY_S,
+        hint=hint,
+        noise=_TORCHRUN,
+        explain=explain_torchrun,
+    )
+
+
+def actors(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> list[ProcessSpec]:
+    """The rollout processes."""
+    return [
+        dataclasses.replace(_started(process, logs), hint=hint)
+        for process in plan.processes
+        if process.role == "actor"
+    ]
+
+
+def evaluation(process: ProcessPlan, logs: Path) -> ProcessSpec:
+    """One evaluation against the running policy servers."""
+    return _started(process, logs)
+
+
+def fine_tuning(
+    name: str,
+    module: Sequence[str],
+    *,
+    ranks: int,
+    threads: int,
+    log: Path,
+    hint: Callable[[], str],
+) -> ProcessSpec:
+    """Ranks that train together without a run around them; see ``rank_processes``."""
+    return ProcessSpec(
+        name=name,
+        command=rank_processes(*module, ranks=ranks),
+        log=log,
+        env=dict(rank_environment(threads)),
+        hint=hint,
+        noise=_TORCHRUN,
+        explain=explain_torchrun,
+    )
+
+
+def explain_torchrun(line: str) -> str:
+    """A log line of the learner; torchrun's notice of a failed rank in words."""
+    match = _RANK_FAILED.search(line)
+    if match is None:
+        return line
+    return f"rank {match['rank']} {describe_exit(int(match['status']))}"
+
+
+def answers(url: str, path: str) -> bool:
+    """Whether the HTTP server at ``url`` answers ``path`` with 200."""
+    connection = open_connection(url, timeout_s=2.0)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _started(process: ProcessPlan, logs: Path) -> ProcessSpec:
+    return ProcessSpec(
+        name=process.name,
+        command=process.command,
+        log=logs / f"{process.name}.log",
+        env=dict(process.environment),
+    )
