@@ -48,7 +48,7 @@ class _RetryableError(Exception):
     """An attempt failed in a way that another attempt may not."""
 
 
-class _Unreachable(_RetryableError):
+class _UnreachableError(_RetryableError):
     """Nobody listens at the server's address."""
 
 
@@ -70,7 +70,7 @@ class _Patience:
 
     def ends_with(self, error: _RetryableError) -> bool:
         """Whether this failure is the last that is put up with."""
-        if isinstance(error, _Unreachable):
+        if isinstance(error, _UnreachableError):
             return time.monotonic() - self._reached > self._timeout_s
         self._reached = time.monotonic()
         self._failed += 1
@@ -190,7 +190,7 @@ class PolicyClient:
         except _WrongRequestError as error:
             raise PolicyServerError(str(error)) from error
         except aiohttp.ClientConnectorError as error:
-            raise _Unreachable(str(error)) from error
+            raise _UnreachableError(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
             raise _RetryableError(f"{type(error).__name__}: {error}") from error
         finally:
