@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.child_process import SOURCE_ROOT, module_command, module_environment
+from common.child_process import SOURCE_ROOT, child_command, module_environment
 from common.errors import RunError
 from common.telemetry.log_lines import log_lines
 from launch.data.world.questions import KINDS
@@ -103,7 +103,7 @@ def _train(
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     environment = module_environment({**os.environ, **quiet})
-    command = module_command("learner.sft.main", *listed)
+    command = child_command("learner.sft.main", *listed)
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
         raise RunError(f"learner.sft.main ended with exit code {code}; its messages are above")

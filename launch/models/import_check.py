@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.child_process import module_command, module_environment
+from common.child_process import child_command, module_environment
 from common.errors import LZeroError
 from common.model_config import CONFIG, read_json_object, read_model_config
 from launch.models.model_checks import UNUSED, open_weights, same_tensor, tensor_faults, tied_fault
@@ -222,7 +222,7 @@ def check_vllm(folder: Path) -> CheckResult:
     quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            module_command("launch.models.vllm_loader", str(folder)),
+            child_command("launch.models.vllm_loader", str(folder)),
             env=module_environment({**os.environ, **quiet}),
             capture_output=True,
             text=True,

@@ -21,7 +21,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.child_process import die_with_parent
 from common.errors import LZeroError
 from learner.checkpoints.digests import Digest, Hasher, write_file
 from learner.checkpoints.export import export_state
@@ -146,10 +145,8 @@ def main() -> None:
     """Do jobs until stdin ends."""
     parser = argparse.ArgumentParser(prog="learner.checkpoints.writer")
     parser.add_argument("--buffer", type=int, required=True, help="file descriptor")
-    parser.add_argument("--parent", type=int, required=True, help="process id of the rank")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(arguments.parent)
     os.nice(NICENESS)
     for line in sys.stdin:
         sys.stdout.write(run_job(job_from_line(line), arguments.buffer).as_line())

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM
 
-from common.config import CriticModel as CriticConfig
+from common.config import Critic as CriticConfig
 from common.config import Learner, Lora
 from common.errors import InputError
 from learner.checkpoints.checkpointer import Checkpointer

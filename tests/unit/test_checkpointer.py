@@ -227,7 +227,7 @@ KILLED_DURING_A_SAVE = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from learner.engine.sharding import training_processes
+    from learner.engine.mesh import training_processes
     from tests.unit.test_checkpointer import at, build, checkpointer_of
 
     folder = Path(sys.argv[1])

@@ -7,7 +7,7 @@ import pytest
 
 from actors.tools.search.index import SearchIndex, build_index
 from common.chat import parse_action
-from common.config import Encyclopedia as WorldConfig
+from common.config import World as WorldConfig
 from launch.data.world import names
 from launch.data.world.demonstrator import PERFECT, Demonstrator, perfect_codes
 from launch.data.world.encyclopedia import Encyclopedia

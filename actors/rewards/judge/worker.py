@@ -1,4 +1,4 @@
-"""A judge process: ``python -m actors.rewards.judge.worker CHANNEL NOTES PARENT``.
+"""A judge process: ``python -m actors.rewards.judge.worker CHANNEL NOTES``.
 
 Runs reward terms, task types and the normalisation of answers for an actor, one call after the
 other, so that whatever they do it is not done to the actor.
@@ -24,14 +24,12 @@ from actors.rewards.judge.wire import (
 )
 from actors.rewards.scorer import Scorer
 from actors.rewards.task_types import asked_question, kind_name, task_type
-from common.child_process import die_with_parent
 from common.errors import LZeroError
 
 
 def main() -> int:
     """Answer until the actor closes the channel; 1 where the user's code cannot be loaded."""
-    channel_number, notes, parent = map(int, sys.argv[1:])
-    die_with_parent(parent)
+    channel_number, notes = map(int, sys.argv[1:])
     keep_notes(notes)
     with socket.socket(fileno=channel_number) as channel:
         scorer = _load(_receive(channel), notes)

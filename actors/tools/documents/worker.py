@@ -12,7 +12,6 @@ next fork has them, and never holds a document.
 In the mode ``sandboxed``, bubblewrap made it pid 1 of a sandbox; in ``bare`` there is none.
 """
 
-import ctypes
 import gc
 import importlib
 import json
@@ -41,7 +40,7 @@ _NO_FILES = isolation.Limits(memory_mib=0, workspace_mib=1, processes=0, inodes=
 """The one inode of a folder is its own: no file can be made in it."""
 _RECEIVED = b"r"
 _PIECE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_DUMPABLE = 4
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _MODULES = {
     DocumentKind.HTML: "trafilatura",
@@ -102,15 +101,14 @@ def main() -> None:
 
 def _give_up(*, is_bare: bool) -> None:
     """Keep no more rights than parsing needs; forks cannot look into this process."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    isolation.die_with_parent()
     if not is_bare:
         program = seccomp.deny_list()
         isolation.forbid_user_namespaces()
         mounts.mount_private(_NO_FILES)
         isolation.drop_capabilities()
         seccomp.load(program)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    isolation.libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -202,7 +200,7 @@ def _outcome(
 
 def _bound(limits: DocumentLimits) -> None:
     """No more processes, no files, no more memory than ``limits``; nothing to say on the side."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    isolation.die_with_parent()
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     for which, value in (
