@@ -12,6 +12,7 @@ from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
 from common.config import Config
+from common.episode_record import read_evaluation
 from common.errors import RunError
 from common.evaluation import SuiteScore, read_score
 from common.json_output import json_text
@@ -26,7 +27,6 @@ from common.telemetry.process_totals import (
 )
 from common.whole_file import write_whole
 from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT
-from launch.report.episodes import read_episodes
 from launch.report.metrics_tail import read_metrics
 from launch.report.progress import describe_duration
 from launch.report.strategy_shares import strategy_shares
@@ -279,7 +279,7 @@ def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
 
 def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
     return {
-        when: strategy_shares(read_episodes(evaluation / when / f"{HELDOUT}.jsonl"))
+        when: strategy_shares(read_evaluation(evaluation / when / f"{HELDOUT}.jsonl"))
         for when in ("before", "after")
         if (evaluation / when / f"{HELDOUT}.jsonl").is_file()
     }

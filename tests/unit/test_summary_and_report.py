@@ -12,6 +12,7 @@ import pytest
 from rich.console import Console
 
 from common.config import Config, Run, World
+from common.episode_record import read_evaluation
 from common.errors import RunError
 from common.evaluation import FamilyScore, Suite, SuiteScore, write_score
 from common.telemetry.process_totals import (
@@ -24,7 +25,6 @@ from common.telemetry.process_totals import (
 )
 from common.wire.records import Step
 from launch.report.charts import line_chart, paired_bars, ticks
-from launch.report.episodes import read_episodes
 from launch.report.page import choose_pairs, describe_step, write_report
 from launch.report.summary import (
     Summary,
@@ -240,7 +240,7 @@ def test_the_report_is_self_contained_and_escapes_what_it_shows(folder: RunFolde
 
 def test_repaired_questions_are_shown_before_one_that_is_still_wrong(folder: RunFolder) -> None:
     before, after = (
-        read_episodes(folder.evaluation / when / "heldout.jsonl") for when in ("before", "after")
+        read_evaluation(folder.evaluation / when / "heldout.jsonl") for when in ("before", "after")
     )
 
     chosen = choose_pairs(list(zip(before, after, strict=True)), per_family=2)
