@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from actors.kernels.inner_files import inner_files
 from actors.kernels.runtime import RuntimePaths
+from actors.kernels.sandboxed import mounts
 from common.errors import MachineError
 
 HOST_UID = 64321
@@ -16,7 +17,6 @@ HOST_UID = 64321
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
-_SHARED_MEMORY_BYTES = 16 << 20
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _FOR_MOUNTS = ("CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_NET_ADMIN", "CAP_SETPCAP")
 _SACRIFICE_FIRST = ("choom", "-n", "1000", "--")
@@ -91,7 +91,9 @@ def _devices() -> list[str]:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         options += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
     options += _words("--symlink /proc/self/fd /dev/fd --symlink pts/ptmx /dev/ptmx --dir /dev/pts")
-    options += _words(f"--size {_SHARED_MEMORY_BYTES} --perms 1777 --tmpfs /dev/shm")
+    options += _words(
+        f"--size {mounts.SHARED_MEMORY_MIB * _MEBIBYTE} --perms 1777 --tmpfs /dev/shm"
+    )
     return [*options, "--remount-ro", "/dev"]
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from common.child_process import SOURCE_ROOT, child_command, module_environment
 from common.errors import RunError
-from common.telemetry.log_lines import log_lines
+from common.telemetry.log_lines import configure_logging
 from launch.data.world.questions import KINDS
 from launch.data.world.tiny_model import untie, write_initial_model
 from launch.data.world.tokenizer import train_tokenizer
@@ -111,7 +111,7 @@ def _train(
 
 def main() -> None:
     """Entry point of ``python -m launch.data.warmstart``."""
-    log_lines("%(asctime)s %(name)s %(message)s", logging.INFO)
+    configure_logging("warm-start", force=False)
     parser = argparse.ArgumentParser(description="Make the shipped starting policy again.")
     parser.add_argument("--output", type=Path, default=SHIPPED)
     parser.add_argument("--seed", type=int, default=0)

@@ -23,7 +23,7 @@ import torch.distributed as dist
 from torch import nn
 
 from common.errors import InputError, LZeroError
-from common.telemetry.log_lines import log_lines
+from common.telemetry.log_lines import configure_logging
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.digests import digest_of
 from learner.checkpoints.files import finished_checkpoints
@@ -227,7 +227,7 @@ def _resume(
 
 def main() -> int:
     """Entry point of ``python -m learner.sft.main``; 2 for an expected error."""
-    log_lines("%(asctime)s %(name)s %(message)s", logging.INFO)
+    configure_logging("sft", force=False)
     parser = argparse.ArgumentParser(
         prog="learner.sft.main", description="Train a model folder on a trace file."
     )

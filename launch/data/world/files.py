@@ -1,12 +1,11 @@
 """Writes a world as the task files and corpora that any run reads."""
 
-import dataclasses
-import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.config import World as WorldConfig
+from common.tasks import write_tasks
 from common.wire.records import Task
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.names import Pool
@@ -38,11 +37,11 @@ def write_world(folder: Path, config: WorldConfig) -> None:
     unseen = Encyclopedia(config.heldout_seed, "unseen")
     for name, world in (("train", train), ("heldout", heldout), ("unseen", unseen)):
         write_corpus(world, folder / f"{name}_corpus.jsonl")
-    write_tasks(folder / "train.jsonl", training_tasks(train, config.train_tasks))
-    write_tasks(folder / "heldout.jsonl", evaluation_tasks(heldout, HELDOUT_PER_FAMILY))
+    write_tasks(training_tasks(train, config.train_tasks), folder / "train.jsonl")
+    write_tasks(evaluation_tasks(heldout, HELDOUT_PER_FAMILY), folder / "heldout.jsonl")
     wordings = evaluation_tasks(heldout, EXTRA_PER_FAMILY, "heldout")
-    write_tasks(folder / "heldout_wordings.jsonl", wordings)
-    write_tasks(folder / "unseen.jsonl", evaluation_tasks(unseen, EXTRA_PER_FAMILY))
+    write_tasks(wordings, folder / "heldout_wordings.jsonl")
+    write_tasks(evaluation_tasks(unseen, EXTRA_PER_FAMILY), folder / "unseen.jsonl")
 
 
 def training_tasks(world: Encyclopedia, count: int) -> Iterator[Task]:
@@ -86,10 +85,3 @@ def to_task(
         corpus=corpus,
         labels=labels,
     )
-
-
-def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
-    """Write tasks as JSON lines."""
-    with path.open("w", encoding="utf-8") as lines:
-        for task in tasks:
-            lines.write(json.dumps(dataclasses.asdict(task), ensure_ascii=False) + "\n")
