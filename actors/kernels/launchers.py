@@ -6,10 +6,10 @@ from collections.abc import Callable
 from actors.kernels.bubblewrap import advice
 from actors.kernels.cold import ColdLauncher
 from actors.kernels.forked.launcher import ForkedLauncher
-from actors.kernels.interface import Kernel, KernelDied, Launcher
+from actors.kernels.interface import KernelDiedError, Launcher, LiveKernel
 from actors.kernels.unsandboxed import UnsandboxedLauncher
 from common.config import Kernel as KernelConfig
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class ChosenLauncher:
         """Start the first candidate that can be started, and can launch a kernel.
 
         Raises:
-            EnvironmentFault: none can, or those that can are below ``kernel.minimum_level``.
+            MachineError: none can, or those that can are below ``kernel.minimum_level``.
         """
         problems = []
         for name, launcher in self._candidates.items():
@@ -67,12 +67,12 @@ class ChosenLauncher:
             problems.append(problem)
             _LOGGER.warning("launcher=%s cannot be used: %s", name, problem)
         if self._config.minimum_level != "unsafe":
-            raise EnvironmentFault("; ".join(problems))
+            raise MachineError("; ".join(problems))
         launcher = UnsandboxedLauncher(self._config)
         await launcher.start()
         self._choose("unsandboxed", launcher)
 
-    async def launch(self) -> Kernel:
+    async def launch(self) -> LiveKernel:
         """Start a fresh kernel; see ``interface.Launcher``."""
         return await self._chosen.launch()
 
@@ -100,10 +100,10 @@ async def _try(name: str, launcher: Launcher) -> str | None:
         await launcher.start()
         if name != "jupyter":
             await (await launcher.launch()).close()
-    except EnvironmentFault as fault:
+    except MachineError as fault:
         await launcher.close()
         return str(fault)
-    except KernelDied as death:
+    except KernelDiedError as death:
         await launcher.close()
         return f"{death}. {advice(str(death))}"
     except BaseException:
