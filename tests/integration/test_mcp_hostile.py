@@ -172,7 +172,7 @@ async def _rpc(request: web.Request) -> web.Response:
     ["search", "list", "print", "submit_final_answer", "notepad", "context", "class", "time", "os"],
 )
 def test_a_server_whose_name_is_taken_is_refused_before_it_starts(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"MCP server \[mcp\.servers\.{name}\] may not be call"):
+    with pytest.raises(ConfigError, match=rf"MCP server \[tools\.mcp\.{name}\] may not be call"):
         make_tools(config_of("empty", name=name), {})
 
 
