@@ -26,7 +26,7 @@ from common.telemetry.process_totals import (
     read_learner_totals,
 )
 from common.whole_file import write_whole
-from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT
+from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT, OF_THE_WORLD, UNSEEN, WORDINGS
 from launch.report.metrics_tail import read_metrics
 from launch.report.progress import describe_duration
 from launch.report.strategy_shares import strategy_shares
@@ -108,6 +108,8 @@ class Summary:
     """Held-out questions in wordings that training does not use."""
     unseen_names: dict[str, BeforeAfter]
     """Names made of words that training never saw."""
+    suites: dict[str, dict[str, BeforeAfter]] = field(default_factory=dict)
+    """Every other suite of the configuration -> family, exact match."""
     strategies: dict[str, dict[str, Shares]] = field(default_factory=dict)
     """before/after -> family -> strategy -> share of the held-out sampled episodes."""
     trajectories: TrajectoryCounts
@@ -146,8 +148,13 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         heldout_greedy=compare(before, after, GREEDY, "exact_match"),
         heldout_greedy_lenient=compare(before, after, GREEDY, "contains"),
         search_disabled=compare(before, after, CONTROL, "exact_match"),
-        heldout_wordings=compare(before, after, "wordings", "exact_match"),
-        unseen_names=compare(before, after, "unseen", "exact_match"),
+        heldout_wordings=compare(before, after, WORDINGS, "exact_match"),
+        unseen_names=compare(before, after, UNSEEN, "exact_match"),
+        suites={
+            name: compare(before, after, name, "exact_match")
+            for name in {**before, **after}
+            if name not in OF_THE_WORLD
+        },
         strategies=_strategies(folder.evaluation) if config.world.enabled else {},
         trajectories=totals.trajectories,
         staleness=totals.staleness,
@@ -190,7 +197,7 @@ def write_summary(summary: Summary, path: Path) -> None:
 
 def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
     """The short table at the end of a run."""
-    families = list(summary.heldout)
+    families = families_of(summary)
     if families:
         heading = cell(f"L-Zero run '{summary.name}': held-out success")
         table = Table(title=heading, title_justify="left")
@@ -210,6 +217,11 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
         say(console, f"{name:<18} {path}")
 
 
+def families_of(summary: Summary) -> list[str]:
+    """The families of all questions asked, those of the first suites first."""
+    return list(dict.fromkeys(family for _, scores in score_tables(summary) for family in scores))
+
+
 def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:
     """The held-out scores that were measured, as (title, family to score)."""
     tables: tuple[tuple[str, Mapping[str, BeforeAfter]], ...] = (
@@ -220,6 +232,7 @@ def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]
         ("held-out wordings", summary.heldout_wordings),
         ("unseen names", summary.unseen_names),
         ("search switched off", summary.search_disabled),
+        *((f"{name}, exact", scores) for name, scores in summary.suites.items()),
     )
     return [(title, scores) for title, scores in tables if scores]
 
