@@ -38,30 +38,12 @@ def load_config(
     Raises:
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
-    return load_as(Config, path, overrides, defaults=defaults)
-
-
-def load_as(
-    kind: type[T], path: Path, overrides: Sequence[str] = (), *, defaults: T | None = None
-) -> T:
-    """As ``load_config``, for any class of sections."""
-    return load_parts(kind, read_tables(path), overrides, where=str(path), defaults=defaults)
-
-
-def load_parts(
-    kind: type[T],
-    tables: dict[str, Any],
-    overrides: Sequence[str],
-    *,
-    where: str,
-    defaults: T | None = None,
-) -> T:
-    """The same from what a file holds, which is changed."""
+    tables = read_tables(path)
     for override in overrides:
-        apply_override(kind, tables, override)
+        apply_override(Config, tables, override)
     if defaults is not None:
         tables = _merged(tables_of(defaults), tables)
-    return from_tables(kind, tables, where=where)
+    return config_from_tables(tables, where=str(path))
 
 
 def save_config(config: Config, path: Path) -> None:

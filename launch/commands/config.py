@@ -2,7 +2,7 @@
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from common.config import Config
@@ -42,11 +42,15 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _config(file: "Path | None", overrides: tuple[str, ...]) -> "Config":
+def _config(file: Path | None, overrides: tuple[str, ...]) -> "Config":
     from common.config import Config
-    from common.config_file import load_parts
+    from common.config.overrides import apply_override
+    from common.config_file import config_from_tables
     from launch.run.train import TrainRequest, resolve_config
 
     if file is not None:
         return resolve_config(TrainRequest(config=file, overrides=overrides))
-    return load_parts(Config, {}, overrides, where="--set")
+    tables: dict[str, Any] = {}
+    for override in overrides:
+        apply_override(Config, tables, override)
+    return config_from_tables(tables, where="--set")

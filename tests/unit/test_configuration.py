@@ -1,8 +1,10 @@
 """The configuration has few keys, each is explained in one place; old ones say what to write."""
 
 import json
+import re
 import tomllib
 import typing
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,24 @@ def test_the_page_is_not_stale() -> None:
 
     assert COMMAND in written
     assert written == page(), f"docs/configuration.md is stale; run {COMMAND}"
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.stem
+)
+def test_a_page_names_only_keys_that_there_are(page: Path) -> None:
+    sections = "|".join(field.name for field in fields(Config))
+    named = re.findall(rf"`((?:{sections})(?:\.[a-z_]+)+)[` =]", page.read_text())
+    known = keys_of(Config)
+    tables = {key[:end] for key in known for end in range(len(key)) if key[end] == "."}
+
+    def is_no_key(name: str) -> bool:
+        """The name of a file, of a module, or below a name of the user's."""
+        is_file = name.endswith((".jsonl", ".toml", ".md", ".py"))
+        is_module = (ROOT / f"{name.replace('.', '/')}.py").is_file()
+        return is_file or is_module or name.startswith(("tools.mcp", "services"))
+
+    assert {name for name in named if not is_no_key(name)} <= {*known, *tables}
 
 
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda path: path.stem)
