@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
-from common.config import Config, EvaluationSuite
+from common.config import Config, Evaluation, EvaluationSuite
 from common.config_file import load_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
@@ -151,7 +151,7 @@ def print_scores(result: EvaluateResult, console: Console) -> None:
 def _evaluation_config(
     config: Config, model: Path, request: EvaluateRequest, folder: RunFolder
 ) -> Config:
-    resolved = use_world(config, folder.tasks)
+    resolved = use_world(dataclasses.replace(config, evaluation=Evaluation()), folder.tasks)
     return dataclasses.replace(
         resolved,
         world=dataclasses.replace(config.world, enabled=True, train_tasks=TRAIN_TASKS),
