@@ -22,6 +22,8 @@ from common.wire.doorkeeper import Doorkeeper
 from common.wire.keys import KeyPair
 
 _HANDSHAKE_MS = 5_000
+_ENCRYPTION_BYTES = 33
+"""That CURVE adds to each part of a message."""
 _HEARTBEAT_MS = 5_000
 _GONE_AFTER_MS = 6 * _HEARTBEAT_MS
 
@@ -268,6 +270,6 @@ def _limit(socket: "zmq.Socket[bytes]", limits: Limits) -> None:
     # A session that comes back after a cut takes its own place; its identity holds a secret.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.ROUTER_MANDATORY, int(limits.must_arrive))
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes + _ENCRYPTION_BYTES)
     socket.setsockopt(zmq.RCVHWM, limits.queued_in)
     socket.setsockopt(zmq.SNDHWM, limits.queued_out)
