@@ -20,6 +20,7 @@ from common.config import Config
 from common.errors import EnvironmentFault
 from launch.doctor.findings import Finding, failure, fine, warning
 from launch.run.preflight import check_listening
+from launch.starters.specs import own_network_works
 from learner.engine.host_memory import host_memory
 
 _OLDEST_LINUX = (5, 14)
@@ -132,11 +133,19 @@ def _write_something(folder: Path) -> None:
 
 
 def check_sockets(config: Config) -> Iterator[Finding]:
-    """The coordinator of a run can listen, with keys."""
+    """The coordinator of a run can listen, with keys; and what else listens can be hidden."""
     try:
         yield fine("sockets", f"a coordinator can listen at {check_listening(config)}")
     except EnvironmentFault as fault:
         yield failure("sockets", str(fault), "choose another transport.listen, or leave it empty")
+    if own_network_works():
+        yield fine("own network", "policy server and learner reach only their own ports")
+    else:
+        yield warning(
+            "own network",
+            "other users of the machine reach ports that torch and vLLM open on it",
+            "allow user namespaces (sysctl user.max_user_namespaces, AppArmor), or train alone",
+        )
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:

@@ -155,8 +155,12 @@ def test_nothing_of_the_server_listens_where_another_user_could_reach_it(
         if (link := os.readlink(file)).startswith("socket:")
     }
     tables = {
-        name: [line.split() for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
-        for name in ("tcp", "tcp6", "unix")
+        name: [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        for name, table in {
+            "tcp": "/proc/net/tcp",
+            "tcp6": "/proc/net/tcp6",
+            "unix": f"/proc/{live.pid}/net/unix",
+        }.items()
     }
 
     internet = [row for name in ("tcp", "tcp6") for row in tables[name] if row[9] in held]

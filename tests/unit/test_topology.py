@@ -3,10 +3,11 @@
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from common.config import Actors, Config, Learner, PolicyServer, Transport
+from common.config import Actors, Config, Learner, PolicyServer, Run, Transport
 from common.places import LEARNER, Address, Member, RunPlan
 from launch.plan.topology import RunFiles, evaluation, members, plan_run, rank_processes
 
@@ -106,6 +107,24 @@ def test_only_the_learner_goes_on_from_a_checkpoint(resume: bool) -> None:
         resume,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("listen", "wandb", "server", "learner"),
+    [
+        ("", "disabled", True, True),
+        ("", "offline", True, True),
+        ("", "online", True, False),
+        ("10.0.0.7:5555", "disabled", False, False),
+    ],
+)
+def test_who_needs_no_network_but_its_own_gets_no_other(
+    listen: str, wandb: Literal["disabled", "offline", "online"], server: bool, learner: bool
+) -> None:
+    """Tools of actors do."""
+    planned = plan(Config(run=Run(wandb=wandb), transport=Transport(listen=listen)))
+
+    assert [process.own_network for process in planned.processes] == [server, learner, False]
 
 
 def test_the_learner_has_its_ranks_and_every_process_its_threads() -> None:
