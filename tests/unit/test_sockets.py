@@ -264,6 +264,18 @@ def test_a_line_waits_for_a_door_that_opens_later(tmp_path: Path) -> None:
         assert [heard(line), heard(line)] == ["a0", "a0"]
 
 
+@pytest.mark.skipif(not Path("/proc/net/if_inet6").exists(), reason="the machine has no IPv6")
+@pytest.mark.parametrize("host", ["[::1]", "localhost", "0.0.0.0"])
+def test_a_door_listens_wherever_an_address_says(host: str) -> None:
+    own, member = new_key_pair(), new_key_pair()
+    with Wire(own) as wire:
+        door = wire.listen("test", Address(bind=host, host=host), {member.public: "a0"}, LIMITS)
+        with a_line(door.address, member, identity=b"a0#s") as line:
+            line.send([b"hello"])
+            assert next_parcel(door).member == "a0"
+        door.close()
+
+
 def test_a_door_tells_where_it_listens_and_keeps_it() -> None:
     with a_place(tcp=True) as place:
         address = place.door.address
