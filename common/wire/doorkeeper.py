@@ -1,60 +1,33 @@
-"""Says which public keys may connect to which door: ZeroMQ's authentication (RFC 27)."""
+"""Which public keys may connect to which door: the answers of ZeroMQ's authentication (RFC 27)."""
 
 import logging
-import threading
-from collections.abc import Mapping
-
-import zmq
-from zmq.utils import z85
+from collections.abc import Mapping, Sequence
 
 from common.telemetry.quiet_log import QuietLog
 
 log = logging.getLogger(__name__)
 
-_ENDPOINT = "inproc://zeromq.zap.01"
 _VERSION = b"1.0"
-_STOP = b"stop"
 
 
 class Doorkeeper:
-    """A thread that answers the questions of a context's doors."""
+    """Knows who may come in where; ``common.wire.sockets`` owns the socket."""
 
-    def __init__(self, context: "zmq.Context[zmq.Socket[bytes]]") -> None:
-        """Make it before the first door is opened."""
-        self._members: dict[bytes, Mapping[bytes, str]] = {}
+    def __init__(self) -> None:
+        """Nobody may come in anywhere."""
+        self._doors: dict[bytes, dict[bytes, str]] = {}
         self._quiet = QuietLog(log)
-        self._context = context
-        self._socket = context.socket(zmq.REP)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(_ENDPOINT)
-        self._thread = threading.Thread(target=self._run, name="doorkeeper", daemon=True)
 
-    def start(self) -> None:
-        """Begin to answer."""
-        self._thread.start()
+    def watch(self, door: str, members: Mapping[bytes, str]) -> None:
+        """Let these through at ``door``: public key (32 bytes) to name."""
+        self._doors[door.encode()] = dict(members)
 
-    def watch(self, door: str, members: Mapping[str, str]) -> None:
-        """Let these through at ``door``: public key to name."""
-        self._members[door.encode()] = {z85.decode(key): name for key, name in members.items()}
-
-    def stop(self) -> None:
-        """End the thread."""
-        with self._context.socket(zmq.REQ) as stopper:
-            stopper.setsockopt(zmq.LINGER, 0)
-            stopper.connect(_ENDPOINT)
-            stopper.send(_STOP)
-            self._thread.join(timeout=5)
-
-    def _run(self) -> None:
-        with self._socket:
-            while (request := self._socket.recv_multipart()) != [_STOP]:
-                self._socket.send_multipart(self._answer(request))
-
-    def _answer(self, request: list[bytes]) -> list[bytes]:
+    def answer(self, request: Sequence[bytes]) -> list[bytes]:
+        """The answer to one request: the member's name, or that there is none of that key."""
         _, number, door, address, _, mechanism, *credentials = request
         name = None
         if mechanism == b"CURVE" and len(credentials) == 1:
-            name = self._members.get(door, {}).get(credentials[0])
+            name = self._doors.get(door, {}).get(credentials[0])
         if name is None:
             self._quiet.warning("refused a stranger", "door=%r address=%r", door, address)
             return [_VERSION, number, b"400", b"unknown key", b"", b""]

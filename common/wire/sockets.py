@@ -7,6 +7,7 @@ carries the name that its key stands for. A door belongs to one thread, but for 
 """
 
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,13 +15,17 @@ from typing import Any, Self
 
 import zmq
 import zmq.asyncio
+from zmq.utils import z85
 
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.places import Address
 from common.wire.codec import Buffer
 from common.wire.doorkeeper import Doorkeeper
 from common.wire.keys import KeyPair
 
+_QUESTIONS = "inproc://zeromq.zap.01"
+"""Where ZeroMQ asks whether a peer may connect; the name is the protocol's."""
+_NO_MORE = b"no more"
 _HANDSHAKE_MS = 5_000
 _ENCRYPTION_BYTES = 33
 """That CURVE adds to each part of a message."""
@@ -37,7 +42,7 @@ class Limits:
         queued_in: messages of a peer that wait to be received; it is read no further beyond them.
         queued_out: messages that wait for a peer.
         must_arrive: whether a message for somebody who is gone or does not read is an error
-            (``Undeliverable``); else it is dropped.
+            (``UndeliverableError``); else it is dropped.
     """
 
     part_bytes: int
@@ -46,7 +51,13 @@ class Limits:
     must_arrive: bool = False
 
 
-class Undeliverable(Exception):
+SocketError = zmq.ZMQError
+"""What ZeroMQ itself raises."""
+
+AsyncContext = zmq.asyncio.Context
+
+
+class UndeliverableError(Exception):
     """The peer is gone, or does not read."""
 
 
@@ -72,7 +83,8 @@ class Wire:
         """A process that proves itself with ``own``."""
         self._own = own
         self._context = zmq.Context()
-        self._doorkeeper: Doorkeeper | None = None
+        self._doorkeeper = Doorkeeper()
+        self._answering: threading.Thread | None = None
 
     def __enter__(self) -> Self:
         """Nothing is open yet."""
@@ -94,12 +106,10 @@ class Wire:
             limits: of each peer.
 
         Raises:
-            EnvironmentFault: the address cannot be bound.
+            MachineError: the address cannot be bound.
         """
-        if self._doorkeeper is None:
-            self._doorkeeper = Doorkeeper(self._context)
-            self._doorkeeper.start()
-        self._doorkeeper.watch(name, members)
+        self._doorkeeper.watch(name, {z85.decode(key): who for key, who in members.items()})
+        self._answer_questions()
         socket = self._context.socket(zmq.ROUTER)
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
@@ -110,7 +120,7 @@ class Wire:
             socket.bind(_endpoint(address, address.bind))
         except zmq.ZMQError as error:
             socket.close(linger=0)
-            raise EnvironmentFault(
+            raise MachineError(
                 f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
                 "(transport.listen), or port 0 for any free one"
             ) from error
@@ -121,15 +131,29 @@ class Wire:
         return Line(self._dealer(self._context, address, identity))
 
     def connect_async(self, address: Address, *, identity: bytes) -> "AsyncLine":
-        """A line to a door, for asyncio; connected when ``open`` is called."""
+        """A line to a door, for asyncio."""
         context = zmq.asyncio.Context.shadow(self._context)
         return AsyncLine(self._dealer(context, address, identity))
 
     def close(self) -> None:
         """Close every socket of the process."""
-        if self._doorkeeper is not None:
-            self._doorkeeper.stop()
+        if self._answering is not None:
+            with self._context.socket(zmq.REQ) as stopper:
+                stopper.connect(_QUESTIONS)
+                stopper.send(_NO_MORE)
+                self._answering.join()
+            self._answering = None
         self._context.destroy(linger=0)
+
+    def _answer_questions(self) -> None:
+        """Have a thread answer what ZeroMQ asks of who wants to connect; before the first door."""
+        if self._answering is None:
+            questions = self._context.socket(zmq.REP)
+            questions.bind(_QUESTIONS)
+            self._answering = threading.Thread(
+                target=_answer, args=(questions, self._doorkeeper), name="doorkeeper", daemon=True
+            )
+            self._answering.start()
 
     def _dealer(self, context: "zmq.Context[Any]", address: Address, identity: bytes) -> Any:
         socket = context.socket(zmq.DEALER)
@@ -150,6 +174,8 @@ class Door:
         self.address = address
         self._socket = socket
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._is_open = True
+        self._closing = threading.Lock()
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(self._wakes, zmq.POLLIN)
@@ -161,8 +187,10 @@ class Door:
                 os.eventfd_read(self._wakes)
 
     def wake(self) -> None:
-        """End a ``wait`` of the door's thread, from any thread."""
-        os.eventfd_write(self._wakes, 1)
+        """End a ``wait`` of the door's thread, from any thread; nothing where it is closed."""
+        with self._closing:
+            if self._is_open:
+                os.eventfd_write(self._wakes, 1)
 
     def receive(self) -> Parcel | None:
         """The next message, if there is one."""
@@ -177,17 +205,20 @@ class Door:
         """Send to the peer of that identity.
 
         Raises:
-            Undeliverable: it is gone or does not read, where messages must arrive.
+            UndeliverableError: it is gone or does not read, where messages must arrive.
         """
         try:
             self._socket.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
-            raise Undeliverable(error.strerror) from error
+            raise UndeliverableError(error.strerror) from error
 
     def close(self) -> None:
         """Close it; what was not sent is lost."""
         self._socket.close(linger=0)
-        os.close(self._wakes)
+        with self._closing:
+            if self._is_open:
+                os.close(self._wakes)
+            self._is_open = False
 
 
 class Line:
@@ -234,6 +265,20 @@ class AsyncLine:
     def close(self, *, linger_ms: int = 0) -> None:
         """Close it; what was not sent yet may go out for so long."""
         self._socket.close(linger=linger_ms)
+
+
+def bounded_context(*, part_bytes: int, queued_in: int) -> AsyncContext:
+    """A context for the sockets of a library that speaks ZeroMQ itself; limits as in ``Limits``."""
+    context = AsyncContext()
+    context.setsockopt(zmq.MAXMSGSIZE, part_bytes)
+    context.setsockopt(zmq.RCVHWM, queued_in)
+    return context
+
+
+def _answer(questions: "zmq.Socket[bytes]", doorkeeper: Doorkeeper) -> None:
+    with questions:
+        while (question := questions.recv_multipart()) != [_NO_MORE]:
+            questions.send_multipart(doorkeeper.answer(question))
 
 
 def new_key_pair() -> KeyPair:

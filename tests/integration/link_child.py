@@ -10,10 +10,10 @@ from pathlib import Path
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
 from common.places import Address
-from common.testing import make_trajectory
 from common.wire.keys import read_key_pair
 from common.wire.records import TaskLease, Trajectory
 from common.wire.sockets import Wire
+from tests.makers import make_trajectory
 
 
 class Scripted:

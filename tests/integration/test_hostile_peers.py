@@ -11,7 +11,6 @@ import pytest
 import zmq
 
 from common.errors import LZeroError
-from common.testing import make_trajectory
 from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
 from common.wire.doorkeeper import present_key
 from common.wire.records import Task, TaskLease, Trajectory
@@ -32,6 +31,7 @@ from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
 from tests.handshake import connect
+from tests.makers import make_trajectory
 
 SECRET = "the gold answer"
 

@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from actors.policy import PolicyClient
 from common.config import Config, Lora, Model, PolicyServer
-from common.errors import PolicyMismatch, PolicyServerError
+from common.errors import PolicyMismatchError, PolicyServerError
 from common.wire.generation import Generation
 from common.wire.sockets import Door
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
@@ -226,9 +226,11 @@ def test_perturbed_learner_is_a_mismatch_that_says_how_large(live: LiveModel) ->
         live.model.model.embed_tokens.weight.add_(0.02)
         live.model.model.norm.weight.mul_(1.2)
 
-    with pytest.raises(PolicyMismatch, match=rf"weight version {live.version}: .* tied lm_head"):
+    with pytest.raises(
+        PolicyMismatchError, match=rf"weight version {live.version}: .* tied lm_head"
+    ):
         live.check()
-    with pytest.raises(PolicyMismatch, match=r"the parity check needs version 999"):
+    with pytest.raises(PolicyMismatchError, match=r"the parity check needs version 999"):
         live.check(version=999)
 
 

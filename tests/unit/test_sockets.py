@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.places import Address
-from common.wire.sockets import Door, Limits, Line, Parcel, Undeliverable, Wire, new_key_pair
+from common.wire.sockets import Door, Limits, Line, Parcel, UndeliverableError, Wire, new_key_pair
 from tests.waiting import wait_for
 from tests.wires import TCP, Place, a_line, a_place
 
@@ -193,7 +193,7 @@ def test_what_cannot_arrive_is_dropped_or_an_error_as_the_door_wants(tcp: bool) 
         place.door.send(b"nobody", [b"lost"])
         place.door.close()
     with a_place(limits=MUST_ARRIVE, tcp=tcp) as place:
-        with pytest.raises(Undeliverable):
+        with pytest.raises(UndeliverableError):
             place.door.send(b"nobody", [b"lost"])
         place.door.close()
 
@@ -207,7 +207,7 @@ def test_a_peer_that_does_not_read_fills_its_own_queue_only(tcp: bool) -> None:
         for line in (deaf, other):
             line.send([b"hello"])
             next_parcel(place.door)
-        with pytest.raises(Undeliverable):
+        with pytest.raises(UndeliverableError):
             send_often(place.door, b"0")
 
         place.door.send(b"1", [b"for you"])
@@ -280,7 +280,7 @@ def test_a_door_tells_where_it_listens_and_keeps_it() -> None:
     with a_place(tcp=True) as place:
         address = place.door.address
         assert address.port > 0
-        with Wire(new_key_pair()) as wire, pytest.raises(EnvironmentFault) as caught:
+        with Wire(new_key_pair()) as wire, pytest.raises(MachineError) as caught:
             wire.listen("coordinator", address, {}, LIMITS)
         place.door.close()
 
@@ -301,7 +301,7 @@ def test_a_door_tells_where_it_listens_and_keeps_it() -> None:
     ids=["no folder", "too long", "not ours", "nonsense"],
 )
 def test_an_address_that_cannot_be_bound_is_named(address: Address) -> None:
-    with Wire(new_key_pair()) as wire, pytest.raises(EnvironmentFault, match="cannot listen at"):
+    with Wire(new_key_pair()) as wire, pytest.raises(MachineError, match="cannot listen at"):
         wire.listen("coordinator", address, {}, LIMITS)
 
 

@@ -8,7 +8,6 @@ import itertools
 import os
 from pathlib import Path
 
-import zmq.asyncio
 from jupyter_client.kernelspec import KernelSpec, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
 
@@ -18,7 +17,8 @@ from actors.kernels.jupyter.provisioner import LIMITS, UIDS
 from actors.kernels.limits.wardens import Wardens, sandbox_limits
 from actors.kernels.runtime import find_runtime
 from common.config import Kernel as KernelConfig
-from common.errors import EnvironmentFault
+from common.errors import MachineError
+from common.wire.sockets import AsyncContext, bounded_context
 
 KERNELSPEC = Path(__file__).resolve().parent / "kernelspec"
 """The kernelspec ``lzero-sandbox``, installed with the package."""
@@ -38,7 +38,7 @@ class JupyterLauncher:
     def __init__(self, config: KernelConfig) -> None:
         """Make a launcher; nothing is started before ``launch``."""
         self._config = config
-        self._context: zmq.asyncio.Context | None = None
+        self._context: AsyncContext | None = None
         self._wardens = Wardens(config)
         self._numbers = itertools.count(1)
 
@@ -49,7 +49,7 @@ class JupyterLauncher:
         try:
             self._specification()
         except NoSuchKernel:
-            raise EnvironmentFault(
+            raise MachineError(
                 f"there is no Jupyter kernel '{self._config.kernelspec}' (kernel.kernelspec); "
                 "`jupyter kernelspec list` names those installed"
             ) from None
@@ -103,12 +103,10 @@ class JupyterLauncher:
         manager._kernel_spec = specification
         return manager
 
-    def _zmq(self, observed: bool) -> zmq.asyncio.Context:
+    def _zmq(self, observed: bool) -> AsyncContext:
         """Sockets that hold few messages and refuse large ones: kernels may flood us."""
         if self._context is None:
             largest = _WORST_JSON_ESCAPE * self._config.output_bytes + _REST_OF_MESSAGE_BYTES
             largest = largest if observed else max(largest, _LARGEST_MESSAGE_BYTES)
-            self._context = zmq.asyncio.Context()
-            self._context.setsockopt(zmq.MAXMSGSIZE, largest)
-            self._context.setsockopt(zmq.RCVHWM, _MESSAGES_HELD)
+            self._context = bounded_context(part_bytes=largest, queued_in=_MESSAGES_HELD)
         return self._context
