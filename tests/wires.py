@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.places import Address
 from common.wire.keys import KeyPair
-from common.wire.sockets import Door, Limits, Wire, new_key_pair
+from common.wire.sockets import Door, PeerLimits, Wire, new_key_pair
 from learner.coordination.intake import ACTOR_LIMITS
 from learner.weights.channel import WORKER_LIMITS
 
@@ -28,7 +28,7 @@ class Place:
 
 @contextmanager
 def a_place(
-    members: Sequence[str] = ("a0",), *, limits: Limits = ACTOR_LIMITS, tcp: bool = False
+    members: Sequence[str] = ("a0",), *, limits: PeerLimits = ACTOR_LIMITS, tcp: bool = False
 ) -> Iterator[Place]:
     """A door at which ``members`` may come in; whoever uses the door closes it."""
     keys = {name: new_key_pair() for name in members}

@@ -239,12 +239,6 @@ def read(page: str, relation: Relation) -> str | None:
     return next((group for group in match.groups() if group), None) if match else None
 
 
-def perfect_codes(question: Question) -> tuple[str, ...]:
-    """The cells of the good strategy: one search per hop, then the value or the subtraction."""
-    codes = [f'print(search("{hop.entity} {TOPICS[hop.relation]}"))' for hop in question.hops]
-    return (*codes, final_code(question.answer, question.hops, question.spec.subtract is not None))
-
-
 def final_code(answer: str, hops: tuple[Hop, ...], subtracts: bool) -> str:
     """The cell that submits the answer."""
     if not subtracts:
