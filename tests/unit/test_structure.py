@@ -1,6 +1,7 @@
 """The tree says where things are: rooms, not prefixes; small files; one word for one class."""
 
 import ast
+import re
 import subprocess
 from collections import Counter, defaultdict
 from functools import cache
@@ -133,3 +134,21 @@ def test_only_one_file_speaks_zeromq() -> None:
     }
 
     assert importing == MAY_IMPORT_ZMQ
+
+
+def test_the_files_that_the_development_page_names_are_there() -> None:
+    page = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    folders = "|".join((*PRODUCT, "tests", "benchmarks"))
+    named = set(re.findall(rf"`((?:{folders})/[\w./]*)`", page))
+
+    assert len(named) > 50
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+def test_no_change_on_the_development_page_needs_more_than_four_files() -> None:
+    page = (ROOT / "docs" / "development.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\w.*?) \| (.*) \|$", page.split("\n## ")[2], re.MULTILINE)
+
+    assert len(rows) >= 25
+    for change, places in rows:
+        assert len(set(re.findall(r"`[\w/]+\.py`", places))) <= 4, change
