@@ -1,7 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
+from actors.inference.plugin import KEYS_VARIABLE
 from actors.inference.server import vllm_command, vllm_environment
 from common.config import Config, Model, PolicyServer, Run
 
@@ -21,13 +23,13 @@ def make_config() -> Config:
 
 
 @pytest.mark.parametrize("cpu", [True, False])
-def test_command_serves_the_configured_model_on_loopback_with_true_logprobs(cpu: bool) -> None:
-    command = vllm_command(make_config(), 4321, cpu=cpu, python="/usr/bin/python")
+def test_command_serves_the_model_on_a_unix_socket_with_true_logprobs(cpu: bool) -> None:
+    command = vllm_command(make_config(), "/private/s0.http", cpu=cpu, python="/usr/bin/python")
 
     assert command[0] == "/usr/bin/python"
     assert value_after(command, "--model") == "/models/tiny"
-    assert value_after(command, "--host") == "127.0.0.1"
-    assert value_after(command, "--port") == "4321"
+    assert value_after(command, "--uds") == "/private/s0.http"
+    assert not {"--host", "--port"} & set(command)
     assert value_after(command, "--dtype") == "bfloat16"
     assert value_after(command, "--seed") == "7"
     assert value_after(command, "--max-model-len") == "256"
@@ -39,8 +41,8 @@ def test_command_serves_the_configured_model_on_loopback_with_true_logprobs(cpu:
 
 
 def test_a_context_that_the_scaling_of_positions_allows_is_told_to_vllm() -> None:
-    within = vllm_command(make_config(), 1, cpu=True, longest=256)
-    beyond = vllm_command(make_config(), 1, cpu=True, longest=128)
+    within = vllm_command(make_config(), "/s", cpu=True, longest=256)
+    beyond = vllm_command(make_config(), "/s", cpu=True, longest=128)
 
     assert "--hf-overrides" not in within
     overrides = json.loads(value_after(beyond, "--hf-overrides"))
@@ -48,8 +50,8 @@ def test_a_context_that_the_scaling_of_positions_allows_is_told_to_vllm() -> Non
 
 
 def test_cpu_and_gpu_take_their_own_limits_only() -> None:
-    cpu = vllm_command(make_config(), 1, cpu=True)
-    gpu = vllm_command(make_config(), 1, cpu=False)
+    cpu = vllm_command(make_config(), "/s", cpu=True)
+    gpu = vllm_command(make_config(), "/s", cpu=False)
 
     assert value_after(cpu, "--kv-cache-memory-bytes") == str(2**29)
     assert "--tensor-parallel-size" not in cpu
@@ -58,12 +60,27 @@ def test_cpu_and_gpu_take_their_own_limits_only() -> None:
     assert "--enforce-eager" not in gpu
 
 
+def environment(*, cpu: bool) -> dict[str, str]:
+    private = Path("/private")
+    return vllm_environment(
+        make_config(), cpu=cpu, private=private, keys=private / "s0.key",
+        inherited={"PATH": "/bin", "TMPDIR": "/open"},
+    )  # fmt: skip
+
+
 def test_environment_keeps_what_is_inherited_and_bounds_the_threads_on_cpu_only() -> None:
-    cpu = vllm_environment(make_config(), cpu=True, inherited={"PATH": "/bin"})
-    gpu = vllm_environment(make_config(), cpu=False, inherited={"PATH": "/bin"})
+    cpu, gpu = environment(cpu=True), environment(cpu=False)
 
     assert cpu["PATH"] == gpu["PATH"] == "/bin"
     assert cpu["OMP_NUM_THREADS"] == "3"
     assert "OMP_NUM_THREADS" not in gpu
     assert cpu["VLLM_SERVER_DEV_MODE"] == gpu["VLLM_SERVER_DEV_MODE"] == "1"
     assert cpu["VLLM_NO_USAGE_STATS"] == "1"
+
+
+@pytest.mark.parametrize("cpu", [True, False])
+def test_what_vllm_opens_for_itself_is_in_the_private_folder_with_its_keys(cpu: bool) -> None:
+    found = environment(cpu=cpu)
+
+    assert found["VLLM_RPC_BASE_PATH"] == "/private"
+    assert found[KEYS_VARIABLE] == "/private/s0.key"
