@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
-from launch.report.progress import describe_duration
 from launch.report.summary import BeforeAfter, Summary
+from launch.report.training_view import describe_duration
 from launch.run.folder import RunFolder
 from launch.screen import cell, say
 

@@ -25,8 +25,8 @@ from launch.report.charts import (
 )
 from launch.report.closing import score_tables
 from launch.report.metrics_tail import read_metrics
-from launch.report.progress import describe_duration
 from launch.report.summary import BeforeAfter, Summary
+from launch.report.training_view import describe_duration
 from launch.run.folder import RunFolder
 from launch.screen import html_text
 
