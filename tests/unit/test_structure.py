@@ -111,6 +111,24 @@ def _bound_in(module: ast.Module) -> set[str]:
     return names
 
 
+def test_nothing_is_there_for_tests_alone() -> None:
+    files = python_files(*PRODUCT, "benchmarks")
+    texts = [(ROOT / file).read_text(encoding="utf-8") for file in files]
+    naming = ("pyproject.toml", "actors/kernels/jupyter/kernelspec/kernel.json")
+    texts += [(ROOT / file).read_text(encoding="utf-8") for file in naming]
+    used = Counter(word for text in texts for word in re.findall(r"\w+", text))
+    alone = [
+        f"{file}: {node.name}"
+        for file in files
+        for node in tree_of(file).body
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and (isinstance(node, ast.ClassDef) or not node.decorator_list)
+        and used[node.name] == 1
+    ]
+
+    assert not alone
+
+
 def test_only_these_files_name_addresses_of_this_machine() -> None:
     naming = {
         str(file)
