@@ -21,8 +21,8 @@ from common.telemetry.writers import JsonlWriter
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from launch.report.metrics_tail import read_metrics
 from launch.report.page import write_report
-from launch.report.progress import Training
 from launch.report.summary import Summary, build_summary
+from launch.report.training_view import Training
 from launch.run.folder import RunFolder, RunState
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder

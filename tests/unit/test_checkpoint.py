@@ -15,7 +15,6 @@ from common.config import Critic as CriticConfig
 from common.config import Learner, Lora
 from common.errors import InputError
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import latest_checkpoint
 from learner.checkpoints.resume import load_checkpoint, load_newest
 from learner.checkpoints.state import Progress, Trainee
 from learner.engine.critic import CriticModel, load_critic
@@ -27,7 +26,7 @@ from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict, shard
 from learner.sft.config import SftConfig
 from learner.sft.optimizer import SftOptimizer
-from tests.saved_checkpoint import save_checkpoint
+from tests.saved_checkpoint import latest_checkpoint, save_checkpoint
 from tests.tiny_policy import make_model
 
 
