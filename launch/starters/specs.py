@@ -36,7 +36,7 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
 
 
 def learner(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> ProcessSpec:
-    """The learner's ranks under torchrun, ready when the coordinator listens."""
+    """The learner's ranks, ready when the coordinator listens."""
     (process,) = (process for process in plan.processes if process.role == "learner")
     return dataclasses.replace(
         _started(process, logs),
@@ -68,15 +68,16 @@ def fine_tuning(
     *,
     ranks: int,
     threads: int,
+    private: Path,
     log: Path,
     hint: Callable[[], str],
 ) -> ProcessSpec:
     """Ranks that train together without a run around them; see ``rank_processes``."""
     return ProcessSpec(
         name=name,
-        command=rank_processes(*module, ranks=ranks),
+        command=rank_processes(*module, ranks=ranks, private=private),
         log=log,
-        env=dict(rank_environment(threads)),
+        env=dict(rank_environment(threads, private=private)),
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,

@@ -116,7 +116,7 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
         output = first.finish()
 
     assert first.process.returncode == 1
-    assert "rank 0 was ended by signal 9 (SIGKILL)" in output
+    assert "learner was ended by signal 9 (SIGKILL)" in output
     assert "--resume" in output
     assert first.processes() == {}
     assert read_json(first.run / "state.json")["status"] == "failed"
