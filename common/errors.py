@@ -3,7 +3,7 @@
 * LZeroError: base; its message names the thing, what was expected, what came and what to do.
   * ConfigError: a config file or an override is wrong. The run does not start.
   * InputError: a task file, corpus, model folder or checkpoint cannot be used. Does not start.
-  * EnvironmentFault: the machine lacks something (bwrap, a free port, a package).
+  * EnvironmentFault: the machine lacks something (bwrap, a free address, a package).
   * ProtocolError: a peer sent bytes that break the wire protocol. The peer is disconnected.
   * PolicyServerError: the policy server failed or answered nonsense after all retries.
   * PolicyMismatch: server and learner disagree about log-probabilities. Ends the run.

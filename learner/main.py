@@ -215,7 +215,7 @@ def _head(
     ledger: bytes | None,
     version: int,
 ) -> Iterator[Head]:
-    """What only rank 0 has; announces readiness when the coordinator's port is bound."""
+    """What only rank 0 has; tells where the coordinator listens once it does."""
     tasks = _read(config, config.tasks.train)
     heldout = _read(config, config.tasks.heldout) if config.tasks.heldout else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}

@@ -1,22 +1,36 @@
 """The weight routes of a policy server around a real receiver; no model, and it fails on demand."""
 
 import json
+import socketserver
+import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
 from typing import Any
 
 from actors.inference.staging import StagingReceiver
+from common.places import Address, ServerPlace
 from common.wire.generation import GENERATE_PATH
+from common.wire.server_http import server_url
+from common.wire.sockets import new_key_pair
+
+
+class _UnixHttp(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    daemon_threads = True
 
 
 class WeightServer:
     """``version`` is what it says it samples with; ``swaps`` lists the versions it loaded."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: ServerPlace) -> None:
+        self.place = place
+        self.url = server_url(place.address)
+        self.keys = new_key_pair()
+        """What its worker fetches weights with."""
         self.version = "default"
         self.swaps: list[int] = []
         self.asked: Counter[str] = Counter()
@@ -60,9 +74,7 @@ class WeightServer:
                 self.end_headers()
                 self.wfile.write(text or b"")
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._http.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._http = _UnixHttp(place.address.bind, Handler)
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
         self._thread.start()
 
@@ -118,7 +130,7 @@ class WeightServer:
     def _attach(self, info: dict[str, Any]) -> None:
         self._detach()
         self._receiver = StagingReceiver(
-            endpoint=info["endpoint"], server=info["server"], rank=0, key=info["key"]
+            Address(**info), server=self.place.name, rank=0, keys=self.keys
         )
         self._receiver.start()
 
@@ -132,14 +144,19 @@ class WeightServer:
         self._http.shutdown()
         self._thread.join()
         self._http.server_close()
+        Path(self.place.address.bind).unlink()
         self._detach()
 
 
 @contextmanager
 def weight_servers(count: int) -> Iterator[list[WeightServer]]:
-    servers = [WeightServer() for _ in range(count)]
-    try:
-        yield servers
-    finally:
-        with ThreadPoolExecutor(count) as pool:
-            list(pool.map(WeightServer.close, servers))
+    with tempfile.TemporaryDirectory() as folder:
+        servers = [
+            WeightServer(ServerPlace(name=name, address=Address(bind=f"{folder}/{name}.http")))
+            for name in (f"s{number}" for number in range(count))
+        ]
+        try:
+            yield servers
+        finally:
+            with ThreadPoolExecutor(count) as pool:
+                list(pool.map(WeightServer.close, servers))

@@ -142,8 +142,9 @@ def check_sockets(config: Config) -> Iterator[Finding]:
         plan = make_plan(config, RunFiles(config=Path(scratch), private=private))
         try:
             with Wire(own_keys(plan, LEARNER)) as wire:
-                where = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS).address
-                yield fine("sockets", f"a coordinator can listen at {where}")
+                door = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS)
+                door.close()
+            yield fine("sockets", f"a coordinator can listen at {door.address}")
         except EnvironmentFault as fault:
             yield failure(
                 "sockets", str(fault), "choose another transport.listen, or leave it empty"

@@ -21,7 +21,7 @@ from launch.run.config_pairs import check_pairs
 
 
 def check_run(config: Config) -> None:
-    """Check model, agent, task files, corpora and sandbox of a run (ports: ``launch.plan.ports``).
+    """Check model, agent, task files, corpora and sandbox of a run.
 
     Raises:
         ConfigError: two keys exclude each other, or a tool, a reward term or the system prompt

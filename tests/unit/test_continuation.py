@@ -112,15 +112,17 @@ def test_rewards_and_servers_are_compared_by_content(tmp_path: Path) -> None:
         check_continuation(file, config(rewards={"terms": {"f1": 0.5}}), steps_done=None)
 
 
-def test_chosen_ports_and_the_files_of_a_moved_world_are_no_change(tmp_path: Path) -> None:
+def test_the_files_of_a_moved_world_are_no_change_and_another_address_is_a_free_one(
+    tmp_path: Path,
+) -> None:
     world = {"enabled": True}
-    then = config(policy_server={"port": 41234}, world=world, tasks={"train": "/old/train.jsonl"})
+    then = config(world=world, tasks={"train": "/old/train.jsonl"})
     now = config(world=world, tasks={"train": "/new/train.jsonl"})
+    elsewhere = config(world=world, transport={"listen": "127.0.0.1:5"})
 
     assert changes(then, now) == []
-    assert [c.key for c in changes(then, config(world=world, transport={"port": 5}))] == [
-        "transport.port"
-    ]
+    allowed = check_continuation(saved(tmp_path, then), elsewhere, steps_done=None)
+    assert [change.key for change in allowed] == ["transport.listen"]
 
 
 def test_fewer_steps_than_done_are_refused_and_more_are_not(tmp_path: Path) -> None:

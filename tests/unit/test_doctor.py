@@ -14,7 +14,7 @@ import pytest
 from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Outcome
 from actors.kernels.probes.run import ProbeResult
-from common.config import Actors, Config, Kernel, PolicyServer, Run
+from common.config import Actors, Config, Kernel, Run, Transport
 from launch.doctor import machine as doctor_machine
 from launch.doctor.checks import conclusion, finding_text
 from launch.doctor.findings import Check, Verdict, diagnose, failure, fine, warning
@@ -228,15 +228,30 @@ def test_looking_at_the_run_folder_leaves_nothing(tmp_path: Path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_port_in_use_fails_and_is_named():
+def test_an_address_in_use_fails_and_is_named():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
-        config = Config(policy_server=PolicyServer(port=port))
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        config = Config(transport=Transport(listen=address))
 
-        found = by_name(doctor_machine.check_ports(config))["ports"]
+        found = by_name(doctor_machine.check_sockets(config))["sockets"]
 
     assert found.verdict is Verdict.FAIL
-    assert str(port) in found.found
+    assert f"cannot listen at {address}: Address already in use" in found.found
+    assert "transport.listen" in found.fix
+
+
+@pytest.mark.parametrize("listen", ["", "127.0.0.1:0"])
+def test_a_coordinator_that_can_listen_is_found_and_nothing_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listen: str
+):
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setattr("launch.starters.private._LONGEST", 200)
+    config = Config(transport=Transport(listen=listen))
+
+    found = by_name(doctor_machine.check_sockets(config))["sockets"]
+
+    assert found.verdict is Verdict.OK
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_more_kernels_than_files_may_be_open_is_a_warning():

@@ -6,70 +6,65 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import pytest
-import zmq
-import zmq.asyncio
 
 from actors.link import CoordinatorLink
 from common.testing import make_trajectory
 from common.wire.codec import Record, decode, encode
-from common.wire.doorkeeper import Doorkeeper
 from common.wire.records import Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Ack, Heartbeat, Hello, Welcome
+from common.wire.sockets import Wire
+from tests.wires import Place, a_place
 
 R = TypeVar("R", bound=Record)
 
 
 class Coordinator:
-    """A bare socket in its place, and the one link that speaks to it."""
+    """A bare door in its place, and the one link that speaks to it."""
 
-    def __init__(self, *, silence_s: float) -> None:
-        self._context = zmq.Context()
-        self._doorkeeper = Doorkeeper(self._context, "key")
-        self._router = zmq.asyncio.Context.shadow(self._context).socket(zmq.ROUTER)
-        self._doorkeeper.guard(self._router)
-        port = self._router.bind_to_random_port("tcp://127.0.0.1")
+    def __init__(self, place: Place, wire: Wire, *, silence_s: float) -> None:
+        self._door = place.door
         self._peer = b""
         self.link = CoordinatorLink(
-            f"tcp://127.0.0.1:{port}", actor_id="a0", run_key="key", credit=2, kernel_level="",
+            wire, self._door.address, actor_id="a0", credit=2, kernel_level="",
             heartbeat_s=0.02, resend_s=0.05, silence_s=silence_s,
         )  # fmt: skip
         self.revoked: list[str] = []
         self.talking = asyncio.create_task(self.link.run(self.revoked.append))
 
-    async def welcome(self) -> None:
-        await asyncio.to_thread(self._doorkeeper.answer)
-        await self.hear(Hello)
-
     async def hear(self, kind: type[R], *, where: Callable[[R], bool] = lambda _: True) -> R:
         while True:
-            self._peer, *frames = await self._router.recv_multipart()
-            record = decode(frames)
+            while (parcel := self._door.receive()) is None:
+                await asyncio.to_thread(self._door.wait, 100)
+            self._peer, record = parcel.identity, decode(parcel.frames)
+            assert parcel.member == "a0"
             if isinstance(record, kind) and where(record):
                 return record
 
     async def say(self, *records: Record) -> None:
         for record in records:
-            await self._router.send_multipart([self._peer, *encode(record)])
+            self._door.send(self._peer, encode(record))
 
     async def close(self) -> None:
         self.talking.cancel()
         await asyncio.gather(self.talking, return_exceptions=True)
         self.link.close()
-        self._router.close(linger=0)
-        self._context.destroy(linger=0)
 
 
 def play(scene: Callable[[Coordinator], Awaitable[None]], *, silence_s: float = 10.0) -> None:
-    async def run() -> None:
-        coordinator = Coordinator(silence_s=silence_s)
+    async def run(place: Place, wire: Wire) -> None:
+        coordinator = Coordinator(place, wire, silence_s=silence_s)
         try:
             async with asyncio.timeout(20):
-                await coordinator.welcome()
+                await coordinator.hear(Hello)
                 await scene(coordinator)
         finally:
             await coordinator.close()
 
-    asyncio.run(run())
+    with a_place(["a0"]) as place, Wire(place.keys["a0"]) as wire:
+        try:
+            asyncio.run(run(place, wire))
+        finally:
+            place.door.close()
 
 
 def lease(lease_id: str) -> TaskLease:

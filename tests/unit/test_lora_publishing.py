@@ -11,6 +11,7 @@ from actors.inference.adapters import whole_tensors
 from actors.inference.staging import StagingReceiver
 from common.config import Lora
 from common.errors import PolicyServerError, ProtocolError
+from common.places import Address, ServerPlace
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
 from learner.engine.model import load_model
 from learner.engine.sharding import full_state_dict
@@ -18,8 +19,9 @@ from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
 from learner.weights.contents import weights_to_publish
 from learner.weights.publisher import WeightPublisher
 from tests.tiny_policy import make_model
+from tests.wires import WORKER_LIMITS, Place, a_place
 
-SERVER = "http://127.0.0.1:1"
+SERVER = "s0"
 LORA = Lora(rank=2, alpha=6.0, targets=("q_proj", "up_proj"))
 
 
@@ -32,8 +34,14 @@ def model(tmp_path: Path) -> nn.Module:
 
 
 @pytest.fixture
-def channel() -> Iterator[StagingChannel]:
-    channel = StagingChannel()
+def place() -> Iterator[Place]:
+    with a_place([SERVER], limits=WORKER_LIMITS) as place:
+        yield place
+
+
+@pytest.fixture
+def channel(place: Place) -> Iterator[StagingChannel]:
+    channel = StagingChannel(place.door)
     channel.expect(SERVER, 2)
     channel.start()
     yield channel
@@ -41,9 +49,9 @@ def channel() -> Iterator[StagingChannel]:
 
 
 @pytest.fixture
-def receivers(channel: StagingChannel) -> Iterator[list[StagingReceiver]]:
+def receivers(place: Place, channel: StagingChannel) -> Iterator[list[StagingReceiver]]:
     receivers = [
-        StagingReceiver(endpoint=channel.endpoint, server=SERVER, rank=rank, key=channel.key)
+        StagingReceiver(channel.address, server=SERVER, rank=rank, keys=place.keys[SERVER])
         for rank in range(2)
     ]
     receivers[0].start()
@@ -152,8 +160,9 @@ def test_without_adapters_the_whole_model_is_published(tmp_path: Path) -> None:
     assert {tensor.dtype for tensor in state.values()} == {torch.bfloat16}
 
 
-def test_adapters_cannot_be_published_first(model: nn.Module) -> None:
-    publisher = WeightPublisher([SERVER])
+def test_adapters_cannot_be_published_first(model: nn.Module, place: Place) -> None:
+    nobody = ServerPlace(name=SERVER, address=Address(bind="/nobody"))
+    publisher = WeightPublisher([nobody], place.door)
     publisher.start()
     try:
         with pytest.raises(ValueError, match="published before the weights they belong to"):

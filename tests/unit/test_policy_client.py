@@ -1,12 +1,17 @@
 import asyncio
+import itertools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from aiohttp import web
 
 from actors.policy import PolicyClient
 from common.errors import PolicyServerError
+from common.places import Address
+from common.wire.server_http import server_url
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -52,23 +57,38 @@ async def refuse(_: web.Request) -> web.StreamResponse:
     return web.Response(status=400, text="prompt is too long")
 
 
-async def serve(handler: Handler, port: int = 0) -> tuple[web.AppRunner, str]:
+@pytest.fixture(params=["tcp", "unix"])
+def addresses(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Address]:
+    """Where servers may listen; of TCP, any free port."""
+    if request.param == "unix":
+        return (Address(bind=str(tmp_path / f"s{number}")) for number in itertools.count())
+    return itertools.repeat(Address(bind="127.0.0.1", host="127.0.0.1"))
+
+
+async def serve(handler: Handler, address: Address) -> tuple[web.AppRunner, Address]:
+    """A running server, and where it listens."""
     app = web.Application()
     app.router.add_post("/inference/v1/generate", handler)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port)
-    await site.start()
-    port = runner.addresses[0][1]
-    return runner, f"http://127.0.0.1:{port}"
+    if address.is_unix:
+        await web.UnixSite(runner, address.bind).start()
+        return runner, address
+    await web.TCPSite(runner, address.bind, address.port).start()
+    return runner, replace(address, port=runner.addresses[0][1])
 
 
-async def ask(handlers: list[Handler], *, requests: int = 1, attempts: int = 3) -> PolicyClient:
+async def ask(
+    handlers: list[Handler], addresses: Iterator[Address], *, requests: int = 1, attempts: int = 3
+) -> PolicyClient:
     """Sends requests to one server per handler; the closed client, for its counters."""
-    served = [await serve(handler) for handler in handlers]
+    served = [await serve(handler, next(addresses)) for handler in handlers]
     try:
         async with PolicyClient(
-            [url for _, url in served], timeout_s=0.5, attempts=attempts, backoff_s=0.001
+            [server_url(address) for _, address in served],
+            timeout_s=0.5,
+            attempts=attempts,
+            backoff_s=0.001,
         ) as client:
             for _ in range(requests):
                 await client.generate([1, 2], max_tokens=4, temperature=1.0)
@@ -81,27 +101,31 @@ async def ask(handlers: list[Handler], *, requests: int = 1, attempts: int = 3) 
 @pytest.mark.parametrize(
     "failure", [drop_connection, break_down, answer_with_torn_weights, never_answer]
 )
-def test_attempt_that_fails_is_made_again_and_counted(failure: Handler) -> None:
-    client = asyncio.run(ask([failing_first([failure, failure])]))
+def test_attempt_that_fails_is_made_again_and_counted(
+    failure: Handler, addresses: Iterator[Address]
+) -> None:
+    client = asyncio.run(ask([failing_first([failure, failure])], addresses))
 
     statistics = client.statistics()
     assert (statistics.requests, statistics.tokens) == (1, 1)
     assert (statistics.retries, statistics.failures) == (2, 0)
 
 
-def test_request_is_given_up_after_all_attempts_with_the_last_cause() -> None:
+def test_request_is_given_up_after_all_attempts_with_the_last_cause(
+    addresses: Iterator[Address],
+) -> None:
     with pytest.raises(PolicyServerError, match=r"3 of 3 attempts .*, at last: .*engine dead"):
-        asyncio.run(ask([break_down]))
+        asyncio.run(ask([break_down], addresses))
 
 
-def test_wrong_request_is_not_tried_again() -> None:
+def test_wrong_request_is_not_tried_again(addresses: Iterator[Address]) -> None:
     later_fails = failing_first([refuse, break_down, break_down])
 
     with pytest.raises(PolicyServerError, match="answered 400: prompt is too long"):
-        asyncio.run(ask([later_fails]))
+        asyncio.run(ask([later_fails], addresses))
 
 
-def test_server_that_keeps_failing_is_taken_out_of_rotation() -> None:
+def test_server_that_keeps_failing_is_taken_out_of_rotation(addresses: Iterator[Address]) -> None:
     asked = 0
 
     async def count_and_fail(request: web.Request) -> web.StreamResponse:
@@ -109,20 +133,21 @@ def test_server_that_keeps_failing_is_taken_out_of_rotation() -> None:
         asked += 1
         return await break_down(request)
 
-    asyncio.run(ask([count_and_fail, failing_first([])], requests=20))
+    asyncio.run(ask([count_and_fail, failing_first([])], addresses, requests=20))
 
     assert asked <= 3
 
 
-def test_request_waits_for_a_server_that_starts_again() -> None:
+def test_request_waits_for_a_server_that_starts_again(addresses: Iterator[Address]) -> None:
     async def ask_before_it_listens() -> PolicyClient:
-        runner, url = await serve(failing_first([]))
+        runner, address = await serve(failing_first([]), next(addresses))
         await runner.cleanup()
+        url = server_url(address)
         async with PolicyClient([url], timeout_s=30, attempts=1, backoff_s=0.001) as client:
             request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
             while not client.statistics().retries:
                 await asyncio.sleep(0)
-            runner, _ = await serve(failing_first([]), port=int(url.rsplit(":", 1)[1]))
+            runner, _ = await serve(failing_first([]), address)
             await request
             await runner.cleanup()
             return client

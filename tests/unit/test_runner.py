@@ -2,13 +2,16 @@
 
 import asyncio
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from actors.link import CoordinatorLink
 from actors.runner import run_lease
+from common.places import Address
 from common.testing import make_trajectory
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.sockets import Wire, new_key_pair
 
 LEASE = TaskLease(
     lease_id="g000000-0-1", group_id="g000000", sample_index=0, purpose=Purpose.TRAIN,
@@ -45,16 +48,15 @@ class Runner:
 
 
 class Link(CoordinatorLink):
-    """A link whose socket is a list."""
+    """A link to nobody, which notes what it is to deliver."""
 
-    def __init__(self) -> None:
+    def __init__(self, wire: Wire, nobody: Path) -> None:
         super().__init__(
-            "inproc://nobody", actor_id="a0", run_key="k", credit=1, kernel_level="",
-            heartbeat_s=1.0, resend_s=1.0, silence_s=10.0,
+            wire, Address(bind=str(nobody), key=new_key_pair().public), actor_id="a0", credit=1,
+            kernel_level="", heartbeat_s=1.0, resend_s=1.0, silence_s=10.0,
         )  # fmt: skip
         self.delivered: list[Trajectory] = []
         self._held.add(LEASE.lease_id)
-        self._socket.connect("inproc://nobody")
 
     async def deliver(self, trajectory: Trajectory) -> None:
         await super().deliver(trajectory)
@@ -71,16 +73,19 @@ class Link(CoordinatorLink):
         ("surrogate", "ProtocolError: the trajectory cannot be encoded"),
     ],
 )
-def test_a_lease_is_delivered_once_as_what_became_of_it(behaviour: str, failure: str) -> None:
-    async def play() -> list[Trajectory]:
-        link = Link()
+def test_a_lease_is_delivered_once_as_what_became_of_it(
+    tmp_path: Path, behaviour: str, failure: str
+) -> None:
+    async def play(wire: Wire) -> list[Trajectory]:
+        link = Link(wire, tmp_path / "nobody")
         try:
             await run_lease(link, Runner(behaving(behaviour)), LEASE)  # type: ignore[arg-type]
         finally:
             link.close()
         return link.delivered
 
-    (delivered,) = asyncio.run(play())
+    with Wire(new_key_pair()) as wire:
+        (delivered,) = asyncio.run(play(wire))
 
     assert delivered.trajectory_id == LEASE.lease_id
     assert delivered.failure.startswith(failure)

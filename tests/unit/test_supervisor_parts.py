@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from launch.plan.processes import explain_torchrun
 from launch.starters.guard import descendants
 from launch.starters.local import describe_exit, last_lines
+from launch.starters.specs import explain_torchrun
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from actors.inference.server import vllm_command, vllm_environment, wait_until_ready
+from actors.inference.plugin import KEYS_VARIABLE
+from actors.inference.server import vllm_command, vllm_environment
 from common.config import Config, Model, PolicyServer, Run
-from common.errors import PolicyServerError
 
 
 def value_after(command: list[str], option: str) -> str:
@@ -22,13 +23,13 @@ def make_config() -> Config:
 
 
 @pytest.mark.parametrize("cpu", [True, False])
-def test_command_serves_the_configured_model_on_loopback_with_true_logprobs(cpu: bool) -> None:
-    command = vllm_command(make_config(), 4321, cpu=cpu, python="/usr/bin/python")
+def test_command_serves_the_model_on_a_unix_socket_with_true_logprobs(cpu: bool) -> None:
+    command = vllm_command(make_config(), "/private/s0.http", cpu=cpu, python="/usr/bin/python")
 
     assert command[0] == "/usr/bin/python"
     assert value_after(command, "--model") == "/models/tiny"
-    assert value_after(command, "--host") == "127.0.0.1"
-    assert value_after(command, "--port") == "4321"
+    assert value_after(command, "--uds") == "/private/s0.http"
+    assert not {"--host", "--port"} & set(command)
     assert value_after(command, "--dtype") == "bfloat16"
     assert value_after(command, "--seed") == "7"
     assert value_after(command, "--max-model-len") == "256"
@@ -40,8 +41,8 @@ def test_command_serves_the_configured_model_on_loopback_with_true_logprobs(cpu:
 
 
 def test_a_context_that_the_scaling_of_positions_allows_is_told_to_vllm() -> None:
-    within = vllm_command(make_config(), 1, cpu=True, longest=256)
-    beyond = vllm_command(make_config(), 1, cpu=True, longest=128)
+    within = vllm_command(make_config(), "/s", cpu=True, longest=256)
+    beyond = vllm_command(make_config(), "/s", cpu=True, longest=128)
 
     assert "--hf-overrides" not in within
     overrides = json.loads(value_after(beyond, "--hf-overrides"))
@@ -49,8 +50,8 @@ def test_a_context_that_the_scaling_of_positions_allows_is_told_to_vllm() -> Non
 
 
 def test_cpu_and_gpu_take_their_own_limits_only() -> None:
-    cpu = vllm_command(make_config(), 1, cpu=True)
-    gpu = vllm_command(make_config(), 1, cpu=False)
+    cpu = vllm_command(make_config(), "/s", cpu=True)
+    gpu = vllm_command(make_config(), "/s", cpu=False)
 
     assert value_after(cpu, "--kv-cache-memory-bytes") == str(2**29)
     assert "--tensor-parallel-size" not in cpu
@@ -59,9 +60,16 @@ def test_cpu_and_gpu_take_their_own_limits_only() -> None:
     assert "--enforce-eager" not in gpu
 
 
+def environment(*, cpu: bool) -> dict[str, str]:
+    private = Path("/private")
+    return vllm_environment(
+        make_config(), cpu=cpu, private=private, keys=private / "s0.key",
+        inherited={"PATH": "/bin", "TMPDIR": "/open"},
+    )  # fmt: skip
+
+
 def test_environment_keeps_what_is_inherited_and_bounds_the_threads_on_cpu_only() -> None:
-    cpu = vllm_environment(make_config(), cpu=True, inherited={"PATH": "/bin"})
-    gpu = vllm_environment(make_config(), cpu=False, inherited={"PATH": "/bin"})
+    cpu, gpu = environment(cpu=True), environment(cpu=False)
 
     assert cpu["PATH"] == gpu["PATH"] == "/bin"
     assert cpu["OMP_NUM_THREADS"] == "3"
@@ -70,11 +78,9 @@ def test_environment_keeps_what_is_inherited_and_bounds_the_threads_on_cpu_only(
     assert cpu["VLLM_NO_USAGE_STATS"] == "1"
 
 
-def test_waiting_for_a_server_that_ended_says_so() -> None:
-    with pytest.raises(PolicyServerError, match="ended after 0 s, before it was ready"):
-        wait_until_ready("http://127.0.0.1:9", timeout_s=5, is_alive=lambda: False)
+@pytest.mark.parametrize("cpu", [True, False])
+def test_what_vllm_opens_for_itself_is_in_the_private_folder_with_its_keys(cpu: bool) -> None:
+    found = environment(cpu=cpu)
 
-
-def test_waiting_too_long_names_the_setting() -> None:
-    with pytest.raises(PolicyServerError, match=r"policy_server\.ready_timeout_s"):
-        wait_until_ready("http://127.0.0.1:9", timeout_s=0.01, is_alive=lambda: True)
+    assert found["VLLM_RPC_BASE_PATH"] == found["TMPDIR"] == "/private"
+    assert found[KEYS_VARIABLE] == "/private/s0.key"

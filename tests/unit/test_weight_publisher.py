@@ -1,10 +1,12 @@
 """A policy server that fails, hangs or talks nonsense never stops publishing to the others."""
 
+import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,7 +16,9 @@ from learner.weights.channel import StagingChannel, take_snapshot
 from learner.weights.control import ServerControl
 from learner.weights.publisher import WeightPublisher
 from learner.weights.served import UpdatedServer
+from tests.waiting import wait_for
 from tests.weight_server import WeightServer, weight_servers
+from tests.wires import WORKER_LIMITS, Place, a_place
 
 NEVER = 3600.0
 
@@ -27,27 +31,26 @@ def state(value: float) -> dict[str, torch.Tensor]:
 def publishing(
     servers: list[WeightServer], *, watch_every_s: float = NEVER, deadline_s: float = 10.0
 ) -> Iterator[WeightPublisher]:
-    publisher = WeightPublisher(
-        [server.url for server in servers],
-        stage_timeout_s=deadline_s,
-        request_timeout_s=deadline_s,
-        watch_every_s=watch_every_s,
-    )
-    publisher.start()
-    try:
-        yield publisher
-    finally:
-        for server in servers:
-            server.let_go.set()
-        publisher.stop()
+    with publishing_place(servers) as place:
+        publisher = WeightPublisher(
+            [server.place for server in servers],
+            place.door,
+            stage_timeout_s=deadline_s,
+            request_timeout_s=deadline_s,
+            watch_every_s=watch_every_s,
+        )
+        publisher.start()
+        try:
+            yield publisher
+        finally:
+            for server in servers:
+                server.let_go.set()
+            publisher.stop()
 
 
-def wait_for(condition: Callable[[], bool], *, timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    changed = threading.Event()
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        changed.wait(0.01)
+def publishing_place(servers: list[WeightServer]) -> AbstractContextManager[Place]:
+    """Where the workers of these servers may fetch weights."""
+    return a_place({server.place.name: server.keys for server in servers}, limits=WORKER_LIMITS)
 
 
 def test_every_server_takes_every_version() -> None:
@@ -190,13 +193,16 @@ def test_the_cause_of_a_failed_update_is_told_and_not_that_of_the_clean_up() -> 
         assert publisher.publish(2, state(2)).acknowledged, "the update that was cut off is closed"
 
 
-def test_a_server_whose_process_ended_is_named_so() -> None:
+def test_a_server_whose_process_ended_is_named_so(tmp_path: Path) -> None:
     with weight_servers(1) as servers:
-        url = servers[0].url
-    control = ServerControl(url, timeout_s=5)
-
-    with pytest.raises(PolicyServerError, match="its process has ended"):
-        control.version()
+        gone = servers[0].url
+    with socket.socket() as bound, socket.socket(socket.AF_UNIX) as left:
+        bound.bind(("127.0.0.1", 0))  # and nobody listens
+        left.bind(str(tmp_path / "left"))
+        port = bound.getsockname()[1]
+        for url in (gone, f"unix:{tmp_path}/left", f"http://127.0.0.1:{port}"):
+            with pytest.raises(PolicyServerError, match="its process has ended"):
+                ServerControl(url, timeout_s=5).version()
 
 
 def test_a_server_that_did_not_answer_the_check_comes_back_by_an_update() -> None:
@@ -226,11 +232,11 @@ def test_a_publish_that_meets_the_watcher_at_work_is_done_all_the_same() -> None
 
 
 def test_a_watcher_that_had_to_wait_for_a_publish_undoes_nothing() -> None:
-    channel = StagingChannel()
-    channel.start()
-    try:
-        with weight_servers(1) as (http,):
-            server = UpdatedServer(http.url, channel, stage_timeout_s=10, request_timeout_s=10)
+    with weight_servers(1) as (http,), publishing_place([http]) as place:
+        channel = StagingChannel(place.door)
+        channel.start()
+        try:
+            server = UpdatedServer(http.place, channel, stage_timeout_s=10, request_timeout_s=10)
             for version in (1, 2):
                 channel.offer(take_snapshot(version, state(version)))
                 server.update(version, enter=True)
@@ -238,8 +244,8 @@ def test_a_watcher_that_had_to_wait_for_a_publish_undoes_nothing() -> None:
             server.update(1, enter=False)
 
             assert (server.failure, server.version, http.version) == ("", 2, "2")
-    finally:
-        channel.stop()
+        finally:
+            channel.stop()
 
 
 def test_publishing_and_watching_never_take_a_sound_server_out() -> None:

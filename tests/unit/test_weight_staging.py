@@ -1,16 +1,17 @@
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
-import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.inference.staging import StagingReceiver
 from common.errors import PolicyServerError, ProtocolError
-from common.wire.doorkeeper import present_key
+from common.places import Address
 from common.wire.records import WeightManifest
+from common.wire.sockets import Line, new_key_pair
 from common.wire.weights import (
     ReportKind,
     StagingReport,
@@ -22,9 +23,10 @@ from common.wire.weights import (
 )
 from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
 from learner.weights.workers import Workers
-from tests.handshake import connect
+from tests.waiting import wait_for
+from tests.wires import WORKER_LIMITS, Place, a_line, a_place
 
-SERVER = "http://127.0.0.1:1"
+SERVER = "s0"
 
 
 def make_state(value: float) -> dict[str, torch.Tensor]:
@@ -39,8 +41,14 @@ def frames_of(snapshot: Snapshot) -> list[bytes]:
 
 
 @pytest.fixture
-def channel() -> Iterator[StagingChannel]:
-    channel = StagingChannel()
+def place() -> Iterator[Place]:
+    with a_place([SERVER, "s1"], limits=WORKER_LIMITS) as place:
+        yield place
+
+
+@pytest.fixture
+def channel(place: Place) -> Iterator[StagingChannel]:
+    channel = StagingChannel(place.door)
     channel.expect(SERVER, 2)
     channel.start()
     yield channel
@@ -48,19 +56,19 @@ def channel() -> Iterator[StagingChannel]:
 
 
 @pytest.fixture
-def receiver(channel: StagingChannel) -> Iterator[StagingReceiver]:
-    receiver = StagingReceiver(endpoint=channel.endpoint, server=SERVER, rank=0, key=channel.key)
+def receiver(place: Place, channel: StagingChannel) -> Iterator[StagingReceiver]:
+    receiver = StagingReceiver(channel.address, server=SERVER, rank=0, keys=place.keys[SERVER])
     yield receiver
     if any(thread.name == "weight-staging" for thread in threading.enumerate()):
         receiver.stop()
 
 
 def test_report_survives_the_wire() -> None:
-    report = StagingReport(
+    said = StagingReport(
         server=SERVER, rank=1, kind=ReportKind.REFUSED, version=-1, reason="checksum"
     )
 
-    assert unpack_report(pack_report(report)) == report
+    assert unpack_report(pack_report(said)) == said
 
 
 @pytest.mark.parametrize("frame", [b"", b"\xff", b"\x80", pack_report.__name__.encode()])
@@ -147,101 +155,116 @@ def test_silence_of_a_worker_is_named(channel: StagingChannel) -> None:
 FIRST_WORKER = worker_identity(SERVER, 0)
 
 
-def dealer(identity: bytes, key: str) -> "zmq.Socket[bytes]":
-    socket = zmq.Context.instance().socket(zmq.DEALER)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.IDENTITY, identity)
-    if key:
-        present_key(socket, key)
-    return socket
+@contextmanager
+def peer(
+    place: Place, *, member: str = SERVER, identity: bytes = FIRST_WORKER, server: str = SERVER
+) -> Iterator[Line]:
+    """A member who says hello as the first worker of SERVER, unless asked otherwise."""
+    with place.line(member, identity=identity) as line:
+        report(line, ReportKind.HELLO, -1, server=server)
+        yield line
 
 
-def peer(channel: StagingChannel, *, identity: bytes = FIRST_WORKER) -> "zmq.Socket[bytes]":
-    """Somebody with the key who says hello as the first worker of SERVER."""
-    socket = dealer(identity, channel.key)
-    assert connect(socket, channel.endpoint)
-    hello = StagingReport(server=SERVER, rank=0, kind=ReportKind.HELLO, version=-1)
-    socket.send(pack_report(hello))
-    return socket
+def report(
+    line: Line, kind: ReportKind, version: int, *, rank: int = 0, server: str = SERVER
+) -> None:
+    line.send([pack_report(StagingReport(server=server, rank=rank, kind=kind, version=version))])
 
 
-@pytest.mark.parametrize("key", ["", "0" * 32])
+def receive(line: Line) -> WeightManifest:
+    assert (frames := line.receive(timeout_ms=10_000)) is not None
+    return unpack_snapshot(frames)[0]
+
+
+def gets_nothing(line: Line) -> bool:
+    return line.receive(timeout_ms=50) is None
+
+
 def test_a_stranger_is_not_let_in_and_takes_nobodys_place(
-    channel: StagingChannel, receiver: StagingReceiver, key: str
+    channel: StagingChannel, receiver: StagingReceiver, caplog: pytest.LogCaptureFixture
 ) -> None:
     receiver.start()
     channel.offer(take_snapshot(1, make_state(1.0)))
     channel.wait_staged(SERVER, workers=1, version=1, timeout_s=10)
-    with dealer(FIRST_WORKER, key) as socket:
-        assert not connect(socket, channel.endpoint)
+    with a_line(channel.address, new_key_pair(), identity=FIRST_WORKER) as line:
+        report(line, ReportKind.HELLO, -1)
+        wait_for(lambda: "refused a stranger" in caplog.text)
 
         channel.offer(take_snapshot(2, make_state(2.0)))
         channel.wait_staged(SERVER, workers=1, version=2, timeout_s=10)
+        assert gets_nothing(line)
     assert receiver.take(2).manifest.version == 2
 
 
-def test_only_workers_that_are_expected_are_served(channel: StagingChannel) -> None:
+def test_a_member_speaks_for_its_own_server_alone(
+    place: Place, channel: StagingChannel, caplog: pytest.LogCaptureFixture
+) -> None:
+    channel.offer(take_snapshot(1, make_state(1.0)))
+    with peer(place, member="s1") as line:
+        wait_for(lambda: "it speaks for 's0'" in caplog.text)
+        assert gets_nothing(line)
+    with pytest.raises(PolicyServerError, match="0 of 1 workers had received"):
+        channel.wait_staged(SERVER, workers=1, version=1, timeout_s=0.05)
+
+
+def test_only_workers_that_are_expected_are_served(place: Place, channel: StagingChannel) -> None:
     channel.offer(take_snapshot(1, make_state(1.0)))
     with (
-        peer(channel, identity=b"http://127.0.0.1:9#0") as other,
-        peer(channel) as right,
+        peer(place, member="s1", identity=b"s1#0", server="s1") as other,
+        peer(place) as right,
     ):
-        assert right.poll(10_000)
-        assert not other.poll(50)
+        assert receive(right).version == 1
+        assert gets_nothing(other)
 
 
-def test_a_worker_that_does_not_read_keeps_one_version_alive(channel: StagingChannel) -> None:
+def test_a_worker_that_does_not_read_keeps_one_version_alive(
+    place: Place, channel: StagingChannel
+) -> None:
     """It gets the next only after it has reported on the one before."""
     channel.offer(take_snapshot(0, make_state(0.0)))
-    with peer(channel) as socket:
-        assert socket.poll(10_000)
+    with peer(place) as line:
+        first = receive(line)
         for version in range(1, 20):
             channel.offer(take_snapshot(version, make_state(float(version))))
-        staged = StagingReport(server=SERVER, rank=0, kind=ReportKind.STAGED, version=0)
-        first, _ = unpack_snapshot(socket.recv_multipart())
-        assert not socket.poll(50)
-        socket.send(pack_report(staged))
+        assert gets_nothing(line)
+        report(line, ReportKind.STAGED, 0)
 
-        second, _ = unpack_snapshot(socket.recv_multipart())
+        second = receive(line)
 
     assert (first.version, second.version) == (0, 19)
 
 
-def test_a_worker_that_says_hello_again_has_lost_what_it_held(channel: StagingChannel) -> None:
+def test_a_worker_that_says_hello_again_has_lost_what_it_held(
+    place: Place, channel: StagingChannel
+) -> None:
     channel.offer(take_snapshot(3, make_state(3.0)))
-    with peer(channel) as socket:
+    with peer(place) as line:
         for _ in range(2):
-            assert socket.poll(10_000)
-            manifest, _ = unpack_snapshot(socket.recv_multipart())
-            assert manifest.version == 3
+            assert receive(line).version == 3
             for kind in (ReportKind.STAGED, ReportKind.HELLO):
-                report = StagingReport(server=SERVER, rank=0, kind=kind, version=3)
-                socket.send(pack_report(report))
+                report(line, kind, 3)
 
 
-def test_a_server_that_was_forgotten_gets_nothing(channel: StagingChannel) -> None:
+def test_a_server_that_was_forgotten_gets_nothing(place: Place, channel: StagingChannel) -> None:
     channel.offer(take_snapshot(1, make_state(1.0)))
-    with peer(channel) as socket:
-        assert socket.poll(10_000)
-        unpack_snapshot(socket.recv_multipart())
-        staged = StagingReport(server=SERVER, rank=0, kind=ReportKind.STAGED, version=1)
-        socket.send(pack_report(staged))
+    with peer(place) as line:
+        receive(line)
+        report(line, ReportKind.STAGED, 1)
         channel.forget(SERVER)
 
         channel.offer(take_snapshot(2, make_state(2.0)))
 
-        assert not socket.poll(50)
+        assert gets_nothing(line)
 
 
 def test_a_worker_that_reports_what_it_was_not_sent_is_not_believed(
-    channel: StagingChannel,
+    place: Place, channel: StagingChannel
 ) -> None:
     channel.offer(take_snapshot(3, make_state(3.0)))
-    with peer(channel) as socket:
-        assert socket.poll(10_000)
+    with peer(place) as line:
+        receive(line)
         for rank, version in ((0, 4), (1, 3)):
-            lie = StagingReport(server=SERVER, rank=rank, kind=ReportKind.STAGED, version=version)
-            socket.send(pack_report(lie))
+            report(line, ReportKind.STAGED, version, rank=rank)
 
         with pytest.raises(PolicyServerError, match="0 of 1 workers had received"):
             channel.wait_staged(SERVER, workers=1, version=3, timeout_s=0.3)
@@ -284,7 +307,8 @@ def test_any_error_of_a_worker_reaches_the_publisher_at_once(
 
 
 def test_what_ends_the_thread_of_a_worker_is_told_to_who_asks_for_weights() -> None:
-    receiver = StagingReceiver(endpoint="nonsense", server=SERVER, rank=0, key="x")
+    nowhere = Address(bind="127.0.0.1", host="no host", port=1, key=new_key_pair().public)
+    receiver = StagingReceiver(nowhere, server=SERVER, rank=0, keys=new_key_pair())
     receiver.start()
     receiver.stop()
 
@@ -315,8 +339,8 @@ def test_whatever_peers_report_only_what_was_sent_counts_and_one_at_a_time(
             newest = empty(number, "" if rank % 2 else base.manifest.checksum)
             base = newest if rank % 2 else base
         else:
-            report = StagingReport(server=SERVER, rank=rank, kind=kind, version=version)
-            workers.hear(worker_identity(SERVER, rank), report)
+            said = StagingReport(server=SERVER, rank=rank, kind=kind, version=version)
+            workers.hear(worker_identity(SERVER, rank), said)
             if kind is ReportKind.HELLO and rank in received:
                 received[rank] = []
         for worker in workers.of(SERVER):
