@@ -32,6 +32,8 @@ _HANDSHAKE_MS = 5_000
 _HEARTBEAT_MS = 5_000
 _GONE_AFTER_MS = 6 * _HEARTBEAT_MS
 _DESCRIPTORS = 65_536
+_SEAL_BYTES = 64
+"""More than encryption adds to a part (33)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -334,6 +336,6 @@ def _limit(socket: "zmq.Socket[bytes]", limits: Limits) -> None:
     # A session that comes back after a cut takes its own place; its identity holds a secret.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.ROUTER_MANDATORY, int(limits.must_arrive))
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes + _SEAL_BYTES)
     socket.setsockopt(zmq.RCVHWM, limits.queued_in)
     socket.setsockopt(zmq.SNDHWM, limits.queued_out)
