@@ -197,7 +197,7 @@ def test_a_long_trajectory_arrives_whole(intake: Intake, peer: Peer) -> None:
 
 @BOTH
 def test_a_member_that_sends_a_giant_part_is_cut_off_and_comes_back(
-    intake: Intake, place: Place, peer: Peer
+    intake: Intake, place: Place, peer: Peer, caplog: pytest.LogCaptureFixture
 ) -> None:
     leases = peer.joined()
     with a_peer(place, "a1", b"a1#s") as giant:
@@ -207,6 +207,7 @@ def test_a_member_that_sends_a_giant_part_is_cut_off_and_comes_back(
     with a_peer(place, "a1", b"a1#t") as again:
         again.say(hello("a1", "t"))
         assert isinstance(again.hear(), Welcome)
+    assert "message refused" not in caplog.text, "it never arrived"
 
 
 @BOTH
