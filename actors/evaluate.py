@@ -6,7 +6,6 @@ suite runs under one weight version; a version that changes under way is an erro
 
 import argparse
 import asyncio
-import dataclasses
 import logging
 import sys
 import time
@@ -24,7 +23,8 @@ from actors.tools.started import run_corpora, started_tools
 from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
-from common.errors import LZeroError, PolicyMismatch
+from common.episode_record import evaluation_record, record_line
+from common.errors import LZeroError, PolicyMismatchError
 from common.evaluation import (
     FamilyScore,
     Suite,
@@ -34,7 +34,6 @@ from common.evaluation import (
     read_suites,
     write_score,
 )
-from common.json_output import json_text
 from common.places import RunPlan
 from common.plan_file import load_plan
 from common.task_rules import task_rules
@@ -71,7 +70,7 @@ def pinned_version(suite: Suite, trajectories: Sequence[Trajectory]) -> int:
     """The one weight version that sampled every token.
 
     Raises:
-        PolicyMismatch: there were several.
+        PolicyMismatchError: there were several.
     """
     versions = {
         int(version)
@@ -81,7 +80,7 @@ def pinned_version(suite: Suite, trajectories: Sequence[Trajectory]) -> int:
         if version >= 0
     }
     if len(versions) > 1:
-        raise PolicyMismatch(
+        raise PolicyMismatchError(
             f"evaluation '{suite.name}' was sampled by several weight versions: "
             f"{sorted(versions)}; the policy server must not be updated while it runs"
         )
@@ -121,19 +120,7 @@ def write_episodes(
     """One line per episode: the task and what was done."""
     with path.open("w", encoding="utf-8") as file:
         for task, trajectory in zip(tasks, trajectories, strict=True):
-            line = {
-                "task": dataclasses.asdict(task),
-                "outcome": trajectory.outcome.value,
-                "failure": trajectory.failure,
-                "answer": trajectory.answer,
-                "scores": trajectory.scores,
-                "weight_version": version,
-                "kernel_level": trajectory.kernel_level,
-                "cells_executed": trajectory.cells_executed,
-                "tokens_generated": trajectory.tokens_generated,
-                "steps": [dataclasses.asdict(step) for step in trajectory.steps],
-            }
-            file.write(json_text(line, readable=True) + "\n")
+            file.write(record_line(evaluation_record(task, trajectory, version)))
 
 
 async def evaluate(config: Config, plan: RunPlan, suites: Sequence[Suite], out: Path) -> None:

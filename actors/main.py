@@ -16,12 +16,11 @@ from actors.tools.started import started_tools
 from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
-from common.errors import EnvironmentFault, LZeroError
-from common.json_output import json_text
+from common.errors import LZeroError, MachineError
 from common.places import Address, RunPlan
 from common.plan_file import load_plan, own_keys, told_coordinator
 from common.telemetry.log_lines import configure_logging
-from common.whole_file import write_whole
+from common.telemetry.process_totals import ActorTotals, write_totals
 from common.wire.sockets import Wire
 
 log = logging.getLogger(__name__)
@@ -51,18 +50,18 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
             link.close()
             wire.close()
         log.info("actor finished unacknowledged=%d", lost)
-        totals = {
-            "actor_id": actor_id,
-            "launcher": launcher.name,
-            "kernel_level": launcher.level,
-            "kernels_started": kernels.statistics().started,
-            "requests": policy.statistics().requests,
-            "request_retries": policy.statistics().retries,
-            "tokens_generated": policy.statistics().tokens,
-            "resent": link.resent,
-        }
+        totals = ActorTotals(
+            actor_id=actor_id,
+            launcher=launcher.name,
+            kernel_level=launcher.level,
+            kernels_started=kernels.statistics().started,
+            requests=policy.statistics().requests,
+            request_retries=policy.statistics().retries,
+            tokens_generated=policy.statistics().tokens,
+            resent=link.resent,
+        )
         (folder / "actors").mkdir(exist_ok=True)
-        write_whole(folder / "actors" / f"{actor_id}.json", json_text(totals, indent=1))
+        write_totals(totals, folder / "actors" / f"{actor_id}.json")
     finally:
         await kernels.close()
         await policy.close()
@@ -89,11 +88,11 @@ def coordinator_of(plan: RunPlan) -> Address:
     """Where the coordinator listens.
 
     Raises:
-        EnvironmentFault: it does not listen yet.
+        MachineError: it does not listen yet.
     """
     address = told_coordinator(plan)
     if address is None:
-        raise EnvironmentFault("the coordinator does not listen yet; start the learner first")
+        raise MachineError("the coordinator does not listen yet; start the learner first")
     return address
 
 

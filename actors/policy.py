@@ -44,15 +44,15 @@ class _Server:
     benched_until: float = 0.0
 
 
-class _Retryable(Exception):
+class _RetryableError(Exception):
     """An attempt failed in a way that another attempt may not."""
 
 
-class _Unreachable(_Retryable):
+class _UnreachableError(_RetryableError):
     """Nobody listens at the server's address."""
 
 
-class _WrongRequest(Exception):
+class _WrongRequestError(Exception):
     """The server will never accept this request."""
 
 
@@ -68,9 +68,9 @@ class _Patience:
         self._failed = 0
         self._reached = time.monotonic()
 
-    def ends_with(self, error: _Retryable) -> bool:
+    def ends_with(self, error: _RetryableError) -> bool:
         """Whether this failure is the last that is put up with."""
-        if isinstance(error, _Unreachable):
+        if isinstance(error, _UnreachableError):
             return time.monotonic() - self._reached > self._timeout_s
         self._reached = time.monotonic()
         self._failed += 1
@@ -168,7 +168,7 @@ class PolicyClient:
             server = self._choose()
             try:
                 generation = await self._attempt(server, body)
-            except _Retryable as error:
+            except _RetryableError as error:
                 self._record_failure(server, str(error))
                 if patience.ends_with(error):
                     self._failures += 1
@@ -187,16 +187,16 @@ class PolicyClient:
         server.in_flight += 1
         try:
             generation = decode_response(await self._post(server.url, body))
-        except _WrongRequest as error:
+        except _WrongRequestError as error:
             raise PolicyServerError(str(error)) from error
         except aiohttp.ClientConnectorError as error:
-            raise _Unreachable(str(error)) from error
+            raise _UnreachableError(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
-            raise _Retryable(f"{type(error).__name__}: {error}") from error
+            raise _RetryableError(f"{type(error).__name__}: {error}") from error
         finally:
             server.in_flight -= 1
         if generation.finish_reason not in _ENDS:
-            raise _Retryable(f"generation ended with '{generation.finish_reason}'")
+            raise _RetryableError(f"generation ended with '{generation.finish_reason}'")
         return generation
 
     async def _post(self, url: str, body: bytes) -> bytes:
@@ -210,8 +210,8 @@ class PolicyClient:
             text = answer[:300].decode(errors="replace")
             message = f"policy server {url} answered {response.status}: {text}"
             if response.status < 500 and response.status not in (408, 429):
-                raise _WrongRequest(message)
-            raise _Retryable(message)
+                raise _WrongRequestError(message)
+            raise _RetryableError(message)
 
     def _session(self, url: str) -> aiohttp.ClientSession:
         """The connections to one server."""

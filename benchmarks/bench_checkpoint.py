@@ -31,7 +31,8 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.report import arguments, make_report, ratio
 from common.config import Learner
-from learner.checkpoints.resume import Checkpointer, Progress
+from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.state import Progress
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import token_logprobs
 from learner.engine.optimizer import PolicyOptimizer

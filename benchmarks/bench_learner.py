@@ -23,10 +23,10 @@ from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
 from benchmarks.learner import packs, versus
+from benchmarks.learner.flops import peak_flops
 from benchmarks.learner.measures import device_name
 from benchmarks.report import Report, arguments
-from learner.engine.flops import peak_flops
-from learner.engine.sharding import training_processes
+from learner.engine.mesh import training_processes
 
 _TERA = 1e12
 

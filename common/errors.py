@@ -3,13 +3,13 @@
 * LZeroError: base; its message names the thing, what was expected, what came and what to do.
   * ConfigError: a config file or an override is wrong. The run does not start.
   * InputError: a task file, corpus, model folder or checkpoint cannot be used. Does not start.
-  * EnvironmentFault: the machine lacks something (bwrap, a free address, a package).
+  * MachineError: the machine lacks something (bwrap, a free address, a package).
   * ProtocolError: a peer sent bytes that break the wire protocol. The peer is disconnected.
   * PolicyServerError: the policy server failed or answered nonsense after all retries.
-  * PolicyMismatch: server and learner disagree about log-probabilities. Ends the run.
+  * PolicyMismatchError: server and learner disagree about log-probabilities. Ends the run.
   * KernelError: one kernel died or misbehaved. Ends only its own episode.
   * PluginError: a tool, reward term or task type of the user's own failed. Ends its own episode.
-  * RunFailed: a child process ended the run.
+  * RunError: a child process ended the run.
 """
 
 
@@ -25,7 +25,7 @@ class InputError(LZeroError):
     """A file the user pointed to is missing, malformed or of an unsupported format version."""
 
 
-class EnvironmentFault(LZeroError):
+class MachineError(LZeroError):
     """The machine lacks something that the run needs; the message says how to get it."""
 
 
@@ -37,7 +37,7 @@ class PolicyServerError(LZeroError):
     """The policy server did not answer, or answered with an error, after all retries."""
 
 
-class PolicyMismatch(LZeroError):
+class PolicyMismatchError(LZeroError):
     """Learner and policy server disagree on log-probabilities of the same weights and tokens."""
 
 
@@ -49,5 +49,5 @@ class PluginError(LZeroError):
     """Code of the user's own package failed or broke its contract; its episode is dropped."""
 
 
-class RunFailed(LZeroError):
+class RunError(LZeroError):
     """A process of the run ended unexpectedly; carries its name, exit code and last lines."""

@@ -9,7 +9,7 @@ from launch.doctor.package_names import refuse_clashes
 
 refuse_clashes()  # before anything is imported that another package might hide
 
-from common.errors import LZeroError, RunFailed  # noqa: E402
+from common.errors import LZeroError, RunError  # noqa: E402
 from common.telemetry.log_lines import log_lines  # noqa: E402
 from common.visible import visible  # noqa: E402
 from launch.commands import (  # noqa: E402
@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     log_lines("lzero: %(message)s", logging.WARNING)
     try:
         return int(parsed.run(parsed))
-    except RunFailed as error:
+    except RunError as error:
         print(visible(f"lzero: {error}"), file=sys.stderr)
         return EXIT_FAILED
     except LZeroError as error:

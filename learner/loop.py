@@ -23,8 +23,9 @@ from common.errors import LZeroError
 from common.telemetry.step_record import StepRecord
 from common.telemetry.writers import MetricWriter
 from common.wire.records import Task, Trajectory
+from learner.checkpoints.state import Progress
 from learner.coordination.intake import Intake
-from learner.engine.sharding import Rank
+from learner.engine.mesh import Rank
 from learner.profiling import StepProfiler
 from learner.record import BatchLog, StepTimings, step_record, success_by
 from learner.step.metrics import StepMetrics, warnings_of
@@ -41,8 +42,8 @@ log = logging.getLogger(__name__)
 class Saver(Protocol):
     """Something that keeps a checkpoint."""
 
-    def save(self, step: int, *, ledger: bytes) -> None:
-        """Save the state after ``step`` steps; every rank calls it together."""
+    def save(self, progress: Progress) -> object:
+        """Save the state, and where it stands; every rank calls it together."""
         ...
 
 
@@ -58,7 +59,7 @@ class Head:
     batches: BatchLog
 
 
-class Learner:
+class TrainingLoop:
     """Runs the steps of a training run; one object on every rank, ``head`` on rank 0 only."""
 
     def __init__(
@@ -144,7 +145,7 @@ class Learner:
                 log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
         if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
-            self._saver.save(version, ledger=self._ledger())
+            self._saver.save(Progress(step=version, weight_version=version, ledger=self._ledger()))
 
     def _profiled(self, number: int) -> AbstractContextManager[None]:
         return nullcontext() if self._profiler is None else self._profiler.step(number)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
 
 import torch
 from torch import nn
@@ -17,18 +16,18 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
-from common.json_output import json_text
 from common.places import LEARNER, Role, RunPlan
 from common.plan_file import load_plan, own_keys, tell_coordinator
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.alert_lines import append_alert
 from common.telemetry.log_lines import configure_logging
+from common.telemetry.process_totals import write_totals
 from common.telemetry.writers import metric_writers
-from common.whole_file import write_whole
 from common.wire.records import Task, Trajectory
 from common.wire.sockets import Wire
-from learner.checkpoints.resume import Checkpointer, Progress, load_newest
+from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
@@ -36,16 +35,17 @@ from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import restore_ledger
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
-from learner.engine.critic import Critic, load_critic
+from learner.engine.critic import CriticModel, load_critic
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
-from learner.engine.sharding import Rank, seed_everything, training_processes
-from learner.loop import Head, Learner
+from learner.engine.sharding import seed_everything
+from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
-from learner.totals import Totals, unpack_ledger
+from learner.totals import Totals, learner_totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
@@ -55,53 +55,6 @@ log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 15.0
 MIB = 1 << 20
-
-
-class FolderSaver:
-    """Writes checkpoints of a run into its folder."""
-
-    def __init__(
-        self,
-        config: Config,
-        folder: Path,
-        model: nn.Module,
-        optimizer: PolicyOptimizer,
-        rank: Rank,
-        *,
-        critic: Critic | None,
-    ) -> None:
-        """``folder`` holds all checkpoints of the run."""
-        self._checkpointer = Checkpointer(
-            folder,
-            model,
-            optimizer,
-            rank,
-            model_source=Path(config.model.path),
-            export_dtype=getattr(torch, config.model.dtype),
-            keep=config.learner.checkpoints_kept,
-            background=config.learner.checkpoint_async,
-            others=_beside(critic),
-        )
-
-    def __enter__(self) -> Self:
-        """Nothing is under way yet."""
-        self._checkpointer.__enter__()
-        return self
-
-    def __exit__(self, *reason: Any) -> None:
-        """Wait for the save under way."""
-        self._checkpointer.__exit__(*reason)
-
-    def save(self, step: int, *, ledger: bytes) -> None:
-        """Begin to write the checkpoint of ``step``; every rank calls it together.
-
-        Raises what went wrong with the one before.
-        """
-        self._checkpointer.save(Progress(step=step, weight_version=step, ledger=ledger))
-
-    def finish(self) -> None:
-        """Wait for the save under way, and raise what went wrong with it."""
-        self._checkpointer.finish()
 
 
 def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
@@ -125,8 +78,19 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
     with ExitStack() as stack:
-        saver = FolderSaver(config, folder / "checkpoints", model, optimizer, rank, critic=critic)
-        stack.enter_context(saver)
+        saver = stack.enter_context(
+            Checkpointer(
+                folder / "checkpoints",
+                model,
+                optimizer,
+                rank,
+                model_source=Path(config.model.path),
+                export_dtype=getattr(torch, config.model.dtype),
+                keep=config.learner.checkpoints_kept,
+                background=config.learner.checkpoint_async,
+                others=_beside(critic),
+            )
+        )
         head: Head | None = None
         if rank.is_first:
             wiring = _head(
@@ -134,7 +98,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 vocabulary=vocabulary, ledger=ledger, version=first_step,
             )  # fmt: skip
             head = stack.enter_context(wiring)
-        learner = Learner(
+        learner = TrainingLoop(
             config,
             model=model,
             vocabulary=vocabulary,
@@ -159,11 +123,12 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
         learner.run()
         saver.finish()
         if head is not None:
-            write_totals(config, folder, learner, head)
+            left = learner_totals(config, learner.totals, head.intake.counters())
+            write_totals(left, folder / "learner.json")
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
 
 
-def _beside(critic: Critic | None) -> dict[str, Trainee]:
+def _beside(critic: CriticModel | None) -> dict[str, Trainee]:
     """What a checkpoint holds beside the policy."""
     return {} if critic is None else {"critic": Trainee(critic.model, critic.optimizer)}
 
@@ -191,7 +156,7 @@ def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
     )
 
 
-def _critic(config: Config, rank: Rank) -> Critic | None:
+def _critic(config: Config, rank: Rank) -> CriticModel | None:
     """The value model, where advantages come from one."""
     if config.objective.advantage != "gae":
         return None
@@ -294,44 +259,6 @@ def _signal_filter(config: Config) -> SignalFilter | None:
 
 def _read(config: Config, path: str) -> list[Task]:
     return read_tasks(Path(path), rules=task_rules(config))
-
-
-def write_totals(config: Config, folder: Path, learner: Learner, head: Head) -> None:
-    """``learner.json``: what the summary says about this process."""
-    counters = head.intake.counters()
-    totals = learner.totals
-    actions = totals.staleness.total()
-    seconds = max(totals.seconds, 1e-9)
-    dropped = counters.dropped.total()
-    summary = {
-        "steps": config.run.steps,
-        "ranks": config.learner.ranks,
-        "weight_versions": config.run.steps + 1,
-        "rl_seconds": seconds,
-        "idle_fraction": totals.wait_s / seconds,
-        "paused_seconds": totals.paused_s,
-        "trajectories": {
-            "started": counters.started,
-            "finished": counters.finished,
-            "trained": counters.trained,
-            "dropped": dict(counters.dropped),
-            "open": counters.started - counters.trained - dropped,
-        },
-        "staleness": {
-            "bound": config.learner.max_staleness,
-            "max": max(totals.staleness, default=0),
-            "mean": sum(age * count for age, count in totals.staleness.items()) / max(1, actions),
-            "histogram": {str(age): count for age, count in sorted(totals.staleness.items())},
-        },
-        "logprob_mismatch": {
-            "mean_abs": totals.mismatch_sum / max(1, totals.mismatch_tokens),
-            "max_abs": totals.mismatch_max,
-            "tokens": totals.mismatch_tokens,
-        },
-        "tokens_generated": counters.tokens_generated,
-        "cells_executed": counters.cells_executed,
-    }
-    write_whole(folder / "learner.json", json_text(summary, indent=1) + "\n")
 
 
 def main() -> int:

@@ -6,6 +6,14 @@ from dataclasses import dataclass, field
 
 import msgpack
 
+from common.config import Config
+from common.telemetry.process_totals import (
+    LearnerTotals,
+    LogprobMismatch,
+    StalenessTotals,
+    TrajectoryCounts,
+)
+from learner.coordination.counters import Counters
 from learner.record import StepTimings
 from learner.step.metrics import StepMetrics
 from learner.weights.parity import Parity
@@ -89,3 +97,37 @@ def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
         earlier_s=earlier_s,
     )
     return saved["coordinator"], totals
+
+
+def learner_totals(config: Config, totals: Totals, counters: Counters) -> LearnerTotals:
+    """What the summary says about this process."""
+    seconds = max(totals.seconds, 1e-9)
+    ages = totals.staleness
+    return LearnerTotals(
+        steps=config.run.steps,
+        ranks=config.learner.ranks,
+        weight_versions=config.run.steps + 1,
+        rl_seconds=seconds,
+        idle_fraction=totals.wait_s / seconds,
+        paused_seconds=totals.paused_s,
+        trajectories=TrajectoryCounts(
+            started=counters.started,
+            finished=counters.finished,
+            trained=counters.trained,
+            dropped=dict(counters.dropped),
+            open=counters.started - counters.trained - counters.dropped.total(),
+        ),
+        staleness=StalenessTotals(
+            bound=config.learner.max_staleness,
+            max=max(ages, default=0),
+            mean=sum(age * count for age, count in ages.items()) / max(1, ages.total()),
+            histogram={str(age): count for age, count in sorted(ages.items())},
+        ),
+        logprob_mismatch=LogprobMismatch(
+            mean_abs=totals.mismatch_sum / max(1, totals.mismatch_tokens),
+            max_abs=totals.mismatch_max,
+            tokens=totals.mismatch_tokens,
+        ),
+        tokens_generated=counters.tokens_generated,
+        cells_executed=counters.cells_executed,
+    )

@@ -14,7 +14,7 @@ def _enter_rank(
     """Body of a rank: join the group, call ``function(rank, *arguments)``, store the result."""
     import torch
 
-    from learner.engine.sharding import training_processes
+    from learner.engine.mesh import training_processes
 
     torch.set_num_threads(1)
     os.environ.update(RANK=str(index), LOCAL_RANK=str(index), WORLD_SIZE=str(count))

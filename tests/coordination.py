@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.testing import make_trajectory
 from common.wire.codec import SCHEMA_VERSION, Record, decode, encode
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Hello, Welcome
@@ -13,6 +12,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from tests.makers import make_trajectory
 from tests.wires import Place
 
 SECRET = "the gold answer"

@@ -16,7 +16,7 @@ DeltaListener = Callable[[str], None]
 """Takes pieces of an action's text while it is sampled."""
 
 
-class ContextTooLong(PolicyServerError):
+class ContextTooLongError(PolicyServerError):
     """The policy takes no context of this length, or none with an answer of this length."""
 
 
@@ -96,7 +96,7 @@ class Conversation(Protocol):
         """Let the policy write the action of ``step``, at most ``max_tokens``, and append it.
 
         Raises:
-            ContextTooLong: the context is longer than the policy takes.
+            ContextTooLongError: the context is longer than the policy takes.
             PolicyServerError: no answer after all retries.
         """
         ...

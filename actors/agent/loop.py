@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from actors.agent.conversation import ContextTooLong, Conversation
+from actors.agent.conversation import ContextTooLongError, Conversation
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.observations import FORMAT_REMINDER, direct_answer
 from actors.agent.prompt import PromptTemplate
@@ -25,7 +25,7 @@ from actors.agent.state import (
     judge_failure,
 )
 from actors.agent.toolbox import ToolSet, cut_answer
-from actors.kernels.interface import CellResult, CellStatus, DeathCause, Kernel, KernelDied
+from actors.kernels.interface import CellResult, CellStatus, DeathCause, KernelDiedError, LiveKernel
 from actors.kernels.pool import KernelPool
 from actors.tools.tool import Tool
 from common.chat import parse_action
@@ -93,11 +93,11 @@ class AgentLoop:
 
     def _log(self, task: Task, error: Exception, outcome: Outcome) -> None:
         """Say what ended an episode, where that is not the policy's everyday business."""
-        if isinstance(error, ContextTooLong):
+        if isinstance(error, ContextTooLongError):
             level = logging.DEBUG if self._told_too_long else logging.WARNING
             self._told_too_long = True
             log.log(level, "context too long task=%s reason=%s", task.task_id, error)
-        elif isinstance(error, KernelDied):
+        elif isinstance(error, KernelDiedError):
             log.info("kernel died task=%s reason=%s", task.task_id, error)
         elif isinstance(error, LZeroError):
             log.warning("episode failed task=%s reason=%s", task.task_id, error)
@@ -128,7 +128,7 @@ class AgentLoop:
         """Refuse a prompt that leaves no room for the first action: nothing could be done."""
         needed = conversation.tokens + self._agent.max_action_tokens
         if needed > conversation.limit:
-            raise ContextTooLong(
+            raise ContextTooLongError(
                 f"the prompt alone has {conversation.tokens} tokens; with an action of "
                 f"{self._agent.max_action_tokens} (agent.max_action_tokens) that is more than the "
                 f"{conversation.limit} of the context (model.max_context): fewer tools, a shorter "
@@ -142,7 +142,7 @@ class AgentLoop:
         state.tell_step()
         return Outcome.SUBMITTED if state.toolbox.answer else Outcome.UNPARSABLE
 
-    async def _steps(self, state: EpisodeState, kernel: Kernel) -> Outcome:
+    async def _steps(self, state: EpisodeState, kernel: LiveKernel) -> Outcome:
         while len(state.steps) < self._agent.max_steps:
             if self._tokens_left(state) == 0:
                 return Outcome.OUT_OF_TOKENS
@@ -191,7 +191,7 @@ class AgentLoop:
         state.reminders += 1
         return Outcome.UNPARSABLE if state.reminders > self._agent.format_reminders else None
 
-    async def _run_cell(self, state: EpisodeState, kernel: Kernel, code: str) -> str:
+    async def _run_cell(self, state: EpisodeState, kernel: LiveKernel, code: str) -> str:
         """Run the cell and put on record what came of it; its output."""
         state.book_calls()
         state.cells, state.last_cell = state.cells + 1, len(state.steps) - 1
@@ -211,7 +211,7 @@ class AgentLoop:
         return result.output
 
     async def _execute(
-        self, state: EpisodeState, kernel: Kernel, code: str, output_bytes: int
+        self, state: EpisodeState, kernel: LiveKernel, code: str, output_bytes: int
     ) -> CellResult:
         """Run a cell against the clock; a reply that the host fails to read is the cell's doing."""
         clock, by_itself = state.toolbox.clock, False
@@ -226,7 +226,7 @@ class AgentLoop:
         except Exception as error:
             log.exception("the reply of a kernel could not be read kernel=%s", kernel.kernel_id)
             reason = f"its reply could not be read: {type(error).__name__}: {error}"
-            raise KernelDied(reason, DeathCause.PROTOCOL) from error
+            raise KernelDiedError(reason, DeathCause.PROTOCOL) from error
         finally:
             clock.end_cell(time.monotonic(), by_itself=by_itself)
         return result
@@ -247,7 +247,7 @@ class AgentLoop:
         return max(0, limit - state.tokens) if limit else self._agent.max_action_tokens
 
 
-async def _attach(kernel: Kernel, file: Path) -> None:
+async def _attach(kernel: LiveKernel, file: Path) -> None:
     """Copy a file of the task into the notebook's working folder."""
     try:
         data = await asyncio.to_thread(file.read_bytes)

@@ -116,7 +116,7 @@ class NotebookAgent:
             RuntimeError: an event loop runs in this thread already; use ``run_async`` there.
             InputError: a file is missing.
             PolicyServerError: the server cannot be reached, or does not have the model.
-            EnvironmentFault: this is not the main thread, or no sandbox can be started.
+            MachineError: this is not the main thread, or no sandbox can be started.
         """
         _require_no_event_loop()
         asked = make_task(task, files)

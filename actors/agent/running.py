@@ -16,7 +16,7 @@ from actors.kernels.pool import KernelPool
 from actors.tools.started import started_tools
 from actors.tools.tool import Tool
 from common.config import Config
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.wire.records import Task
 
 
@@ -59,7 +59,7 @@ async def running_agent(
         own_tools: tools in ``agent.tools`` that the configuration does not know how to make.
 
     Raises:
-        PolicyServerError, ConfigError, InputError, EnvironmentFault, PluginError: something cannot
+        PolicyServerError, ConfigError, InputError, MachineError, PluginError: something cannot
             be started; says what to do.
     """
     async with AsyncExitStack() as stack:
@@ -101,7 +101,7 @@ async def _kernels(config: Config, stack: AsyncExitStack) -> KernelPool | None:
     if config.agent.mode == "direct":
         return None
     if threading.current_thread() is not threading.main_thread():
-        raise EnvironmentFault(
+        raise MachineError(
             "the notebook's kernels must be started from the main thread, got thread "
             f"{threading.current_thread().name!r}: the system kills them when the thread that "
             "started them ends; run the agent in the main thread or in a process of its own"

@@ -5,13 +5,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from actors.agent.context_tool import ContextTool
-from actors.agent.conversation import ContextTooLong, Conversation, Opening
+from actors.agent.conversation import ContextTooLongError, Conversation, Opening
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.notepad import Notepad
 from actors.agent.observations import Observer
 from actors.agent.toolbox import Toolbox, ToolSet
 from actors.agent.window import ContextWindow
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from common.config import Agent
 from common.wire.records import Outcome, Step, Task
 
@@ -139,18 +139,18 @@ def judge_failure(
     match error:
         case TimeoutError():
             return _judge_time_out(state, limit_s)
-        case KernelDied():
+        case KernelDiedError():
             return _judge_death(state, error)
-        case ContextTooLong():
+        case ContextTooLongError():
             return Outcome.OUT_OF_CONTEXT, failure
     return Outcome.INFRASTRUCTURE, failure
 
 
-def _judge_death(state: EpisodeState, error: KernelDied) -> tuple[Outcome, str]:
+def _judge_death(state: EpisodeState, error: KernelDiedError) -> tuple[Outcome, str]:
     """A kernel that its own cell ended is the policy's doing; any other death is ours."""
     if state.waiting_for is Wait.CELL and error.cause not in _DEATHS_OF_OURS:
         return Outcome.KERNEL_DIED, ""
-    return Outcome.INFRASTRUCTURE, f"KernelDied ({error.cause}): {error}"
+    return Outcome.INFRASTRUCTURE, f"KernelDiedError ({error.cause}): {error}"
 
 
 def _judge_time_out(state: EpisodeState, limit_s: float) -> tuple[Outcome, str]:

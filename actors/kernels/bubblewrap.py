@@ -9,14 +9,14 @@ from dataclasses import dataclass
 
 from actors.kernels.inner_files import inner_files
 from actors.kernels.runtime import RuntimePaths
-from common.errors import EnvironmentFault
+from actors.kernels.sandboxed import mounts
+from common.errors import MachineError
 
 HOST_UID = 64321
 """User and group id on the host of what is no kernel, when we run as root."""
 PYTHON = "/opt/rt/bin/python3"
 """The runtime's interpreter as seen inside."""
 _SOURCES = "/opt/lzero"
-_SHARED_MEMORY_BYTES = 16 << 20
 _DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 _FOR_MOUNTS = ("CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_NET_ADMIN", "CAP_SETPCAP")
 _SACRIFICE_FIRST = ("choom", "-n", "1000", "--")
@@ -27,7 +27,7 @@ _INSTALL = "apt-get install bubblewrap"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Sandbox:
+class OuterSandbox:
     """What varies between the outer sandboxes of the launchers.
 
     Attributes:
@@ -50,7 +50,7 @@ class Sandbox:
     capabilities: tuple[str, ...] = ()
 
 
-def arguments(sandbox: Sandbox) -> list[str]:
+def arguments(sandbox: OuterSandbox) -> list[str]:
     """Bubblewrap's options: all namespaces, no environment, nothing of the host but /usr."""
     size = str(sandbox.workspace_mib * _MEBIBYTE)
     options = _namespaces(sandbox) + _words("--die-with-parent --new-session --clearenv")
@@ -91,11 +91,13 @@ def _devices() -> list[str]:
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         options += ["--symlink", f"/proc/self/fd/{number}", f"/dev/{name}"]
     options += _words("--symlink /proc/self/fd /dev/fd --symlink pts/ptmx /dev/ptmx --dir /dev/pts")
-    options += _words(f"--size {_SHARED_MEMORY_BYTES} --perms 1777 --tmpfs /dev/shm")
+    options += _words(
+        f"--size {mounts.SHARED_MEMORY_MIB * _MEBIBYTE} --perms 1777 --tmpfs /dev/shm"
+    )
     return [*options, "--remount-ro", "/dev"]
 
 
-def _namespaces(sandbox: Sandbox) -> list[str]:
+def _namespaces(sandbox: OuterSandbox) -> list[str]:
     if sandbox.user_namespace is None:
         return _words("--unshare-all --unshare-user")
     own = _words("--unshare-ipc --unshare-pid --unshare-net --unshare-uts --unshare-cgroup-try")
@@ -103,7 +105,7 @@ def _namespaces(sandbox: Sandbox) -> list[str]:
 
 
 def start(
-    sandbox: Sandbox,
+    sandbox: OuterSandbox,
     command: Sequence[str],
     *,
     uid: int = HOST_UID,
@@ -135,21 +137,21 @@ def check_sandbox(runtime: RuntimePaths) -> None:
     """Start one sandbox for real.
 
     Raises:
-        EnvironmentFault: bubblewrap is missing or the machine denies what it needs.
+        MachineError: bubblewrap is missing or the machine denies what it needs.
     """
     if shutil.which("bwrap") is None:
-        raise EnvironmentFault(
+        raise MachineError(
             "bubblewrap (bwrap), the sandbox of the notebook kernels, is not installed; "
             f"install it with: {_INSTALL}"
         )
     needed = ["choom", "setpriv"] if os.geteuid() == 0 else ["choom"]
     for program in needed:
         if shutil.which(program) is None:
-            raise EnvironmentFault(
+            raise MachineError(
                 f"{program}, which starts sandboxes with fewer rights, is missing; "
                 "install it with: apt-get install util-linux"
             )
-    sandbox = Sandbox(runtime=runtime, workspace_mib=1)
+    sandbox = OuterSandbox(runtime=runtime, workspace_mib=1)
     with tempfile.TemporaryFile() as errors:
         process = start(sandbox, [PYTHON, "-I", "-c", "0"], stderr=errors.fileno())
         try:
@@ -160,7 +162,7 @@ def check_sandbox(runtime: RuntimePaths) -> None:
         errors.seek(0)
         text = errors.read().decode("utf-8", "replace").strip()
     if code != 0:
-        raise EnvironmentFault(f"bubblewrap could not start (code {code}): {text}. {advice(text)}")
+        raise MachineError(f"bubblewrap could not start (code {code}): {text}. {advice(text)}")
 
 
 def advice(text: str) -> str:

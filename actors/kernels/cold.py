@@ -25,7 +25,7 @@ class ColdLauncher(SingleLauncher):
 
     def _plan(self, runtime: RuntimePaths, uid: int) -> Plan:
         config = self._config
-        sandbox = bubblewrap.Sandbox(
+        sandbox = bubblewrap.OuterSandbox(
             runtime=runtime, workspace_mib=config.workspace_mib, as_init=True
         )
         command = single_command(

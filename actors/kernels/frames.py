@@ -16,7 +16,7 @@ _HEADER = struct.Struct(">I")
 _MAX_CODE = 255
 
 
-class FrameViolation(Exception):
+class FrameError(Exception):
     """The kernel sent something that the protocol does not know; it must be killed."""
 
 
@@ -106,11 +106,11 @@ class FrameReader:
         """The messages completed by ``data``.
 
         Raises:
-            FrameViolation: too much, too large, or not a message.
+            FrameError: too much, too large, or not a message.
         """
         self._bytes_left -= len(data)
         if self._bytes_left < 0:
-            raise FrameViolation(f"more than {self._budget.total_bytes} bytes in one cell")
+            raise FrameError(f"more than {self._budget.total_bytes} bytes in one cell")
         self._buffer += data
         messages: list[Message] = []
         while (body := self._next_body()) is not None:
@@ -122,13 +122,13 @@ class FrameReader:
             return None
         (length,) = _HEADER.unpack_from(self._buffer)
         if length > self._budget.frame_bytes:
-            raise FrameViolation(f"frame of {length} bytes, limit {self._budget.frame_bytes}")
+            raise FrameError(f"frame of {length} bytes, limit {self._budget.frame_bytes}")
         end = _HEADER.size + length
         if len(self._buffer) < end:
             return None
         self._frames_left -= 1
         if self._frames_left < 0:
-            raise FrameViolation(f"more than {self._budget.frames} frames in one cell")
+            raise FrameError(f"more than {self._budget.frames} frames in one cell")
         body = bytes(self._buffer[_HEADER.size : end])
         del self._buffer[:end]
         return body
@@ -137,10 +137,10 @@ class FrameReader:
         try:
             message, values = unpack(body)
         except Exception as error:  # msgpack raises many kinds; all mean the same here
-            raise FrameViolation(f"not msgpack of ours: {type(error).__name__}: {error}") from error
+            raise FrameError(f"not msgpack of ours: {type(error).__name__}: {error}") from error
         self._values_left -= values
         if self._values_left < 0:
-            raise FrameViolation(f"more than {self._budget.values} values in one cell")
+            raise FrameError(f"more than {self._budget.values} values in one cell")
         return _message(message)
 
 
@@ -179,7 +179,7 @@ def _message(message: Any) -> Message:
             and all(isinstance(key, str) for key in keywords)
         ):
             return Call(number, name, tuple(arguments), keywords)
-    raise FrameViolation("not a message of this protocol")
+    raise FrameError("not a message of this protocol")
 
 
 def _is_name(value: Any) -> bool:

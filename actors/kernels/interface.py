@@ -45,7 +45,7 @@ class DeathCause(StrEnum):
     """It did not come up."""
 
 
-class KernelDied(KernelError):
+class KernelDiedError(KernelError):
     """The kernel died, broke its protocol, or had to be killed; it cannot be used any more.
 
     Attributes:
@@ -256,7 +256,7 @@ called_alone: ContextVar[bool] = ContextVar("called_alone", default=True)
 for a call from another thread, beside which the cell may do what it likes. The notebook says so."""
 
 
-class Kernel(Protocol):
+class LiveKernel(Protocol):
     """One sandboxed notebook kernel; variables persist from cell to cell."""
 
     @property
@@ -277,7 +277,7 @@ class Kernel(Protocol):
         """Run one cell; ``output_bytes`` lowers the configured output limit for this cell.
 
         Raises:
-            KernelDied: it died, broke its protocol, or did not stop in the grace time after an
+            KernelDiedError: it died, broke its protocol, or did not stop in the grace time after an
                 interrupt and was killed.
         """
 
@@ -295,7 +295,7 @@ class Kernel(Protocol):
 
         Raises:
             ValueError: ``name`` is not a plain file name.
-            KernelDied: it died, or the file did not fit (the message says so).
+            KernelDiedError: it died, or the file did not fit (the message says so).
         """
 
     async def close(self) -> None:
@@ -313,14 +313,14 @@ class Launcher(Protocol):
         """Get ready to launch.
 
         Raises:
-            EnvironmentFault: this machine cannot run the sandbox; the message says what to do.
+            MachineError: this machine cannot run the sandbox; the message says what to do.
         """
 
-    async def launch(self) -> Kernel:
+    async def launch(self) -> LiveKernel:
         """Start a fresh kernel.
 
         Raises:
-            KernelDied: it did not come up.
+            KernelDiedError: it did not come up.
         """
 
     async def close(self) -> None:

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from actors.kernels.bubblewrap import advice
 from actors.kernels.cold import ColdLauncher
 from actors.kernels.forked.launcher import ForkedLauncher
-from actors.kernels.interface import Kernel, KernelDied, Launcher
+from actors.kernels.interface import KernelDiedError, Launcher, LiveKernel
 from actors.kernels.unsandboxed import UnsandboxedLauncher
 from common.config import Kernel as KernelConfig
 from common.config import Sandbox
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class ChosenLauncher:
         """Start the first candidate that can be started, and can launch a kernel.
 
         Raises:
-            EnvironmentFault: none can, or those that can are below ``sandbox.minimum_level``.
+            MachineError: none can, or those that can are below ``sandbox.minimum_level``.
         """
         problems = []
         for name, launcher in self._candidates.items():
@@ -71,12 +71,12 @@ class ChosenLauncher:
             problems.append(problem)
             _LOGGER.warning("launcher=%s cannot be used: %s", name, problem)
         if not self._sandbox.unsafe_no_sandbox:
-            raise EnvironmentFault("; ".join(problems))
+            raise MachineError("; ".join(problems))
         launcher = UnsandboxedLauncher(self._config)
         await launcher.start()
         self._choose("unsandboxed", launcher)
 
-    async def launch(self) -> Kernel:
+    async def launch(self) -> LiveKernel:
         """Start a fresh kernel; see ``interface.Launcher``."""
         return await self._chosen.launch()
 
@@ -104,10 +104,10 @@ async def _try(name: str, launcher: Launcher) -> str | None:
         await launcher.start()
         if name != "jupyter":
             await (await launcher.launch()).close()
-    except EnvironmentFault as fault:
+    except MachineError as fault:
         await launcher.close()
         return str(fault)
-    except KernelDied as death:
+    except KernelDiedError as death:
         await launcher.close()
         return f"{death}. {advice(str(death))}"
     except BaseException:

@@ -90,7 +90,7 @@ class PipedKernel:
         """Wait until the kernel can run cells.
 
         Raises:
-            KernelDied: it did not come up in time.
+            KernelDiedError: it did not come up in time.
         """
         loop, timeout_s = asyncio.get_running_loop(), self._config.start_timeout_s
         await loop.create_connection(lambda: self.session, sock=self._handles.connection)

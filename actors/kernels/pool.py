@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from actors.kernels.interface import DeathCause, Kernel, KernelDied, Launcher
+from actors.kernels.interface import DeathCause, KernelDiedError, Launcher, LiveKernel
 
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 3
@@ -47,9 +47,9 @@ class KernelPool:
         """Keep ``idle`` kernels ready, launching at most ``launches_at_once`` at a time."""
         self._launcher = launcher
         self._idle = idle
-        self._ready: deque[Kernel] = deque()
-        self._owned: set[Kernel] = set()
-        self._waiting: deque[asyncio.Future[Kernel]] = deque()
+        self._ready: deque[LiveKernel] = deque()
+        self._owned: set[LiveKernel] = set()
+        self._waiting: deque[asyncio.Future[LiveKernel]] = deque()
         self._launching = 0
         self._gate = asyncio.Semaphore(launches_at_once)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -61,17 +61,17 @@ class KernelPool:
         """Start the launcher and the first kernels.
 
         Raises:
-            EnvironmentFault: this machine cannot run the sandbox.
+            MachineError: this machine cannot run the sandbox.
         """
         await self._launcher.start()
         self._refill()
 
     @asynccontextmanager
-    async def slot(self) -> AsyncIterator[Kernel]:
+    async def slot(self) -> AsyncIterator[LiveKernel]:
         """A fresh kernel, for this block only; it is killed in the background afterwards.
 
         Raises:
-            KernelDied: no kernel could be launched, or the pool is closed.
+            KernelDiedError: no kernel could be launched, or the pool is closed.
         """
         kernel = await self._take()
         try:
@@ -92,7 +92,8 @@ class KernelPool:
             self._soon.cancel()
         while self._waiting:
             _fail(
-                self._waiting.popleft(), KernelDied("the kernel pool was closed", DeathCause.CLOSED)
+                self._waiting.popleft(),
+                KernelDiedError("the kernel pool was closed", DeathCause.CLOSED),
             )
         self._ready.clear()
         for kernel in list(self._owned):
@@ -101,9 +102,9 @@ class KernelPool:
             await asyncio.wait(self._tasks)
         await self._launcher.close()
 
-    async def _take(self) -> Kernel:
+    async def _take(self) -> LiveKernel:
         if self._closed:
-            raise KernelDied("the kernel pool is closed", DeathCause.CLOSED)
+            raise KernelDiedError("the kernel pool is closed", DeathCause.CLOSED)
         while self._ready:
             kernel = self._ready.popleft()
             if kernel.alive:
@@ -113,7 +114,7 @@ class KernelPool:
             self._died += 1
             self._retire(kernel)
         self._misses += 1
-        place: asyncio.Future[Kernel] = asyncio.get_running_loop().create_future()
+        place: asyncio.Future[LiveKernel] = asyncio.get_running_loop().create_future()
         self._waiting.append(place)
         self._refill()
         try:
@@ -122,14 +123,14 @@ class KernelPool:
             self._leave(place)
             raise
 
-    def _leave(self, place: asyncio.Future[Kernel]) -> None:
+    def _leave(self, place: asyncio.Future[LiveKernel]) -> None:
         """Undo the wait of one who was cancelled, perhaps after the kernel was handed over."""
         if place in self._waiting:
             self._waiting.remove(place)
         elif not place.cancelled() and place.exception() is None:
             self._deliver(place.result())
 
-    def _deliver(self, kernel: Kernel) -> None:
+    def _deliver(self, kernel: LiveKernel) -> None:
         """Hand a kernel to whoever waited longest, else keep it ready."""
         if self._closed:
             self._retire(kernel)
@@ -165,43 +166,43 @@ class KernelPool:
             self._launching -= 1
             if place := self._next_waiting():
                 reason = f"no kernel could be launched: {error}"
-                _fail(place, KernelDied(reason, DeathCause.FAILED_TO_START))
+                _fail(place, KernelDiedError(reason, DeathCause.FAILED_TO_START))
             return
         self._launching -= 1
         self._started += 1
         self._owned.add(kernel)
         self._deliver(kernel)
 
-    async def _attempt(self) -> Kernel:
+    async def _attempt(self) -> LiveKernel:
         last = ""
         for attempt in range(_ATTEMPTS):
             if self._closed:
                 break
             try:
                 return await self._launcher.launch()
-            except KernelDied as error:
+            except KernelDiedError as error:
                 self._died += 1
                 last = str(error)
                 _LOGGER.warning("a launch failed attempt=%d error=%s", attempt + 1, error)
                 await asyncio.sleep(_RETRY_PAUSE_S * attempt)
         if self._closed:
-            raise KernelDied("the kernel pool was closed", DeathCause.CLOSED)
-        raise KernelDied(f"{_ATTEMPTS} launches failed; {last}", DeathCause.FAILED_TO_START)
+            raise KernelDiedError("the kernel pool was closed", DeathCause.CLOSED)
+        raise KernelDiedError(f"{_ATTEMPTS} launches failed; {last}", DeathCause.FAILED_TO_START)
 
-    def _next_waiting(self) -> asyncio.Future[Kernel] | None:
+    def _next_waiting(self) -> asyncio.Future[LiveKernel] | None:
         while self._waiting:
             place = self._waiting.popleft()
             if not place.done():
                 return place
         return None
 
-    def _retire(self, kernel: Kernel) -> None:
+    def _retire(self, kernel: LiveKernel) -> None:
         """Kill a kernel in the background, unless that was begun before."""
         if kernel in self._owned:
             self._owned.discard(kernel)
             self._in_background(self._kill(kernel))
 
-    async def _kill(self, kernel: Kernel) -> None:
+    async def _kill(self, kernel: LiveKernel) -> None:
         try:
             await kernel.close()
         except Exception as error:
@@ -213,6 +214,6 @@ class KernelPool:
         task.add_done_callback(self._tasks.discard)
 
 
-def _fail(place: asyncio.Future[Kernel], error: Exception) -> None:
+def _fail(place: asyncio.Future[LiveKernel], error: Exception) -> None:
     if not place.done():
         place.set_exception(error)

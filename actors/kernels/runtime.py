@@ -21,7 +21,7 @@ from pathlib import Path
 
 from actors.kernels.interpreter import install_interpreter, interpreter_library_path
 from common.child_process import SOURCE_ROOT
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _LOCK = SOURCE_ROOT / "requirements" / "kernel.lock"
 _SOURCES = Path(__file__).resolve().parent / "sandboxed"
@@ -49,7 +49,7 @@ def ensure_runtime() -> RuntimePaths:
     """Make the runtime if it is not there; does nothing the second time.
 
     Raises:
-        EnvironmentFault: pip failed; its last lines are in the message.
+        MachineError: pip failed; its last lines are in the message.
     """
     prefix = _prefix()
     if not (prefix / _READY).exists():
@@ -61,11 +61,11 @@ def find_runtime() -> RuntimePaths:
     """The runtime that ``make setup`` made.
 
     Raises:
-        EnvironmentFault: there is none for this lock file and this Python.
+        MachineError: there is none for this lock file and this Python.
     """
     prefix = _prefix()
     if not (prefix / _READY).exists():
-        raise EnvironmentFault(
+        raise MachineError(
             f"the kernels' Python runtime is missing, expected at {prefix}; run `make setup`"
         )
     return RuntimePaths(
@@ -122,7 +122,7 @@ def _install_packages(python: Path) -> None:
         os.umask(old_umask)
     if result.returncode != 0:
         last = "\n".join((result.stdout + result.stderr).strip().splitlines()[-15:])
-        raise EnvironmentFault(
+        raise MachineError(
             f"pip could not install {_LOCK.name} into the kernels' runtime "
             f"(exit code {result.returncode}); its last lines:\n{last}"
         )
@@ -166,7 +166,7 @@ def main() -> int:
         return 0
     try:
         ensure_runtime()
-    except EnvironmentFault as error:
+    except MachineError as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0

@@ -12,22 +12,22 @@ from actors.kernels.frames import (
     Exited,
     Filed,
     FrameBudget,
+    FrameError,
     FrameReader,
-    FrameViolation,
     encode,
 )
 from actors.kernels.interface import (
     CellResult,
     CellStatus,
     DeathCause,
-    KernelDied,
+    KernelDiedError,
     ToolHandler,
     ToolSpec,
     check_file_name,
     check_tools,
 )
 from actors.kernels.sandboxed.clip import MOST_MARK
-from actors.kernels.toolbox import Toolbox
+from actors.kernels.tool_calls import ToolCalls
 
 _MOST_UNSENT_BYTES = 16 << 20
 _FILE_PIECE_BYTES = 256 << 10
@@ -60,7 +60,7 @@ class KernelSession(asyncio.Protocol):
     The owner gives three functions: ``interrupt`` asks the running cell to stop, ``kill`` ends the
     sandbox, and ``explain`` names the cause of an exit code, or of None when there is none.
     Whatever goes wrong, the session kills the sandbox and fails the running cell with
-    ``KernelDied``; later calls fail with the same reason.
+    ``KernelDiedError``; later calls fail with the same reason.
     """
 
     def __init__(
@@ -77,12 +77,12 @@ class KernelSession(asyncio.Protocol):
         self._limits = limits
         self._interrupt, self._kill, self._explain = interrupt, kill, explain
         self._reader = FrameReader(FrameBudget.for_output(limits.output_bytes))
-        self._toolbox = Toolbox(self._send)
+        self._toolbox = ToolCalls(self._send)
         self._transport: asyncio.Transport | None = None
         self._cell: _Cell | None = None
         self._cells = 0
         self._filing: asyncio.Future[str | None] | None = None
-        self._died: KernelDied | None = None
+        self._died: KernelDiedError | None = None
         self._lost = False
         self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -145,7 +145,7 @@ class KernelSession(asyncio.Protocol):
         """Kill the sandbox and fail whoever waits; the first reason is kept."""
         if self._died is not None:
             return
-        self._died = KernelDied(f"kernel {self._kernel_id} ended: {reason}", cause)
+        self._died = KernelDiedError(f"kernel {self._kernel_id} ended: {reason}", cause)
         self._toolbox.cancel()
         self._kill()
         if self._transport is not None:
@@ -183,12 +183,12 @@ class KernelSession(asyncio.Protocol):
             for message in self._reader.feed(data):
                 if self._died is None:
                     self._on_message(message)
-        except FrameViolation as violation:
+        except FrameError as violation:
             self.fail(f"it broke its protocol: {violation}", DeathCause.PROTOCOL)
 
     def _check_idle(self) -> None:
         if self._died is not None:
-            raise KernelDied(str(self._died), self._died.cause)
+            raise KernelDiedError(str(self._died), self._died.cause)
         if self._cell is not None or self._filing is not None:
             raise RuntimeError("a kernel does one thing at a time")
 
@@ -211,19 +211,19 @@ class KernelSession(asyncio.Protocol):
             self._on_done(message)
         elif isinstance(message, Filed):
             if self._filing is None or self._filing.done():
-                raise FrameViolation("a file was written, which nobody sent")
+                raise FrameError("a file was written, which nobody sent")
             self._filing.set_result(message.problem)
         elif isinstance(message, Exited):
             self.fail(*self._explain(message.code))
         elif self.ready.done():
-            raise FrameViolation("ready twice")
+            raise FrameError("ready twice")
         else:
             self.ready.set_result(None)
 
     def _on_done(self, done: Done) -> None:
         cell = self._cell
         if cell is None or done.cell != cell.number or cell.result.done():
-            raise FrameViolation(f"cell {done.cell} ended, which does not run")
+            raise FrameError(f"cell {done.cell} ended, which does not run")
         try:
             result = CellResult(
                 status=CellStatus.of(failed=done.failed, interrupted=cell.interrupted),
@@ -234,7 +234,7 @@ class KernelSession(asyncio.Protocol):
                 outputs=done.outputs,
             )
         except ValueError as error:
-            raise FrameViolation(str(error)) from error
+            raise FrameError(str(error)) from error
         cell.result.set_result(result)
 
     def _on_deadline(self, cell: _Cell, timeout_s: float) -> None:

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from actors.kernels import sandbox_end
 from actors.kernels.bubblewrap import HOST_UID
 from actors.kernels.descriptors import readable
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.kernels.limits.host_uids import release
 from actors.kernels.limits.wardens import Wardens
 from actors.kernels.piped import Ground, Handles, PipedKernel
@@ -73,7 +73,7 @@ class SingleLauncher(ABC):
             kernel = self._adopt(process, handles, held.pop_all())
         try:
             if self._closed:
-                raise KernelDied("the launcher is closed", DeathCause.CLOSED)
+                raise KernelDiedError("the launcher is closed", DeathCause.CLOSED)
             await kernel.connect()
         except BaseException:
             await kernel.close()
@@ -125,7 +125,7 @@ async def start_single(
     """Start it and wait for its handles.
 
     Raises:
-        KernelDied: it did not come up; its last words are in the message.
+        KernelDiedError: it did not come up; its last words are in the message.
     """
     control, their_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     connection, their_connection = socket.socketpair()
@@ -147,12 +147,12 @@ async def start_single(
         except BaseException as error:
             connection.close()
             await asyncio.shield(_end(process, descriptors))
-            if not isinstance(error, OSError | KernelDied):
+            if not isinstance(error, OSError | KernelDiedError):
                 raise
             errors.seek(0)
             words = errors.read()[-2000:].decode("utf-8", "replace").strip()
             reason = " ".join(filter(None, [str(error) or "time-out", words]))
-            raise KernelDied(
+            raise KernelDiedError(
                 f"a kernel did not start: {reason}", DeathCause.FAILED_TO_START
             ) from None
     connection.setblocking(False)
@@ -163,7 +163,7 @@ async def _next_handle(control: socket.socket) -> int:
     await readable(control.fileno())
     text, descriptors, _, _ = socket.recv_fds(control, _MESSAGE_BYTES, 1, socket.MSG_CMSG_CLOEXEC)
     if not descriptors:
-        raise KernelDied(text.decode("utf-8", "replace") or "it died while it was set up")
+        raise KernelDiedError(text.decode("utf-8", "replace") or "it died while it was set up")
     return descriptors[0]
 
 

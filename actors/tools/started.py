@@ -36,7 +36,7 @@ async def started_tools(
         own: further tools by name, which the configuration does not know how to make.
 
     Raises:
-        ConfigError, EnvironmentFault, InputError, PluginError: a tool cannot work; says what to do.
+        ConfigError, MachineError, InputError, PluginError: a tool cannot work; says what to do.
     """
     tools = make_tools(config, corpora or run_corpora(config), search_disabled=search_disabled)
     tools |= own

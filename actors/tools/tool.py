@@ -51,7 +51,7 @@ class Tool(Protocol):
         """Connect to whatever it needs, once per process.
 
         Raises:
-            EnvironmentFault, ConfigError: it cannot work; the message says what to do.
+            MachineError, ConfigError: it cannot work; the message says what to do.
         """
         ...
 

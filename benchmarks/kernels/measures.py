@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from actors.kernels.interface import CellStatus, Kernel, Launcher, ToolParameter, ToolSpec
+from actors.kernels.interface import CellStatus, Launcher, LiveKernel, ToolParameter, ToolSpec
 from actors.kernels.pool import KernelPool
 from benchmarks.cpu_meter import CpuMeter
 from benchmarks.kernels.peers import StockKernel, launch_stock, launch_worker
@@ -178,7 +178,7 @@ def own_cpu_ms() -> float:
     return (usage.ru_utime + usage.ru_stime) * 1000
 
 
-def cells_of_ours(kernels: list[Kernel]) -> list[Callable[[], Awaitable[object]]]:
+def cells_of_ours(kernels: list[LiveKernel]) -> list[Callable[[], Awaitable[object]]]:
     return [lambda kernel=kernel: kernel.execute(CELL, timeout_s=_TIMEOUT_S) for kernel in kernels]
 
 

@@ -12,18 +12,18 @@ from typing import Any
 
 import torch
 
+from benchmarks.learner.flops import (
+    count_parameters,
+    flops_per_token,
+    flops_per_token_of_prime_rl,
+    utilisation,
+)
 from benchmarks.learner.measures import Rounds, device_name, reset_peak
 from benchmarks.learner.mix import full_length_trajectories
 from benchmarks.learner.models import QWEN3_0_6B, TINY, write_model
 from benchmarks.learner.ours import Engine, OurStep
 from benchmarks.report import Report, make_report, ratio
 from learner.engine.attention import attention_backend
-from learner.engine.flops import (
-    count_parameters,
-    flops_per_token,
-    flops_per_token_of_prime_rl,
-    utilisation,
-)
 from learner.engine.mesh import Rank
 from learner.step.metrics import StepMetrics
 

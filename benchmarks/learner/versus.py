@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.learner.flops import count_parameters, training_flops, utilisation
 from benchmarks.learner.measures import Rounds, device_name
 from benchmarks.learner.mix import Mix, make_trajectories
 from benchmarks.learner.models import QWEN3_0_6B, TINY, shape_of, write_model
@@ -16,7 +17,6 @@ from benchmarks.learner.ours import OBJECTIVE, Engine, OurStep
 from benchmarks.learner.peers import Layout, PaddedResult, PaddedStep, count_tokens, plan_batches
 from benchmarks.report import Report, make_report, ratio
 from common.wire.records import Trajectory
-from learner.engine.flops import count_parameters, training_flops, utilisation
 from learner.engine.mesh import Rank
 from learner.packs.batch import Batch, build_batch
 from learner.packs.packing import filler_share, pack_for_ranks

@@ -20,11 +20,14 @@ class VisibleFormatter(logging.Formatter):
         return visible(super().formatException(ei))
 
 
-def configure_logging(role: str, level: int = logging.INFO) -> None:
-    """One line per event on standard error, with the process' role; call it once, in ``main``."""
+def configure_logging(role: str, *, force: bool = True) -> None:
+    """One line per event on standard error, with the process' role; call it once, in ``main``.
+
+    ``force`` replaces what logs already.
+    """
     who = role.replace("%", "%%")
-    formatter = VisibleFormatter(f"%(asctime)s {who} %(level)s %(message)s", "%H:%M:%S")
-    logging.basicConfig(handlers=[_handler(formatter)], level=level, force=True)
+    formatter = VisibleFormatter(f"%(asctime)s {who} %(level)s %(message)s", "%Y-%m-%d %H:%M:%S")
+    logging.basicConfig(handlers=[_handler(formatter)], level=logging.INFO, force=force)
 
 
 def log_lines(style: str, level: int) -> None:

@@ -155,7 +155,7 @@ class Trajectory:
         trajectory_id: the id of its task lease; the learner drops a second one with the same id.
         group_id: trajectories of one group are compared with each other.
         sample_index: place in the group, from 0.
-        segments: at least one unless ``outcome`` is INFRASTRUCTURE.
+        segments: contexts between two trims, in order; none where nothing was sampled.
         step_rewards: [K] float32, one per action, in order.
         steps: the K steps as text.
         answer: what was submitted, or None.

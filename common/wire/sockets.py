@@ -18,7 +18,7 @@ import zmq
 import zmq.asyncio
 from zmq.utils import z85
 
-from common.errors import EnvironmentFault, ProtocolError
+from common.errors import MachineError, ProtocolError
 from common.places import Address
 from common.wire.codec import Buffer
 from common.wire.doorkeeper import Doorkeeper
@@ -48,7 +48,7 @@ class Limits:
         queued_in: messages of a peer that wait to be received; it is read no further beyond them.
         queued_out: messages that wait for a peer.
         must_arrive: whether a message for somebody who is gone or does not read is an error
-            (``Undeliverable``); else it is dropped.
+            (``UndeliverableError``); else it is dropped.
     """
 
     part_bytes: int = PART_BYTES
@@ -64,7 +64,7 @@ SocketError = zmq.ZMQError
 AsyncContext = zmq.asyncio.Context
 
 
-class Undeliverable(Exception):
+class UndeliverableError(Exception):
     """The peer is gone, or does not read."""
 
 
@@ -113,7 +113,7 @@ class Wire:
             limits: of each peer.
 
         Raises:
-            EnvironmentFault: the address cannot be bound.
+            MachineError: the address cannot be bound.
         """
         self._doorkeeper.watch(name, {z85.decode(key): who for key, who in members.items()})
         self._answer_questions()
@@ -129,7 +129,7 @@ class Wire:
             socket.bind(_endpoint(address, address.bind))
         except zmq.ZMQError as error:
             socket.close(linger=0)
-            raise EnvironmentFault(
+            raise MachineError(
                 f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
                 "(transport.listen), or port 0 for any free one"
             ) from error
@@ -218,12 +218,12 @@ class Door:
         """Send to the peer of that identity.
 
         Raises:
-            Undeliverable: it is gone or does not read, where messages must arrive.
+            UndeliverableError: it is gone or does not read, where messages must arrive.
         """
         try:
             self._socket.send_multipart([identity, *frames], zmq.NOBLOCK, copy=False)
         except zmq.ZMQError as error:
-            raise Undeliverable(error.strerror) from error
+            raise UndeliverableError(error.strerror) from error
 
     def close(self) -> None:
         """Close it; what was not sent is lost."""

@@ -12,7 +12,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     actions = tasks.add_subparsers(required=True, metavar="ACTION")
     convert = actions.add_parser("convert", help="make task and corpus files from a data set")
     convert.add_argument("file", type=Path, help="questions")
-    convert.add_argument("--format", required=True, choices=("hotpotqa", "musique", "nq"))
+    convert.add_argument("--format", required=True, help="how they are written, e.g. hotpotqa")
     convert.add_argument("--corpus", type=Path, help="passages, unless the questions carry them")
     convert.add_argument("--out", type=Path, required=True, help="folder for the result")
     convert.set_defaults(run=_convert)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from actors.rewards.answers import can_be_matched
 from common.errors import InputError
@@ -13,7 +13,6 @@ from common.tasks import write_tasks
 from common.wire.records import Task
 
 T = TypeVar("T")
-Format = Literal["hotpotqa", "musique", "nq"]
 Page = tuple[str, str]
 """Title and text."""
 
@@ -27,7 +26,7 @@ class Converted:
     unscorable: int = 0
 
 
-def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Converted:
+def convert(file: Path, kind: str, *, corpus: Path | None, out: Path) -> Converted:
     """Write ``tasks.jsonl`` and ``corpus.jsonl`` to ``out``.
 
     Gold answers that nothing can match (only punctuation and articles, or too long) are left out,
@@ -35,14 +34,17 @@ def convert(file: Path, kind: Format, *, corpus: Path | None, out: Path) -> Conv
 
     Args:
         file: the questions, a JSON list or JSON lines.
-        kind: how they are written.
+        kind: how they are written, one of ``_TASKS``.
         corpus: the passages, a JSON object of title to sentences, a list of ``{title, text}``, or
             JSON lines of those; None takes the passages that come with the questions.
         out: folder, made if missing.
 
     Raises:
-        InputError: a file is missing or not of that format; names the record and the field.
+        InputError: there is no such format, or a file is missing or not of that format; names the
+            record and the field.
     """
+    if kind not in _TASKS:
+        raise InputError(f"--format must be one of {', '.join(_TASKS)}, got {kind!r}")
     records = list(_records(file))
     read_task = _TASKS[kind]
     tasks = [
@@ -225,7 +227,7 @@ def _titles_to_sentences(file: Path) -> dict[str, Any] | None:
     return None if is_page else dict(table)
 
 
-def _own_pages(file: Path, records: list[dict[str, Any]], kind: Format) -> list[Page]:
+def _own_pages(file: Path, records: list[dict[str, Any]], kind: str) -> list[Page]:
     """The passages around the questions, each once."""
     pages: dict[Page, None] = {}
     read_pages = _hotpotqa_pages if kind == "hotpotqa" else _paragraph_pages

@@ -13,9 +13,9 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.child_process import SOURCE_ROOT, module_command, module_environment
-from common.errors import RunFailed
-from common.telemetry.log_lines import log_lines
+from common.child_process import SOURCE_ROOT, child_command, module_environment
+from common.errors import RunError
+from common.telemetry.log_lines import configure_logging
 from launch.data.world.questions import KINDS
 from launch.data.world.tiny_model import untie, write_initial_model
 from launch.data.world.tokenizer import train_tokenizer
@@ -65,7 +65,7 @@ def make_warm_start(output: Path, seed: int, threads: int) -> None:
         threads: torch threads.
 
     Raises:
-        RunFailed: the training process failed; its last lines are on the terminal.
+        RunError: the training process failed; its last lines are on the terminal.
     """
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="lzero-warmstart-") as folder:
@@ -103,15 +103,15 @@ def _train(
     listed = [part for name, value in options.items() for part in (f"--{name}", str(value))]
     quiet = {"OMP_WAIT_POLICY": "PASSIVE", "TOKENIZERS_PARALLELISM": "false"}
     environment = module_environment({**os.environ, **quiet})
-    command = module_command("learner.sft.main", *listed)
+    command = child_command("learner.sft.main", *listed)
     code = subprocess.run(command, env=environment, check=False).returncode
     if code != 0:
-        raise RunFailed(f"learner.sft.main ended with exit code {code}; its messages are above")
+        raise RunError(f"learner.sft.main ended with exit code {code}; its messages are above")
 
 
 def main() -> None:
     """Entry point of ``python -m launch.data.warmstart``."""
-    log_lines("%(asctime)s %(name)s %(message)s", logging.INFO)
+    configure_logging("warm-start", force=False)
     parser = argparse.ArgumentParser(description="Make the shipped starting policy again.")
     parser.add_argument("--output", type=Path, default=SHIPPED)
     parser.add_argument("--seed", type=int, default=0)

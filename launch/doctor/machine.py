@@ -12,12 +12,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from actors.kernels.limits.cgroup import CageLimits, Cages, NoCgroup, own_cgroup
-from actors.kernels.limits.id_ranges import IdRange, NoHostUids, find_source
+from actors.kernels.limits.cgroup import CageLimits, Cages, NoCgroupError, own_cgroup
+from actors.kernels.limits.id_ranges import IdRange, NoHostUidsError, find_source
 from actors.kernels.limits.user_namespaces import zygote_namespace
 from common.child_process import SOURCE_ROOT
 from common.config import Config
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.places import LEARNER
 from common.plan_file import own_keys
 from common.wire.sockets import Wire
@@ -145,7 +145,7 @@ def check_sockets(config: Config) -> Iterator[Finding]:
                 door = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS)
                 door.close()
             yield fine("sockets", f"a coordinator can listen at {door.address}")
-        except EnvironmentFault as fault:
+        except MachineError as fault:
             yield failure(
                 "sockets", str(fault), "choose another transport.listen, or leave it empty"
             )
@@ -174,7 +174,7 @@ def check_control_groups(config: Config) -> Iterator[Finding]:
     limits = CageLimits(memory_mib=kernel.sandbox_memory_mib, processes=kernel.processes)
     try:
         cages = Cages(Path(kernel.cgroup) if kernel.cgroup else own_cgroup(), limits)
-    except NoCgroup as reason:
+    except NoCgroupError as reason:
         found = f"none for kernels, a watchdog bounds their memory ({reason})"
         if kernel.cgroup:
             yield warning("control groups", found, "correct kernel.cgroup, or leave it empty")
@@ -195,7 +195,7 @@ def check_user_ids(config: Config) -> Iterator[Finding]:
         source = find_source(IdRange(kernel.first_uid, kernel.uids))
         with zygote_namespace(source):
             found = f"one for each kernel, of {source.ids}"
-    except NoHostUids as reason:
+    except NoHostUidsError as reason:
         shared = "kernels share one, and can use up for each other what Linux counts per user"
         yield warning("user ids", f"{shared}: {reason}", reason.fix)
         return

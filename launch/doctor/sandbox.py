@@ -17,7 +17,7 @@ from actors.kernels.probes.probe import Probe
 from actors.kernels.probes.run import ProbeResult, probe_limits, run_probes
 from actors.kernels.runtime import find_runtime
 from common.config import Config, Sandbox
-from common.errors import EnvironmentFault, LZeroError
+from common.errors import LZeroError, MachineError
 from launch.doctor.findings import Finding, Verdict, failure, fine, warning
 
 _Name = Literal["forked", "cold", "jupyter"]
@@ -71,7 +71,7 @@ class SandboxChecks:
         """The kernels' own Python."""
         try:
             runtime = find_runtime()
-        except EnvironmentFault as fault:
+        except MachineError as fault:
             yield failure("kernel runtime", str(fault), "run `make setup`")
             return
         folders = [str(folder) for folder in runtime.prefix.glob("lib/python*/site-packages")]

@@ -10,13 +10,13 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import EnvironmentFault, InputError
+from common.errors import InputError, MachineError
 from common.model_config import CONFIG
 from learner.checkpoints.export import export_state
 from learner.checkpoints.files import (
     MODEL,
     STATE,
-    DamagedCheckpoint,
+    DamagedCheckpointError,
     find_damage,
     finished_checkpoints,
     read_description,
@@ -60,7 +60,7 @@ def export(request: ExportRequest) -> Exported:
 
     Raises:
         InputError: there is no usable checkpoint, or something is in the way of the folder.
-        EnvironmentFault: the folder cannot be written.
+        MachineError: the folder cannot be written.
     """
     number_format = _format(request)
     _check_destination(request.out)
@@ -83,7 +83,7 @@ def export(request: ExportRequest) -> Exported:
         os.rename(partial, out)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise EnvironmentFault(f"'{request.out}' cannot be written: {error}") from error
+        raise MachineError(f"'{request.out}' cannot be written: {error}") from error
     return Exported(
         checkpoint=checkpoint,
         step=int(description["step"]),
@@ -104,7 +104,7 @@ def find_checkpoint(source: Path) -> Path:
     if (folder / STATE).is_dir() or (folder / "checkpoint.json").is_file():
         read_description(folder)
         if damage := find_damage(folder):
-            raise DamagedCheckpoint(f"checkpoint '{folder}' is damaged: {'; '.join(damage)}")
+            raise DamagedCheckpointError(f"checkpoint '{folder}' is damaged: {'; '.join(damage)}")
         return folder
     found = finished_checkpoints(folder / "checkpoints") or finished_checkpoints(folder)
     if found:
@@ -123,7 +123,7 @@ def _newest_whole(source: Path, found: list[Path]) -> Path:
         try:
             read_description(checkpoint)
             damage = find_damage(checkpoint)
-        except DamagedCheckpoint as error:
+        except DamagedCheckpointError as error:
             damage = [str(error)]
         if not damage:
             return checkpoint

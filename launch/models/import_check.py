@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from common.child_process import module_command, module_environment
+from common.child_process import child_command, module_environment
 from common.errors import LZeroError
 from common.model_config import CONFIG, read_json_object, read_model_config
 from launch.models.model_checks import UNUSED, open_weights, same_tensor, tensor_faults, tied_fault
@@ -47,7 +47,7 @@ _VLLM_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """What one check found."""
 
     name: str
@@ -55,7 +55,7 @@ class Finding:
     detail: str
 
 
-def check_import(folder: Path, *, with_vllm: bool) -> Iterator[Finding]:
+def check_import(folder: Path, *, with_vllm: bool) -> Iterator[CheckResult]:
     """Do all checks, cheap ones first; a failed check does not keep the others from running.
 
     Raises:
@@ -66,7 +66,7 @@ def check_import(folder: Path, *, with_vllm: bool) -> Iterator[Finding]:
     config = read_model_config(folder)
     files = open_weights(folder)
     shape = f"{config['num_hidden_layers']} layers of width {config['hidden_size']}"
-    yield Finding("config", True, f"family {family}, {shape}")
+    yield CheckResult("config", True, f"family {family}, {shape}")
     vocabulary = int(config["vocab_size"])
     names = check_tensors(folder, files)
     yield names
@@ -79,17 +79,17 @@ def check_import(folder: Path, *, with_vllm: bool) -> Iterator[Finding]:
             yield check_vllm(folder)
 
 
-def _tried(name: str, check: Callable[..., Finding], *arguments: Any) -> Finding:
+def _tried(name: str, check: Callable[..., CheckResult], *arguments: Any) -> CheckResult:
     """What a check finds; transformers raises what it likes about files of others."""
     try:
         return check(*arguments)
     except LZeroError:
         raise
     except Exception as error:
-        return Finding(name, False, f"transformers cannot use the folder: {error!r:.300}")
+        return CheckResult(name, False, f"transformers cannot use the folder: {error!r:.300}")
 
 
-def check_tensors(folder: Path, files: TensorFolder) -> Finding:
+def check_tensors(folder: Path, files: TensorFolder) -> CheckResult:
     """Whether the files hold the tensors of the architecture, in their shapes, and no others."""
     model = build_empty(folder)
     tied = tied_names(model)
@@ -102,7 +102,7 @@ def check_tensors(folder: Path, files: TensorFolder) -> Finding:
     return _finding("tensors", tensor_faults(wanted, files), detail)
 
 
-def check_tied(config: dict[str, Any], files: TensorFolder) -> Finding:
+def check_tied(config: dict[str, Any], files: TensorFolder) -> CheckResult:
     """Whether the output layer is, or is not, the embeddings, as the config says."""
     tied = bool(config.get("tie_word_embeddings", False))
     fault = tied_fault(files, tied=tied)
@@ -110,11 +110,11 @@ def check_tied(config: dict[str, Any], files: TensorFolder) -> Finding:
     return _finding("tied weights", [fault] if fault else [], detail)
 
 
-def check_tokenizer(folder: Path, vocabulary: int) -> Finding:
+def check_tokenizer(folder: Path, vocabulary: int) -> CheckResult:
     """Whether the tokenizer that rollouts use is the one transformers loads, and loses nothing."""
     path = folder / TOKENIZER
     if not path.is_file():
-        return Finding("tokenizer", False, f"{TOKENIZER} is missing; training needs it")
+        return CheckResult("tokenizer", False, f"{TOKENIZER} is missing; training needs it")
     ours = load_tokenizer(path)
     theirs = AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
     faults = []
@@ -130,7 +130,7 @@ def check_tokenizer(folder: Path, vocabulary: int) -> Finding:
     return _finding("tokenizer", faults, detail)
 
 
-def check_logits(folder: Path, vocabulary: int, files: TensorFolder) -> Finding:
+def check_logits(folder: Path, vocabulary: int, files: TensorFolder) -> CheckResult:
     """Compare stock attention, one sequence at a time, with all sequences in one pack."""
     sequences = _probe_sequences(folder, vocabulary)
     stock = AutoModelForCausalLM.from_pretrained(
@@ -149,7 +149,7 @@ def check_logits(folder: Path, vocabulary: int, files: TensorFolder) -> Finding:
     if difference != difference:
         detail = f"logits are not finite; nor are values of {', '.join(_not_finite(files)[:5])}"
     # A difference that is not a number is no agreement.
-    return Finding("logits", difference <= TOLERANCE * max(1.0, largest), detail)
+    return CheckResult("logits", difference <= TOLERANCE * max(1.0, largest), detail)
 
 
 def _not_finite(files: TensorFolder) -> list[str]:
@@ -189,14 +189,16 @@ def _probe_sequences(folder: Path, vocabulary: int) -> list[Tensor]:
     return [torch.tensor(ids) for ids in encoded if ids] + drawn
 
 
-def check_round_trip(folder: Path, files: TensorFolder) -> Finding:
+def check_round_trip(folder: Path, files: TensorFolder) -> CheckResult:
     """Write every tensor as an export does, read it back, and compare the bits."""
     formats = {files.whole(name).format for name in files.names()}
     if len(formats) != 1:
-        return Finding("round trip", False, f"tensors are of several types: {sorted(formats)}")
+        return CheckResult("round trip", False, f"tensors are of several types: {sorted(formats)}")
     (number_format,) = formats
     if number_format not in ("F32", "BF16", "F16"):
-        return Finding("round trip", False, f"weights are {number_format}; expected float types")
+        return CheckResult(
+            "round trip", False, f"weights are {number_format}; expected float types"
+        )
     with tempfile.TemporaryDirectory(prefix=".import-check-", dir=_scratch(folder)) as scratch:
         weights = [
             Weight(
@@ -213,14 +215,14 @@ def check_round_trip(folder: Path, files: TensorFolder) -> Finding:
     return _finding("round trip", faults, f"{len(files.names())} tensors and config are the same")
 
 
-def check_vllm(folder: Path) -> Finding:
+def check_vllm(folder: Path) -> CheckResult:
     """Let vLLM's own loader take the tensors, without memory for them, in another process."""
     if importlib.util.find_spec("vllm") is None:
-        return Finding("vllm", True, "not installed here; not checked")
+        return CheckResult("vllm", True, "not installed here; not checked")
     quiet = {"VLLM_NO_USAGE_STATS": "1", "VLLM_LOGGING_LEVEL": "ERROR", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run(
-            module_command("launch.models.vllm_loader", str(folder)),
+            child_command("launch.models.vllm_loader", str(folder)),
             env=module_environment({**os.environ, **quiet}),
             capture_output=True,
             text=True,
@@ -228,9 +230,11 @@ def check_vllm(folder: Path) -> Finding:
             timeout=_VLLM_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired:
-        return Finding("vllm", False, f"its loader did not answer in {_VLLM_TIMEOUT_S:.0f} s")
+        return CheckResult("vllm", False, f"its loader did not answer in {_VLLM_TIMEOUT_S:.0f} s")
     lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    return Finding("vllm", done.returncode == 0, lines[-1] if lines else "its loader said nothing")
+    return CheckResult(
+        "vllm", done.returncode == 0, lines[-1] if lines else "its loader said nothing"
+    )
 
 
 def _config_changes(before: Path, after: Path) -> list[str]:
@@ -245,6 +249,6 @@ def _scratch(folder: Path) -> str:
     return str(folder.parent) if os.access(folder.parent, os.W_OK) else tempfile.gettempdir()
 
 
-def _finding(name: str, faults: Sequence[str], detail: str) -> Finding:
+def _finding(name: str, faults: Sequence[str], detail: str) -> CheckResult:
     shown = "; ".join(faults[:5]) + (f"; and {len(faults) - 5} more" if len(faults) > 5 else "")
-    return Finding(name, not faults, shown or detail)
+    return CheckResult(name, not faults, shown or detail)

@@ -23,7 +23,7 @@ _KERNEL_NAME = "Python (L-Zero sandbox)"
 _ACTIVE = re.compile(r"<(?=[A-Za-z/!?])|(?<=!)\[|(?<=\])[(:]")
 """What begins HTML, an image, the target of a link or its definition."""
 _ENTITIES = {"<": "&lt;", "[": "&#91;", "(": "&#40;", ":": "&#58;"}
-_DIED = CellError(name="KernelDied", value="the kernel died in this cell", traceback="")
+_DIED = CellError(name="KernelDiedError", value="the kernel died in this cell", traceback="")
 
 
 def save_notebook(transcript: Transcript, path: Path | str) -> None:

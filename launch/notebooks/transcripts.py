@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from actors.agent.events import Episode as AgentEpisode
+from common.episode_record import EvaluationRecord, TrajectoryRecord, read_records
 from common.errors import InputError
 from common.wire.records import Step
-from launch.report.episodes import parse_step
 
 _LOST = "infrastructure"
 
@@ -66,7 +66,7 @@ def transcript_of(episode: AgentEpisode, question: str) -> Transcript:
         outcome=episode.outcome.value,
         answer=episode.answer,
         failure=episode.failure,
-        details=_details({"kernel_level": episode.kernel_level}, ("kernel_level",)),
+        details=_details(episode, "kernel_level"),
     )
 
 
@@ -90,58 +90,30 @@ def find_transcript(path: Path, choice: Choice) -> Transcript:
     raise InputError(f"{path} has no episode {wanted}; the first is 0")
 
 
-def read_transcripts(path: Path) -> Iterator[Transcript]:
-    """The episodes of one file, in order.
-
-    Raises:
-        InputError: a line is not an episode; names file and line.
-    """
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                yield parse_transcript(json.loads(line))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                raise InputError(
-                    f"{path} line {number} is no episode of a run or an evaluation: "
-                    f"{type(error).__name__}: {error}"
-                ) from error
-
-
-def parse_transcript(record: Mapping[str, Any]) -> Transcript:
-    """One record: a line of a trajectory store (docs/trajectories.md) or of an evaluation."""
-    shared = {
-        "steps": tuple(parse_step(step) for step in record["steps"]),
-        "outcome": str(record["outcome"]),
-        "answer": record["answer"],
-        "failure": str(record.get("failure", "")),
-        "scores": dict(record["scores"]),
+def transcript_of_record(record: TrajectoryRecord | EvaluationRecord) -> Transcript:
+    """The transcript of an episode that a run has kept."""
+    shared: dict[str, Any] = {
+        name: getattr(record, name) for name in ("steps", "outcome", "answer", "failure", "scores")
     }
-    if "task" in record:
-        return _of_evaluation(record, shared)
+    if isinstance(record, TrajectoryRecord):
+        return Transcript(
+            names=(record.trajectory_id, record.task_id),
+            question=record.question,
+            reward=sum(record.step_rewards),
+            details=_details(record, "task_id", "purpose", "oldest_version", "kernel_level"),
+            **shared,
+        )
+    gold = {"gold answers": "; ".join(record.task.answers)}
     return Transcript(
-        names=(record["trajectory_id"], record["task_id"]),
-        question=str(record.get("question", "")),
-        reward=float(sum(record["step_rewards"])),
-        details=_details(record, ("task_id", "purpose", "oldest_version", "kernel_level")),
+        names=(record.task.task_id,),
+        question=record.task.question,
+        details=gold | _details(record, "weight_version", "kernel_level"),
         **shared,
     )
 
 
-def _of_evaluation(record: Mapping[str, Any], shared: dict[str, Any]) -> Transcript:
-    task = record["task"]
-    gold = {"gold answers": "; ".join(task.get("answers", ()))}
-    return Transcript(
-        names=(task["task_id"],),
-        question=task["question"],
-        details=gold | _details(record, ("weight_version", "kernel_level")),
-        **shared,
-    )
-
-
-def _details(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, str]:
-    found = {name.replace("_", " "): record.get(name) for name in names}
+def _details(record: object, *names: str) -> dict[str, str]:
+    found = {name.replace("_", " "): getattr(record, name) for name in names}
     return {name: str(value) for name, value in found.items() if value not in (None, "")}
 
 
@@ -166,7 +138,7 @@ def _same_kind(files: Sequence[Path]) -> list[Path]:
 
 def _read_all(files: Sequence[Path]) -> Iterator[Transcript]:
     for file in files:
-        yield from read_transcripts(file)
+        yield from map(transcript_of_record, read_records(file))
 
 
 def _named(files: Sequence[Path], name: str, path: Path) -> Transcript:

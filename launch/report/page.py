@@ -9,6 +9,7 @@ from pathlib import Path
 from string import Template
 
 from common.config import Config
+from common.episode_record import EvaluationRecord, read_evaluation
 from common.json_output import json_text
 from common.telemetry.step_record import StepRecord
 from common.wire.records import Step
@@ -22,7 +23,6 @@ from launch.report.charts import (
     paired_bars,
     smoothed,
 )
-from launch.report.episodes import Episode, read_episodes
 from launch.report.metrics_tail import read_metrics
 from launch.report.progress import describe_duration
 from launch.report.summary import BeforeAfter, Summary, score_tables
@@ -95,7 +95,7 @@ def learning_curves(metrics: Sequence[StepRecord], summary: Summary) -> str:
     )
 
 
-def trajectory_pairs(before: Sequence[Episode], after: Sequence[Episode]) -> str:
+def trajectory_pairs(before: Sequence[EvaluationRecord], after: Sequence[EvaluationRecord]) -> str:
     """The same held-out questions before and after training, side by side."""
     later = {episode.task.task_id: episode for episode in after}
     pairs = [(early, later[early.task.task_id]) for early in before if early.task.task_id in later]
@@ -103,8 +103,8 @@ def trajectory_pairs(before: Sequence[Episode], after: Sequence[Episode]) -> str
 
 
 def choose_pairs(
-    pairs: Sequence[tuple[Episode, Episode]], per_family: int
-) -> list[tuple[Episode, Episode]]:
+    pairs: Sequence[tuple[EvaluationRecord, EvaluationRecord]], per_family: int
+) -> list[tuple[EvaluationRecord, EvaluationRecord]]:
     """For each family, first what training repaired, then one that is still wrong."""
     chosen = []
     for family in dict.fromkeys(early.family for early, _ in pairs):
@@ -130,8 +130,8 @@ def describe_step(step: Step) -> str:
     return f"<li>{''.join(parts)}</li>"
 
 
-def _episodes(path: Path) -> list[Episode]:
-    return read_episodes(path) if path.is_file() else []
+def _episodes(path: Path) -> list[EvaluationRecord]:
+    return read_evaluation(path) if path.is_file() else []
 
 
 def _heldout_points(
@@ -276,7 +276,7 @@ def _facts(rows: Sequence[tuple[str, str]]) -> str:
     return f'<table class="facts">{body}</table>'
 
 
-def _pair(early: Episode, late: Episode) -> str:
+def _pair(early: EvaluationRecord, late: EvaluationRecord) -> str:
     answers = " or ".join(early.task.answers)
     return (
         f'<div class="pair"><h3>{html_text(early.task.question)}</h3>'
@@ -286,7 +286,7 @@ def _pair(early: Episode, late: Episode) -> str:
     )
 
 
-def _episode(when: str, episode: Episode) -> str:
+def _episode(when: str, episode: EvaluationRecord) -> str:
     verdict = "right" if episode.is_exact else "wrong"
     steps = "".join(describe_step(step) for step in episode.steps)
     ending = episode.outcome.replace("_", " ")

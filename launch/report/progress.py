@@ -158,7 +158,7 @@ def describe_view(view: View) -> str:
     )
 
 
-class Progress:
+class ProgressPanel:
     """What a person sees of a run; call ``tick`` often, it looks for news by itself."""
 
     def __init__(self, console: Console) -> None:
@@ -175,7 +175,7 @@ class Progress:
         self._last_plain_step = 0
         self._said: set[str] = set()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> "ProgressPanel":
         """Take the bottom of the terminal."""
         if self._console.is_terminal:
             self._live = Live(console=self._console, auto_refresh=False, transient=True)

@@ -3,11 +3,11 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from common.episode_record import EvaluationRecord
 from launch.data.world.strategies import Strategy, strategies
-from launch.report.episodes import Episode
 
 
-def strategy_shares(episodes: Iterable[Episode]) -> dict[str, dict[str, float]]:
+def strategy_shares(episodes: Iterable[EvaluationRecord]) -> dict[str, dict[str, float]]:
     """Family to strategy to the share of its episodes that used it at least once.
 
     Shares of one family can add up to more than 1: an episode may search in several ways.

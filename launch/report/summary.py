@@ -2,32 +2,37 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
 from common.config import Config
-from common.errors import RunFailed
+from common.episode_record import read_evaluation
+from common.errors import RunError
 from common.evaluation import SuiteScore, read_score
-from common.json_output import as_number, json_text
+from common.json_output import json_text
 from common.telemetry.alerts import find_alerts
+from common.telemetry.process_totals import (
+    ActorTotals,
+    LogprobMismatch,
+    StalenessTotals,
+    TrajectoryCounts,
+    read_actor_totals,
+    read_learner_totals,
+)
 from common.whole_file import write_whole
 from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT
-from launch.report.episodes import read_episodes
 from launch.report.metrics_tail import read_metrics
 from launch.report.progress import describe_duration
 from launch.report.strategy_shares import strategy_shares
 from launch.run.folder import RunFolder, RunState
 from launch.screen import cell, say
 
-T = TypeVar("T")
 Shares = dict[str, float]
 
 
@@ -52,37 +57,7 @@ class BeforeAfter:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Trajectories:
-    """``started`` = ``trained`` + dropped + ``open``; evaluations are not counted."""
-
-    started: int
-    finished: int
-    trained: int
-    dropped: dict[str, int]
-    open: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Staleness:
-    """Versions by which actions lagged; ``histogram`` counts actions."""
-
-    bound: int
-    max: int
-    mean: float
-    histogram: dict[str, int]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LogprobMismatch:
-    """Server against learner, over all tokens at staleness 0, at every check."""
-
-    mean_abs: float
-    max_abs: float
-    tokens: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sandbox:
+class KernelUse:
     """Kernels of the training episodes."""
 
     launcher: str
@@ -135,10 +110,10 @@ class Summary:
     """Names made of words that training never saw."""
     strategies: dict[str, dict[str, Shares]] = field(default_factory=dict)
     """before/after -> family -> strategy -> share of the held-out sampled episodes."""
-    trajectories: Trajectories
-    staleness: Staleness
+    trajectories: TrajectoryCounts
+    staleness: StalenessTotals
     logprob_mismatch: LogprobMismatch
-    sandbox: Sandbox
+    sandbox: KernelUse
     learner: LearnerShare
     policy_server: PolicyServerUse
     alerts: tuple[str, ...] = ()
@@ -150,20 +125,22 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
     """The summary of a run whose processes have all finished.
 
     Raises:
-        RunFailed: the learner left no totals.
+        RunError: the learner left no totals.
     """
-    totals = _read_totals(folder.learner_totals)
-    actors = [json.loads(file.read_text()) for file in sorted(folder.actors.glob("*.json"))]
+    if not folder.learner_totals.is_file():
+        raise RunError(f"the learner ended without writing {folder.learner_totals}")
+    totals = read_learner_totals(folder.learner_totals)
+    actors = read_actor_totals(folder.actors)
     before = read_scores(folder.evaluation / "before")
     after = read_scores(folder.evaluation / "after")
     return Summary(
         status="finished",
         name=config.run.name,
         seed=config.run.seed,
-        commit=totals.get("commit") or current_commit(),
+        commit=current_commit(),
         attempts=state.attempts,
-        wall_seconds=_wall_seconds(state, rl=float(totals["rl_seconds"])),
-        weight_versions=int(totals["weight_versions"]),
+        wall_seconds=_wall_seconds(state, rl=totals.rl_seconds),
+        weight_versions=totals.weight_versions,
         heldout=compare(before, after, HELDOUT, "exact_match"),
         heldout_lenient=compare(before, after, HELDOUT, "contains"),
         heldout_greedy=compare(before, after, GREEDY, "exact_match"),
@@ -172,11 +149,13 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         heldout_wordings=compare(before, after, "wordings", "exact_match"),
         unseen_names=compare(before, after, "unseen", "exact_match"),
         strategies=_strategies(folder.evaluation) if config.world.enabled else {},
-        trajectories=_select(Trajectories, {"open": 0, **totals["trajectories"]}),
-        staleness=_select(Staleness, totals["staleness"]),
-        logprob_mismatch=_select(LogprobMismatch, {"tokens": 0, **totals["logprob_mismatch"]}),
-        sandbox=_sandbox(config, actors, cells=int(totals.get("cells_executed", 0))),
-        learner=_select(LearnerShare, {"steps": config.run.steps, **totals}),
+        trajectories=totals.trajectories,
+        staleness=totals.staleness,
+        logprob_mismatch=totals.logprob_mismatch,
+        sandbox=_kernel_use(config, actors, cells=totals.cells_executed),
+        learner=LearnerShare(
+            ranks=totals.ranks, idle_fraction=totals.idle_fraction, steps=totals.steps
+        ),
         policy_server=_policy_server(actors),
         alerts=_alerts(folder),
     )
@@ -282,12 +261,6 @@ def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.1%}"
 
 
-def _read_totals(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise RunFailed(f"the learner ended without writing {path}")
-    return dict(json.loads(path.read_text()))
-
-
 def _alerts(folder: RunFolder) -> tuple[str, ...]:
     records = read_metrics(folder.metrics)
     return tuple(alert.text for alert in find_alerts(records, steps=len(records)))
@@ -306,28 +279,28 @@ def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
 
 def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
     return {
-        when: strategy_shares(read_episodes(evaluation / when / f"{HELDOUT}.jsonl"))
+        when: strategy_shares(read_evaluation(evaluation / when / f"{HELDOUT}.jsonl"))
         for when in ("before", "after")
         if (evaluation / when / f"{HELDOUT}.jsonl").is_file()
     }
 
 
-def _sandbox(config: Config, actors: list[dict[str, Any]], *, cells: int) -> Sandbox:
-    return Sandbox(
-        launcher=_each(actors, "launcher") or config.kernel.launcher,
-        level=_each(actors, "kernel_level"),
-        kernels_started=_sum(actors, "kernels_started"),
+def _kernel_use(config: Config, actors: Sequence[ActorTotals], *, cells: int) -> KernelUse:
+    return KernelUse(
+        launcher=_each(actor.launcher for actor in actors) or config.kernel.launcher,
+        level=_each(actor.kernel_level for actor in actors),
+        kernels_started=sum(actor.kernels_started for actor in actors),
         cells_executed=cells,
     )
 
 
-def _policy_server(actors: list[dict[str, Any]]) -> PolicyServerUse:
+def _policy_server(actors: Sequence[ActorTotals]) -> PolicyServerUse:
     return PolicyServerUse(
         engine="vllm",
         version=engine_version(),
-        tokens_generated=_sum(actors, "tokens_generated"),
-        requests=_sum(actors, "requests"),
-        request_retries=_sum(actors, "request_retries"),
+        tokens_generated=sum(actor.tokens_generated for actor in actors),
+        requests=sum(actor.requests for actor in actors),
+        request_retries=sum(actor.request_retries for actor in actors),
     )
 
 
@@ -341,22 +314,6 @@ def engine_version() -> str:
     return ""
 
 
-def _each(tables: list[dict[str, Any]], key: str) -> str:
+def _each(values: Iterable[str]) -> str:
     """Every value there is, in order; usually all actors have the same."""
-    return ", ".join(sorted({str(table[key]) for table in tables if table.get(key)}))
-
-
-def _sum(tables: list[dict[str, Any]], key: str) -> int:
-    return sum(int(table.get(key, 0)) for table in tables)
-
-
-def _select(kind: type[T], table: Mapping[str, Any]) -> T:
-    """A record of ``kind`` from the keys of ``table`` that it knows."""
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    return kind(
-        **{
-            f.name: as_number(table[f.name]) if f.type is float else table[f.name]
-            for f in fields
-            if f.name in table
-        }
-    )
+    return ", ".join(sorted({value for value in values if value}))

@@ -17,7 +17,7 @@ from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
 from launch.plan.evaluation import GREEDY, HELDOUT, extra_suites
 from launch.plan.topology import RunFiles, evaluation
-from launch.report.progress import Progress
+from launch.report.progress import ProgressPanel
 from launch.report.summary import read_scores
 from launch.run.folder import RunFolder
 from launch.run.preflight import check_sandbox_present
@@ -59,7 +59,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
 
     Raises:
         InputError: there is no usable model at that path.
-        RunFailed: the policy server or the evaluation failed.
+        RunError: the policy server or the evaluation failed.
     """
     if request.per_family < 1:
         raise InputError(f"--per-family must be at least 1, got {request.per_family}")
@@ -73,7 +73,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         folder = RunFolder(Path(scratch))
         config = _evaluation_config(config, model, request, folder)
         save_config(config, folder.config)
-        with interruptible(), Progress(console) as progress:
+        with interruptible(), ProgressPanel(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")
             make_world(folder.tasks, config.world)
             files = RunFiles(config=folder.config, private=private)
@@ -181,7 +181,7 @@ def _run(
     folder: RunFolder,
     files: RunFiles,
     suites: tuple[Suite, ...],
-    progress: Progress,
+    progress: ProgressPanel,
 ) -> None:
     plan, asked = make_plan(config, files), folder.path / "suites.json"
     write_suites(suites, asked)

@@ -24,7 +24,7 @@ def fine_tune(config: SftConfig, console: Console) -> None:
 
     Raises:
         InputError: model or traces are missing, or the output cannot be written.
-        RunFailed: a rank failed; its last lines are in the message.
+        RunError: a rank failed; its last lines are in the message.
         Interrupted: somebody ended it.
     """
     config = resolve(config)

@@ -13,7 +13,7 @@ from actors.tools.search.index import SearchIndex
 from actors.tools.started import run_corpora
 from common.child_process import SOURCE_ROOT
 from common.config import Config
-from common.errors import EnvironmentFault, InputError
+from common.errors import InputError, MachineError
 from common.task_rules import task_rules
 from launch.data.task_check import read_checked
 from launch.models.model_checks import check_model
@@ -27,7 +27,7 @@ def check_run(config: Config) -> None:
         ConfigError: two keys exclude each other, or a tool, a reward term or the system prompt
             cannot be used.
         InputError: a file or folder the configuration names cannot be used.
-        EnvironmentFault: the machine lacks something.
+        MachineError: the machine lacks something.
     """
     check_pairs(config)
     model = config.model
@@ -51,7 +51,7 @@ def check_agent(config: Config) -> None:
 
     Raises:
         ConfigError: a name is unknown, or a section of the configuration cannot work.
-        EnvironmentFault: a tool needs a variable that is not set.
+        MachineError: a tool needs a variable that is not set.
     """
     load_template(config.agent.system_prompt)
     Scorer(config.rewards)
@@ -59,7 +59,7 @@ def check_agent(config: Config) -> None:
         task_type(kind)
     tools = make_tools(config, run_corpora(config))
     for name, variables in missing_variables(tools).items():
-        raise EnvironmentFault(
+        raise MachineError(
             f"agent.tools: '{name}' needs the environment variable {' and '.join(variables)}, "
             "which is not set; set it where the run is started"
         )
@@ -101,10 +101,10 @@ def check_sandbox_present() -> None:
     """Check that bubblewrap is there and that a sandbox really starts.
 
     Raises:
-        EnvironmentFault: it is missing, or this machine does not let it work.
+        MachineError: it is missing, or this machine does not let it work.
     """
     if not shutil.which("bwrap"):
-        raise EnvironmentFault(
+        raise MachineError(
             "bubblewrap (bwrap) is missing, the sandbox of the notebook kernels; install it with: "
             "sudo apt-get install bubblewrap"
         )

@@ -15,14 +15,14 @@ from actors.tools.search.index import build_index
 from common.config import Config, World
 from common.config.ranges import short
 from common.config_file import load_config, save_config
-from common.errors import LZeroError, RunFailed
+from common.errors import LZeroError, RunError
 from common.evaluation import Suite, SuiteScore, write_suites
 from common.places import LEARNER, RunPlan
 from launch.data.world import write_world
 from launch.plan.evaluation import plan_after, plan_before
 from launch.plan.topology import RunFiles, evaluation
 from launch.report.page import write_report
-from launch.report.progress import Progress
+from launch.report.progress import ProgressPanel
 from launch.report.summary import Summary, build_summary, print_summary, read_scores, write_summary
 from launch.run.continuation import Change, check_continuation
 from launch.run.folder import (
@@ -144,12 +144,12 @@ def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
     """Refuse an evaluation that says nothing.
 
     Raises:
-        RunFailed: every episode of a suite was lost to infrastructure.
+        RunError: every episode of a suite was lost to infrastructure.
     """
     for name, score in scores.items():
         lost = sum(family.dropped for family in score.families.values())
         if lost and not any(family.n for family in score.families.values()):
-            raise RunFailed(
+            raise RunError(
                 f"all {lost} episodes of the evaluation '{name}' failed; "
                 f"{folder / name}.jsonl says why ('failure')"
             )
@@ -207,7 +207,7 @@ class _TrainRun:
         self._config = config
         self._folder = folder
         self._console = console
-        self._progress = Progress(console)
+        self._progress = ProgressPanel(console)
         self._clock = PhaseClock(before.seconds if before else None)
         setup_seconds = before.setup_seconds if before else _setup_seconds()
         self._state = RunState(
@@ -278,7 +278,7 @@ class _TrainRun:
         """Training is over, but what follows it was cut short: serve what it left."""
         checkpoint = self._folder.last_checkpoint()
         if checkpoint is None:
-            raise RunFailed(f"{self._folder.learner_totals} exists, but no checkpoint is left")
+            raise RunError(f"{self._folder.learner_totals} exists, but no checkpoint is left")
         model = dataclasses.replace(self._config.model, path=str(checkpoint / "hf"))
         config_file = self._folder.path / "config-trained.json"
         save_config(dataclasses.replace(self._config, model=model), config_file)

@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Self
 
 from common.child_process import SOURCE_ROOT, module_environment
-from common.errors import RunFailed
+from common.errors import RunError
 
 logger = logging.getLogger(__name__)
 
@@ -76,11 +76,11 @@ class _Child:
             f"  | {self.spec.explain(line)}" for line in lines
         )
 
-    def failure(self) -> RunFailed:
+    def failure(self) -> RunError:
         """How it ended, for a person."""
         ended = describe_exit(self.process.returncode)
         hint = self.spec.hint()
-        return RunFailed(
+        return RunError(
             f"{self.spec.name} {ended} unexpectedly; {self.tail()}" + (f"\n{hint}" if hint else "")
         )
 
@@ -106,14 +106,14 @@ class Supervisor:
         """Start a child and wait until it is ready.
 
         Raises:
-            RunFailed: it, or another child, ended before, or the time was up.
+            RunError: it, or another child, ended before, or the time was up.
         """
         self.spawn(spec)
         started = time.monotonic()
         while spec.is_ready is not None and not spec.is_ready():
             self.check()
             if time.monotonic() - started > spec.ready_timeout_s:
-                raise RunFailed(
+                raise RunError(
                     f"{spec.name} was not ready after {spec.ready_timeout_s:.0f} s; "
                     + self._children[spec.name].tail()
                 )
@@ -142,7 +142,7 @@ class Supervisor:
         """Raise if a child ended.
 
         Raises:
-            RunFailed: a child that nobody waits for ended.
+            RunError: a child that nobody waits for ended.
         """
         self._check_all_but(set())
 
@@ -155,7 +155,7 @@ class Supervisor:
             timeout_s: longest wait.
 
         Raises:
-            RunFailed: one of them failed or the time is up, or another child ended.
+            RunError: one of them failed or the time is up, or another child ended.
         """
         started = time.monotonic()
         waiting = set(names)
@@ -170,7 +170,7 @@ class Supervisor:
             if time.monotonic() - started > timeout_s:
                 name = min(waiting)
                 tail = self._children[name].tail()
-                raise RunFailed(f"{name} did not end within {timeout_s:.0f} s; {tail}")
+                raise RunError(f"{name} did not end within {timeout_s:.0f} s; {tail}")
             self._pause()
         for name in names:
             self._forget(name)

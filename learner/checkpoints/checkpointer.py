@@ -42,7 +42,7 @@ from learner.checkpoints.state import (
     size_of_state,
 )
 from learner.engine.agreement import broadcast_number, gather_texts
-from learner.engine.sharding import Rank
+from learner.engine.mesh import Rank
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ DAMAGED = ".damaged"
 _NAME = re.compile(r"step-(\d{6,})")
 
 
-class DamagedCheckpoint(InputError):
+class DamagedCheckpointError(InputError):
     """A checkpoint whose files are not as they were written; an earlier one may be usable."""
 
 
@@ -119,21 +119,21 @@ def read_description(checkpoint: Path) -> dict[str, Any]:
 
     Raises:
         InputError: it is no checkpoint, or of another format version.
-        DamagedCheckpoint: the file is not JSON.
+        DamagedCheckpointError: the file is not JSON.
     """
     path = checkpoint / DESCRIPTION
     try:
         description = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         if (checkpoint / MANIFEST).is_file():
-            raise DamagedCheckpoint(
+            raise DamagedCheckpointError(
                 f"checkpoint '{checkpoint}' is damaged: its {DESCRIPTION} is missing"
             ) from error
         raise InputError(f"'{checkpoint}' is no checkpoint: it has no {DESCRIPTION}") from error
     except OSError as error:
         raise InputError(f"'{path}' cannot be read: {error}") from error
     except (ValueError, RecursionError) as error:
-        raise DamagedCheckpoint(f"'{path}' is not JSON: {error}") from error
+        raise DamagedCheckpointError(f"'{path}' is not JSON: {error}") from error
     found = description.get("format_version") if isinstance(description, dict) else None
     if found != FORMAT_VERSION:
         raise InputError(
@@ -148,7 +148,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Digest]:
     """Digests of all files by path relative to the checkpoint.
 
     Raises:
-        DamagedCheckpoint: the manifest is missing or unreadable.
+        DamagedCheckpointError: the manifest is missing or unreadable.
     """
     path = checkpoint / MANIFEST
     try:
@@ -157,7 +157,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Digest]:
             raise ValueError(f"it names {outside[0]!r}, which is not in the folder")
         return {name: Digest(int(row["bytes"]), str(row["blake2b"])) for name, row in files.items()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise DamagedCheckpoint(
+        raise DamagedCheckpointError(
             f"checkpoint '{checkpoint}' is damaged: its {MANIFEST} cannot be read: {error!r}"
         ) from error
 
@@ -174,7 +174,7 @@ def find_damage(checkpoint: Path, *, share: int = 0, shares: int = 1) -> list[st
         shares: number of parts.
 
     Raises:
-        DamagedCheckpoint: there is no readable manifest.
+        DamagedCheckpointError: there is no readable manifest.
     """
     manifest = read_manifest(checkpoint)
     faults = [

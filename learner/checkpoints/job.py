@@ -4,7 +4,7 @@ import dataclasses
 import json
 from dataclasses import dataclass
 
-from common.errors import EnvironmentFault, InputError, LZeroError
+from common.errors import InputError, LZeroError, MachineError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +86,7 @@ class Answer:
 
 
 _KINDS: dict[str, type[LZeroError]] = {
-    "environment": EnvironmentFault,
+    "environment": MachineError,
     "input": InputError,
     "other": LZeroError,
 }

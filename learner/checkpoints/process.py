@@ -6,7 +6,7 @@ import select
 import subprocess
 from typing import IO
 
-from common.child_process import module_command, module_environment
+from common.child_process import child_command, module_environment
 from common.errors import LZeroError
 from learner.checkpoints.job import Answer, Job, answer_from_line
 
@@ -92,9 +92,8 @@ class WriterProcess:
 
     def _begin(self) -> "subprocess.Popen[str]":
         self.close()
-        options = ("--buffer", str(self._buffer), "--parent", str(os.getpid()))
         process = subprocess.Popen(
-            module_command("learner.checkpoints.writer", *options),
+            child_command("learner.checkpoints.writer", "--buffer", str(self._buffer)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -1,15 +1,4 @@
-"""Checkpoints: everything a run needs to go on, at any number of ranks.
-
-A checkpoint is a folder ``step-000040`` with
-
-* ``checkpoint.json``: format version, step, weight version, shape of the model;
-* ``ledger.bin``: opaque bytes of the coordinator;
-* ``state/``: model, optimizer and random state, one file of tensors per rank that saved;
-* ``hf/``: the weights as a plain Hugging Face folder;
-* ``manifest.json``: size and checksum of every file.
-
-This module loads them; ``learner.checkpoints.checkpointer`` saves them beside training.
-"""
+"""Goes on from a checkpoint; ``learner.checkpoints.checkpointer`` saves them beside training."""
 
 import json
 import logging
@@ -22,16 +11,14 @@ import torch
 from torch import nn
 
 from common.errors import InputError
-from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.digests import digest_of
 from learner.checkpoints.files import (
     LEDGER,
     MODEL,
     STATE,
-    DamagedCheckpoint,
+    DamagedCheckpointError,
     find_damage,
     finished_checkpoints,
-    latest_checkpoint,
     read_description,
     read_manifest,
     set_aside,
@@ -49,44 +36,11 @@ from learner.checkpoints.state import (
     restore,
 )
 from learner.engine.agreement import gather_texts
-from learner.engine.sharding import Rank
-
-__all__ = [
-    "Checkpointer",
-    "Progress",
-    "latest_checkpoint",
-    "load_checkpoint",
-    "load_newest",
-    "read_description",
-    "save_checkpoint",
-]
+from learner.engine.mesh import Rank
 
 log = logging.getLogger(__name__)
 
 _TOKENIZER = "tokenizer.json"
-
-
-def save_checkpoint(
-    folder: Path,
-    progress: Progress,
-    model: nn.Module,
-    optimizer: Trainer,
-    rank: Rank,
-    *,
-    model_source: Path,
-    export_dtype: torch.dtype,
-    keep: int,
-) -> Path:
-    """Write one checkpoint and wait for it; see ``learner.checkpoints.checkpointer.Checkpointer``.
-
-    Returns:
-        The finished folder, on every rank.
-    """
-    with Checkpointer(
-        folder, model, optimizer, rank,
-        model_source=model_source, export_dtype=export_dtype, keep=keep, background=False,
-    ) as checkpointer:  # fmt: skip
-        return checkpointer.save(progress)
 
 
 def load_newest(
@@ -109,13 +63,13 @@ def load_newest(
     Raises:
         InputError: all checkpoints are damaged, or the newest whole one does not belong here.
     """
-    damages: dict[Path, DamagedCheckpoint] = {}
+    damages: dict[Path, DamagedCheckpointError] = {}
     for checkpoint in finished_checkpoints(folder):
         try:
             progress = load_checkpoint(
                 checkpoint, model, optimizer, rank, model_source=model_source, others=others
             )
-        except DamagedCheckpoint as damage:
+        except DamagedCheckpointError as damage:
             damages[checkpoint] = damage
             continue
         for damaged, fault in damages.items():
@@ -155,7 +109,7 @@ def load_checkpoint(
     Raises:
         InputError: it is no checkpoint, its format version is another, or its model,
             tokenizer or optimizer differs.
-        DamagedCheckpoint: a file is not as it was written. All ranks raise it alike.
+        DamagedCheckpointError: a file is not as it was written. All ranks raise it alike.
     """
     description = _examine(checkpoint, rank)
     _compare_models(checkpoint, description["model"], describe_model(model))
@@ -208,7 +162,7 @@ def _examine(checkpoint: Path, rank: Rank) -> dict[str, Any]:
     try:
         description = read_description(checkpoint)
         faults = find_damage(checkpoint, share=rank.index, shares=rank.count)
-    except DamagedCheckpoint as error:
+    except DamagedCheckpointError as error:
         faults = [str(error)]
     except InputError as error:
         refusal = str(error)
@@ -218,7 +172,9 @@ def _examine(checkpoint: Path, rank: Rank) -> dict[str, Any]:
             raise InputError(other_refusal)
     everything = list(dict.fromkeys(fault for _, faults in reports for fault in faults))
     if everything:
-        raise DamagedCheckpoint(f"checkpoint '{checkpoint}' is damaged: {'; '.join(everything)}")
+        raise DamagedCheckpointError(
+            f"checkpoint '{checkpoint}' is damaged: {'; '.join(everything)}"
+        )
     if rank.is_first:
         size = sum(digest.num_bytes for digest in read_manifest(checkpoint).values())
         log.info(

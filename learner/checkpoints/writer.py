@@ -21,8 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from common.child_process import die_with_parent
-from common.errors import EnvironmentFault
+from common.errors import LZeroError
 from learner.checkpoints.digests import Digest, Hasher, write_file
 from learner.checkpoints.export import export_state
 from learner.checkpoints.files import DESCRIPTION, LEDGER, MODEL, STATE, publish
@@ -85,7 +84,7 @@ def finish(job: Job, rest: FinishJob, buffer: int) -> None:
 
     Raises:
         OSError: see ``write_part``.
-        EnvironmentFault: another rank's part failed or did not come.
+        LZeroError: another rank's part failed or did not come.
         InputError: the model's source folder cannot be read.
     """
     partial = Path(job.partial)
@@ -113,9 +112,9 @@ def _collect(state: Path, ranks: int, wait_s: float) -> dict[str, Digest]:
         while not note.exists():
             failed = note.with_suffix(".failed")
             if failed.exists():
-                raise EnvironmentFault(json.loads(failed.read_text())["error"])
+                raise LZeroError(json.loads(failed.read_text())["error"])
             if time.monotonic() > deadline:
-                raise EnvironmentFault(
+                raise LZeroError(
                     f"the part of rank {rank} did not appear in '{state}' within {wait_s:.0f} s; "
                     "all ranks must see the same file system"
                 )
@@ -146,10 +145,8 @@ def main() -> None:
     """Do jobs until stdin ends."""
     parser = argparse.ArgumentParser(prog="learner.checkpoints.writer")
     parser.add_argument("--buffer", type=int, required=True, help="file descriptor")
-    parser.add_argument("--parent", type=int, required=True, help="process id of the rank")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    die_with_parent(arguments.parent)
     os.nice(NICENESS)
     for line in sys.stdin:
         sys.stdout.write(run_job(job_from_line(line), arguments.buffer).as_line())

@@ -27,7 +27,7 @@ from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
-from learner.coordination.evaluation import Evaluation
+from learner.coordination.evaluation import HeldoutRound
 from learner.coordination.groups import Group, SignalFilter, TaskOrder
 from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
 from learner.coordination.sessions import Sessions
@@ -75,7 +75,7 @@ class Coordinator:
         """
         self.version = 0
         self.next_evaluation = 0
-        self.evaluation: Evaluation | None = None
+        self.evaluation: HeldoutRound | None = None
         self.groups = GroupBuffer(
             order,
             groups_per_batch=groups_per_batch,
@@ -316,7 +316,7 @@ class Coordinator:
 
     def begin_evaluation(self, tasks: Sequence[Task], *, temperature: float) -> None:
         """Hand out these tasks next, before any training task."""
-        self.evaluation = Evaluation(self.next_evaluation, tasks, temperature=temperature)
+        self.evaluation = HeldoutRound(self.next_evaluation, tasks, temperature=temperature)
         self.next_evaluation += 1
 
     def take_evaluation(self) -> list[Trajectory] | None:

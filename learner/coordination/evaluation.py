@@ -8,7 +8,7 @@ from learner.coordination.groups import MAX_ATTEMPTS
 from learner.coordination.leases import lease_id_of
 
 
-class Evaluation:
+class HeldoutRound:
     """Every task ends with one trajectory, or is given up after ``MAX_ATTEMPTS`` tries."""
 
     def __init__(self, number: int, tasks: Sequence[Task], *, temperature: float) -> None:

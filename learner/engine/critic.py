@@ -20,9 +20,10 @@ from common.config import Critic as CriticConfig
 from common.config import Learner
 from learner.advantages import generalised_advantages
 from learner.engine.attention import layout_of
+from learner.engine.mesh import Rank
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer, UpdateReport
-from learner.engine.sharding import Rank, shard
+from learner.engine.sharding import shard
 from learner.objectives.token_gae import clipped_value_loss, token_advantages
 from learner.packs.exchange import Work
 from learner.packs.packing import Pack
@@ -67,7 +68,7 @@ class TokenEstimates:
     values: Tensor
 
 
-class Critic:
+class CriticModel:
     """A value model with its optimizer, on every rank."""
 
     def __init__(
@@ -196,7 +197,7 @@ def load_critic(
     learner: Learner,
     gamma: float,
     compute_dtype: torch.dtype,
-) -> Critic:
+) -> CriticModel:
     """A critic that starts from the policy's weights.
 
     Raises:
@@ -205,7 +206,7 @@ def load_critic(
     policy = load_model(path)
     model = ValueModel(policy.get_submodule("model"), int(policy.config.hidden_size))
     shard(model, rank, compute_dtype=compute_dtype)
-    return Critic(model.train(), rank, config=config, learner=learner, gamma=gamma)
+    return CriticModel(model.train(), rank, config=config, learner=learner, gamma=gamma)
 
 
 def _first_tokens(action_ids: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from common.config import Config, Lora
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from learner.engine.host_memory import host_memory
 from learner.engine.model_shape import ModelShape, shape_of
 
@@ -144,7 +144,7 @@ def check_memory(description: Mapping[str, Any], config: Config, free: FreeMemor
     """Refuse a run that would not fit.
 
     Raises:
-        EnvironmentFault: what is needed, what is free, and which keys would help how much.
+        MachineError: what is needed, what is free, and which keys would help how much.
     """
     demand = _worst(description, config, free)
     if demand.lacking <= 0:
@@ -156,7 +156,7 @@ def check_memory(description: Mapping[str, Any], config: Config, free: FreeMemor
         if left < demand.lacking:
             enough = ", which is enough" if left <= 0 else ""
             hints.append(f"{key} ({(demand.lacking - left) / GIB:.2f} GiB less{enough})")
-    raise EnvironmentFault(
+    raise MachineError(
         f"a learner rank needs about {sum(demand.parts.values()) / GIB:.2f} GiB of "
         f"{demand.where} memory ({listed}), but {demand.free / GIB:.2f} GiB are free: "
         f"{demand.lacking / GIB:.2f} GiB too little; what helps: "

@@ -33,7 +33,7 @@ def load_policy(config: Config, rank: Rank) -> PreTrainedModel:
     Raises:
         InputError: the model folder cannot be used.
         ConfigError: model and configuration do not fit.
-        EnvironmentFault: there is too little memory, or the GPU does not compute in
+        MachineError: there is too little memory, or the GPU does not compute in
             ``model.dtype``.
     """
     learner = config.learner
@@ -81,7 +81,7 @@ def load_sharded(
     Raises:
         InputError: see ``learner.engine.loading``.
         ConfigError: see ``learner.engine.lora.add_adapters``.
-        EnvironmentFault: see ``shard``.
+        MachineError: see ``shard``.
     """
     check_compute_dtype(compute_dtype, rank.device)
     model = build_empty(path, dtype=compute_dtype if lora.rank or frozen else torch.float32)
@@ -103,7 +103,7 @@ def check_fit(config: Config, free: FreeMemory) -> None:
     Raises:
         InputError: see ``learner.engine.model.check_model_folder``.
         ConfigError: numbers of ranks, replicas or attention heads do not divide.
-        EnvironmentFault: see ``learner.engine.memory.check_memory``.
+        MachineError: see ``learner.engine.memory.check_memory``.
     """
     learner, folder = config.learner, Path(config.model.path)
     check_arrangement(

@@ -46,7 +46,7 @@ def load_reference(
     """Load and shard the reference.
 
     Raises:
-        InputError, EnvironmentFault: see ``learner.engine.policy.load_sharded``.
+        InputError, MachineError: see ``learner.engine.policy.load_sharded``.
     """
     model = load_sharded(
         path, rank, compute_dtype=compute_dtype, cpu_offload=cpu_offload, frozen=True

@@ -14,20 +14,10 @@ from torch.distributed.fsdp import (
     fully_shard,
 )
 
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from learner.engine.lora import adapted_layers, is_adapter
-from learner.engine.mesh import Rank, training_processes
+from learner.engine.mesh import Rank
 from learner.engine.shards import gather
-
-__all__ = [
-    "Rank",
-    "full_state_dict",
-    "reduce_now",
-    "seed_everything",
-    "shard",
-    "tied_names",
-    "training_processes",
-]
 
 
 def seed_everything(seed: int) -> None:
@@ -58,7 +48,7 @@ def shard(
         The same model.
 
     Raises:
-        EnvironmentFault: the GPU cannot compute in ``compute_dtype``.
+        MachineError: the GPU cannot compute in ``compute_dtype``.
     """
     check_compute_dtype(compute_dtype, rank.device)
     policy = MixedPrecisionPolicy(
@@ -77,12 +67,12 @@ def check_compute_dtype(dtype: torch.dtype, device: torch.device) -> None:
     """Check that a device computes in a type.
 
     Raises:
-        EnvironmentFault: it does not.
+        MachineError: it does not.
     """
     if dtype != torch.bfloat16 or device.type != "cuda":
         return
     if not torch.cuda.is_bf16_supported(including_emulation=False):
-        raise EnvironmentFault(
+        raise MachineError(
             f"{torch.cuda.get_device_name(device)} does not compute in bfloat16, which needs "
             'compute capability 8.0; set model.dtype = "float32" or use another GPU'
         )

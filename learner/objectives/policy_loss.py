@@ -16,7 +16,7 @@ from learner.objectives.sampled import (
 from learner.objectives.shares import Shares
 from learner.objectives.weighted import apg, token_tis, topr
 
-_WEIGHTED = {"apg": apg, "topr": topr, "token_tis": token_tis, "gspo": gspo}
+_OF_RATIOS = {"apg": apg, "topr": topr, "token_tis": token_tis, "gspo": gspo}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,7 +116,7 @@ def _shares(
     proximal_logprobs: Tensor | None,
 ) -> Shares:
     if objective.name != "decoupled_ppo":
-        return _WEIGHTED[objective.name](ratios, sampled, objective)
+        return _OF_RATIOS[objective.name](ratios, sampled, objective)
     proximal = learner_logprobs if proximal_logprobs is None else proximal_logprobs
     return decoupled_ppo(ratios, sampled, objective, learner_logprobs, proximal.detach())
 

@@ -23,20 +23,18 @@ import torch.distributed as dist
 from torch import nn
 
 from common.errors import InputError, LZeroError
-from common.telemetry.log_lines import log_lines
+from common.telemetry.log_lines import configure_logging
+from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.digests import digest_of
 from learner.checkpoints.files import finished_checkpoints
 from learner.checkpoints.model_folder import write_model_folder
-from learner.checkpoints.resume import Checkpointer, Progress, load_newest
+from learner.checkpoints.resume import load_newest
+from learner.checkpoints.state import Progress
 from learner.engine.activation import checkpoint_activations
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import token_logprobs
 from learner.engine.policy import load_sharded
-from learner.engine.sharding import (
-    Rank,
-    full_state_dict,
-    seed_everything,
-    training_processes,
-)
+from learner.engine.sharding import full_state_dict, seed_everything
 from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.packs.packing import PackableSegment, pack_for_ranks
 from learner.sft.config import SftConfig, add_options, config_from_options
@@ -229,7 +227,7 @@ def _resume(
 
 def main() -> int:
     """Entry point of ``python -m learner.sft.main``; 2 for an expected error."""
-    log_lines("%(asctime)s %(name)s %(message)s", logging.INFO)
+    configure_logging("sft", force=False)
     parser = argparse.ArgumentParser(
         prog="learner.sft.main", description="Train a model folder on a trace file."
     )

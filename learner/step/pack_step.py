@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from common.config import Learner, Objective
-from learner.engine.critic import Critic, TokenEstimates
+from learner.engine.critic import CriticModel, TokenEstimates
 from learner.engine.logprobs import TargetScores
 from learner.engine.mesh import Rank
 from learner.engine.model import score_targets
@@ -45,7 +45,7 @@ class PackStep:
         objective: Objective,
         temperature: float,
         reference: ReferenceModel | None,
-        critic: Critic | None,
+        critic: CriticModel | None,
     ) -> None:
         """See ``TrainStep``."""
         self._model, self._rank = model, rank

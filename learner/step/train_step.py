@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from common.config import Learner, Objective
 from common.wire.records import Trajectory
-from learner.engine.critic import Critic, TokenEstimates
+from learner.engine.critic import CriticModel, TokenEstimates
 from learner.engine.mesh import Rank
 from learner.engine.optimizer import PolicyOptimizer, UpdateReport
 from learner.engine.reference import ReferenceModel
@@ -41,7 +41,7 @@ class TrainStep:
         objective: Objective,
         temperature: float,
         reference: ReferenceModel | None = None,
-        critic: Critic | None = None,
+        critic: CriticModel | None = None,
     ) -> None:
         """Take what a step needs.
 

@@ -51,11 +51,9 @@ class BackgroundPublisher:
         self._acknowledge = acknowledge
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._pending: Future[None] | None = None
-        self.published = 0
         self.last_publish_s = 0.0
         self.last_paused_s = 0.0
         self.total_paused_s = 0.0
-        self.finished_at = 0.0
 
     def __enter__(self) -> Self:
         """Nothing to do: the thread starts with the first publish."""
@@ -90,11 +88,9 @@ class BackgroundPublisher:
     def _publish(self, version: int, state: Mapping[str, Tensor]) -> None:
         started = time.monotonic()
         result = self._publisher.publish(version, state)
-        self.finished_at = time.monotonic()
-        self.last_publish_s = self.finished_at - started
+        self.last_publish_s = time.monotonic() - started
         self.last_paused_s = result.seconds_paused
         self.total_paused_s += result.seconds_paused
-        self.published += 1
         self._acknowledge(version)
         log.info(
             "weights published version=%d seconds=%.3f paused=%.3f",

@@ -18,7 +18,7 @@ from common.places import Address
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Buffer
 from common.wire.records import TensorSpec, WeightManifest
-from common.wire.sockets import Door, Limits, Parcel, Undeliverable
+from common.wire.sockets import Door, Limits, Parcel, UndeliverableError
 from common.wire.weights import (
     MAX_REPORT_BYTES,
     checksum,
@@ -209,7 +209,7 @@ class StagingChannel:
     def _send(self, worker: Worker, snapshot: Snapshot) -> None:
         try:
             self._door.send(worker.identity, [pack_manifest(snapshot.manifest), *snapshot.frames])
-        except Undeliverable as error:
+        except UndeliverableError as error:
             log.warning("lost a worker server=%s rank=%d reason=%s",
                         worker.server, worker.rank, error)  # fmt: skip
             self._workers.lost(worker, str(error))

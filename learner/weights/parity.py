@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from common.errors import PolicyMismatch, PolicyServerError
+from common.errors import PolicyMismatchError, PolicyServerError
 from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
 from learner.weights.control import ServerControl
 
@@ -67,7 +67,7 @@ def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version
         version: the version the learner's model has.
 
     Raises:
-        PolicyMismatch: another version answered, or several.
+        PolicyMismatchError: another version answered, or several.
         PolicyServerError: the server did not answer, or not in a way that can be read.
     """
     control = ServerControl(server_url, timeout_s=_TIMEOUT_S)
@@ -90,7 +90,7 @@ def compare_answers(answers: Answers, model_logprobs: ModelLogprobs, tolerance: 
         tolerance: largest mean absolute difference accepted, in nats.
 
     Raises:
-        PolicyMismatch: the mean difference exceeds ``tolerance``.
+        PolicyMismatchError: the mean difference exceeds ``tolerance``.
     """
     ours = [
         np.asarray(model_logprobs(list(prompt), generation.token_ids.tolist()))
@@ -105,7 +105,7 @@ def compare_answers(answers: Answers, model_logprobs: ModelLogprobs, tolerance: 
     )  # fmt: skip
     # Not `>`: a difference that is not a number must not pass.
     if not parity.mean_difference <= tolerance:
-        raise PolicyMismatch(_explain(answers.server_url, parity, tolerance))
+        raise PolicyMismatchError(_explain(answers.server_url, parity, tolerance))
     return parity
 
 
@@ -135,7 +135,7 @@ def _sample(control: ServerControl, prompt: Sequence[int]) -> Generation:
 def _check_version(url: str, generations: Sequence[Generation], expected: int) -> None:
     found = sorted({int(v) for generation in generations for v in generation.versions})
     if found != [expected]:
-        raise PolicyMismatch(
+        raise PolicyMismatchError(
             f"policy server {url} sampled with weight versions {found}, the parity check needs "
             f"version {expected}; do not publish while it runs"
         )

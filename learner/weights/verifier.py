@@ -10,8 +10,8 @@ from torch import nn
 from common.errors import PolicyServerError
 from common.wire.records import NOT_AN_ACTION, Segment, Trajectory
 from learner.engine.agreement import broadcast_number
+from learner.engine.mesh import Rank
 from learner.engine.model import token_logprobs
-from learner.engine.sharding import Rank
 from learner.packs.exchange import share_work
 from learner.packs.packing import Pack, pack_segments, segment_of_actions
 from learner.weights.parity import PROBE_TOKENS, Parity, compare_answers, sample_answers
@@ -55,7 +55,7 @@ class ParityVerifier:
             version: of the learner's weights.
 
         Raises:
-            PolicyMismatch: a server disagrees, or samples with another version.
+            PolicyMismatchError: a server disagrees, or samples with another version.
             PolicyServerError: no server answered.
         """
         answered, failures = [], []

@@ -14,12 +14,14 @@ from torch.distributed.tensor import DTensor
 
 from common.config import Learner
 from common.errors import LZeroError
+from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.files import find_damage
-from learner.checkpoints.resume import Checkpointer, Progress, load_checkpoint, load_newest
-from learner.engine.mesh import arrange
+from learner.checkpoints.resume import load_checkpoint, load_newest
+from learner.checkpoints.state import Progress
+from learner.engine.mesh import Rank, arrange, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from tests.tiny_policy import make_model
 
 pytestmark = pytest.mark.distributed

@@ -13,8 +13,9 @@ from torch.distributed.tensor import DTensor
 from common.config import Objective
 from learner.engine.context_parallel import context_ranks, gather_scores
 from learner.engine.context_shares import share_of
+from learner.engine.mesh import Rank
 from learner.engine.model import load_model, score_targets
-from learner.engine.sharding import Rank, shard
+from learner.engine.sharding import shard
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
 from learner.packs.packing import Pack, pack_segments, segment_of_examples

@@ -10,7 +10,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from common.config import Config, Learner, Lora, Model
-from learner.checkpoints.resume import Checkpointer, Progress, latest_checkpoint, load_checkpoint
+from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.files import latest_checkpoint
+from learner.checkpoints.resume import load_checkpoint
+from learner.checkpoints.state import Progress
 from learner.engine.lora import adapted_layers
 from learner.engine.mesh import Rank, arrange, training_processes
 from learner.engine.model import token_logprobs

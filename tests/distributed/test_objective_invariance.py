@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.config import Learner, Objective
-from learner.engine.mesh import arrange
+from learner.engine.mesh import Rank, arrange, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer, UpdateReport
-from learner.engine.sharding import Rank, shard, training_processes
+from learner.engine.sharding import shard
 from learner.engine.shards import gather
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions

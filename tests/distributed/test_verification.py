@@ -10,8 +10,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from common.errors import PolicyServerError
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
-from learner.engine.sharding import Rank, shard, training_processes
+from learner.engine.sharding import shard
 from learner.weights.verifier import ParityVerifier, random_prompts
 from tests.tiny_policy import VOCABULARY, make_model
 from tests.weight_server import WeightServer, weight_servers

@@ -9,7 +9,7 @@ import torch
 from benchmarks.learner import packs as learner_packs
 from benchmarks.learner import versus as learner_versus
 from benchmarks.learner.models import TINY
-from learner.engine.sharding import training_processes
+from learner.engine.mesh import training_processes
 
 pytestmark = [
     pytest.mark.gpu,

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from common.config import Learner
+from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.files import find_damage
-from learner.checkpoints.resume import Checkpointer, Progress, load_checkpoint
+from learner.checkpoints.resume import load_checkpoint
+from learner.checkpoints.state import Progress
 from learner.engine.mesh import training_processes
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_sharded

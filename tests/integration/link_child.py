@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
-from common.testing import make_trajectory
 from common.wire.records import TaskLease, Trajectory
+from tests.makers import make_trajectory
 
 
 class Scripted:

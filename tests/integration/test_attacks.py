@@ -15,10 +15,10 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.limits.host_uids import has_own_uids
 from actors.kernels.probes.bait import SECRET_VARIABLE, laid_out
 from actors.kernels.probes.catalogue import PROBES
-from actors.kernels.probes.probe import Family, Outcome, Probe
+from actors.kernels.probes.probe import Family, Probe, ProbeOutcome
 from actors.kernels.probes.run import ProbeResult, probe_limits, run_probes
 from common.config import Kernel, Sandbox
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 pytestmark = pytest.mark.sandbox
 LEVELS = {"forked": "A-forked", "cold": "B-cold", "jupyter": "B-jupyter"}
@@ -81,7 +81,7 @@ def run_campaign(launcher_name: str, probes: list[Probe]) -> Campaign:
         launcher = make_launcher(limits, Sandbox())
         try:
             runner.run(launcher.start())
-        except EnvironmentFault as fault:
+        except MachineError as fault:
             pytest.skip(f"this machine has no {launcher_name} launcher: {fault}")
         try:
             runner.run(run_probes(launcher, QUICK[:1], bait))
@@ -140,7 +140,7 @@ def test_no_secret_of_the_actor_is_found(campaign: Campaign) -> None:
     assert SECRET_VARIABLE not in os.environ  # it was, while the attacks ran
     secrecy = [r for r in campaign.results if r.probe.family in (Family.SECRETS, Family.FILES)]
 
-    assert {result.outcome for result in secrecy} == {Outcome.BLOCKED}
+    assert {result.outcome for result in secrecy} == {ProbeOutcome.BLOCKED}
     assert not any("sk-bait" in result.reason for result in campaign.results)
 
 

@@ -11,6 +11,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from benchmarks.learner import versus as learner_versus
+from benchmarks.learner.flops import count_parameters
 from benchmarks.learner.measures import Rounds
 from benchmarks.learner.mix import (
     Mix,
@@ -25,8 +26,7 @@ from benchmarks.learner.packs import Packs, against_published, measure_packs
 from benchmarks.learner.peers import Layout, PaddedStep, count_tokens, plan_batches
 from benchmarks.learner.versus import Versus, measure_versus
 from common.wire.records import NOT_AN_ACTION
-from learner.engine.flops import count_parameters
-from learner.engine.sharding import training_processes
+from learner.engine.mesh import training_processes
 from learner.packs.batch import Batch, build_batch
 
 SMALL = {**TINY, "vocab_size": 64, "hidden_size": 32, "intermediate_size": 48, "head_dim": 8}

@@ -19,11 +19,11 @@ from actors.kernels import bubblewrap
 from actors.kernels.limits.host_uids import HostUids
 from actors.tools.documents.files import DocumentFiles, find_document_files
 from actors.tools.documents.kinds import DocumentKind
-from actors.tools.documents.process import DocumentProcess, ReaderDied
+from actors.tools.documents.process import DocumentProcess, ReaderDiedError
 from actors.tools.documents.reader import DocumentReader
-from actors.tools.documents.worker import Limits, Outcome
+from actors.tools.documents.worker import DocumentLimits, DocumentOutcome
 from common.child_process import SOURCE_ROOT
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 pytestmark = pytest.mark.sandbox
 
@@ -39,8 +39,8 @@ def document_text(data, kind, charset=""):
     exec(data.decode(), said)
     return str(said.get("text", ""))
 '''
-LIMITS = Limits(memory_mib=512, timeout_s=0.4)
-Ask = Callable[[str], tuple[Outcome, str]]
+LIMITS = DocumentLimits(memory_mib=512, timeout_s=0.4)
+Ask = Callable[[str], tuple[DocumentOutcome, str]]
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ class Taken:
     def __init__(self, runner: asyncio.Runner, process: DocumentProcess) -> None:
         self._runner, self.process = runner, process
 
-    def ask(self, code: str) -> tuple[Outcome, str]:
+    def ask(self, code: str) -> tuple[DocumentOutcome, str]:
         asking = self.process.ask(DocumentKind.TEXT, "", code.encode())
         return self._runner.run(asking)
 
@@ -118,7 +118,7 @@ def attempt(code: str) -> str:
 )
 def test_a_parser_that_was_taken_over_can_do_nothing(taken: Taken, code: str) -> None:
     outcome, text = taken.ask(attempt(code))
-    assert outcome is Outcome.TEXT
+    assert outcome is DocumentOutcome.TEXT
     assert text != "done"
 
 
@@ -171,7 +171,7 @@ def test_nothing_is_left_for_the_next_document(taken: Taken) -> None:
     taken.ask("import builtins, sys\nbuiltins.left = sys.left = 1\ntext = 'x'")
     taken.ask("import actors.tools.documents.text as d\nd.document_text = None\ntext = 'x'")
     code = "import builtins, sys\ntext = (hasattr(builtins, 'left'), hasattr(sys, 'left'))"
-    assert taken.ask(code) == (Outcome.TEXT, "(False, False)")
+    assert taken.ask(code) == (DocumentOutcome.TEXT, "(False, False)")
 
 
 @pytest.mark.parametrize(
@@ -179,29 +179,33 @@ def test_nothing_is_left_for_the_next_document(taken: Taken) -> None:
     [
         (
             "import os; os.kill(os.getpid(), 11)",
-            Outcome.REFUSED,
+            DocumentOutcome.REFUSED,
             "the parser crashed on it (SIGSEGV",
         ),
-        ("import os; os._exit(3)", Outcome.FAILED, "ended without an answer (exit code 3)"),
-        ("import os; os.kill(os.getpid(), 9)", Outcome.FAILED, "without an answer (signal 9)"),
-        ("while True: pass", Outcome.TIMED_OUT, ""),
-        ("import time; time.sleep(60)", Outcome.TIMED_OUT, ""),
-        ("import signal; signal.pause()", Outcome.TIMED_OUT, ""),
-        ("bytearray(1 << 30)", Outcome.REFUSED, "it needs more memory than 512 MiB"),
-        ("import nothing_like_it", Outcome.FAILED, "No module named 'nothing_like_it'"),
-        ("raise ValueError('x' * 10_000)", Outcome.REFUSED, "x" * 500),
+        ("import os; os._exit(3)", DocumentOutcome.FAILED, "ended without an answer (exit code 3)"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            DocumentOutcome.FAILED,
+            "without an answer (signal 9)",
+        ),
+        ("while True: pass", DocumentOutcome.TIMED_OUT, ""),
+        ("import time; time.sleep(60)", DocumentOutcome.TIMED_OUT, ""),
+        ("import signal; signal.pause()", DocumentOutcome.TIMED_OUT, ""),
+        ("bytearray(1 << 30)", DocumentOutcome.REFUSED, "it needs more memory than 512 MiB"),
+        ("import nothing_like_it", DocumentOutcome.FAILED, "No module named 'nothing_like_it'"),
+        ("raise ValueError('x' * 10_000)", DocumentOutcome.REFUSED, "x" * 500),
     ],
     ids=["segv", "exit", "kill", "spin", "sleep", "pause", "memory", "import", "long"],
 )
 def test_a_fork_that_ends_badly_is_that_document_s_end_alone(
-    taken: Taken, code: str, outcome: Outcome, message: str
+    taken: Taken, code: str, outcome: DocumentOutcome, message: str
 ) -> None:
     before = taken.process.pid
     said = taken.ask(code)
     assert said[0] is outcome
     assert message in said[1]
     assert len(said[1]) <= 600
-    assert taken.ask("text = 'next'") == (Outcome.TEXT, "next")
+    assert taken.ask("text = 'next'") == (DocumentOutcome.TEXT, "next")
     assert taken.process.pid == before
 
 
@@ -231,7 +235,7 @@ def test_a_forged_answer_is_no_answer(files: DocumentFiles, forged: str) -> None
         process = DocumentProcess(LIMITS)
         await process.start(files, bare=False)
         try:
-            with pytest.raises(ReaderDied, match="an answer of another shape"):
+            with pytest.raises(ReaderDiedError, match="an answer of another shape"):
                 await process.ask(DocumentKind.TEXT, "", code.encode())
             assert not process.alive
         finally:
@@ -249,7 +253,7 @@ def test_an_answer_without_end_is_cut_off(taken: Taken) -> None:
         "while True: os.write(pipes[-1], bytes(1 << 20))"
     )
     outcome, text = taken.ask(code)
-    assert outcome is Outcome.FAILED
+    assert outcome is DocumentOutcome.FAILED
     assert "without an answer" in text
 
 
@@ -271,7 +275,7 @@ def test_a_sandbox_that_does_not_start_says_why_and_no_document_is_called_damage
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             for message, sources in cases.items():
-                with pytest.raises(EnvironmentFault, match=rf"did not start: .*{message}"):
+                with pytest.raises(MachineError, match=rf"did not start: .*{message}"):
                     runner.run(start(sources))
     finally:
         shutil.rmtree(broken)
@@ -296,7 +300,7 @@ def test_without_a_sandbox_nothing_is_read_unless_the_configuration_says_so(
             assert runner.run(read()) == "hello"
             assert "NO SANDBOX: documents are parsed by plain processes" in caplog.text
         else:
-            with pytest.raises(EnvironmentFault, match=r"did not start: .*no-such-option"):
+            with pytest.raises(MachineError, match=r"did not start: .*no-such-option"):
                 runner.run(read())
 
 

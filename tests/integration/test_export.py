@@ -13,11 +13,13 @@ from transformers import AutoModelForCausalLM
 
 from common.config import Learner
 from launch.cli import main
-from launch.models.import_check import Finding, check_import
-from learner.checkpoints.resume import Progress, save_checkpoint
+from launch.models.import_check import CheckResult, check_import
+from learner.checkpoints.state import Progress
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
+from tests.saved_checkpoint import save_checkpoint
 from tests.tiny_policy import FAMILIES
 from tests.tiny_text_model import make_text_model
 
@@ -178,7 +180,7 @@ def test_an_export_never_overwrites(
 # ---- import-check ----------------------------------------------------------------------------
 
 
-def findings(folder: Path) -> dict[str, Finding]:
+def findings(folder: Path) -> dict[str, CheckResult]:
     return {finding.name: finding for finding in check_import(folder, with_vllm=False)}
 
 

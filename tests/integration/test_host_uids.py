@@ -13,7 +13,7 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.limits.procfs import tree_use
 from actors.kernels.probes.bait import laid_out
 from actors.kernels.probes.catalogue import PROBES
-from actors.kernels.probes.probe import Outcome
+from actors.kernels.probes.probe import ProbeOutcome
 from actors.kernels.probes.run import probe_limits, run_probes
 from common.config import Kernel
 
@@ -175,8 +175,8 @@ def test_what_is_counted_per_user_would_be_missed_by_kernels_with_one_id(loop_ru
     found = attacked(loop_runner, Kernel(launcher="forked", first_uid=1))
 
     assert found["keep_descriptors_in_flight"] == (
-        Outcome.ESCAPED,
+        ProbeOutcome.ESCAPED,
         "the sibling lacks descriptors in flight (ETOOMANYREFS)",
     )
     outcome, reason = found["keep_everything_else_that_is_counted_per_user"]
-    assert (outcome, "pages for pipes" in reason) == (Outcome.ESCAPED, True)
+    assert (outcome, "pages for pipes" in reason) == (ProbeOutcome.ESCAPED, True)

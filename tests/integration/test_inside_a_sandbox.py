@@ -132,7 +132,7 @@ import asyncio, os, subprocess, sys
 from pathlib import Path
 group = Path(sys.argv[1])
 (group / "cgroup.procs").write_text(str(os.getpid()))
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import KernelDiedError
 from actors.kernels.launchers import make_launcher
 from common.config import Kernel
 
@@ -146,7 +146,7 @@ async def main():
     kernel = await launcher.launch()
     try:
         await kernel.execute("h = [bytearray(b'1') * (1 << 20) for _ in range(900)]", timeout_s=60)
-    except KernelDied as death:
+    except KernelDiedError as death:
         print("the kernel died", larger.poll(), Path("/proc/self/oom_score_adj").read_text())
     larger.kill()
     await kernel.close()

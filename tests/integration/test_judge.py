@@ -267,7 +267,7 @@ def test_slow_rewards_of_more_episodes_than_processes_lose_nothing() -> None:
 def test_processes_are_started_while_all_others_are_busy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("actors.rewards.judge._PATIENCE_S", 0.1)
+    monkeypatch.setattr("actors.rewards.judge.pool._PATIENCE_S", 0.1)
 
     async def main() -> None:
         async with started_judge(config(timeout_s=20.0)) as judge:

@@ -15,7 +15,7 @@ from jupyter_client.manager import KernelManager, start_new_async_kernel, start_
 from jupyter_client.multikernelmanager import AsyncMultiKernelManager
 
 from actors.kernels import runtime
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 pytestmark = pytest.mark.sandbox
 NAME = "lzero-sandbox"
@@ -275,7 +275,7 @@ def test_a_missing_runtime_is_named_with_its_fix(monkeypatch, tmp_path):
     manager = KernelManager(kernel_name=NAME)
     descriptors = len(os.listdir("/proc/self/fd"))
 
-    with pytest.raises(EnvironmentFault, match="make setup"):
+    with pytest.raises(MachineError, match="make setup"):
         manager.start_kernel()
 
     assert not manager.has_kernel

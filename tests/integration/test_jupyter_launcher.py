@@ -12,10 +12,10 @@ import time
 import pytest
 import zmq
 
-from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolSpec
+from actors.kernels.interface import CellStatus, DeathCause, KernelDiedError, ToolSpec
 from actors.kernels.jupyter.launcher import JupyterLauncher
 from common.config import Kernel
-from common.errors import EnvironmentFault, KernelError
+from common.errors import KernelError, MachineError
 
 pytestmark = pytest.mark.sandbox
 FIND_KERNEL = """
@@ -183,14 +183,14 @@ def any_kernel(loop_runner, kernelspecs):
 def test_a_file_does_not_follow_a_link(notebook):
     notebook.run("import os\nos.symlink('/tmp/elsewhere', 'link')")
 
-    with pytest.raises(KernelDied, match="'link' of 4 bytes") as caught:
+    with pytest.raises(KernelDiedError, match="'link' of 4 bytes") as caught:
         notebook.put("link", b"data")
 
     assert caught.value.cause is DeathCause.FILE
 
 
 def test_a_file_that_does_not_fit_ends_the_kernel(notebook):
-    with pytest.raises(KernelDied, match=r"kernel.workspace_mib") as caught:
+    with pytest.raises(KernelDiedError, match=r"kernel.workspace_mib") as caught:
         notebook.put("big", bytes(9 << 20))
 
     assert caught.value.cause is DeathCause.FILE
@@ -262,7 +262,7 @@ def test_a_flood_of_forged_messages_ends_soon_and_within_bounds(notebook, flood)
     with Memory() as memory:
         try:
             end = notebook.run(code, timeout_s=1.5).status
-        except KernelDied as error:
+        except KernelDiedError as error:
             end = error.cause
 
     ends = (CellStatus.TIMED_OUT, DeathCause.PROTOCOL, DeathCause.IGNORED_INTERRUPT)
@@ -295,7 +295,7 @@ for _ in range(20):
 import time
 time.sleep(60)
 """
-    with pytest.raises(KernelDied, match="broke its protocol") as caught:
+    with pytest.raises(KernelDiedError, match="broke its protocol") as caught:
         notebook.run(FIND_KERNEL + forge)
 
     assert caught.value.cause is DeathCause.PROTOCOL
@@ -352,7 +352,7 @@ time.sleep(60)
     notebook.run(FIND_KERNEL + prepare)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    with pytest.raises(KernelDied, match="ignored the interrupt"):
+    with pytest.raises(KernelDiedError, match="ignored the interrupt"):
         notebook.run(forge, timeout_s=0.5)
 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 16 << 10
@@ -362,7 +362,7 @@ time.sleep(60)
 def test_a_kernel_that_is_not_installed_is_named(loop_runner):
     launcher = JupyterLauncher(Kernel(launcher="jupyter", kernelspec="cobol"))
 
-    with pytest.raises(EnvironmentFault, match=r"no Jupyter kernel 'cobol' .*kernelspec list"):
+    with pytest.raises(MachineError, match=r"no Jupyter kernel 'cobol' .*kernelspec list"):
         loop_runner.run(launcher.start())
 
 
@@ -385,7 +385,7 @@ def test_cancelling_a_cell_ends_its_kernel(loop_runner, notebook):
         cell.cancel()
         with pytest.raises(asyncio.CancelledError):
             await cell
-        with pytest.raises(KernelDied) as caught:
+        with pytest.raises(KernelDiedError) as caught:
             await notebook.kernel.execute("1", timeout_s=5)
         return caught.value.cause
 

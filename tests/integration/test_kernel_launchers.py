@@ -15,7 +15,7 @@ from actors.kernels.interface import DeathCause
 from actors.kernels.launchers import make_launcher
 from actors.kernels.unsandboxed import UnsandboxedLauncher
 from common.config import Kernel, Sandbox
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from tests.process_tree import descendants, wait_until_dead
 
 pytestmark = pytest.mark.sandbox
@@ -45,10 +45,10 @@ ANY_NAMESPACE, NESTED_NAMESPACE = 0x10000000, 0x10001000
 
 ACTOR = """
 import asyncio, json, logging, sys
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import KernelDiedError
 from actors.kernels.launchers import make_launcher
 from common.config import Kernel, Sandbox
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 logging.basicConfig(stream=sys.stderr)
 
@@ -57,7 +57,7 @@ async def main():
     launcher = make_launcher(Kernel(**kernel), Sandbox(**sandbox))
     try:
         await launcher.start()
-    except EnvironmentFault as error:
+    except MachineError as error:
         print(json.dumps({"fault": str(error)}))
         return
     kernel = await launcher.launch()
@@ -180,7 +180,7 @@ def test_forked_kernels_are_refused_at_the_start_where_they_cannot_run():
 def test_launchers_below_the_minimum_level_are_refused(name):
     launcher = make_launcher(Kernel(launcher=name), Sandbox(minimum_level="A"))
 
-    with pytest.raises(EnvironmentFault, match=r"level B, sandbox.minimum_level is A; set"):
+    with pytest.raises(MachineError, match=r"level B, sandbox.minimum_level is A; set"):
         asyncio.run(launcher.start())
 
 

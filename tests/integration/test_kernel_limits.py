@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from actors.kernels.interface import CellStatus, DeathCause, KernelDied
+from actors.kernels.interface import CellStatus, DeathCause, KernelDiedError
 from actors.kernels.launchers import make_launcher
 from common.config import Kernel
 
@@ -67,7 +67,7 @@ everywhere = pytest.mark.parametrize(
 
 
 def death(run, code, timeout_s=20.0):
-    with pytest.raises(KernelDied) as caught:
+    with pytest.raises(KernelDiedError) as caught:
         run(code, timeout_s)
     return caught.value.cause, str(caught.value)
 
@@ -226,7 +226,7 @@ def test_the_limits_of_a_kernel_hold_beside_one_that_is_dear_to_measure(
         try:
             assert (await dear.execute(DEAR, timeout_s=20)).output == "4\n"
             started = time.monotonic()
-            with pytest.raises(KernelDied) as it:
+            with pytest.raises(KernelDiedError) as it:
                 await kernel.execute(hoard, timeout_s=20)
             return it.value.cause, time.monotonic() - started, dear.alive
         finally:
@@ -252,7 +252,7 @@ def test_cpu_time_counts_over_all_processes(launcher, loop_runner):
             kernel = await made.launch()
             spin = "import os\nfor _ in range(3): os.fork()\nwhile True: pass"
             with pytest.raises(
-                KernelDied, match=r"used [\d.]+ s of CPU, limit 0.8 .kernel.cpu_s"
+                KernelDiedError, match=r"used [\d.]+ s of CPU, limit 0.8 .kernel.cpu_s"
             ) as it:
                 await kernel.execute(spin, timeout_s=20)
             await kernel.close()
@@ -270,7 +270,7 @@ def test_cpu_time_of_one_process_is_bounded_without_the_watchdog(launcher, loop_
         try:
             kernel = await made.launch()
             kernel._watched = True
-            with pytest.raises(KernelDied, match="one process used 1 s of CPU") as it:
+            with pytest.raises(KernelDiedError, match="one process used 1 s of CPU") as it:
                 await kernel.execute("while True: pass", timeout_s=20)
             await kernel.close()
             return it.value.cause
@@ -419,7 +419,7 @@ def test_nothing_of_a_dead_kernel_is_left(loop_runner, launcher):
     async def scenario():
         before = set(os.listdir("/proc/self/fd"))
         kernel = await launcher.launch()
-        with pytest.raises(KernelDied):
+        with pytest.raises(KernelDiedError):
             await kernel.execute("import os; os.fork(); os._exit(1)", timeout_s=5)
         await kernel.close()
         return len(set(os.listdir("/proc/self/fd")) - before)
@@ -479,7 +479,7 @@ def test_cpu_time_is_read_from_the_control_group(grouped, loop_runner):
     async def scenario():
         kernel = await launcher.launch()
         (groups / kernel.kernel_id / "cpu.stat").write_text("usage_usec 31000000\n")
-        with pytest.raises(KernelDied, match=r"used 31.0 s of CPU, limit 30") as it:
+        with pytest.raises(KernelDiedError, match=r"used 31.0 s of CPU, limit 30") as it:
             await kernel.execute("import time; time.sleep(60)", timeout_s=70)
         await kernel.close()
         return it.value.cause

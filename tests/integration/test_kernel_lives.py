@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from actors.kernels import runtime
-from actors.kernels.interface import CellStatus, KernelDied
+from actors.kernels.interface import CellStatus, KernelDiedError
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from common.config import Kernel
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from tests.process_tree import descendants, wait_until_dead
 
 pytestmark = pytest.mark.sandbox
@@ -27,12 +27,12 @@ def test_a_loop_in_c_is_killed_and_only_its_kernel_dies(launch):
     victim, bystander = launch(), launch()
     started = time.monotonic()
 
-    with pytest.raises(KernelDied, match="ignored the interrupt"):
+    with pytest.raises(KernelDiedError, match="ignored the interrupt"):
         victim.run("sum(range(10**13))", timeout_s=0.1)
 
     assert time.monotonic() - started < 3
     assert bystander.value("1 + 1") == "2"
-    with pytest.raises(KernelDied):
+    with pytest.raises(KernelDiedError):
         victim.run("1")
 
 
@@ -85,7 +85,7 @@ def test_forged_frames_kill_only_the_forger(launch, bytes_sent):
         os.write(3, {bytes_sent})
         time.sleep(30)
     """
-    with pytest.raises(KernelDied, match="protocol"):
+    with pytest.raises(KernelDiedError, match="protocol"):
         forger.run(code)
 
     assert bystander.value("1 + 1") == "2"
@@ -94,7 +94,7 @@ def test_forged_frames_kill_only_the_forger(launch, bytes_sent):
 def test_a_kernel_that_exits_is_reported_dead_at_once(notebook):
     started = time.monotonic()
 
-    with pytest.raises(KernelDied):
+    with pytest.raises(KernelDiedError):
         notebook.run("import os\nos._exit(0)")
 
     assert time.monotonic() - started < 2
@@ -114,7 +114,7 @@ def test_the_zygote_is_restarted_when_it_dies(loop_runner):
         try:
             kernel = await launcher.launch()
             launcher._chosen._zygote._process.kill()
-            with pytest.raises(KernelDied):
+            with pytest.raises(KernelDiedError):
                 await kernel.execute("import time\ntime.sleep(20)", timeout_s=30)
             await kernel.close()
             fresh = await launcher.launch()
@@ -226,13 +226,13 @@ def test_a_closed_pool_turns_waiting_episodes_away(loop_runner):
         await pool.close()
         return await asyncio.gather(*tasks, return_exceptions=True)
 
-    assert {type(outcome) for outcome in loop_runner.run(scenario())} == {KernelDied}
+    assert {type(outcome) for outcome in loop_runner.run(scenario())} == {KernelDiedError}
 
 
 def test_a_missing_bubblewrap_is_named_with_its_fix(loop_runner, monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
-    with pytest.raises(EnvironmentFault, match="apt-get install bubblewrap"):
+    with pytest.raises(MachineError, match="apt-get install bubblewrap"):
         loop_runner.run(make_launcher(CONFIG).start())
 
 
@@ -241,7 +241,7 @@ def test_a_missing_runtime_asks_for_make_setup(monkeypatch, tmp_path):
     lock.write_text("# another environment\n")
     monkeypatch.setattr(runtime, "_LOCK", lock)
 
-    with pytest.raises(EnvironmentFault, match="make setup"):
+    with pytest.raises(MachineError, match="make setup"):
         runtime.find_runtime()
 
 

@@ -6,7 +6,13 @@ import os
 
 import pytest
 
-from actors.kernels.interface import CellStatus, DeathCause, KernelDied, ToolParameter, ToolSpec
+from actors.kernels.interface import (
+    CellStatus,
+    DeathCause,
+    KernelDiedError,
+    ToolParameter,
+    ToolSpec,
+)
 from tests.notebook import echo
 
 pytestmark = pytest.mark.sandbox
@@ -71,7 +77,7 @@ def test_a_file_needs_a_plain_name(notebook, name):
 
 def test_a_file_that_does_not_fit_ends_the_kernel_and_says_so(notebook):
     with pytest.raises(
-        KernelDied, match=r"'big' of 73400320 bytes .*(ENOSPC|EFBIG).*workspace"
+        KernelDiedError, match=r"'big' of 73400320 bytes .*(ENOSPC|EFBIG).*workspace"
     ) as it:
         notebook.put_file("big", bytes(70 << 20))
 
@@ -84,7 +90,7 @@ def test_a_file_that_does_not_fit_ends_the_kernel_and_says_so(notebook):
 def test_a_file_is_not_written_through_what_a_cell_left_there(notebook, trap):
     notebook.run(f"import os\n{trap}")
 
-    with pytest.raises(KernelDied, match=r"ELOOP|ENXIO|EISDIR"):
+    with pytest.raises(KernelDiedError, match=r"ELOOP|ENXIO|EISDIR"):
         notebook.put_file("x", b"text")
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from actors.kernels.interface import KernelDied, ToolError, ToolParameter, ToolSpec
+from actors.kernels.interface import KernelDiedError, ToolError, ToolParameter, ToolSpec
 from actors.kernels.launchers import make_launcher
 from common.config import Kernel
 
@@ -178,7 +178,7 @@ class Launched:
             for cell in cells:
                 result = await kernel.execute(cell.code, timeout_s=cell.timeout_s)
                 seen.append(observation(result, cell))
-        except KernelDied as error:
+        except KernelDiedError as error:
             seen.append({"died": str(error)})
         finally:
             await kernel.close()
@@ -258,7 +258,7 @@ def test_a_kernel_that_kills_itself_is_reported_alike(launched, code):
     async def run(launcher):
         kernel = await launcher.launch()
         try:
-            with pytest.raises(KernelDied) as caught:
+            with pytest.raises(KernelDiedError) as caught:
                 await kernel.execute(code, timeout_s=10)
             return caught.value.cause, str(caught.value).partition(" ended: ")[2]
         finally:

@@ -17,7 +17,7 @@ import uvloop
 from actors.tools.catalogue import make_tools
 from actors.tools.tool import Tool, ToolCall
 from common.config import Agent, Config, Mcp, McpServer
-from common.errors import ConfigError, EnvironmentFault
+from common.errors import ConfigError, MachineError
 from common.wire.records import Task
 
 SERVER = Path(__file__).with_name("mcp_fake_server.py")
@@ -206,7 +206,7 @@ def test_a_variable_that_is_not_set_is_named_at_the_start(
     loop: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("FAKE_TOKEN", raising=False)
-    with pytest.raises(EnvironmentFault, match=r"'my-server' needs .* FAKE_TOKEN"):
+    with pytest.raises(MachineError, match=r"'my-server' needs .* FAKE_TOKEN"):
         loop.run(tool_of(environment=("FAKE_TOKEN",)).start())
 
 
@@ -224,7 +224,7 @@ def test_a_server_that_does_not_start_is_named_with_its_last_words(
 ) -> None:
     before = set(psutil.Process().children())
     limit_s = 0.5 if command[0] == "sleep" else 10.0
-    with pytest.raises(EnvironmentFault, match=message):
+    with pytest.raises(MachineError, match=message):
         loop.run(tool_of(command=command, start_timeout_s=limit_s).start())
     assert set(psutil.Process().children()) <= before
 
@@ -248,7 +248,7 @@ def test_a_server_is_reached_over_http_and_named_when_it_is_gone(
 
 def test_an_address_without_server_is_named(loop: Loop) -> None:
     nowhere = tool_of(command=(), url="http://127.0.0.1:9/mcp")
-    with pytest.raises(EnvironmentFault, match=r"'my-server' \(http://127\.0\.0\.1:9/mcp\) failed"):
+    with pytest.raises(MachineError, match=r"'my-server' \(http://127\.0\.0\.1:9/mcp\) failed"):
         loop.run(nowhere.start())
 
 

@@ -22,16 +22,16 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from actors.inference.server import wait_until_ready
 from actors.policy import PolicyClient
 from common.config import Lora
-from common.errors import PolicyMismatch, PolicyServerError
+from common.errors import PolicyMismatchError, PolicyServerError
 from common.wire.generation import Generation
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
 from learner.weights.channel import Snapshot, take_snapshot
 from learner.weights.contents import weights_to_publish
 from learner.weights.parity import Parity, compare_answers, sample_answers
 from learner.weights.publisher import WeightPublisher
+from tests.server_ready import wait_until_ready
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
@@ -212,9 +212,11 @@ def test_perturbed_learner_is_a_mismatch_that_says_how_large(live: LiveModel) ->
         live.model.model.embed_tokens.weight.add_(0.02)
         live.model.model.norm.weight.mul_(1.2)
 
-    with pytest.raises(PolicyMismatch, match=rf"weight version {live.version}: .* tied lm_head"):
+    with pytest.raises(
+        PolicyMismatchError, match=rf"weight version {live.version}: .* tied lm_head"
+    ):
         live.check()
-    with pytest.raises(PolicyMismatch, match=r"the parity check needs version 999"):
+    with pytest.raises(PolicyMismatchError, match=r"the parity check needs version 999"):
         live.check(version=999)
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from common.config import Config
+from common.telemetry.process_totals import read_learner_totals, write_totals
 from common.telemetry.step_record import StepRecord
 from common.telemetry.writers import JsonlWriter
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
@@ -27,14 +28,14 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import shard, training_processes
-from learner.loop import Head, Learner
-from learner.main import write_totals
+from learner.engine.sharding import shard
+from learner.loop import Head, TrainingLoop
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
-from learner.totals import Totals
+from learner.totals import Totals, learner_totals
 from learner.weights.background import BackgroundPublisher
 from tests.integration.test_synchronous_training import (
     CONFIG,
@@ -107,12 +108,13 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
             model, PolicyOptimizer(model, config.learner), rank, config=config.learner,
             objective=config.objective, temperature=1.0,
         )  # fmt: skip
-        learner = Learner(
+        learner = TrainingLoop(
             config, model=model, vocabulary=VOCABULARY, rank=rank, train_step=step,
             verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0, totals=Totals(),
         )  # fmt: skip
         learner.run()
-        write_totals(config, folder.path, learner, head)
+        left = learner_totals(config, learner.totals, head.intake.counters())
+        write_totals(left, folder.learner_totals)
         intake.drain("done", timeout_s=10)
         actor.join(timeout=10)
 
@@ -214,8 +216,8 @@ def test_the_summary_counts_what_the_store_holds(
         sum(int(age) * n for age, n in histogram.items()) / histogram.total()
     )
     assert summary.weight_versions == STEPS + 1
-    totals = json.loads(run.learner_totals.read_text())
-    assert totals["paused_seconds"] == pytest.approx(0.5 * (STEPS + 1)), "each publish once"
+    totals = read_learner_totals(run.learner_totals)
+    assert totals.paused_seconds == pytest.approx(0.5 * (STEPS + 1)), "each publish once"
     assert summary.wall_seconds.rl == pytest.approx(metrics[-1].seconds, rel=0.5)
 
 

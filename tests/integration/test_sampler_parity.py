@@ -15,11 +15,11 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from actors.inference.server import wait_until_ready
 from actors.policy import PolicyClient
 from learner.engine.model import load_model, token_logprobs
 from learner.packs.packing import pack_segments, segment_of_actions
 from tests.sampled_episodes import TURNS, Sampler, run_episode
+from tests.server_ready import wait_until_ready
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.nightly]
 

@@ -21,12 +21,12 @@ from nbclient import NotebookClient
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
 from actors.agent.stand_alone import stand_alone_config
-from actors.agent.stream import ActionPiece, ActionTaken, Event, Finished, StepDone
+from actors.agent.stream import ActionPiece, ActionTaken, EpisodeDone, Event, StepDone
 from actors.kernels.interface import ToolSpec
 from actors.tools.search.index import build_index
 from actors.tools.tool import ToolCall
 from common.config import Mcp, McpServer
-from common.errors import ConfigError, EnvironmentFault, InputError
+from common.errors import ConfigError, InputError, MachineError
 from common.wire.records import Outcome
 from launch.notebooks.export import make_notebook
 from launch.notebooks.transcripts import transcript_of
@@ -297,7 +297,7 @@ def test_a_stream_tells_everything_in_order() -> None:
     assert [event.text for event in taken] == [ADD, SUBMIT]
     assert [event.step.observation for event in done] == ["x is 21", ""]
     assert kinds.index(ActionTaken) < kinds.index(StepDone)
-    assert isinstance(events[-1], Finished)
+    assert isinstance(events[-1], EpisodeDone)
     assert events[-1].episode.answer == "42"
 
 
@@ -327,7 +327,7 @@ def test_another_thread_than_the_main_one_is_refused() -> None:
     def work() -> None:
         try:
             agent_of(server).run("x")
-        except EnvironmentFault as error:
+        except MachineError as error:
             errors.append(error)
 
     with ChatServer(replies(ADD, SUBMIT)) as server:

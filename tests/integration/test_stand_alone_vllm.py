@@ -18,7 +18,7 @@ from actors.agent.chat.conversation import ChatConversation
 from actors.agent.conversation import Opening
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
-from actors.inference.server import vllm_command, vllm_environment, wait_until_ready
+from actors.inference.server import vllm_command, vllm_environment
 from actors.rewards.answers import exact_match
 from actors.tokenizer import FileTokenizer
 from actors.tools.search.index import build_index
@@ -26,9 +26,10 @@ from common.chat import ChatRenderer
 from common.config import Config
 from common.config_file import load_config
 from common.wire.records import Task
-from launch.data.world.encyclopedia import World
+from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.files import evaluation_tasks
 from launch.data.world.traces import write_corpus
+from tests.server_ready import wait_until_ready
 
 pytestmark = [pytest.mark.nightly, pytest.mark.vllm, pytest.mark.sandbox]
 
@@ -115,7 +116,7 @@ def test_the_chat_is_token_for_token_what_the_policy_was_trained_on(server: str)
 def test_the_shipped_checkpoint_answers_questions_in_its_notebook(
     server: str, config: Config, tmp_path: Path
 ) -> None:
-    world = World(1, "heldout")
+    world = Encyclopedia(1, "heldout")
     write_corpus(world, tmp_path / "pages.jsonl")
     build_index(tmp_path / "pages.jsonl", tmp_path / "pages.sqlite")
     one_hop = [t for t in evaluation_tasks(world, QUESTIONS) if t.labels["family"] == "one_hop"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import RunFailed
+from common.errors import RunError
 from launch.starters.local import ProcessSpec, Supervisor
 
 DEADLINE_S = 10.0
@@ -105,7 +105,7 @@ def test_a_crash_is_reported_with_name_exit_code_and_last_lines(tmp_path: Path) 
 
     with Supervisor() as supervisor:
         supervisor.spawn(crash)
-        with pytest.raises(RunFailed, match=r"learner ended with exit code 7 unexpected") as caught:
+        with pytest.raises(RunError, match=r"learner ended with exit code 7 unexpected") as caught:
             supervisor.finish("learner")
 
     assert "| last words" in str(caught.value)
@@ -127,7 +127,7 @@ def test_a_crash_of_another_child_ends_the_wait(tmp_path: Path) -> None:
             ProcessSpec(name="work", command=sleeper(tmp_path / "w"), log=tmp_path / "work.log")
         )
         os.kill(int(pid_file.read_text()), signal.SIGKILL)
-        with pytest.raises(RunFailed, match=r"server was ended by signal 9 \(SIGKILL\)"):
+        with pytest.raises(RunError, match=r"server was ended by signal 9 \(SIGKILL\)"):
             supervisor.finish("work")
 
 
@@ -140,7 +140,7 @@ def test_a_child_that_never_gets_ready_is_named(tmp_path: Path) -> None:
         ready_timeout_s=0.3,
     )
 
-    with Supervisor() as supervisor, pytest.raises(RunFailed, match=r"server was not ready after"):
+    with Supervisor() as supervisor, pytest.raises(RunError, match=r"server was not ready after"):
         supervisor.start(slow)
 
 
@@ -149,7 +149,7 @@ def test_a_child_that_does_not_end_in_time_is_named(tmp_path: Path) -> None:
         supervisor.spawn(
             ProcessSpec(name="actor", command=sleeper(tmp_path / "p"), log=tmp_path / "actor.log")
         )
-        with pytest.raises(RunFailed, match=r"actor did not end within 0 s"):
+        with pytest.raises(RunError, match=r"actor did not end within 0 s"):
             supervisor.finish("actor", timeout_s=0.2)
 
 
@@ -170,7 +170,7 @@ def test_orphans_of_a_child_that_ended_do_not_stay(tmp_path: Path) -> None:
         )
         child, orphan = read_pids(tmp_path)
         os.kill(child, signal.SIGKILL)
-        with pytest.raises(RunFailed, match=r"SIGKILL"):
+        with pytest.raises(RunError, match=r"SIGKILL"):
             supervisor.finish("child")
 
     assert not is_alive(orphan)

@@ -18,25 +18,27 @@ import zmq
 from torch import Tensor
 
 from common.config import Config, Objective
-from common.testing import make_trajectory
 from common.wire.codec import SCHEMA_VERSION, decode, encode
 from common.wire.doorkeeper import present_key
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Drain, Hello, Leave
+from learner.checkpoints.state import Progress
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import full_state_dict, shard, training_processes
-from learner.loop import Head, Learner
+from learner.engine.sharding import full_state_dict, shard
+from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals
 from learner.weights.background import BackgroundPublisher
 from learner.weights.verifier import ParityVerifier
+from tests.makers import make_trajectory
 from tests.tiny_policy import VOCABULARY, make_model
 
 STEPS = 4
@@ -110,7 +112,7 @@ class NoVerifier(ParityVerifier):
 
 
 class NoSaver:
-    def save(self, step: int, *, ledger: bytes) -> None:
+    def save(self, progress: Progress) -> None:
         pass
 
 
@@ -175,7 +177,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
             intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all", heldout=(),
             batches=stack.enter_context(closing(BatchLog(folder / "batches.jsonl", after_step=0))),
         )  # fmt: skip
-        learner = Learner(
+        learner = TrainingLoop(
             CONFIG, model=model, vocabulary=VOCABULARY, rank=rank,
             train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,
                                  objective=CONFIG.objective, temperature=1.0),

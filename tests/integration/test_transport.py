@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import EnvironmentFault, LZeroError
+from common.errors import LZeroError, MachineError
 from common.wire.records import Task
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
@@ -120,6 +120,6 @@ def test_port_in_use_is_one_clear_error(intake: Intake, tmp_path: Path) -> None:
     coordinator = intake._coordinator
     store = TrajectoryStore(tmp_path / "other", limit_bytes=1 << 20)
 
-    with pytest.raises(EnvironmentFault, match=rf"cannot bind 127.0.0.1:{port}: .*transport.port"):
+    with pytest.raises(MachineError, match=rf"cannot bind 127.0.0.1:{port}: .*transport.port"):
         Intake(coordinator, store, run_key="key", host="127.0.0.1", port=port)
     store.close()

@@ -20,7 +20,7 @@ from actors.tools.web.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.web.rules import PageRules
 from actors.tools.web.search import WebSearch
 from common.config import Pages, Search, Vision, Web
-from common.errors import ConfigError, EnvironmentFault
+from common.errors import ConfigError, MachineError
 from tests.web_fakes import (
     FakeWeb,
     as_json,
@@ -264,9 +264,9 @@ def test_a_missing_key_stops_the_start_and_names_the_variable(
     own = WebSearch(Search(provider=provider, api_key_env="MY_KEY"), (), web_client())
     monkeypatch.setenv(f"{provider.upper()}_API_KEY", " ")
 
-    with pytest.raises(EnvironmentFault, match=f"{provider.upper()}_API_KEY"):
+    with pytest.raises(MachineError, match=f"{provider.upper()}_API_KEY"):
         run(usual.start())
-    with pytest.raises(EnvironmentFault, match="MY_KEY"):
+    with pytest.raises(MachineError, match="MY_KEY"):
         run(own.start())
 
 

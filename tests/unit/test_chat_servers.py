@@ -11,7 +11,7 @@ from actors.agent.chat.answer import AnswerStream
 from actors.agent.chat.conversation import ChatConversation
 from actors.agent.chat.models import read_models
 from actors.agent.chat.stream import read_chunks
-from actors.agent.conversation import ContextTooLong
+from actors.agent.conversation import ContextTooLongError
 from common.errors import PolicyServerError
 from tests.chat_server import ChatServer, Raw, replies
 from tests.chat_talk import ACTION, sampled, talk
@@ -84,7 +84,11 @@ def test_an_error_in_a_good_answer_is_tried_again_and_told(fault: object) -> Non
     ("error", "kind", "said"),
     [
         ({"message": "no such role", "code": "400"}, PolicyServerError, "answered 400: no such"),
-        ({"message": "no", "code": "context_length_exceeded"}, ContextTooLong, "answered 400: no"),
+        (
+            {"message": "no", "code": "context_length_exceeded"},
+            ContextTooLongError,
+            "answered 400: no",
+        ),
         ("key", PolicyServerError, "answered 500 to 1 attempts: key"),
         ({"message": "who?", "status": 401}, PolicyServerError, "refuses the API key"),
     ],
@@ -197,6 +201,6 @@ def test_the_servers_own_words_are_told(body: object, said: str, streamed: bool)
 def test_a_context_that_is_too_long_is_known_from_any_server(fault: tuple[int, object]) -> None:
     with (
         ChatServer(replies(ACTION), faults=[fault, fault]) as server,
-        pytest.raises(ContextTooLong),
+        pytest.raises(ContextTooLongError),
     ):
         sampled(server)

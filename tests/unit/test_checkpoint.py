@@ -14,23 +14,20 @@ from transformers import AutoModelForCausalLM
 from common.config import Critic as CriticConfig
 from common.config import Learner, Lora
 from common.errors import InputError
-from learner.checkpoints.resume import (
-    Checkpointer,
-    Progress,
-    latest_checkpoint,
-    load_checkpoint,
-    load_newest,
-    save_checkpoint,
-)
-from learner.checkpoints.state import Trainee
-from learner.engine.critic import Critic, load_critic
+from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.files import latest_checkpoint
+from learner.checkpoints.resume import load_checkpoint, load_newest
+from learner.checkpoints.state import Progress, Trainee
+from learner.engine.critic import CriticModel, load_critic
 from learner.engine.lora import adapted_layers
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_sharded
-from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from learner.sft.config import SftConfig
 from learner.sft.optimizer import SftOptimizer
+from tests.saved_checkpoint import save_checkpoint
 from tests.tiny_policy import make_model
 
 
@@ -265,7 +262,7 @@ def test_a_model_trained_beside_the_policy_is_kept_with_it(tmp_path: Path) -> No
     assert "value.weight" not in load_file(written / "hf" / "model.safetensors")
 
 
-def make_critic(folder: Path, rank: Rank) -> Critic:
+def make_critic(folder: Path, rank: Rank) -> CriticModel:
     return load_critic(
         folder, rank, config=CriticConfig(), learner=Learner(), gamma=1.0,
         compute_dtype=torch.float32,

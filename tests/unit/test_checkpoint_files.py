@@ -8,7 +8,7 @@ import pytest
 from common.errors import InputError
 from learner.checkpoints.digests import Digest, digest_of, write_file
 from learner.checkpoints.files import (
-    DamagedCheckpoint,
+    DamagedCheckpointError,
     find_damage,
     finished_checkpoints,
     latest_checkpoint,
@@ -90,7 +90,9 @@ def test_a_manifest_that_says_nothing_is_damage(tmp_path: Path, text: str) -> No
     checkpoint = make_checkpoint(tmp_path)
     (checkpoint / "manifest.json").write_text(text)
 
-    with pytest.raises(DamagedCheckpoint, match=r"step-000001' is damaged: its manifest\.json"):
+    with pytest.raises(
+        DamagedCheckpointError, match=r"step-000001' is damaged: its manifest\.json"
+    ):
         find_damage(checkpoint)
 
 
@@ -107,7 +109,7 @@ def test_a_folder_without_its_manifest_is_damaged(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path)
     (checkpoint / "manifest.json").unlink()
 
-    with pytest.raises(DamagedCheckpoint, match=r"manifest\.json cannot be read"):
+    with pytest.raises(DamagedCheckpointError, match=r"manifest\.json cannot be read"):
         find_damage(checkpoint)
 
 
@@ -172,11 +174,11 @@ def test_leftovers_of_saves_that_were_cut_off_are_removed(tmp_path: Path) -> Non
 def test_a_description_that_is_not_json_or_gone_is_damage(tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path)
     (checkpoint / "checkpoint.json").write_text("{")
-    with pytest.raises(DamagedCheckpoint, match=r"checkpoint\.json' is not JSON"):
+    with pytest.raises(DamagedCheckpointError, match=r"checkpoint\.json' is not JSON"):
         read_description(checkpoint)
 
     (checkpoint / "checkpoint.json").unlink()
-    with pytest.raises(DamagedCheckpoint, match=r"its checkpoint\.json is missing"):
+    with pytest.raises(DamagedCheckpointError, match=r"its checkpoint\.json is missing"):
         read_description(checkpoint)
 
 
@@ -188,7 +190,7 @@ def test_another_format_version_is_refused_with_both_named(tmp_path: Path, versi
         InputError, match=rf"format version {version}, but this program reads version 2"
     ) as caught:
         read_description(tmp_path)
-    assert not isinstance(caught.value, DamagedCheckpoint)
+    assert not isinstance(caught.value, DamagedCheckpointError)
 
 
 def test_a_folder_that_is_no_checkpoint_is_named(tmp_path: Path) -> None:

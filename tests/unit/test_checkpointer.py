@@ -15,15 +15,18 @@ import pytest
 import torch
 
 from common.config import Learner
-from common.errors import EnvironmentFault, LZeroError
-from learner.checkpoints.files import find_damage
+from common.errors import LZeroError, MachineError
+from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.files import find_damage, latest_checkpoint
 from learner.checkpoints.job import Job
 from learner.checkpoints.process import WriterProcess
-from learner.checkpoints.resume import Checkpointer, Progress, latest_checkpoint, load_checkpoint
+from learner.checkpoints.resume import load_checkpoint
+from learner.checkpoints.state import Progress
 from learner.checkpoints.writer import part_name, write_part
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from tests.tiny_policy import make_model
 
 
@@ -155,7 +158,7 @@ def test_a_file_that_cannot_be_written_whole_names_the_cause(tmp_path: Path) -> 
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (10_000, hard))
             checkpointer.save(at(2))
 
-            with pytest.raises(EnvironmentFault, match=r"step-000002' .* File too large"):
+            with pytest.raises(MachineError, match=r"step-000002' .* File too large"):
                 checkpointer.finish()
 
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (hard, hard))
@@ -172,9 +175,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         with checkpointer_of(tmp_path, model, optimizer, rank) as checkpointer:
             checkpointer.save(at(1))
 
-            with pytest.raises(
-                EnvironmentFault, match=r"step-000001' could not .* Not a directory"
-            ):
+            with pytest.raises(MachineError, match=r"step-000001' could not .* Not a directory"):
                 checkpointer.finish()
 
             (tmp_path / "checkpoints").unlink()
@@ -214,7 +215,7 @@ def test_a_full_disk_is_named_and_does_not_cost_the_checkpoint_before(tmp_path: 
                 checkpointer.finish()
                 (disk / "other.bin").write_bytes(b"x" * 600_000)
                 checkpointer.save(at(2))
-                with pytest.raises(EnvironmentFault, match="No space left on device"):
+                with pytest.raises(MachineError, match="No space left on device"):
                     checkpointer.finish()
         assert find_damage(first) == []
         assert latest_checkpoint(disk) == first
@@ -226,7 +227,7 @@ KILLED_DURING_A_SAVE = textwrap.dedent(
     """
     import os, signal, sys
     from pathlib import Path
-    from learner.engine.sharding import training_processes
+    from learner.engine.mesh import training_processes
     from tests.unit.test_checkpointer import at, build, checkpointer_of
 
     folder = Path(sys.argv[1])

@@ -28,27 +28,26 @@ def test_a_module_comes_from_this_checkout_whatever_the_folder_and_what_else_is_
     assert module_command("common.tasks", "x")[1:] == ("-P", "-m", "common.tasks", "x")
 
 
-def test_a_child_ends_when_its_parent_is_killed() -> None:
-    child = (
-        "import os, sys, time\n"
-        "from common.child_process import die_with_parent\n"
-        "die_with_parent(int(sys.argv[1]))\n"
-        "print(os.getpid(), flush=True)\n"
-        "time.sleep(60)"
+def test_a_child_gets_its_arguments_and_ends_when_its_parent_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(
+        "import os, sys, time\nprint(os.getpid(), sys.argv[1:], flush=True)\ntime.sleep(60)"
     )
     parent = (
-        "import os, subprocess, sys, time\n"
-        f"subprocess.Popen([sys.executable, '-P', '-c', {child!r}, str(os.getpid())])\n"
+        "import subprocess, time\n"
+        "from common.child_process import child_command\n"
+        "subprocess.Popen(child_command('sleeper', 'a', '-b'))\n"
         "time.sleep(60)"
     )
+    environment = module_environment({**os.environ, "PYTHONPATH": str(tmp_path)})
     with subprocess.Popen(
         [sys.executable, "-P", "-c", parent],
-        env=module_environment(os.environ),
+        env=environment,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
-        pid = int(process.stdout.readline())
+        pid, arguments = process.stdout.readline().split(maxsplit=1)
+        assert arguments.strip() == "['a', '-b']"
         process.kill()
         assert process.stdout.read() == ""  # the pipe's last writer, the child, is gone
     assert not Path(f"/proc/{pid}/cmdline").exists() or not Path(f"/proc/{pid}/cmdline").read_text()

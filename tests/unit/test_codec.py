@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from common.errors import ProtocolError
-from common.testing import make_trajectory
 from common.wire.codec import decode, encode
 from common.wire.records import Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Ack, Heartbeat, Hello, HelloWanted, Message
+from tests.makers import make_trajectory
 
 
 def as_bytes(frames: list[bytes | memoryview]) -> list[bytes]:

@@ -9,7 +9,7 @@ import pytest
 from common.errors import InputError
 from common.tasks import read_tasks
 from launch.cli import main
-from launch.data.convert import Converted, Format, convert
+from launch.data.convert import Converted, convert
 
 HOTPOTQA = {
     "_id": "h1",
@@ -163,7 +163,7 @@ def test_gold_answers_that_nothing_could_match_are_left_out(tmp_path: Path) -> N
     ],
 )
 def test_a_mistake_names_the_question(
-    tmp_path: Path, kind: Format, content: str, message: str
+    tmp_path: Path, kind: str, content: str, message: str
 ) -> None:
     file = tmp_path / "q.json"
     file.write_text(content)

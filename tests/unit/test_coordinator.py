@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from common.errors import InputError
-from common.testing import make_segment, make_trajectory
 from common.wire.records import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import SignalFilter, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
 from learner.coordination.trajectory_checks import ModelLimits
+from tests.makers import make_segment, make_trajectory
 
 A0 = "a0#s"
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(7)]
@@ -636,7 +636,9 @@ def test_groups_that_are_dropped_one_after_another_are_one_line(
     join(state, credit=1)
     while state.counters.dropped.total() < 12:
         ((_, lease),) = state.hand_out()
-        failed = replace(finished(lease, outcome=Outcome.INFRASTRUCTURE), failure="KernelDied: x")
+        failed = replace(
+            finished(lease, outcome=Outcome.INFRASTRUCTURE), failure="KernelDiedError: x"
+        )
         state.receive(A0, failed, learner_version=0)
 
     assert caplog.text.count("group dropped") == 1

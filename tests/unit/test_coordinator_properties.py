@@ -12,13 +12,13 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
-from common.testing import make_trajectory
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
 from learner.coordination.trajectory_checks import ModelLimits
+from tests.makers import make_trajectory
 
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
 GROUPS, SIZE, BATCHES = 2, 3, 6

@@ -10,9 +10,10 @@ import torch
 from common.config import Critic as CriticConfig
 from common.config import Learner, Objective
 from learner.engine.critic import load_critic
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import shard, training_processes
+from learner.engine.sharding import shard
 from learner.objectives.sampled import Normalisers
 from learner.objectives.token_gae import clipped_value_loss, token_advantages
 from learner.packs.exchange import Work

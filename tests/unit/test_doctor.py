@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from actors.kernels.probes.catalogue import PROBES
-from actors.kernels.probes.probe import Outcome
+from actors.kernels.probes.probe import ProbeOutcome
 from actors.kernels.probes.run import ProbeResult
 from common.config import Actors, Config, Kernel, Run, Transport
 from launch.doctor import machine as doctor_machine
@@ -131,7 +131,7 @@ def attack_results(*outcomes):
 
 
 def test_an_escape_fails_only_where_runs_would_take_that_level():
-    trial = Trial(name="forked", results=attack_results(Outcome.BLOCKED, Outcome.ESCAPED))
+    trial = Trial(name="forked", results=attack_results(ProbeOutcome.BLOCKED, ProbeOutcome.ESCAPED))
 
     taken = by_name(judge(trial, chosen=True))["attacks A-forked"]
     spare = by_name(judge(trial, chosen=False))["attacks A-forked"]

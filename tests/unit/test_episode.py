@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from actors.agent.conversation import ContextTooLong
+from actors.agent.conversation import ContextTooLongError
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import PromptTemplate
 from actors.episode import EpisodeRunner
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.rewards.judge.pool import Judge
 from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
@@ -141,7 +141,7 @@ def test_reply_that_the_host_cannot_read_is_the_cells_doing() -> None:
 
 
 def test_context_that_the_server_finds_too_long_is_kept() -> None:
-    trajectory = play(ScriptedPolicy(SEARCH, ContextTooLong("the server takes 90 tokens")))
+    trajectory = play(ScriptedPolicy(SEARCH, ContextTooLongError("the server takes 90 tokens")))
 
     assert trajectory.outcome is Outcome.OUT_OF_CONTEXT
     assert trajectory.step_rewards.tolist() == [0.0]
@@ -165,7 +165,7 @@ def test_what_happens_after_the_end_does_not_change_the_outcome() -> None:
 
 
 def test_dead_kernel_is_the_policys_doing_and_scores_nothing() -> None:
-    trajectory = play(ScriptedPolicy(SEARCH), fault=KernelDied("killed: out of memory"))
+    trajectory = play(ScriptedPolicy(SEARCH), fault=KernelDiedError("killed: out of memory"))
 
     assert trajectory.outcome is Outcome.KERNEL_DIED
     assert trajectory.step_rewards.tolist() == [0.0]
@@ -206,12 +206,12 @@ def test_failure_of_ours_drops_the_trajectory_and_says_why(error: Exception, fai
 
 
 def test_kernel_that_cannot_be_had_drops_the_trajectory() -> None:
-    died = KernelDied("the zygote is gone", DeathCause.LAUNCHER_DIED)
+    died = KernelDiedError("the zygote is gone", DeathCause.LAUNCHER_DIED)
 
     trajectory = play(ScriptedPolicy(SEARCH), fault=died)
 
     assert trajectory.outcome is Outcome.INFRASTRUCTURE
-    assert trajectory.failure == "KernelDied (launcher_died): the zygote is gone"
+    assert trajectory.failure == "KernelDiedError (launcher_died): the zygote is gone"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from learner.engine.flops import (
+from benchmarks.learner.flops import (
     count_parameters,
     flops_per_token,
     flops_per_token_of_prime_rl,

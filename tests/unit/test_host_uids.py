@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import KernelDiedError
 from actors.kernels.limits.host_uids import HostUids, lease_uid
 from actors.kernels.limits.id_ranges import (
     IdRange,
-    NoHostUids,
+    NoHostUidsError,
     check_range,
     find_source,
     parse_subordinate,
@@ -40,7 +40,7 @@ def check(wanted, *, mapped=EVERYTHING, taken=()):
     ],
 )
 def test_a_range_that_kernels_must_not_have_is_refused_with_the_reason(wanted, reason):
-    with pytest.raises(NoHostUids, match=reason):
+    with pytest.raises(NoHostUidsError, match=reason):
         check(
             wanted,
             mapped=[IdRange(0, 65_536)] if wanted.first == 60_000 else EVERYTHING,
@@ -155,7 +155,7 @@ def test_when_all_are_taken_a_launch_fails_and_names_the_setting():
     uids = HostUids(SMALL.first, 3)
     lease = uids.lease()
 
-    with pytest.raises(KernelDied, match=r"all 1 user ids .* kernel\.uids has 3, of which 2"):
+    with pytest.raises(KernelDiedError, match=r"all 1 user ids .* kernel\.uids has 3, of which 2"):
         uids.lease()
     lease.release()
 

@@ -13,8 +13,8 @@ from actors.rewards.judge.wire import (
     LENGTH,
     MAX_FAILURE_CHARACTERS,
     Failure,
-    Finished,
-    Question,
+    QuestionRequest,
+    ScoreRequest,
     Setup,
     pack_answer,
     pack_request,
@@ -43,9 +43,9 @@ STEPS = st.builds(
 
 @given(st.none() | TEXT, st.lists(STEPS, max_size=3), st.sampled_from(Outcome))
 def test_requests_read_back_equal(answer: str | None, steps: list[Step], outcome: Outcome) -> None:
-    finished = Finished(task=TASK, answer=answer, steps=tuple(steps), outcome=outcome)
+    finished = ScoreRequest(task=TASK, answer=answer, steps=tuple(steps), outcome=outcome)
 
-    for request in (finished, Question(task=TASK)):
+    for request in (finished, QuestionRequest(task=TASK)):
         assert unpack_request(pack_request(request)[LENGTH.size :]) == request
 
 

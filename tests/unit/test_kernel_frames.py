@@ -11,13 +11,13 @@ from actors.kernels.frames import (
     Done,
     Filed,
     FrameBudget,
+    FrameError,
     FrameReader,
-    FrameViolation,
     Ready,
     encode,
 )
 from actors.kernels.interface import DeathCause, ToolSpec
-from actors.kernels.jupyter.transcript import Transcript
+from actors.kernels.jupyter.transcript import CellTranscript
 from actors.kernels.session import KernelSession, SessionLimits
 
 MESSAGES = [
@@ -68,7 +68,7 @@ def test_a_frame_becomes_its_message(wire, message):
     ],
 )
 def test_anything_else_is_a_violation(wire):
-    with pytest.raises(FrameViolation):
+    with pytest.raises(FrameError):
         FrameReader(FrameBudget()).feed(encode(wire))
 
 
@@ -86,7 +86,7 @@ def test_more_values_than_anybody_looks_at_are_refused_before_they_are_made(argu
     frame = encode(["call", -1, "search", arguments, {}])
     tracemalloc.start()
     try:
-        with pytest.raises(FrameViolation):
+        with pytest.raises(FrameError):
             FrameReader(FrameBudget()).feed(frame)
         assert tracemalloc.get_traced_memory()[1] < 8 << 20
     finally:
@@ -95,7 +95,7 @@ def test_more_values_than_anybody_looks_at_are_refused_before_they_are_made(argu
 
 @pytest.mark.parametrize("body", [b"\xc1", b"\x93\x01", b"\xdd\xff\xff\xff\xff", b"\x91" * 3000])
 def test_bytes_that_are_not_msgpack_are_a_violation(body):
-    with pytest.raises(FrameViolation, match="msgpack"):
+    with pytest.raises(FrameError, match="msgpack"):
         FrameReader(FrameBudget()).feed(len(body).to_bytes(4, "big") + body)
 
 
@@ -107,14 +107,14 @@ def test_the_byte_budget_holds_between_renewals():
     reader.renew()
     reader.feed(frame)
 
-    with pytest.raises(FrameViolation, match="100 bytes"):
+    with pytest.raises(FrameError, match="100 bytes"):
         reader.feed(frame)
 
 
 def test_the_frame_budget_bounds_tiny_frames():
     reader = FrameReader(FrameBudget(frames=10))
 
-    with pytest.raises(FrameViolation, match="10 frames"):
+    with pytest.raises(FrameError, match="10 frames"):
         reader.feed(encode(["ready"]) * 11)
 
 
@@ -125,7 +125,7 @@ def test_the_budget_of_values_holds_between_renewals():
     reader.renew()
     reader.feed(frame * 16)
 
-    with pytest.raises(FrameViolation, match="262144 values"):
+    with pytest.raises(FrameError, match="262144 values"):
         reader.feed(frame)
 
 
@@ -156,7 +156,7 @@ def test_a_kernel_that_ended_calls_no_tool():
 
 
 def test_a_transcript_keeps_the_order_and_counts_what_it_drops():
-    transcript = Transcript(8)
+    transcript = CellTranscript(8)
 
     transcript.add("stream", {"name": "stdout", "text": "abc\n"})
     transcript.add("execute_result", {"data": {"text/plain": "7", "text/html": "<b>7</b>"}})

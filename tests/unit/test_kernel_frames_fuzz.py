@@ -1,6 +1,6 @@
 """The parser of what untrusted kernels send, under arbitrary input.
 
-Whatever comes: only ``FrameViolation`` may be raised, the budgets hold, and what was valid comes
+Whatever comes: only ``FrameError`` may be raised, the budgets hold, and what was valid comes
 out unchanged, however the stream is cut.
 """
 
@@ -16,8 +16,8 @@ from actors.kernels.frames import (
     Exited,
     Filed,
     FrameBudget,
+    FrameError,
     FrameReader,
-    FrameViolation,
     Ready,
     encode,
 )
@@ -84,7 +84,7 @@ def read(stream, cuts, budget):
     for piece in pieces(stream, cuts):
         try:
             messages = reader.feed(piece)
-        except FrameViolation:
+        except FrameError:
             return found, True
         found += messages
         fed += len(piece)

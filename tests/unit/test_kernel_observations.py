@@ -7,7 +7,7 @@ import pytest
 
 from actors.kernels.exits import explain_exit
 from actors.kernels.interface import DeathCause
-from actors.kernels.jupyter.transcript import Transcript
+from actors.kernels.jupyter.transcript import CellTranscript
 from actors.kernels.sandboxed.tracebacks import format_traceback
 
 
@@ -92,7 +92,7 @@ def test_a_cancelled_error_is_shown_like_any_other():
 
 
 def test_a_transcript_counts_outputs_as_a_notebook_shows_them():
-    transcript = Transcript(1000)
+    transcript = CellTranscript(1000)
 
     for name, text in (("stdout", "a"), ("stdout", "b"), ("stderr", "c"), ("stdout", "d")):
         transcript.add("stream", {"name": name, "text": text})
@@ -111,7 +111,7 @@ def test_a_transcript_counts_outputs_as_a_notebook_shows_them():
 )
 @pytest.mark.parametrize("kind", ["stream", "execute_result", "display_data", "error", "other"])
 def test_odd_messages_do_no_harm(kind, content):
-    transcript = Transcript(1000)
+    transcript = CellTranscript(1000)
 
     transcript.add(kind, content)
 
@@ -120,7 +120,7 @@ def test_odd_messages_do_no_harm(kind, content):
 
 def test_of_one_enormous_message_only_the_ends_are_looked_at():
     """The host puts transcripts together: an answer in backspaces must not keep it busy."""
-    transcript = Transcript(1000)
+    transcript = CellTranscript(1000)
     text = "first\n" + "a\b" * 2_000_000 + "\nlast"
     tracemalloc.start()
     try:
@@ -135,7 +135,7 @@ def test_of_one_enormous_message_only_the_ends_are_looked_at():
 
 
 def test_a_transcript_that_ends_early_says_so_even_when_it_is_full():
-    transcript = Transcript(4)
+    transcript = CellTranscript(4)
     transcript.add("stream", {"name": "stdout", "text": "12345678"})
 
     transcript.end_early()

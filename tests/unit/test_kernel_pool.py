@@ -7,7 +7,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.kernels.pool import KernelPool
 
 
@@ -88,7 +88,7 @@ class Taker:
 INDEX = st.integers(0, 31)
 TURNS = st.integers(0, 3)
 """Turns of the loop after a rule: what is awaited arrives one or two turns later."""
-FAILURES = [KernelDied("no luck", DeathCause.FAILED_TO_START), RuntimeError("a fault of ours")]
+FAILURES = [KernelDiedError("no luck", DeathCause.FAILED_TO_START), RuntimeError("a fault of ours")]
 
 
 class PoolMachine(RuleBasedStateMachine):

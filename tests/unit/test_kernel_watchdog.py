@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from actors.kernels.interface import DeathCause
-from actors.kernels.limits.cgroup import Cage, CageLimits, Cages, NoCgroup
-from actors.kernels.limits.memory_use import MOST_MAPPINGS, TooDear, measure_memory
+from actors.kernels.limits.cgroup import Cage, CageLimits, Cages, NoCgroupError
+from actors.kernels.limits.memory_use import MOST_MAPPINGS, TooDearError, measure_memory
 from actors.kernels.limits.procfs import files_use, host_pid, sockets_bytes, tree_use
 from actors.kernels.limits.watchdog import UseLimits, Watchdog, Watched
 
@@ -230,7 +230,7 @@ def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, h
 
 
 def test_a_measurement_that_takes_too_long_is_given_up(mapper):
-    with pytest.raises(TooDear, match=r"more than 0\.001 s of CPU"):
+    with pytest.raises(TooDearError, match=r"more than 0\.001 s of CPU"):
         measure_memory(tree_use(mapper).pids[:2], 0, 0.001)
 
 
@@ -395,14 +395,14 @@ def test_a_group_tells_cpu_time_and_death_for_memory(cages):
 
 
 def test_a_folder_that_is_no_group_is_refused(tmp_path):
-    with pytest.raises(NoCgroup, match="not a cgroup v2"):
+    with pytest.raises(NoCgroupError, match="not a cgroup v2"):
         Cages(tmp_path, CageLimits(memory_mib=1, processes=1))
 
 
 def test_a_missing_controller_is_named(tmp_path):
     folder = fake_group(tmp_path / "group", controllers="cpu pids")
 
-    with pytest.raises(NoCgroup, match="offers no controller memory"):
+    with pytest.raises(NoCgroupError, match="offers no controller memory"):
         Cages(folder, CageLimits(memory_mib=1, processes=1))
 
 

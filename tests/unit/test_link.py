@@ -8,11 +8,11 @@ from typing import TypeVar
 import pytest
 
 from actors.link import CoordinatorLink
-from common.testing import make_trajectory
 from common.wire.codec import Record, decode, encode
 from common.wire.records import Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Ack, Heartbeat, Hello, Welcome
 from common.wire.sockets import Wire
+from tests.makers import make_trajectory
 from tests.wires import Place, a_place
 
 R = TypeVar("R", bound=Record)

@@ -13,8 +13,9 @@ from transformers import Qwen3Config
 
 from learner.engine.attention import PACKED_ATTENTION, register_packed_attention
 from learner.engine.logprobs import OutputLayer, linear_logprobs
+from learner.engine.mesh import training_processes
 from learner.engine.model import POLICIES, load_model, score_targets
-from learner.engine.sharding import shard, training_processes
+from learner.engine.sharding import shard
 from learner.engine.softmax_chunks import MOST_LOGITS
 from learner.packs.packing import Pack, pack_segments, segment_of_examples
 from tests.tiny_policy import make_model

@@ -1,17 +1,15 @@
 """Adapters do what their formula says, as PEFT does, and leave the model beneath them alone."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import PeftModel
 from torch import nn
 from transformers import AutoModelForCausalLM
 
 from common.config import Learner, Lora
-from common.errors import ConfigError, InputError
-from learner.checkpoints.adapter_files import read_adapter_folder, write_adapter_folder
+from common.errors import ConfigError
 from learner.checkpoints.model_folder import write_model_folder
 from learner.engine.lora import (
     LoraLinear,
@@ -26,6 +24,7 @@ from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict
 from learner.weights.contents import full_adapter_state
+from tests.adapter_folder import write_adapter_folder
 from tests.tiny_policy import make_model
 
 LORA = Lora(rank=3, alpha=6.0, targets=("q_proj", "v_proj", "down_proj"))
@@ -128,51 +127,6 @@ def test_peft_reads_the_folder_and_computes_the_same(tmp_path: Path, family: str
 
     with torch.no_grad():
         torch.testing.assert_close(theirs(IDS).logits, own_logits(model), rtol=1e-4, atol=1e-4)
-
-
-def test_a_folder_written_by_peft_fills_sharded_adapters(tmp_path: Path) -> None:
-    make_model(tmp_path / "base")
-    settings = LoraConfig(
-        r=3, lora_alpha=6, target_modules=list(LORA.targets), task_type="CAUSAL_LM"
-    )
-    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base", dtype=torch.float32)
-    theirs = get_peft_model(base, settings)
-    for name, parameter in theirs.named_parameters():
-        if "lora_B" in name:
-            nn.init.normal_(parameter, std=0.2)
-    theirs.save_pretrained(tmp_path / "adapter")
-
-    with training_processes() as rank:
-        model = load_sharded(tmp_path / "base", rank, compute_dtype=torch.float32, lora=LORA)
-        read_adapter_folder(model, tmp_path / "adapter", lora=LORA)
-        write_model_folder(
-            full_state_dict(model), tmp_path / "base", tmp_path / "merged", torch.float32
-        )
-
-    with torch.no_grad():
-        expected = theirs(IDS).logits
-    torch.testing.assert_close(stock_logits(tmp_path / "merged"), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_adapters_of_another_rank_or_of_other_layers_are_refused(tmp_path: Path) -> None:
-    model = make_adapted(tmp_path / "base")
-    state = full_adapter_state(model)
-    folder = tmp_path / "adapter"
-    write_adapter_folder(state, folder, lora=LORA, base=tmp_path / "base")
-    other = Lora(rank=4, alpha=6.0, targets=LORA.targets)
-
-    with pytest.raises(InputError, match=r"has r 3, but model\.lora says 4"):
-        read_adapter_folder(model, folder, lora=other)
-    write_adapter_folder(dict(list(state.items())[2:]), folder, lora=LORA, base="")
-    with pytest.raises(InputError, match=r"2 tensors are in one of them only, the first is .*q_pr"):
-        read_adapter_folder(model, folder, lora=LORA)
-    description = json.loads((folder / "adapter_config.json").read_text())
-    (folder / "adapter_config.json").write_text(json.dumps(description | {"use_dora": True}))
-    with pytest.raises(InputError, match="uses use_dora, which is not supported"):
-        read_adapter_folder(model, folder, lora=LORA)
-    (folder / "adapter_config.json").write_text("[")
-    with pytest.raises(InputError, match=r"adapter_config\.json' cannot be read"):
-        read_adapter_folder(model, folder, lora=LORA)
 
 
 def test_targets_that_name_no_layer_are_named_in_the_error(tmp_path: Path) -> None:

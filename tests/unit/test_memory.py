@@ -10,7 +10,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from common.config import Config, Learner, Lora, Model
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from learner.engine.memory import (
     GIB,
     FreeMemory,
@@ -126,7 +126,7 @@ def test_a_large_model_on_few_gpus_is_refused_with_what_helps() -> None:
     )
     free = FreeMemory(device=79 * GIB, host=1000 * GIB)
 
-    with pytest.raises(EnvironmentFault) as caught:
+    with pytest.raises(MachineError) as caught:
         check_memory(LARGE, config, free)
 
     text = str(caught.value)
@@ -159,7 +159,7 @@ def test_offload_is_refused_where_the_machine_has_no_memory_for_it() -> None:
         learner=Learner(ranks=8, cpu_offload=True, activation_checkpointing="full"),
     )
 
-    with pytest.raises(EnvironmentFault, match=r"of CPU memory \(weights .* optimizer 30\.51"):
+    with pytest.raises(MachineError, match=r"of CPU memory \(weights .* optimizer 30\.51"):
         check_memory(LARGE, config, FreeMemory(device=79 * GIB, host=8 * GIB))
 
 

@@ -17,10 +17,11 @@ from common.model_config import FAMILIES, longest_context
 from launch.models.model_checks import check_model
 from learner.engine.loading import build_empty
 from learner.engine.lora import LoraLinear, add_adapters
+from learner.engine.mesh import training_processes
 from learner.engine.model import POLICIES, load_model
 from learner.engine.model_shape import shape_of
 from learner.engine.policy import load_sharded
-from learner.engine.sharding import tied_names, training_processes
+from learner.engine.sharding import tied_names
 from tests.tiny_policy import make_model
 from tests.tiny_text_model import make_text_model
 

@@ -159,7 +159,7 @@ def test_a_notebook_holds_thoughts_cells_outputs_and_the_answer() -> None:
     assert first.metadata.lzero.tool_calls == ["search"]
     assert [o.output_type for o in failed.outputs] == ["stream", "error"]
     assert failed.outputs[1].traceback == TRACEBACK.rstrip("\n").split("\n")
-    assert died.outputs[0].ename == "KernelDied"
+    assert died.outputs[0].ename == "KernelDiedError"
     assert "````text\nno *idea* ```\n````" in notebook.cells[3].source
     assert notebook.cells[-1].source.startswith("# Answer\n\n42\n")
     for row in ("| reward | 0.75 |", "| f1 | 0.25 |", r"| gold answers | a\|b |"):

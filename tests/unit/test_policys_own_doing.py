@@ -22,9 +22,9 @@ from actors.link import checked_frames
 from actors.rewards.judge.pool import Judge
 from common.chat import SPECIAL_TOKENS, ChatRenderer
 from common.config import Agent, Config
-from common.testing import make_trajectory
 from common.wire.generation import Generation
 from common.wire.records import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
+from tests.makers import make_trajectory
 from tests.scripted_agent import TOKENIZER, FakePool
 
 TOOLS = ("notepad", "planning", "context", "submit_final_answer")

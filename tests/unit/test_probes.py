@@ -14,7 +14,7 @@ from actors.kernels.probes.inside import Target
 from actors.kernels.probes.probe import (
     LEVELS,
     Family,
-    Outcome,
+    ProbeOutcome,
     attack,
     opening_cell,
     verdict_of,
@@ -36,7 +36,9 @@ def test_every_family_has_attacks_with_names_of_their_own():
 def test_no_attack_may_escape_or_be_broken_at_any_level():
     for probe in PROBES:
         for level in LEVELS:
-            assert not probe.acceptable(level) & {Outcome.ESCAPED, Outcome.BROKEN}, probe.name
+            assert not probe.acceptable(level) & {ProbeOutcome.ESCAPED, ProbeOutcome.BROKEN}, (
+                probe.name
+            )
 
 
 def test_harmless_attacks_come_before_those_that_kill_their_kernel():
@@ -46,19 +48,19 @@ def test_harmless_attacks_come_before_those_that_kill_their_kernel():
 
 
 def test_a_verdict_is_read_from_the_last_line_that_gives_one():
-    assert verdict_of("blocked: no\nnoise\nESCAPED: 7: x\n") == (Outcome.ESCAPED, "7: x")
-    assert verdict_of("nothing")[0] is Outcome.BROKEN
+    assert verdict_of("blocked: no\nnoise\nESCAPED: 7: x\n") == (ProbeOutcome.ESCAPED, "7: x")
+    assert verdict_of("nothing")[0] is ProbeOutcome.BROKEN
 
 
 def test_an_outcome_that_a_level_does_not_expect_is_not_ok():
     probe = next(probe for probe in PROBES if probe.name == "hang up")
     result = ProbeResult(
-        probe=probe, level="A-forked", outcome=Outcome.BLOCKED, reason="", seconds=0.0
+        probe=probe, level="A-forked", outcome=ProbeOutcome.BLOCKED, reason="", seconds=0.0
     )
 
     assert not result.ok
     assert replace(result, level="B-jupyter").ok
-    assert replace(result, outcome=Outcome.KILLED).ok
+    assert replace(result, outcome=ProbeOutcome.KILLED).ok
 
 
 @attack(Family.FILES)
@@ -71,7 +73,7 @@ def test_a_mistake_in_an_attack_is_no_proof():
     with laid_out(LIMITS) as bait:
         output = _run_without_a_sandbox(opening_cell(bait.target) + mistaken.cell)
 
-    assert verdict_of(output)[0] is Outcome.BROKEN
+    assert verdict_of(output)[0] is ProbeOutcome.BROKEN
 
 
 def test_servers_of_the_host_notice_who_reaches_them():
@@ -128,7 +130,7 @@ def test_setuid_programs_give_an_ordinary_user_more_without_a_sandbox():
             check=True,
         )
 
-    assert verdict_of(done.stdout)[0] is Outcome.ESCAPED
+    assert verdict_of(done.stdout)[0] is ProbeOutcome.ESCAPED
 
 
 NEED_ROOT = [
@@ -165,7 +167,7 @@ def test_attacks_that_need_root_escape_as_root_of_disposable_namespaces(name):
 
     if "unshare failed" in done.stderr:
         pytest.skip("this machine denies namespaces even to root")
-    assert verdict_of(done.stdout)[0] is Outcome.ESCAPED, done.stderr
+    assert verdict_of(done.stdout)[0] is ProbeOutcome.ESCAPED, done.stderr
 
 
 UNAVAILABLE_ON_SOME_HOSTS = {

@@ -14,7 +14,7 @@ from common.telemetry.step_record import StepRecord
 from common.telemetry.writers import JsonlWriter
 from launch.report.metrics_tail import LinesTail, read_metrics
 from launch.report.progress import (
-    Progress,
+    ProgressPanel,
     Training,
     describe_duration,
     describe_view,
@@ -125,7 +125,7 @@ def test_steps_that_are_done_again_replace_the_earlier_ones() -> None:
 def test_a_run_that_learns_nothing_says_so_once_in_plain_lines(tmp_path: Path) -> None:
     path, screen = tmp_path / "metrics.jsonl", io.StringIO()
 
-    with Progress(Console(file=screen, force_terminal=False)) as progress:
+    with ProgressPanel(Console(file=screen, force_terminal=False)) as progress:
         progress.watch_training(path, 100)
         for step in range(1, 9):
             append(path, record(step, signal_share=0.0))
@@ -139,7 +139,7 @@ def test_a_run_that_learns_nothing_says_so_once_in_plain_lines(tmp_path: Path) -
 def test_a_run_that_learns_nothing_says_so_in_the_panel(tmp_path: Path) -> None:
     path, screen = tmp_path / "metrics.jsonl", io.StringIO()
 
-    with Progress(Console(file=screen, force_terminal=True, width=100)) as progress:
+    with ProgressPanel(Console(file=screen, force_terminal=True, width=100)) as progress:
         progress.watch_training(path, 100)
         append(path, *(record(step, parsed_share=0.0) for step in range(1, 5)))
         progress.tick()
@@ -191,7 +191,7 @@ def test_without_a_terminal_there_is_a_plain_line_every_few_steps(tmp_path: Path
     path, screen = tmp_path / "metrics.jsonl", io.StringIO()
     console = Console(file=screen, force_terminal=False)
 
-    with Progress(console) as progress:
+    with ProgressPanel(console) as progress:
         progress.phase("training")
         progress.watch_training(path, 100)
         for step in range(1, 101):
@@ -208,7 +208,7 @@ def test_on_a_terminal_a_panel_shows_step_success_and_time_left(tmp_path: Path) 
     path, screen = tmp_path / "metrics.jsonl", io.StringIO()
     console = Console(file=screen, force_terminal=True, width=100)
 
-    with Progress(console) as progress:
+    with ProgressPanel(console) as progress:
         progress.phase("training")
         progress.watch_training(path, 10)
         append(path, record(3, heldout={"one_hop": 0.75}))
@@ -225,7 +225,7 @@ def test_names_from_outside_cannot_steer_the_terminal(tmp_path: Path, is_termina
     console = Console(file=screen, force_terminal=is_terminal, width=100)
     family = "one\x1b]0;pwned\x07\u202e[bold]"
 
-    with Progress(console) as progress:
+    with ProgressPanel(console) as progress:
         progress.watch_training(path, 1)
         append(path, record(1, family_success={family: 0.5}))
         progress.tick()
@@ -244,7 +244,7 @@ def test_what_the_learner_tells_before_any_step_is_said_once(
     console = Console(file=screen, force_terminal=is_terminal, width=100)
     append_alert(alerts, "of an earlier attempt")
 
-    with Progress(console) as progress:
+    with ProgressPanel(console) as progress:
         progress.watch_alerts(alerts)
         failures = FailureLog(partial(append_alert, alerts))
         for _ in range(6):
@@ -261,7 +261,7 @@ def test_what_the_learner_tells_before_any_step_is_said_once(
 def test_lines_that_are_no_alerts_are_passed_over(tmp_path: Path) -> None:
     alerts, screen = tmp_path / "alerts.jsonl", io.StringIO()
 
-    with Progress(Console(file=screen, force_terminal=False)) as progress:
+    with ProgressPanel(Console(file=screen, force_terminal=False)) as progress:
         progress.watch_alerts(alerts)
         alerts.write_text('null\n{"text": 3}\n{"text": "a", "text": "b"}\n{\n')
         append_alert(alerts, "true")

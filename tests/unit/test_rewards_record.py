@@ -4,9 +4,9 @@ import dataclasses
 
 import pytest
 
-from common.testing import make_trajectory
 from common.wire.records import Outcome, Step, Trajectory
 from learner.record import mean_scores, parsed_share
+from tests.makers import make_trajectory
 
 
 def test_a_score_is_averaged_over_the_trajectories_that_have_it() -> None:

@@ -9,9 +9,9 @@ import pytest
 from actors.link import CoordinatorLink
 from actors.runner import run_lease
 from common.places import Address
-from common.testing import make_trajectory
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.sockets import Wire, new_key_pair
+from tests.makers import make_trajectory
 
 LEASE = TaskLease(
     lease_id="g000000-0-1", group_id="g000000", sample_index=0, purpose=Purpose.TRAIN,

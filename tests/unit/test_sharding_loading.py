@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from common.config import Config, Learner, Model, PolicyServer
-from common.errors import ConfigError, EnvironmentFault, InputError
+from common.errors import ConfigError, InputError, MachineError
 from learner.engine.loading import build_empty
 from learner.engine.memory import GIB, FreeMemory
 from learner.engine.mesh import Rank, training_processes
@@ -204,7 +204,7 @@ def test_a_run_that_does_not_fit_is_refused_before_anything_is_loaded(tmp_path: 
         )
     with pytest.raises(ConfigError, match=r"tensor_parallel is 3, .* 4 attention heads and 2 key"):
         check_fit(Config(model=model, policy_server=PolicyServer(tensor_parallel=3)), ROOM)
-    with pytest.raises(EnvironmentFault, match=r"about .* GiB of CPU memory .* what helps: "):
+    with pytest.raises(MachineError, match=r"about .* GiB of CPU memory .* what helps: "):
         check_fit(Config(model=model), FreeMemory(device=None, host=1 << 16))
     description = json.loads((tmp_path / "config.json").read_text())
     description.pop("hidden_size")
@@ -219,7 +219,7 @@ def test_a_gpu_without_bfloat16_is_named_with_what_to_change(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
 
-    with pytest.raises(EnvironmentFault, match=r'Tesla T4 does not .*set model\.dtype = "float32"'):
+    with pytest.raises(MachineError, match=r'Tesla T4 does not .*set model\.dtype = "float32"'):
         check_compute_dtype(torch.bfloat16, torch.device("cuda", 0))
     check_compute_dtype(torch.float32, torch.device("cuda", 0))
     check_compute_dtype(torch.bfloat16, torch.device("cpu"))

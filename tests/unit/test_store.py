@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from common.testing import make_trajectory
 from learner.coordination.store import TrajectoryStore
+from tests.makers import make_trajectory
 
 
 def append(folder: Path, *names: str, limit_bytes: int = 1 << 20) -> None:

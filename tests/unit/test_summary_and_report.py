@@ -12,16 +12,25 @@ import pytest
 from rich.console import Console
 
 from common.config import Config, Run, World
-from common.errors import RunFailed
+from common.episode_record import read_evaluation
+from common.errors import RunError
 from common.evaluation import FamilyScore, Suite, SuiteScore, write_score
+from common.telemetry.process_totals import (
+    ActorTotals,
+    LearnerTotals,
+    LogprobMismatch,
+    StalenessTotals,
+    TrajectoryCounts,
+    write_totals,
+)
 from common.wire.records import Step
 from launch.report.charts import line_chart, paired_bars, ticks
-from launch.report.episodes import read_episodes
 from launch.report.page import choose_pairs, describe_step, write_report
 from launch.report.summary import (
     Summary,
     build_summary,
     compare,
+    current_commit,
     facts,
     print_summary,
     score_tables,
@@ -30,31 +39,31 @@ from launch.report.summary import (
 from launch.run.folder import RunFolder, RunState
 from tests.step_records import make_record
 
-TOTALS: dict[str, Any] = {
-    "trajectories": {
-        "started": 70,
-        "finished": 66,
-        "trained": 64,
-        "dropped": {"stale": 2},
-        "open": 4,
-    },
-    "staleness": {"bound": 3, "max": 2, "mean": 0.75, "histogram": {"0": 60, "1": 70, "2": 10}},
-    "logprob_mismatch": {"mean_abs": 3e-7, "max_abs": 2e-5, "tokens": 512},
-    "weight_versions": 5,
-    "rl_seconds": 12.5,
-    "idle_fraction": 0.25,
-    "ranks": 2,
-    "steps": 4,
-    "commit": "abc",
-    "cells_executed": 160,
-}
-ACTOR = {
-    "launcher": "forked",
-    "kernel_level": "A-forked",
-    "kernels_started": 40,
-    "tokens_generated": 900,
-    "requests": 80,
-}
+TOTALS = LearnerTotals(
+    steps=4,
+    ranks=2,
+    weight_versions=5,
+    rl_seconds=12.5,
+    idle_fraction=0.25,
+    paused_seconds=0.5,
+    trajectories=TrajectoryCounts(
+        started=70, finished=66, trained=64, dropped={"stale": 2}, open=4
+    ),
+    staleness=StalenessTotals(bound=3, max=2, mean=0.75, histogram={"0": 60, "1": 70, "2": 10}),
+    logprob_mismatch=LogprobMismatch(mean_abs=3e-7, max_abs=2e-5, tokens=512),
+    tokens_generated=1800,
+    cells_executed=160,
+)
+ACTOR = ActorTotals(
+    actor_id="a0",
+    launcher="forked",
+    kernel_level="A-forked",
+    kernels_started=40,
+    requests=80,
+    request_retries=0,
+    tokens_generated=900,
+    resent=0,
+)
 CONFIG = Config(run=Run(name="trial<&", seed=3), world=World(enabled=True))
 
 
@@ -105,9 +114,11 @@ def folder(tmp_path: Path) -> RunFolder:
         (out / "heldout.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_score(score("control", 0.0), run.evaluation / "after" / "control.json")
     run.actors.mkdir()
-    (run.actors / "a0.json").write_text(json.dumps(ACTOR))
-    (run.actors / "a1.json").write_text(json.dumps({**ACTOR, "request_retries": 1}))
-    run.learner_totals.write_text(json.dumps(TOTALS))
+    write_totals(ACTOR, run.actors / "a0.json")
+    write_totals(
+        dataclasses.replace(ACTOR, actor_id="a1", request_retries=1), run.actors / "a1.json"
+    )
+    write_totals(TOTALS, run.learner_totals)
     write_metrics(run, signal_share=1.0)
     return run
 
@@ -160,7 +171,8 @@ def test_the_summary_has_every_promised_number(folder: RunFolder) -> None:
     summary = dataclasses.asdict(summarise(folder))
 
     assert summary["status"] == "finished"
-    assert (summary["seed"], summary["commit"], summary["weight_versions"]) == (3, "abc", 5)
+    assert (summary["seed"], summary["weight_versions"]) == (3, 5)
+    assert summary["commit"] == current_commit()
     assert summary["wall_seconds"] == {
         "setup": 90.0,
         "warm_start": 0.0,
@@ -170,9 +182,9 @@ def test_the_summary_has_every_promised_number(folder: RunFolder) -> None:
     }
     assert summary["heldout"]["two_hop"] == {"n": 10, "before": 0.25, "after": 0.875}
     assert summary["search_disabled"]["one_hop"] == {"n": 10, "before": None, "after": 0.0}
-    assert summary["trajectories"] == TOTALS["trajectories"]
-    assert summary["staleness"] == TOTALS["staleness"]
-    assert summary["logprob_mismatch"] == TOTALS["logprob_mismatch"]
+    assert summary["trajectories"] == dataclasses.asdict(TOTALS.trajectories)
+    assert summary["staleness"] == dataclasses.asdict(TOTALS.staleness)
+    assert summary["logprob_mismatch"] == dataclasses.asdict(TOTALS.logprob_mismatch)
     assert summary["sandbox"] == {
         "launcher": "forked",
         "level": "A-forked",
@@ -195,7 +207,7 @@ def test_a_written_summary_is_json(folder: RunFolder) -> None:
 def test_a_run_without_learner_totals_has_no_summary(folder: RunFolder) -> None:
     folder.learner_totals.unlink()
 
-    with pytest.raises(RunFailed, match=r"the learner ended without writing"):
+    with pytest.raises(RunError, match=r"the learner ended without writing"):
         summarise(folder)
 
 
@@ -228,7 +240,7 @@ def test_the_report_is_self_contained_and_escapes_what_it_shows(folder: RunFolde
 
 def test_repaired_questions_are_shown_before_one_that_is_still_wrong(folder: RunFolder) -> None:
     before, after = (
-        read_episodes(folder.evaluation / when / "heldout.jsonl") for when in ("before", "after")
+        read_evaluation(folder.evaluation / when / "heldout.jsonl") for when in ("before", "after")
     )
 
     chosen = choose_pairs(list(zip(before, after, strict=True)), per_family=2)

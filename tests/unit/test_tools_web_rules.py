@@ -14,7 +14,7 @@ from yarl import URL
 from actors.tools.excerpts import TextMemory, excerpt
 from actors.tools.web.retry import LONGEST_WAIT_S, Pace, backoff, retry_after
 from actors.tools.web.rules import (
-    NotPublic,
+    NotPublicError,
     PageRules,
     host_of,
     is_public,
@@ -55,7 +55,7 @@ SECOND_TO_THE_EPOCH = 1_700_000_000.0
 def test_addresses_of_this_machine_and_of_private_networks_are_not_public(address: str) -> None:
     assert not is_public(address)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with pytest.raises(NotPublic, match="private, loopback or link-local"):
+    with pytest.raises(NotPublicError, match="private, loopback or link-local"):
         public_socket((family, socket.SOCK_STREAM, 6, "", (address, 80)))
 
 

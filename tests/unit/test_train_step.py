@@ -10,9 +10,10 @@ from torch import Tensor
 
 from common.config import Learner, Objective
 from common.wire.records import NOT_AN_ACTION, Outcome, Segment, Trajectory
+from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model, token_logprobs
 from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import Rank, full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from learner.objectives.policy_loss import policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
 from learner.packs.batch import build_batch

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from common.config import Learner, Objective
 from common.wire.records import NOT_AN_ACTION, Trajectory
+from learner.engine.mesh import training_processes
 from learner.engine.model import load_model, token_logprobs
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.reference import ReferenceModel, load_reference
-from learner.engine.sharding import full_state_dict, shard, training_processes
+from learner.engine.sharding import full_state_dict, shard
 from learner.packs.batch import build_batch
 from learner.packs.packing import pack_segments
 from learner.step.metrics import StepMetrics, warnings_of

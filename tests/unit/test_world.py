@@ -10,7 +10,7 @@ from common.chat import parse_action
 from common.config import World as WorldConfig
 from launch.data.world import names
 from launch.data.world.demonstrator import PERFECT, Demonstrator, perfect_codes
-from launch.data.world.encyclopedia import World
+from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.files import evaluation_tasks, training_tasks, write_world
 from launch.data.world.names import Pool, pool_of
 from launch.data.world.questions import FAMILIES, KINDS, Question, distinct
@@ -53,7 +53,7 @@ def test_a_name_belongs_to_one_pool_and_three_in_ten_are_held_out() -> None:
 @pytest.mark.parametrize("seed", SEEDS)
 def test_no_heldout_name_occurs_in_a_training_page_question_answer_or_trace(seed: int) -> None:
     heldout = heldout_names()
-    world = World(seed, "train")
+    world = Encyclopedia(seed, "train")
     tasks = list(training_tasks(world, 2000))
     texts = [page.text for page in world.pages]
     texts += [f"{task.question} . {' '.join(task.answers)}" for task in tasks]
@@ -63,7 +63,7 @@ def test_no_heldout_name_occurs_in_a_training_page_question_answer_or_trace(seed
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_subject_bridge_and_answer_of_a_heldout_question_are_held_out(seed: int) -> None:
-    for task in evaluation_tasks(World(seed, "heldout"), 1000):
+    for task in evaluation_tasks(Encyclopedia(seed, "heldout"), 1000):
         mentioned = [task.labels["subject"], task.labels["bridge"], *task.answers]
         for name in mentioned:
             assert not name or name.isdigit() or pool_of(name) == "heldout"
@@ -73,13 +73,13 @@ def test_no_unseen_word_occurs_in_a_world_of_the_other_pools() -> None:
     unseen = {word for kind in ("person", "book", "town") for name in names.names(kind, "unseen")
               for word in name.split()}  # fmt: skip
     for pool in ("train", "heldout"):
-        text = " ".join(page.text for page in World(0, pool).pages)
+        text = " ".join(page.text for page in Encyclopedia(0, pool).pages)
         assert not unseen & set(text.replace(",", " ").split())
 
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_good_strategy_answers_every_question(pool: Pool, tmp_path: Path) -> None:
-    world = World(5, pool)
+    world = Encyclopedia(5, pool)
     index = open_index(world, tmp_path)
     rng = random.Random(0)
     demonstrator = Demonstrator(index.search, {}, rng, PERFECT)
@@ -103,7 +103,7 @@ def run_codes(question: Question, search: SearchIndex) -> list[str]:
 
 
 def test_the_scripted_cells_submit_the_answer(tmp_path: Path) -> None:
-    world = World(6, "heldout")
+    world = Encyclopedia(6, "heldout")
     index = open_index(world, tmp_path)
     for family in FAMILIES:
         for question in distinct(world, family, 100, random.Random(1)):
@@ -111,7 +111,7 @@ def test_the_scripted_cells_submit_the_answer(tmp_path: Path) -> None:
 
 
 def test_the_bare_name_mostly_finds_the_wrong_page(tmp_path: Path) -> None:
-    world = World(7, "train")
+    world = Encyclopedia(7, "train")
     index = open_index(world, tmp_path)
     subjects = [name for kind in ("person", "book", "town") for name in world.entities(kind)]
     right = sum(index.search(name).startswith(f"{name},") for name in subjects)
@@ -120,14 +120,14 @@ def test_the_bare_name_mostly_finds_the_wrong_page(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("pool", POOLS)
 def test_no_answer_is_in_its_question(pool: Pool) -> None:
-    for task in evaluation_tasks(World(8, pool), 1000):
+    for task in evaluation_tasks(Encyclopedia(8, pool), 1000):
         assert task.answers[0] not in task.question
 
 
 def test_a_world_is_a_pure_function_of_seed_and_pool() -> None:
-    again, other = World(1, "train"), World(2, "train")
-    assert World(1, "train").pages == again.pages != other.pages
-    assert list(training_tasks(again, 50)) == list(training_tasks(World(1, "train"), 50))
+    again, other = Encyclopedia(1, "train"), Encyclopedia(2, "train")
+    assert Encyclopedia(1, "train").pages == again.pages != other.pages
+    assert list(training_tasks(again, 50)) == list(training_tasks(Encyclopedia(1, "train"), 50))
     assert list(traces(3, 30)) == list(traces(3, 30)) != list(traces(4, 30))
 
 

@@ -35,8 +35,8 @@ from actors.agent.chat.errors import (
     url_hint,
 )
 from actors.agent.chat.models import ServedModel, choose_model, listed, read_models
-from actors.agent.chat.stream import BrokenStream, read_stream
-from actors.agent.conversation import ContextTooLong
+from actors.agent.chat.stream import BrokenStreamError, read_stream
+from actors.agent.conversation import ContextTooLongError
 from common.chat import ACTION_END
 from common.errors import PolicyServerError
 
@@ -118,7 +118,7 @@ class ChatClient:
             on_delta: takes the pieces of the answer as they come; the answer is then streamed.
 
         Raises:
-            ContextTooLong: the chat, or the answer to come, is too long for the model.
+            ContextTooLongError: the chat, or the answer to come, is too long for the model.
             PolicyServerError: all attempts failed, or the server will not take the request.
         """
         served = await self.describe()
@@ -135,7 +135,7 @@ class ChatClient:
         if on_delta is not None:
             try:
                 return await self._streamed(request, end, on_delta)
-            except BrokenStream as error:
+            except BrokenStreamError as error:
                 log.warning("stream broke, asking for the whole answer error=%s", error)
             except openai.APIStatusError as error:
                 await self._pause(error, attempt=1)
@@ -183,7 +183,7 @@ class ChatClient:
                     finish = "stop"  # the server does not know stop strings
                     break
         if not finish:
-            raise BrokenStream("it ended before the answer did")
+            raise BrokenStreamError("it ended before the answer did")
         return stream.answer(finish, usage)
 
     async def _ask(self, request: dict[str, Any]) -> Any:
@@ -219,7 +219,7 @@ class ChatClient:
         if isinstance(error, openai.NotFoundError):
             names = await self._names()
             text += f"; it has {listed(names)}" if names else f"; {url_hint(self.url)}"
-        return ContextTooLong(text) if is_too_long(error) else PolicyServerError(text)
+        return ContextTooLongError(text) if is_too_long(error) else PolicyServerError(text)
 
     async def _models(self) -> tuple[ServedModel, ...]:
         answer = await self._client.models.with_raw_response.list()

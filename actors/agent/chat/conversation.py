@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from actors.agent.chat.answer import ChatAnswer, ChatMessage
 from actors.agent.chat.client import ChatClient
-from actors.agent.conversation import ContextTooLong, DeltaListener, KeptStep, Opening, Sample
+from actors.agent.conversation import ContextTooLongError, DeltaListener, KeptStep, Opening, Sample
 from actors.agent.foreign_action import rewrite
 from actors.agent.foreign_tags import break_all_tags
 from actors.agent.token_estimate import TokenEstimate
@@ -137,7 +137,7 @@ class ChatConversation:
                     end="" if self._direct else ACTION_END,
                     on_delta=on_delta,
                 )
-            except ContextTooLong:
+            except ContextTooLongError:
                 last = self._messages[-1].content
                 self._estimate.was_too_low()
                 if len(last) < _SHORTEST or not last.startswith(_OUTPUT):

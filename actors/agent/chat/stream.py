@@ -18,7 +18,7 @@ _END = "[DONE]"
 _DRAIN_S = 0.2
 
 
-class BrokenStream(Exception):
+class BrokenStreamError(Exception):
     """A stream ended early; the answer can be asked for again."""
 
 
@@ -26,14 +26,14 @@ async def read_stream(response: httpx2.Response) -> AsyncIterator[Any]:
     """The JSON values of a streamed answer; the client library gives up at the first odd one.
 
     Raises:
-        BrokenStream: the connection failed, or was silent for too long.
+        BrokenStreamError: the connection failed, or was silent for too long.
     """
     received = response.aiter_bytes()
     try:
         async for chunk in read_chunks(received):
             yield chunk
     except (httpx2.HTTPError, httpx2.StreamError) as error:
-        raise BrokenStream(f"{type(error).__name__}: {error}") from error
+        raise BrokenStreamError(f"{type(error).__name__}: {error}") from error
     # A connection is used again only when it was read to its end.
     with contextlib.suppress(TimeoutError, httpx2.HTTPError, httpx2.StreamError):
         async with asyncio.timeout(_DRAIN_S):

@@ -9,14 +9,14 @@ from functools import partial
 
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.forked.zygote_process import ZygoteProcess
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.kernels.limits.host_uids import release
-from actors.kernels.limits.id_ranges import NoHostUids, Source
+from actors.kernels.limits.id_ranges import NoHostUidsError, Source
 from actors.kernels.limits.wardens import Wardens, sandbox_limits
 from actors.kernels.piped import Ground, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from common.config import Kernel as KernelConfig
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class ForkedLauncher:
         zygote = await self._running_zygote()
         try:
             return await self._launch_from(zygote)
-        except KernelDied:
+        except KernelDiedError:
             if zygote.alive:
                 raise
         return await self._launch_from(await self._running_zygote())
@@ -94,7 +94,7 @@ class ForkedLauncher:
     async def _running_zygote(self) -> ZygoteProcess:
         async with self._starting:
             if self._closed:
-                raise KernelDied("the launcher is closed", DeathCause.CLOSED)
+                raise KernelDiedError("the launcher is closed", DeathCause.CLOSED)
             if self._zygote is not None and self._zygote.alive:
                 return self._zygote
             if self._zygote is not None:
@@ -110,9 +110,9 @@ class ForkedLauncher:
         zygote = self._make_zygote(runtime, uids.source)
         try:
             await zygote.start()
-        except (NoHostUids, EnvironmentFault) as reason:
+        except (NoHostUidsError, MachineError) as reason:
             if uids.source is None or self._had_uids:
-                raise EnvironmentFault(str(reason)) from None
+                raise MachineError(str(reason)) from None
             uids.give_up(str(reason))
             zygote = self._make_zygote(runtime, None)
             await zygote.start()

@@ -14,13 +14,13 @@ from typing import IO
 import msgpack
 
 from actors.kernels import bubblewrap
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.kernels.limits.id_ranges import Source
 from actors.kernels.limits.user_namespaces import CHANGES_USER, zygote_namespace
 from actors.kernels.piped import Handles
 from actors.kernels.runtime import RuntimePaths
 from actors.kernels.sandboxed.isolation import Limits
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 _CONTROL_BYTES = 8192
@@ -68,8 +68,8 @@ class ZygoteProcess:
         """Start the process and wait until it can fork.
 
         Raises:
-            EnvironmentFault: it did not come up; its last words are in the message.
-            NoHostUids: its namespace could not be made.
+            MachineError: it did not come up; its last words are in the message.
+            NoHostUidsError: its namespace could not be made.
         """
         self._control.setblocking(False)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
@@ -83,16 +83,16 @@ class ZygoteProcess:
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._on_readable)
         try:
             await asyncio.wait_for(asyncio.shield(self._ready), self._timeout_s)
-        except (TimeoutError, KernelDied) as error:
+        except (TimeoutError, KernelDiedError) as error:
             words = self._last_words()
             await self.close()
-            raise EnvironmentFault(
+            raise MachineError(
                 f"the kernels' zygote did not start ({str(error) or 'time-out'}): {words}. "
                 f"{bubblewrap.advice(words)}"
             ) from None
 
     def _start_process(self, errors: IO[bytes]) -> "subprocess.Popen[bytes]":
-        sandbox = bubblewrap.Sandbox(
+        sandbox = bubblewrap.OuterSandbox(
             runtime=self._runtime, workspace_mib=self._limits.workspace_mib, nested=True
         )
         command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
@@ -113,10 +113,10 @@ class ZygoteProcess:
         """Ask for a fresh sandbox, of user id ``uid`` on the host if that is not 0.
 
         Raises:
-            KernelDied: the fork failed, or the zygote died or hung.
+            KernelDiedError: the fork failed, or the zygote died or hung.
         """
         if not self.alive:
-            raise KernelDied("the zygote is not running", DeathCause.LAUNCHER_DIED)
+            raise KernelDiedError("the zygote is not running", DeathCause.LAUNCHER_DIED)
         number = next(self._numbers)
         ours, theirs = socket.socketpair()
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
@@ -130,7 +130,7 @@ class ZygoteProcess:
             answer.add_done_callback(_close_late_fork)
             if isinstance(error, TimeoutError | OSError):
                 await self._notice_death(error)
-                raise KernelDied(
+                raise KernelDiedError(
                     f"the zygote did not fork: {str(error) or 'time-out'}",
                     DeathCause.FAILED_TO_START,
                 ) from None
@@ -188,7 +188,7 @@ class ZygoteProcess:
             answer.set_result((descriptors[0], descriptors[1]))
         else:
             answer.set_exception(
-                KernelDied(
+                KernelDiedError(
                     f"a sandbox could not be set up: {message[2]}", DeathCause.FAILED_TO_START
                 )
             )
@@ -197,7 +197,7 @@ class ZygoteProcess:
         asyncio.get_running_loop().remove_reader(self._control.fileno())
         self._control.close()
         self._gone.set()
-        died = KernelDied("the zygote died", DeathCause.LAUNCHER_DIED)
+        died = KernelDiedError("the zygote died", DeathCause.LAUNCHER_DIED)
         if not self._ready.done():
             self._ready.set_exception(died)
         for answer in self._waiting.values():

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from jupyter_client.asynchronous import AsyncKernelClient
 
-from actors.kernels.jupyter.transcript import Transcript
+from actors.kernels.jupyter.transcript import CellTranscript
 
 _MOST_OUTPUT_BYTES = 64 << 20
 _MOST_MESSAGES = 1 << 16
@@ -60,7 +60,7 @@ class JupyterChannel:
         self._on_violation("replies that nobody asked for")
         raise asyncio.CancelledError
 
-    async def listen(self, request: str, transcript: Transcript) -> None:
+    async def listen(self, request: str, transcript: CellTranscript) -> None:
         """Collect what the cell shows, until the kernel says that it is idle again."""
         for _ in range(_MOST_MESSAGES):
             message = await self._next("get_iopub_msg")

@@ -13,7 +13,7 @@ from actors.kernels.interface import (
     CellResult,
     CellStatus,
     DeathCause,
-    KernelDied,
+    KernelDiedError,
     ToolHandler,
     ToolSpec,
     check_file_name,
@@ -22,14 +22,14 @@ from actors.kernels.interface import (
 from actors.kernels.jupyter.channel import JupyterChannel
 from actors.kernels.jupyter.provisioner import BwrapProvisioner
 from actors.kernels.jupyter.toolpipe import ToolPipe
-from actors.kernels.jupyter.transcript import Transcript
+from actors.kernels.jupyter.transcript import CellTranscript
 from actors.kernels.limits.cgroup import Cage
 from actors.kernels.limits.procfs import host_pid
 from actors.kernels.limits.wardens import Wardens
 from actors.kernels.limits.watchdog import Watched, memory_reason
 from actors.kernels.sandboxed.clip import MOST_MARK
 from common.config import Kernel as KernelConfig
-from common.errors import EnvironmentFault, KernelError
+from common.errors import KernelError, MachineError
 from common.wire.sockets import SocketError
 
 LEVEL = "B-jupyter"
@@ -73,7 +73,7 @@ class JupyterKernel:
         """Start the sandbox and wait until the kernel answers.
 
         Raises:
-            KernelDied: it did not come up.
+            KernelDiedError: it did not come up.
         """
         timeout_s = self._config.start_timeout_s
         arguments = ["--no-stdout", "--no-stderr", "--IPKernelApp.capture_fd_output=False"]
@@ -89,9 +89,9 @@ class JupyterKernel:
                 await channel.wait_for_ready(timeout_s)
             elif await self._reply(channel.ask_for_info(), timeout_s) is None:
                 raise RuntimeError(f"it did not answer within {timeout_s:g} s")
-        except (RuntimeError, OSError, SocketError, KernelDied, EnvironmentFault) as error:
+        except (RuntimeError, OSError, SocketError, KernelDiedError, MachineError) as error:
             reason = f"kernel {self.kernel_id} did not start: {error}"
-            raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
+            raise KernelDiedError(reason, DeathCause.FAILED_TO_START) from None
 
     async def execute(
         self, code: str, *, timeout_s: float, output_bytes: int | None = None
@@ -156,7 +156,7 @@ class JupyterKernel:
         """Kill the sandbox and fail whoever waits; the first reason is kept."""
         if self._broken.done():
             return
-        died = KernelDied(f"kernel {self.kernel_id} ended: {reason}", cause)
+        died = KernelDiedError(f"kernel {self.kernel_id} ended: {reason}", cause)
         self._broken.set_exception(died)
         self._broken.exception()
         if self._manager.provisioner is not None:
@@ -169,16 +169,16 @@ class JupyterKernel:
     @property
     def _open(self) -> JupyterChannel:
         if self._channel is None:
-            raise KernelDied(f"kernel {self.kernel_id} is not running", DeathCause.CLOSED)
+            raise KernelDiedError(f"kernel {self.kernel_id} is not running", DeathCause.CLOSED)
         return self._channel
 
     def _check_alive(self) -> None:
         if self._broken.done():
             raise self._death()
 
-    def _death(self) -> KernelDied:
-        error = cast(KernelDied, self._broken.exception())
-        return KernelDied(str(error), error.cause)
+    def _death(self) -> KernelDiedError:
+        error = cast(KernelDiedError, self._broken.exception())
+        return KernelDiedError(str(error), error.cause)
 
     async def _connect_tools(self) -> None:
         loop = asyncio.get_running_loop()
@@ -245,7 +245,7 @@ class JupyterKernel:
     ) -> CellResult:
         """Run a cell in a kernel that shows what it does by messages."""
         request = self._open.send_cell(code, limit)
-        transcript = Transcript(limit)
+        transcript = CellTranscript(limit)
         listening = asyncio.create_task(self._open.listen(request, transcript))
         try:
             reply, interrupted = await self._reply_or_stop(request, timeout_s)
@@ -277,7 +277,7 @@ class JupyterKernel:
         except ValueError as error:
             raise self._violated(str(error)) from error
 
-    def _violated(self, reason: str) -> KernelDied:
+    def _violated(self, reason: str) -> KernelDiedError:
         """End the kernel for a reply that none of ours sends; how it ended."""
         self._on_violation(reason)
         return self._death()

@@ -17,7 +17,7 @@ from actors.kernels.jupyter.provisioner import LIMITS, UIDS
 from actors.kernels.limits.wardens import Wardens, sandbox_limits
 from actors.kernels.runtime import find_runtime
 from common.config import Kernel as KernelConfig
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 from common.wire.sockets import AsyncContext, bounded_context
 
 KERNELSPEC = Path(__file__).resolve().parent / "kernelspec"
@@ -49,7 +49,7 @@ class JupyterLauncher:
         try:
             self._specification()
         except NoSuchKernel:
-            raise EnvironmentFault(
+            raise MachineError(
                 f"there is no Jupyter kernel '{self._config.kernelspec}' (kernel.kernelspec); "
                 "`jupyter kernelspec list` names those installed"
             ) from None

@@ -24,7 +24,7 @@ from traitlets import Bool, Integer
 
 from actors.kernels import bubblewrap, sandbox_end
 from actors.kernels.descriptors import is_readable, moved, readable
-from actors.kernels.interface import DeathCause, KernelDied
+from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.kernels.limits.host_uids import HostUids, UidLease, release
 from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.kernels.sandboxed.jupyter_start import CONNECTION_FILE, FOLDER
@@ -87,11 +87,11 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         """The host's end of the kernel's tool socket, for the caller to keep.
 
         Raises:
-            KernelDied: there is no kernel, or it was taken before.
+            KernelDiedError: there is no kernel, or it was taken before.
         """
         tools, self._tools = self._tools, None
         if tools is None:
-            raise KernelDied("it has no tool socket")
+            raise KernelDiedError("it has no tool socket")
         return tools
 
     async def poll(self) -> int | None:
@@ -159,8 +159,8 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
         it again.
 
         Raises:
-            KernelDied: it did not start.
-            EnvironmentFault: this machine cannot run the sandbox; the message says what to do.
+            KernelDiedError: it did not start.
+            MachineError: this machine cannot run the sandbox; the message says what to do.
         """
         runtime, key = find_runtime(), self.parent.session.key
         inside = self._connection(f"{FOLDER}/kernel", key.decode())
@@ -192,7 +192,7 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
 
     async def _start(self, runtime: RuntimePaths, message: list[Any], tools: socket.socket) -> int:
         """Start the sandbox; a descriptor of the folder with its sockets."""
-        sandbox = bubblewrap.Sandbox(
+        sandbox = bubblewrap.OuterSandbox(
             runtime=runtime, workspace_mib=self.workspace_mib, nested=True, folders=(FOLDER,)
         )
         command = [bubblewrap.PYTHON, "-s", "-P", "-m", _MODULE]
@@ -203,18 +203,18 @@ class BwrapProvisioner(KernelProvisionerBase):  # type: ignore[misc]
                 self._process = self._start_process(sandbox, command, theirs)
             socket.send_fds(self._control, [msgpack.packb(message)], [tools.fileno()])
             answer = await asyncio.wait_for(_answer(self._control), _START_TIMEOUT_S)
-        except (KernelDied, OSError, TimeoutError) as error:
+        except (KernelDiedError, OSError, TimeoutError) as error:
             await self._give_up()
             bubblewrap.check_sandbox(runtime)
             text = str(error) or f"no answer for {_START_TIMEOUT_S:g} s"
             text = "it died at once" if isinstance(error, ConnectionError) else text
             reason = f"the sandbox did not start: {text}"
-            raise KernelDied(reason, DeathCause.FAILED_TO_START) from None
+            raise KernelDiedError(reason, DeathCause.FAILED_TO_START) from None
         *self._pidfds, folder = answer
         return folder
 
     def _start_process(
-        self, sandbox: bubblewrap.Sandbox, command: list[str], control: socket.socket
+        self, sandbox: bubblewrap.OuterSandbox, command: list[str], control: socket.socket
     ) -> "subprocess.Popen[bytes]":
         """As root with a user id of its own; other users could not reach its sockets then."""
         if os.geteuid() == 0:
@@ -257,13 +257,13 @@ async def _answer(control: socket.socket) -> list[int]:
     """Wait for the three descriptors.
 
     Raises:
-        KernelDied: the sandbox died or said why it cannot start.
+        KernelDiedError: the sandbox died or said why it cannot start.
     """
     await readable(control.fileno())
     data, descriptors, _, _ = socket.recv_fds(control, _ANSWER_BYTES, 3, socket.MSG_CMSG_CLOEXEC)
     if not data:
-        raise KernelDied("it died before the kernel ran")
+        raise KernelDiedError("it died before the kernel ran")
     answer = msgpack.unpackb(data)
     if answer[0] != "started":
-        raise KernelDied(answer[1])
+        raise KernelDiedError(answer[1])
     return descriptors

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import cast
 
-from actors.kernels.frames import Call, FrameBudget, FrameReader, FrameViolation
+from actors.kernels.frames import Call, FrameBudget, FrameError, FrameReader
 from actors.kernels.interface import ToolHandler
-from actors.kernels.toolbox import Toolbox
+from actors.kernels.tool_calls import ToolCalls
 
 
 class ToolPipe(asyncio.Protocol):
@@ -17,7 +17,7 @@ class ToolPipe(asyncio.Protocol):
         self._on_violation = on_violation
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(FrameBudget())
-        self._toolbox = Toolbox(self._send)
+        self._toolbox = ToolCalls(self._send)
 
     def renew(self) -> None:
         """Start the budget of the next cell."""
@@ -44,9 +44,9 @@ class ToolPipe(asyncio.Protocol):
         try:
             for message in self._reader.feed(data):
                 if not isinstance(message, Call):
-                    raise FrameViolation("not a tool call")
+                    raise FrameError("not a tool call")
                 self._toolbox.begin(message)
-        except FrameViolation as violation:
+        except FrameError as violation:
             self.close()
             self._on_violation(str(violation))
 

@@ -9,7 +9,7 @@ _LOST = "[output was lost: too much of it, or too much at once]\n"
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-class Transcript:
+class CellTranscript:
     """Text of a cell's iopub messages in order. Pure; the messages are untrusted.
 
     Attributes:

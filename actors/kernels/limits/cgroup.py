@@ -16,7 +16,7 @@ _MEBIBYTE = 1 << 20
 _INIT_PROCESSES = 1
 
 
-class NoCgroup(Exception):
+class NoCgroupError(Exception):
     """Control groups cannot be used here; the text says why."""
 
 
@@ -65,7 +65,7 @@ class Cages:
         """Make a group for this process's kernels below ``parent``.
 
         Raises:
-            NoCgroup: the folder is no cgroup v2, lacks a controller, or is not ours to divide.
+            NoCgroupError: the folder is no cgroup v2, lacks a controller, or is not ours to divide.
         """
         self._limits = limits
         self._folder = parent / f"lzero-{os.getpid()}"
@@ -78,7 +78,7 @@ class Cages:
                 self._folder.rmdir()
                 raise
         except OSError as error:
-            raise NoCgroup(f"{parent}: {error.strerror}") from None
+            raise NoCgroupError(f"{parent}: {error.strerror}") from None
 
     def make(self, name: str) -> Cage:
         """Make the group of a fresh kernel: beyond its memory all its processes are killed.
@@ -108,13 +108,13 @@ def own_cgroup() -> Path:
     """Folder of the group that this process is in.
 
     Raises:
-        NoCgroup: there is no cgroup v2 here.
+        NoCgroupError: there is no cgroup v2 here.
     """
     for line in Path("/proc/self/cgroup").read_text().splitlines():
         number, _, path = line.split(":", 2)
         if number == "0" and (_MOUNT / "cgroup.controllers").exists():
             return _MOUNT / path.lstrip("/")
-    raise NoCgroup("this machine has no cgroup v2")
+    raise NoCgroupError("this machine has no cgroup v2")
 
 
 def _divide(folder: Path) -> None:
@@ -127,9 +127,9 @@ def _divide(folder: Path) -> None:
         offered = (folder / "cgroup.controllers").read_text().split()
         enabled = (folder / "cgroup.subtree_control").read_text().split()
     except FileNotFoundError:
-        raise NoCgroup(f"{folder} is not a cgroup v2") from None
+        raise NoCgroupError(f"{folder} is not a cgroup v2") from None
     if missing := sorted(set(_CONTROLLERS) - set(offered)):
-        raise NoCgroup(f"{folder} offers no controller {' and '.join(missing)}")
+        raise NoCgroupError(f"{folder} offers no controller {' and '.join(missing)}")
     if set(_CONTROLLERS) <= set(enabled):
         return
     wanted = " ".join(f"+{name}" for name in _CONTROLLERS)
@@ -144,7 +144,7 @@ def _divide(folder: Path) -> None:
 
 def _step_aside(folder: Path) -> None:
     if (folder / "cgroup.procs").read_text().split() != [str(os.getpid())]:
-        raise NoCgroup(
+        raise NoCgroupError(
             f"{folder} also holds processes of others; name a group for the kernels alone "
             "(kernel.cgroup)"
         )

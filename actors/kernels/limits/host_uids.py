@@ -18,8 +18,8 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.kernels.interface import DeathCause, KernelDied
-from actors.kernels.limits.id_ranges import SPARE, IdRange, NoHostUids, Source, find_source
+from actors.kernels.interface import DeathCause, KernelDiedError
+from actors.kernels.limits.id_ranges import SPARE, IdRange, NoHostUidsError, Source, find_source
 from common.config import Kernel as KernelConfig
 
 _LOGGER = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ class HostUids:
                 source = find_source(self._range)
                 os.close(_open_register(source.folder))
                 self._source = source
-            except NoHostUids as reason:
+            except NoHostUidsError as reason:
                 self.give_up(f"{reason}; {reason.fix}")
             except OSError as error:
                 self.give_up(f"the register of those in use cannot be kept: {error}")
@@ -81,7 +81,7 @@ class HostUids:
         """A user id that nobody has; None where kernels share one.
 
         Raises:
-            KernelDied: all of them are taken.
+            KernelDiedError: all of them are taken.
         """
         if self.source is None:
             return None
@@ -89,7 +89,7 @@ class HostUids:
         lease = lease_uid(ids, self.source.folder)
         if lease is None:
             given_by = "/etc/subuid" if self.source.subordinate else "kernel.uids"
-            raise KernelDied(
+            raise KernelDiedError(
                 f"all {ids.count} user ids from {ids.first} on are in use: {given_by} has "
                 f"{ids.count + SPARE}, of which {SPARE} are reserved; give more, or run fewer "
                 "kernels at once",

@@ -13,7 +13,7 @@ SPARE = 2
 _LEAST = SPARE + 1
 
 
-class NoHostUids(Exception):
+class NoHostUidsError(Exception):
     """Kernels cannot have user ids of their own here; the text says why, ``fix`` what to do."""
 
     def __init__(self, reason: str, fix: str = "see docs/sandbox.md") -> None:
@@ -66,7 +66,7 @@ def find_source(wanted: IdRange) -> Source:
     """As root the range that is wanted, else the subordinate ids of this user.
 
     Raises:
-        NoHostUids: there are none, or somebody else has them.
+        NoHostUidsError: there are none, or somebody else has them.
     """
     if os.geteuid() == 0:
         check_range(wanted, mapped=_mapped(), taken=_taken())
@@ -98,23 +98,23 @@ def check_range(
         taken: ids of others, and whose they are.
 
     Raises:
-        NoHostUids: they may not.
+        NoHostUidsError: they may not.
     """
     if wanted.first < 1 or wanted.count < _LEAST or wanted.end > _LARGEST_ID:
-        raise NoHostUids(
+        raise NoHostUidsError(
             f"{wanted} is no range of at least {_LEAST} user ids between 1 and {_LARGEST_ID - 1}",
             "correct kernel.first_uid and kernel.uids",
         )
     spans = list(mapped)
     if not any(span.first <= wanted.first and wanted.end <= span.end for span in spans):
         there = ", ".join(map(str, spans)) or "none"
-        raise NoHostUids(
+        raise NoHostUidsError(
             f"user ids {wanted} do not exist in this container, which has {there}",
             "set kernel.first_uid and kernel.uids to some of those that nobody has",
         )
     for owner, span in taken:
         if wanted.meets(span):
-            raise NoHostUids(
+            raise NoHostUidsError(
                 f"user ids {wanted} meet {span} of {owner}",
                 "set kernel.first_uid to ids that nobody has",
             )
@@ -139,7 +139,7 @@ def parse_subordinate(text: str) -> list[tuple[str, IdRange]]:
 
 def _subordinate_source() -> Source:
     if shutil.which("newuidmap") is None or shutil.which("newgidmap") is None:
-        raise NoHostUids(
+        raise NoHostUidsError(
             "we are not root, and newuidmap is not installed",
             "apt-get install uidmap, or run as root",
         )
@@ -148,7 +148,7 @@ def _subordinate_source() -> Source:
     users = subordinate_range(_text("/etc/subuid"), names)
     groups = subordinate_range(_text("/etc/subgid"), names)
     if users is None or users != groups or users.count < _LEAST:
-        raise NoHostUids(
+        raise NoHostUidsError(
             f"we are not root, and user {names[-1]} has not the same subordinate ids in "
             "/etc/subuid and /etc/subgid",
             "as root, with ids that nobody has: "

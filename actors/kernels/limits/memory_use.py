@@ -19,7 +19,7 @@ MOST_MAPPINGS = 1 << 18
 """Of a whole sandbox; a Python with numpy has about 400 per process."""
 
 
-class TooDear(Exception):
+class TooDearError(Exception):
     """This memory cannot be measured within its bounds; the text says why."""
 
 
@@ -36,9 +36,9 @@ class _Account:
 
     def check(self) -> None:
         if self.mappings > MOST_MAPPINGS:
-            raise TooDear(f"its processes have more than {MOST_MAPPINGS:,} memory mappings")
+            raise TooDearError(f"its processes have more than {MOST_MAPPINGS:,} memory mappings")
         if time.thread_time() - self.started > self.allowed_s:
-            raise TooDear(f"measuring its memory takes more than {self.allowed_s:g} s of CPU")
+            raise TooDearError(f"measuring its memory takes more than {self.allowed_s:g} s of CPU")
 
 
 def measure_memory(pids: list[int], files_bytes: int, allowed_s: float) -> int:
@@ -54,7 +54,7 @@ def measure_memory(pids: list[int], files_bytes: int, allowed_s: float) -> int:
         allowed_s: CPU time that this may take.
 
     Raises:
-        TooDear: it would take longer, or there are too many mappings.
+        TooDearError: it would take longer, or there are too many mappings.
     """
     account = _Account(allowed_s)
     for pid in pids:

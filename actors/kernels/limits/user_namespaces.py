@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from actors.kernels import bubblewrap
-from actors.kernels.limits.id_ranges import NoHostUids, Source
+from actors.kernels.limits.id_ranges import NoHostUidsError, Source
 from actors.kernels.sandboxed.isolation import SANDBOX_UID
 
 CHANGES_USER = ("CAP_SETUID", "CAP_SETGID")
@@ -33,7 +33,7 @@ def zygote_namespace(source: Source) -> Iterator[int]:
     of a dead parent must be one that it was allowed to send.
 
     Raises:
-        NoHostUids: the machine does not allow it.
+        NoHostUidsError: the machine does not allow it.
     """
     command = [*bubblewrap.drop_privileges(source.zygote), "unshare", "--user", "--", "cat"]
     try:
@@ -45,7 +45,7 @@ def zygote_namespace(source: Source) -> Iterator[int]:
             stderr=subprocess.DEVNULL,
         )
     except OSError as error:
-        raise NoHostUids(f"{command[0]} cannot be run: {error.strerror}") from None
+        raise NoHostUidsError(f"{command[0]} cannot be run: {error.strerror}") from None
     with process:
         handle = _map_and_open(process, source)
     try:
@@ -60,13 +60,13 @@ def _map_and_open(process: "subprocess.Popen[bytes]", source: Source) -> int:
     try:
         process.stdin.write(b"x")
         if process.stdout.read(1) != b"x":
-            raise NoHostUids("a user namespace could not be made")
+            raise NoHostUidsError("a user namespace could not be made")
         for kind, own in (("uid", os.geteuid()), ("gid", os.getegid())):
             extents = _extents(source, own if source.subordinate else source.zygote)
             (_map_by_program if source.subordinate else _map)(process.pid, kind, extents)
         return os.open(f"/proc/{process.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
     except (OSError, subprocess.SubprocessError) as error:
-        raise NoHostUids(f"user ids could not be mapped: {error}") from None
+        raise NoHostUidsError(f"user ids could not be mapped: {error}") from None
     finally:
         process.kill()
 
@@ -93,4 +93,4 @@ def _map_by_program(pid: int, kind: str, extents: list[Extent]) -> None:
     )
     if done.returncode != 0:
         words_of = done.stderr.decode("utf-8", "replace").strip()
-        raise NoHostUids(f"{program} refused: {words_of}")
+        raise NoHostUidsError(f"{program} refused: {words_of}")

@@ -4,7 +4,7 @@ import logging
 import math
 from pathlib import Path
 
-from actors.kernels.limits.cgroup import Cage, CageLimits, Cages, NoCgroup, own_cgroup
+from actors.kernels.limits.cgroup import Cage, CageLimits, Cages, NoCgroupError, own_cgroup
 from actors.kernels.limits.host_uids import HostUids
 from actors.kernels.limits.procfs import host_pid
 from actors.kernels.limits.watchdog import UseLimits, Watchdog
@@ -36,7 +36,7 @@ class Wardens:
         try:
             parent = Path(config.cgroup) if config.cgroup else own_cgroup()
             self._cages = Cages(parent, limits)
-        except NoCgroup as reason:
+        except NoCgroupError as reason:
             level = logging.WARNING if config.cgroup else logging.INFO
             _LOGGER.log(level, "kernels get no control groups, the watchdog alone: %s", reason)
 

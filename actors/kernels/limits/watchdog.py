@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 from actors.kernels.interface import DeathCause
 from actors.kernels.limits.cgroup import Cage
-from actors.kernels.limits.memory_use import TooDear, measure_memory
+from actors.kernels.limits.memory_use import TooDearError, measure_memory
 from actors.kernels.limits.procfs import FilesUse, files_use, sockets_bytes, tree_use
 
 _LOGGER = logging.getLogger(__name__)
@@ -225,7 +225,7 @@ class Watchdog:
         try:
             used = in_sockets + measure_memory(pids, files_bytes, _DEAREST_S)
             problem = memory_reason(used, limit_mib) if used > limit_mib * _MEBIBYTE else ""
-        except TooDear as reason:
+        except TooDearError as reason:
             problem = _unbounded(str(reason))
         return problem, time.thread_time() - started
 

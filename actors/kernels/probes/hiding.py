@@ -7,10 +7,10 @@ import threading
 import time
 
 from actors.kernels.probes.inside import LIBC, Target
-from actors.kernels.probes.probe import Family, Outcome, attack
+from actors.kernels.probes.probe import Family, ProbeOutcome, attack
 
 
-@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+@attack(Family.RESOURCES, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED, timeout_s=20)
 def hoard_behind_dead_main_threads(target: Target) -> str:
     """Holds memory in threads whose main thread has ended, of which /proc says nothing."""
     ours, theirs = os.pipe()
@@ -40,7 +40,7 @@ def hoard_behind_dead_main_threads(target: Target) -> str:
     return f"{held * size >> 20} MiB in {held} processes" if too_much else ""
 
 
-@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+@attack(Family.RESOURCES, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED, timeout_s=20)
 def make_itself_dear_to_measure(target: Target) -> str:
     """Makes so many mappings that looking at its memory takes seconds, in which nobody looks."""
     LIBC.mmap.restype = ctypes.c_void_p

@@ -29,7 +29,7 @@ class Family(StrEnum):
     PROTOCOL = "protocol"
 
 
-class Outcome(StrEnum):
+class ProbeOutcome(StrEnum):
     """How an attack ended, seen from the host."""
 
     BLOCKED = "blocked"
@@ -67,8 +67,8 @@ class Probe:
     what: str
     source: str
     function: str
-    expected: frozenset[Outcome]
-    expected_at: Mapping[str, frozenset[Outcome]] = field(default_factory=dict)
+    expected: frozenset[ProbeOutcome]
+    expected_at: Mapping[str, frozenset[ProbeOutcome]] = field(default_factory=dict)
     timeout_s: float = 10.0
     control: bool = False
     slow: bool = False
@@ -77,22 +77,22 @@ class Probe:
     @property
     def lethal(self) -> bool:
         """Whether the kernel may be gone afterwards."""
-        return Outcome.KILLED in self.expected
+        return ProbeOutcome.KILLED in self.expected
 
     @property
     def cell(self) -> str:
         """The attack as a cell; its last line is the verdict."""
         return f"{self.source}\njudge({self.function}, target)\n"
 
-    def acceptable(self, level: str) -> frozenset[Outcome]:
+    def acceptable(self, level: str) -> frozenset[ProbeOutcome]:
         """The outcomes that are fine at ``level``."""
         return self.expected_at.get(level, self.expected)
 
 
 def attack(
     family: Family,
-    *expected: Outcome,
-    at: Mapping[str, tuple[Outcome, ...]] | None = None,
+    *expected: ProbeOutcome,
+    at: Mapping[str, tuple[ProbeOutcome, ...]] | None = None,
     timeout_s: float = 10.0,
     control: bool = False,
     slow: bool = False,
@@ -117,7 +117,7 @@ def attack(
             what=(function.__doc__ or "").strip().splitlines()[0],
             source=_source(function),
             function=function.__name__,
-            expected=frozenset(expected or (Outcome.BLOCKED,)),
+            expected=frozenset(expected or (ProbeOutcome.BLOCKED,)),
             expected_at={level: frozenset(outcomes) for level, outcomes in (at or {}).items()},
             timeout_s=timeout_s,
             control=control,
@@ -134,13 +134,13 @@ def opening_cell(target: Target) -> str:
     return f"{text}\nimport json\ntarget = Target(**json.loads({json.dumps(asdict(target))!r}))\n"
 
 
-def verdict_of(output: str) -> tuple[Outcome, str]:
+def verdict_of(output: str) -> tuple[ProbeOutcome, str]:
     """The outcome that the last line of a cell's output claims, and its reason."""
     lines = [line for line in output.splitlines() if line.startswith(_VERDICTS)]
     if not lines:
-        return Outcome.BROKEN, "the cell gave no verdict: " + output.strip()[-300:]
+        return ProbeOutcome.BROKEN, "the cell gave no verdict: " + output.strip()[-300:]
     word, _, reason = lines[-1].partition(": ")
-    return Outcome(word), reason
+    return ProbeOutcome(word), reason
 
 
 def _source(function: Attack) -> str:

@@ -13,10 +13,10 @@ import time
 from types import FrameType
 
 from actors.kernels.probes.inside import Target
-from actors.kernels.probes.probe import Family, Outcome, attack
+from actors.kernels.probes.probe import Family, ProbeOutcome, attack
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def send_garbage(target: Target) -> str:
     """Writes bytes that are no frame."""
     os.write(3, b"\xff" * 4096)
@@ -24,7 +24,7 @@ def send_garbage(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def send_a_frame_that_is_no_msgpack(target: Target) -> str:
     """Writes a frame of the right length with a wrong content."""
     os.write(3, struct.pack(">I", 5) + b"\xc1\xc1\xc1\xc1\xc1")
@@ -32,7 +32,7 @@ def send_a_frame_that_is_no_msgpack(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def announce_a_frame_of_2_gib(target: Target) -> str:
     """Writes a length prefix that would make the host collect 2 GiB."""
     os.write(3, struct.pack(">I", 1 << 31))
@@ -43,7 +43,7 @@ def announce_a_frame_of_2_gib(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def nest_a_frame_deeply(target: Target) -> str:
     """Sends a hundred thousand nested lists, to overflow the host's stack."""
     body = b"\x91" * 100_000 + b"\xc0"
@@ -52,7 +52,7 @@ def nest_a_frame_deeply(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def send_a_list_of_unbounded_length(target: Target) -> str:
     """Sends a small frame that claims a list of four billion items."""
     body = b"\xdd\xff\xff\xff\xff" + b"\xc0" * 10
@@ -61,7 +61,7 @@ def send_a_list_of_unbounded_length(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def forge_the_end_of_another_cell(target: Target) -> str:
     """Sends the end of a cell that never ran, as small msgpack written by hand."""
     words = (b"\xa4done", b"\xcd\x27\x0f", b"\xa2ok", b"\xa6forged", b"\x00", b"\xc0")
@@ -71,7 +71,7 @@ def forge_the_end_of_another_cell(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def claim_to_be_ready_again(target: Target) -> str:
     """Sends the greeting of a new kernel."""
     os.write(3, struct.pack(">I", 7) + b"\x91\xa5ready")
@@ -79,7 +79,7 @@ def claim_to_be_ready_again(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def send_an_extension_type(target: Target) -> str:
     """Sends a msgpack extension, which a careless reader would turn into an object."""
     body = b"\x91\xd4\x05\x00"
@@ -88,7 +88,7 @@ def send_an_extension_type(target: Target) -> str:
     return "the host took it"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def call_tools_without_end(target: Target) -> str:
     """Forges thousands of calls of a tool that does not exist, and reads no answer."""
     body = b"\x95\xa4call\x01\xa4none\x90\x80"
@@ -100,7 +100,7 @@ def call_tools_without_end(target: Target) -> str:
     return "the host took 40000 calls"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def smuggle_descriptors(target: Target) -> str:
     """Passes a hundred open descriptors to the host together with a broken frame."""
     opened = [os.open("/dev/null", os.O_RDONLY) for _ in range(100)]
@@ -110,7 +110,11 @@ def smuggle_descriptors(target: Target) -> str:
     return "the host took them"
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED, at={"B-jupyter": (Outcome.BLOCKED, Outcome.KILLED)})
+@attack(
+    Family.PROTOCOL,
+    ProbeOutcome.KILLED,
+    at={"B-jupyter": (ProbeOutcome.BLOCKED, ProbeOutcome.KILLED)},
+)
 def answer_every_cell_twice(target: Target) -> str:
     """Makes its own end of the protocol send everything twice."""
     kinds = (type(thing) for thing in gc.get_objects())
@@ -126,14 +130,18 @@ def answer_every_cell_twice(target: Target) -> str:
     return ""
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED, at={"B-jupyter": (Outcome.BLOCKED, Outcome.KILLED)})
+@attack(
+    Family.PROTOCOL,
+    ProbeOutcome.KILLED,
+    at={"B-jupyter": (ProbeOutcome.BLOCKED, ProbeOutcome.KILLED)},
+)
 def hang_up(target: Target) -> str:
     """Closes the socket to the host."""
     os.close(3)
     return ""
 
 
-@attack(Family.PROTOCOL, Outcome.KILLED)
+@attack(Family.PROTOCOL, ProbeOutcome.KILLED)
 def end_a_cell_with_impossible_counts(target: Target) -> str:
     """Forges the end of its own cell, with counts that no record of an episode can hold."""
     frame: FrameType | None = sys._getframe()
@@ -159,8 +167,8 @@ def end_a_cell_with_impossible_counts(target: Target) -> str:
 
 @attack(
     Family.PROTOCOL,
-    Outcome.KILLED,
-    at={"A-forked": (Outcome.BLOCKED,), "B-cold": (Outcome.BLOCKED,)},
+    ProbeOutcome.KILLED,
+    at={"A-forked": (ProbeOutcome.BLOCKED,), "B-cold": (ProbeOutcome.BLOCKED,)},
 )
 def reply_with_json_too_deep_to_read(target: Target) -> str:
     """Replies to its own cell, and again and again, with lists in lists that overflow a parser."""

@@ -11,7 +11,7 @@ import threading
 import time
 
 from actors.kernels.probes.inside import Target
-from actors.kernels.probes.probe import Family, Outcome, attack
+from actors.kernels.probes.probe import Family, ProbeOutcome, attack
 
 
 @attack(Family.RESOURCES)
@@ -84,7 +84,7 @@ def take_every_terminal(target: Target) -> str:
     return f"{len(handles) // 2} terminals"
 
 
-@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+@attack(Family.RESOURCES, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED, timeout_s=20)
 def hoard_memory_in_many_processes(target: Target) -> str:
     """Lets each of many processes touch half of what one may, and hold it."""
     size = target.memory_mib // 2 << 20
@@ -115,7 +115,7 @@ def hoard_memory_in_many_processes(target: Target) -> str:
     return f"{held * size >> 20} MiB in {held} processes" if too_much else ""
 
 
-@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED)
+@attack(Family.RESOURCES, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED)
 def hoard_shared_mappings(target: Target) -> str:
     """Touches MAP_SHARED memory within the address space limit, and holds it."""
     pieces: list[mmap.mmap] = []

@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.kernels.interface import CellResult, CellStatus, Kernel, KernelDied, Launcher
+from actors.kernels.interface import CellResult, CellStatus, KernelDiedError, Launcher, LiveKernel
 from actors.kernels.probes.bait import Bait
 from actors.kernels.probes.catalogue import STAND_BY, TAKE_A_SHARE
 from actors.kernels.probes.inside import Target
-from actors.kernels.probes.probe import Outcome, Probe, opening_cell, verdict_of
+from actors.kernels.probes.probe import Probe, ProbeOutcome, opening_cell, verdict_of
 from common.config import Kernel as KernelConfig
 
 _SETUP_TIMEOUT_S = 30.0
@@ -29,7 +29,7 @@ class ProbeResult:
 
     probe: Probe
     level: str
-    outcome: Outcome
+    outcome: ProbeOutcome
     reason: str
     seconds: float
 
@@ -73,10 +73,10 @@ async def run_probes(
         report: called with each result as soon as it is there.
 
     Raises:
-        KernelDied: a kernel does not even start.
+        KernelDiedError: a kernel does not even start.
     """
     sibling = _Sibling(await launcher.launch())
-    attacker: Kernel | None = None
+    attacker: LiveKernel | None = None
     results = []
     try:
         target = await sibling.stand_by(bait.target)
@@ -94,7 +94,7 @@ async def run_probes(
 
 
 async def _run(
-    launcher: Launcher, kernel: Kernel, probe: Probe, sibling: "_Sibling", bait: Bait
+    launcher: Launcher, kernel: LiveKernel, probe: Probe, sibling: "_Sibling", bait: Bait
 ) -> ProbeResult:
     started = time.monotonic()
     outcome, reason = await _attack(kernel, probe)
@@ -107,7 +107,7 @@ async def _run(
     return ProbeResult(
         probe=probe,
         level=kernel.level,
-        outcome=Outcome.ESCAPED if harm else outcome,
+        outcome=ProbeOutcome.ESCAPED if harm else outcome,
         reason=harm or reason,
         seconds=time.monotonic() - started,
     )
@@ -117,45 +117,47 @@ async def _start_problem(launcher: Launcher) -> str:
     """Why no further kernel starts, or nothing."""
     try:
         kernel = await launcher.launch()
-    except KernelDied as error:
+    except KernelDiedError as error:
         return f"no kernel starts any more: {error}"
     await kernel.close()
     return ""
 
 
-async def _attack(kernel: Kernel, probe: Probe) -> tuple[Outcome, str]:
+async def _attack(kernel: LiveKernel, probe: Probe) -> tuple[ProbeOutcome, str]:
     try:
         result = await kernel.execute(probe.cell, timeout_s=probe.timeout_s)
         if probe.lethal:
             await kernel.execute("1", timeout_s=_SETUP_TIMEOUT_S)
-    except KernelDied as error:
+    except KernelDiedError as error:
         await kernel.close()
-        return Outcome.KILLED, str(error)
+        return ProbeOutcome.KILLED, str(error)
     return _outcome_of(result)
 
 
-def _outcome_of(result: CellResult) -> tuple[Outcome, str]:
+def _outcome_of(result: CellResult) -> tuple[ProbeOutcome, str]:
     if result.status is CellStatus.TIMED_OUT:
-        return Outcome.TIMED_OUT, f"interrupted after {result.seconds:.1f} s"
+        return ProbeOutcome.TIMED_OUT, f"interrupted after {result.seconds:.1f} s"
     if result.dropped_bytes:
-        return Outcome.CAPPED, f"{result.dropped_bytes} bytes of output dropped"
+        return ProbeOutcome.CAPPED, f"{result.dropped_bytes} bytes of output dropped"
     if result.error_name == MemoryError.__name__:
-        return Outcome.BLOCKED, "MemoryError"
+        return ProbeOutcome.BLOCKED, "MemoryError"
     return verdict_of(result.output)
 
 
-async def _open_kernel(launcher: Launcher, target: Target) -> Kernel:
+async def _open_kernel(launcher: Launcher, target: Target) -> LiveKernel:
     kernel = await launcher.launch()
     result = await kernel.execute(opening_cell(target), timeout_s=_SETUP_TIMEOUT_S)
     if result.status is not CellStatus.OK:
-        raise KernelDied(f"the kernel could not be prepared for attacks: {result.output[-500:]}")
+        raise KernelDiedError(
+            f"the kernel could not be prepared for attacks: {result.output[-500:]}"
+        )
     return kernel
 
 
 class _Sibling:
     """A kernel that is not attacked from; it must keep its variables."""
 
-    def __init__(self, kernel: Kernel) -> None:
+    def __init__(self, kernel: LiveKernel) -> None:
         self.kernel = kernel
 
     async def stand_by(self, target: Target) -> Target:
@@ -164,14 +166,16 @@ class _Sibling:
         for cell in cells:
             result = await self.kernel.execute(cell, timeout_s=_SETUP_TIMEOUT_S)
         if result.status is not CellStatus.OK:
-            raise KernelDied(f"the sibling kernel could not be prepared: {result.output[-500:]}")
+            raise KernelDiedError(
+                f"the sibling kernel could not be prepared: {result.output[-500:]}"
+            )
         return dataclasses.replace(target, victim_pid=_find_process(f"v-{target.token}"))
 
     async def harm(self) -> str:
         """What is wrong with it, or nothing."""
         try:
             result = await self.kernel.execute("kept", timeout_s=_SETUP_TIMEOUT_S)
-        except KernelDied as error:
+        except KernelDiedError as error:
             return f"the sibling kernel died: {error}"
         return "" if result.output.strip() == str(_MARK) else "the sibling lost its variables"
 
@@ -179,7 +183,7 @@ class _Sibling:
         """What it cannot have while an attacker keeps what it took, or nothing."""
         result = await self.kernel.execute(TAKE_A_SHARE.cell, timeout_s=_SETUP_TIMEOUT_S)
         outcome, reason = verdict_of(result.output)
-        return "" if outcome is Outcome.BLOCKED else f"the sibling lacks {reason}"
+        return "" if outcome is ProbeOutcome.BLOCKED else f"the sibling lacks {reason}"
 
 
 def _find_process(name: str) -> int:

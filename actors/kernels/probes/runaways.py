@@ -9,10 +9,10 @@ import sys
 import time
 
 from actors.kernels.probes.inside import LIBC, Target
-from actors.kernels.probes.probe import Family, Outcome, attack
+from actors.kernels.probes.probe import Family, ProbeOutcome, attack
 
 
-@attack(Family.RESOURCES, Outcome.CAPPED, Outcome.BLOCKED)
+@attack(Family.RESOURCES, ProbeOutcome.CAPPED, ProbeOutcome.BLOCKED)
 def print_a_giant_line(target: Target) -> str:
     """Prints 16 MiB at once."""
     print("x" * (16 << 20))
@@ -21,7 +21,7 @@ def print_a_giant_line(target: Target) -> str:
 
 @attack(
     Family.RESOURCES,
-    *(Outcome.TIMED_OUT, Outcome.CAPPED, Outcome.BLOCKED, Outcome.KILLED),
+    *(ProbeOutcome.TIMED_OUT, ProbeOutcome.CAPPED, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED),
     timeout_s=0.5,
 )
 def print_without_end(target: Target) -> str:
@@ -32,8 +32,15 @@ def print_without_end(target: Target) -> str:
 
 @attack(
     Family.RESOURCES,
-    *(Outcome.CAPPED, Outcome.BLOCKED, Outcome.TIMED_OUT),
-    at={"B-jupyter": (Outcome.CAPPED, Outcome.BLOCKED, Outcome.TIMED_OUT, Outcome.KILLED)},
+    *(ProbeOutcome.CAPPED, ProbeOutcome.BLOCKED, ProbeOutcome.TIMED_OUT),
+    at={
+        "B-jupyter": (
+            ProbeOutcome.CAPPED,
+            ProbeOutcome.BLOCKED,
+            ProbeOutcome.TIMED_OUT,
+            ProbeOutcome.KILLED,
+        )
+    },
     timeout_s=3,
 )
 def flood_by_a_subprocess(target: Target) -> str:
@@ -42,7 +49,7 @@ def flood_by_a_subprocess(target: Target) -> str:
     return ""
 
 
-@attack(Family.RESOURCES, Outcome.CAPPED, Outcome.BLOCKED)
+@attack(Family.RESOURCES, ProbeOutcome.CAPPED, ProbeOutcome.BLOCKED)
 def raise_a_giant_error(target: Target) -> str:
     """Ends with an exception whose text has 32 MiB."""
     with contextlib.suppress(ValueError):
@@ -51,13 +58,13 @@ def raise_a_giant_error(target: Target) -> str:
     return ""
 
 
-@attack(Family.RESOURCES, Outcome.KILLED, timeout_s=0.2)
+@attack(Family.RESOURCES, ProbeOutcome.KILLED, timeout_s=0.2)
 def stay_in_one_call_of_c(target: Target) -> str:
     """Computes for hours where Python looks at no signal."""
     return str(sum(range(10**13)))
 
 
-@attack(Family.RESOURCES, Outcome.KILLED, timeout_s=0.2)
+@attack(Family.RESOURCES, ProbeOutcome.KILLED, timeout_s=0.2)
 def swallow_interrupts(target: Target) -> str:
     """Catches every interrupt and goes on."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -66,7 +73,7 @@ def swallow_interrupts(target: Target) -> str:
             time.sleep(1)
 
 
-@attack(Family.RESOURCES, Outcome.KILLED, timeout_s=120, slow=True)
+@attack(Family.RESOURCES, ProbeOutcome.KILLED, timeout_s=120, slow=True)
 def burn_cpu_in_many_processes(target: Target) -> str:
     """Computes twice its CPU time in eight processes, each of which stays below the limit."""
     count = 8
@@ -80,13 +87,13 @@ def burn_cpu_in_many_processes(target: Target) -> str:
     return f"{2 * target.cpu_s} s of CPU"
 
 
-@attack(Family.RESOURCES, Outcome.KILLED)
+@attack(Family.RESOURCES, ProbeOutcome.KILLED)
 def crash_the_interpreter(target: Target) -> str:
     """Reads from address 0."""
     return str(ctypes.string_at(0))
 
 
-@attack(Family.RESOURCES, Outcome.KILLED)
+@attack(Family.RESOURCES, ProbeOutcome.KILLED)
 def overflow_the_stack(target: Target) -> str:
     """Recurses in C until the stack is gone."""
     sys.setrecursionlimit(10**9)

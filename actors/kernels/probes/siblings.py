@@ -14,7 +14,7 @@ import threading
 import time
 
 from actors.kernels.probes.inside import LIBC, VICTIM_PORT, Target, system_call
-from actors.kernels.probes.probe import Family, Outcome, attack
+from actors.kernels.probes.probe import Family, ProbeOutcome, attack
 
 
 @attack(Family.SIBLINGS)
@@ -89,14 +89,14 @@ def signal_processes_by_number(target: Target) -> str:
     return ", ".join(reached)
 
 
-@attack(Family.SIBLINGS, Outcome.BLOCKED, Outcome.KILLED)
+@attack(Family.SIBLINGS, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED)
 def kill_everybody(target: Target) -> str:
     """Sends SIGKILL to every process it may signal; only its own sandbox may suffer."""
     os.kill(-1, signal.SIGKILL)
     return ""
 
 
-@attack(Family.SIBLINGS, Outcome.BLOCKED, Outcome.KILLED)
+@attack(Family.SIBLINGS, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED)
 def kill_pid_1(target: Target) -> str:
     """Signals its pid 1 in every deadly way; at most its own sandbox ends."""
     for number in (signal.SIGTERM, signal.SIGSEGV, signal.SIGBUS, signal.SIGKILL, signal.SIGSTOP):
@@ -105,7 +105,7 @@ def kill_pid_1(target: Target) -> str:
     return ""
 
 
-@attack(Family.SIBLINGS, Outcome.BLOCKED, Outcome.KILLED)
+@attack(Family.SIBLINGS, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED)
 def starve_pid_1(target: Target) -> str:
     """Leaves its pid 1 no CPU time, then makes it work; at most its own sandbox ends."""
     resource.prlimit(1, resource.RLIMIT_CPU, (0, 0))

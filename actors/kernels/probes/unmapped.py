@@ -10,7 +10,7 @@ import struct
 import time
 
 from actors.kernels.probes.inside import LIBC, Target, not_refused, system_call
-from actors.kernels.probes.probe import Family, Outcome, attack
+from actors.kernels.probes.probe import Family, ProbeOutcome, attack
 
 
 @attack(Family.RESOURCES, control=True)
@@ -102,7 +102,7 @@ def grow_the_buffers_of_sockets(target: Target) -> str:
     return f"{held >> 10} KiB" if held > 1 << 20 else ""
 
 
-@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+@attack(Family.RESOURCES, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED, timeout_s=20)
 def hoard_memory_in_sockets(target: Target) -> str:
     """Fills hundreds of sockets that nobody reads in each of many processes."""
     told, tell = os.pipe()
@@ -131,7 +131,7 @@ def hoard_memory_in_sockets(target: Target) -> str:
     return f"{held >> 20} MiB in sockets" if held >> 20 > target.sandbox_memory_mib else ""
 
 
-@attack(Family.RESOURCES, Outcome.BLOCKED, Outcome.KILLED, timeout_s=20)
+@attack(Family.RESOURCES, ProbeOutcome.BLOCKED, ProbeOutcome.KILLED, timeout_s=20)
 def hoard_memory_in_connections_nobody_accepts(target: Target) -> str:
     """Connects to itself, fills the connection and closes it, again and again, in one process."""
     held, most, servers = 0, (target.sandbox_memory_mib + 64) << 20, []

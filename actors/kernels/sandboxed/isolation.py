@@ -36,6 +36,7 @@ _NEW_NAMESPACES = (
 )
 _CLONE_PIDFD = 0x00001000
 _CLONE_NUMBER = {"x86_64": 56, "aarch64": 220}
+_PR_SET_PDEATHSIG = 1
 _PR_CAPBSET_DROP, _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 24, 47, 4
 _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 4, 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -103,6 +104,11 @@ def acting_as(uid: int) -> Iterator[None]:
     finally:
         os.setresuid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
         os.setresgid(SANDBOX_UID, SANDBOX_UID, SANDBOX_UID)
+
+
+def die_with_parent(number: int = signal.SIGKILL) -> None:
+    """Have the system send this process ``number`` when the one that started it ends."""
+    libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def map_user(outside: int = SANDBOX_UID) -> None:

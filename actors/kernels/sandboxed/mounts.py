@@ -12,7 +12,7 @@ from actors.kernels.sandboxed.isolation import Limits, check, libc
 
 _NOSUID, _NODEV, _NOEXEC, _NOSYMFOLLOW, _READ_ONLY = 2, 4, 8, 256, 1
 _MOUNT_SETATTR, _RECURSIVE, _PRIVATE = 442, 0x8000, 1 << 18
-_SHARED_MEMORY_MIB = 16
+SHARED_MEMORY_MIB = 16
 _TERMINALS = 16
 
 
@@ -30,7 +30,7 @@ def mount_private(limits: Limits) -> None:
     for path, mib, mode in (
         ("/tmp", size, "1777"),  # noqa: S108 - the sandbox's own /tmp
         ("/workspace", size, "0700"),
-        ("/dev/shm", _SHARED_MEMORY_MIB, "1777"),  # noqa: S108
+        ("/dev/shm", SHARED_MEMORY_MIB, "1777"),  # noqa: S108
     ):
         options = f"size={mib}m,mode={mode},nr_inodes={limits.inodes}"
         _mount("tmpfs", path, "tmpfs", _NOSUID | _NODEV, options)

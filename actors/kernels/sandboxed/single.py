@@ -25,7 +25,7 @@ from actors.kernels.sandboxed.birth import become_init
 from actors.kernels.sandboxed.shell import make_shell
 
 _CONTROL_FD = 0
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def _give_up(limits: isolation.Limits, *, bare: bool) -> None:
 def _adopt_orphans(folder: str) -> None:
     """Play pid 1 without a pid namespace."""
     isolation.libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    isolation.libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    isolation.die_with_parent(signal.SIGTERM)
     signal.signal(signal.SIGTERM, lambda _number, _frame: _end_descendants(folder))
 
 

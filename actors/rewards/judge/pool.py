@@ -20,8 +20,8 @@ from actors.rewards.judge.process import JudgeProcess, search_path
 from actors.rewards.judge.wire import (
     Answer,
     Failure,
-    Finished,
-    Question,
+    QuestionRequest,
+    ScoreRequest,
     Setup,
     pack_request,
     pack_setup,
@@ -36,7 +36,7 @@ from actors.rewards.scorer import (
 )
 from actors.rewards.task_types import asked_question, kind_name
 from common.config import Config
-from common.errors import ConfigError, EnvironmentFault, PluginError, ProtocolError
+from common.errors import ConfigError, MachineError, PluginError, ProtocolError
 from common.plugins import is_plugin
 from common.wire.records import Outcome, Step, Task
 
@@ -97,7 +97,7 @@ class Judge:
         """
         if not is_plugin(task.kind):
             return asked_question(task)
-        answer = await self._answer(Question(task=task), steps=0)
+        answer = await self._answer(QuestionRequest(task=task), steps=0)
         if not isinstance(answer, str):
             raise PluginError(f"{kind_name(task.kind)}: a judge process gave no question")
         return answer
@@ -113,14 +113,14 @@ class Judge:
         if outcome is Outcome.INFRASTRUCTURE:
             return no_scores(self._rewards, len(steps))
         cut = None if answer is None else answer[:MAX_CHARACTERS]
-        finished = Finished(task=task, answer=cut, steps=tuple(steps), outcome=outcome)
+        finished = ScoreRequest(task=task, answer=cut, steps=tuple(steps), outcome=outcome)
         scored = await self._answer(finished, steps=len(steps))
         if not isinstance(scored, Scored):
             raise PluginError("rewards: a judge process gave no scores")
         self._went_well(finished)
         return scored
 
-    async def _answer(self, request: Question | Finished, *, steps: int) -> str | Scored:
+    async def _answer(self, request: QuestionRequest | ScoreRequest, *, steps: int) -> str | Scored:
         about = f" of task {request.task.task_id!r}"
         async with self._process(about) as process:
             answer = await self._put(
@@ -198,7 +198,7 @@ class Judge:
         try:
             process = JudgeProcess()
         except OSError as error:
-            raise EnvironmentFault(f"a judge process cannot start: {error}") from error
+            raise MachineError(f"a judge process cannot start: {error}") from error
         self._is_starting = True
         try:
             answer = await self._put(process, self._setup, timeout_s=_START_S)
@@ -253,7 +253,7 @@ class Judge:
             log.error("ALERT scoring fails again and again reason=%s", text)
         return PluginError(text)
 
-    def _went_well(self, finished: Finished) -> None:
+    def _went_well(self, finished: ScoreRequest) -> None:
         """Forget failures of what has just run to its end."""
         if finished.steps:
             for name in self._plugins:

@@ -13,7 +13,7 @@ from actors.rewards.blame import place_in
 from actors.rewards.judge.notes import STACK_SIGNAL, make_notes, noted_call, noted_stack
 from actors.rewards.judge.output import JudgeOutput
 from actors.rewards.judge.wire import LENGTH, MAX_ANSWER_BYTES, Failure
-from common.child_process import module_command, module_environment
+from common.child_process import child_command, module_environment
 from common.errors import ProtocolError
 
 _STACK_S = 0.5
@@ -137,7 +137,7 @@ class JudgeProcess:
 
 def _start(channel: int, notes: int, prints: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        module_command("actors.rewards.judge.worker", str(channel), str(notes), str(os.getpid())),
+        child_command("actors.rewards.judge.worker", str(channel), str(notes)),
         stdin=subprocess.DEVNULL,
         stdout=prints,
         stderr=prints,

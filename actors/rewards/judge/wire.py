@@ -47,14 +47,14 @@ class Setup:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
+class QuestionRequest:
     """Asks what the policy is asked for a task."""
 
     task: Task
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Finished:
+class ScoreRequest:
     """Asks what an episode is worth."""
 
     task: Task
@@ -86,23 +86,23 @@ def unpack_setup(data: bytes) -> Setup:
     return Setup(path=tuple(path), kinds=tuple(kinds), rewards=Rewards(**rewards))
 
 
-def pack_request(request: Question | Finished) -> bytes:
+def pack_request(request: QuestionRequest | ScoreRequest) -> bytes:
     """A frame."""
     task = [getattr(request.task, name) for name in _TASK]
-    if isinstance(request, Question):
+    if isinstance(request, QuestionRequest):
         return _frame([task])
     steps = [[getattr(step, name) for name in _STEP] for step in request.steps]
     return _frame([task, request.answer, steps, request.outcome.value])
 
 
-def unpack_request(data: bytes) -> Question | Finished:
+def unpack_request(data: bytes) -> QuestionRequest | ScoreRequest:
     """The inverse, in the judge."""
     task_values, *rest = _unpacked(data)
     task = Task(**dict(zip(_TASK, map(_frozen, task_values), strict=True)))
     if not rest:
-        return Question(task=task)
+        return QuestionRequest(task=task)
     answer, steps, outcome = rest
-    return Finished(
+    return ScoreRequest(
         task=task,
         answer=answer,
         steps=tuple(

@@ -1,4 +1,4 @@
-"""A judge process: ``python -m actors.rewards.judge.worker CHANNEL NOTES PARENT``.
+"""A judge process: ``python -m actors.rewards.judge.worker CHANNEL NOTES``.
 
 Runs reward terms, task types and the normalisation of answers for an actor, one call after the
 other, so that whatever they do it is not done to the actor.
@@ -17,21 +17,19 @@ from actors.rewards.judge.wire import (
     LENGTH,
     Answer,
     Failure,
-    Question,
+    QuestionRequest,
     pack_answer,
     unpack_request,
     unpack_setup,
 )
 from actors.rewards.scorer import Scorer
 from actors.rewards.task_types import asked_question, kind_name, task_type
-from common.child_process import die_with_parent
 from common.errors import LZeroError
 
 
 def main() -> int:
     """Answer until the actor closes the channel; 1 where the user's code cannot be loaded."""
-    channel_number, notes, parent = map(int, sys.argv[1:])
-    die_with_parent(parent)
+    channel_number, notes = map(int, sys.argv[1:])
     keep_notes(notes)
     with socket.socket(fileno=channel_number) as channel:
         scorer = _load(_receive(channel), notes)
@@ -60,7 +58,7 @@ def _answer(scorer: Scorer, frame: bytes, notes: int) -> Answer:
     request = unpack_request(frame)
     note_call(notes, kind_name(request.task.kind))
     try:
-        if isinstance(request, Question):
+        if isinstance(request, QuestionRequest):
             return asked_question(request.task)
         return scorer.score(request.task, request.answer, request.steps, request.outcome)
     except BaseException as error:  # a user's code may raise anything, SystemExit too

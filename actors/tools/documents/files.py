@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from actors.kernels.runtime import RuntimePaths, find_runtime
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 LIBRARIES = ("trafilatura", "lxml_html_clean", "pypdf", "python-docx", "openpyxl", "msgpack")
 _FOR_LOCKED_PDF = "cryptography"
@@ -45,7 +45,7 @@ def find_document_files() -> DocumentFiles:
     """The folders, made where they are missing; that takes a second, once.
 
     Raises:
-        EnvironmentFault: the kernels' Python or a library is missing, or they cannot be copied.
+        MachineError: the kernels' Python or a library is missing, or they cannot be copied.
     """
     runtime = find_runtime()
     try:
@@ -55,7 +55,7 @@ def find_document_files() -> DocumentFiles:
             libraries=_libraries(runtime.prefix),
         )
     except OSError as error:
-        raise EnvironmentFault(
+        raise MachineError(
             f"the parsers of documents cannot be copied to {runtime.prefix}: {error}"
         ) from error
 
@@ -100,7 +100,7 @@ def _with_requirements(names: Iterable[str]) -> dict[str, importlib.metadata.Dis
         except importlib.metadata.PackageNotFoundError:
             if name == _FOR_LOCKED_PDF:
                 continue
-            raise EnvironmentFault(
+            raise MachineError(
                 f"the package {name}, which documents are read with, is not installed; "
                 "run `make setup`"
             ) from None
@@ -114,7 +114,7 @@ def _with_requirements(names: Iterable[str]) -> dict[str, importlib.metadata.Dis
 def _files(name: str, library: importlib.metadata.Distribution) -> Iterable[tuple[Path, Path]]:
     """The files of a package that lie where modules are looked for, and their places there."""
     if not library.files:
-        raise EnvironmentFault(
+        raise MachineError(
             f"the package {name} does not tell its files; install it with pip (make setup)"
         )
     for file in library.files:

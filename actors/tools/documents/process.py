@@ -19,13 +19,18 @@ from dataclasses import asdict
 import msgpack
 
 from actors.kernels import bubblewrap, sandbox_end
-from actors.kernels.interface import KernelDied
+from actors.kernels.interface import KernelDiedError
 from actors.kernels.limits.host_uids import HostUids, UidLease, release
 from actors.tools.documents.files import DocumentFiles
 from actors.tools.documents.kinds import DocumentKind
-from actors.tools.documents.worker import LARGEST_ANSWER_BYTES, LENGTH_BYTES, Limits, Outcome
+from actors.tools.documents.worker import (
+    LARGEST_ANSWER_BYTES,
+    LENGTH_BYTES,
+    DocumentLimits,
+    DocumentOutcome,
+)
 from actors.tools.last_words import LINES, captured, joined
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 START_S = 30.0
 """An own process that needs longer to be ready has failed."""
@@ -36,14 +41,14 @@ _MODULE = "actors.tools.documents.worker"
 _SOURCES, _LIBRARIES = "/opt/documents/sources", "/opt/documents/libraries"
 
 
-class ReaderDied(Exception):
+class ReaderDiedError(Exception):
     """The process ended, for a reason that is not the document; the text says what it said."""
 
 
 class DocumentProcess:
     """One process; ``start`` it, ``ask`` it one document at a time, ``end`` it."""
 
-    def __init__(self, limits: Limits, uids: HostUids | None = None) -> None:
+    def __init__(self, limits: DocumentLimits, uids: HostUids | None = None) -> None:
         """Describe it; as root it gets a user id of its own from ``uids``, where there is one."""
         self._limits = limits
         self._uids = uids
@@ -72,7 +77,7 @@ class DocumentProcess:
             bare: without a sandbox, for machines that can start none.
 
         Raises:
-            EnvironmentFault: it did not come up; says why and what to do.
+            MachineError: it did not come up; says why and what to do.
         """
         ours, theirs = socket.socketpair()
         try:
@@ -89,28 +94,30 @@ class DocumentProcess:
             self._held.callback(self._requests.close)
             async with asyncio.timeout(START_S):
                 outcome, _ = await self._answer()
-            if outcome is not Outcome.READY:
-                raise ReaderDied(f"its first word was {outcome}")
+            if outcome is not DocumentOutcome.READY:
+                raise ReaderDiedError(f"its first word was {outcome}")
         except BaseException as error:
             await asyncio.shield(self.end())
             ours.close()
-            if not isinstance(error, OSError | ReaderDied):
+            if not isinstance(error, OSError | ReaderDiedError):
                 raise
             words = joined(self._said)
-            raise EnvironmentFault(
+            raise MachineError(
                 "the process that reads documents did not start: "
                 f"{words or str(error) or 'time-out'}. {bubblewrap.advice(words)}"
             ) from None
 
-    async def ask(self, kind: DocumentKind, charset: str, data: bytes) -> tuple[Outcome, str]:
+    async def ask(
+        self, kind: DocumentKind, charset: str, data: bytes
+    ) -> tuple[DocumentOutcome, str]:
         """What became of the document ``data``.
 
         Raises:
-            ReaderDied: the process ended.
+            ReaderDiedError: the process ended.
             TimeoutError: neither it nor its fork answered in time.
         """
         if self._requests is None:
-            raise ReaderDied("it was not started")
+            raise ReaderDiedError("it was not started")
         try:
             async with asyncio.timeout(self._limits.timeout_s + _GRACE_S):
                 frame = msgpack.packb([str(kind), charset, len(data)])
@@ -120,9 +127,9 @@ class DocumentProcess:
                 return await self._answer()
         except TimeoutError:  # which is an OSError, too
             raise
-        except (OSError, ReaderDied) as error:
+        except (OSError, ReaderDiedError) as error:
             await asyncio.shield(self.end())
-            raise ReaderDied(joined(self._said) or str(error)) from None
+            raise ReaderDiedError(joined(self._said) or str(error)) from None
 
     async def end(self) -> None:
         """Kill it, with all that is in its sandbox; returns when it is gone."""
@@ -135,24 +142,24 @@ class DocumentProcess:
         release(self._lease)
         await self._held.aclose()
 
-    async def _answer(self) -> tuple[Outcome, str]:
+    async def _answer(self) -> tuple[DocumentOutcome, str]:
         """The next answer, which whatever parsed the document may have made up.
 
         Raises:
-            ReaderDied: there is none, or it is no answer.
+            ReaderDiedError: there is none, or it is no answer.
         """
         if self._answers is None:
-            raise ReaderDied("it was not started")
+            raise ReaderDiedError("it was not started")
         try:
             length = int.from_bytes(await self._answers.readexactly(LENGTH_BYTES), "big")
             if length > LARGEST_ANSWER_BYTES:
-                raise ReaderDied(f"an answer of {length} bytes")
+                raise ReaderDiedError(f"an answer of {length} bytes")
             outcome, text = msgpack.unpackb(await self._answers.readexactly(length))
-            return Outcome(outcome), _checked(text)
+            return DocumentOutcome(outcome), _checked(text)
         except asyncio.IncompleteReadError:
-            raise ReaderDied("it ended without a word") from None
+            raise ReaderDiedError("it ended without a word") from None
         except (ValueError, TypeError) as error:
-            raise ReaderDied(f"an answer of another shape: {error}"[:200]) from None
+            raise ReaderDiedError(f"an answer of another shape: {error}"[:200]) from None
 
 
 def _lease(uids: HostUids | None) -> UidLease | None:
@@ -161,7 +168,7 @@ def _lease(uids: HostUids | None) -> UidLease | None:
         return None
     try:
         return uids.lease()
-    except (KernelDied, OSError) as error:
+    except (KernelDiedError, OSError) as error:
         _logger.warning("the parsers of documents share a user id: %s", error)
         return None
 
@@ -173,9 +180,9 @@ def _checked(text: object) -> str:
 
 
 def _start_sandboxed(
-    files: DocumentFiles, limits: Limits, connection: int, errors: int, *, uid: int
+    files: DocumentFiles, limits: DocumentLimits, connection: int, errors: int, *, uid: int
 ) -> "subprocess.Popen[bytes]":
-    sandbox = bubblewrap.Sandbox(
+    sandbox = bubblewrap.OuterSandbox(
         runtime=files.runtime,
         workspace_mib=1,
         as_init=True,
@@ -188,7 +195,7 @@ def _start_sandboxed(
 
 
 def _start_bare(
-    files: DocumentFiles, limits: Limits, connection: int, errors: int
+    files: DocumentFiles, limits: DocumentLimits, connection: int, errors: int
 ) -> "subprocess.Popen[bytes]":
     python = str(files.runtime.prefix / "bin" / "python3")
     path = os.pathsep.join(map(str, (files.sources, files.libraries, files.runtime.sources)))
@@ -204,5 +211,5 @@ def _start_bare(
     )
 
 
-def _command(python: str, limits: Limits, mode: str) -> list[str]:
+def _command(python: str, limits: DocumentLimits, mode: str) -> list[str]:
     return [python, "-s", "-P", "-m", _MODULE, json.dumps(asdict(limits)), mode]

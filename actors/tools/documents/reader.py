@@ -13,11 +13,11 @@ import logging
 from actors.kernels.limits.host_uids import HostUids
 from actors.tools.documents.files import DocumentFiles, find_document_files
 from actors.tools.documents.kinds import DocumentKind
-from actors.tools.documents.process import DocumentProcess, ReaderDied
+from actors.tools.documents.process import DocumentProcess, ReaderDiedError
 from actors.tools.documents.text import MAX_CHARACTERS
-from actors.tools.documents.worker import Limits, Outcome
+from actors.tools.documents.worker import DocumentLimits, DocumentOutcome
 from actors.tools.excerpts import TextMemory
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 WORKERS = 2
 """Child processes at most; a document waits for a free one."""
@@ -57,7 +57,7 @@ class DocumentReader:
             unsafe_no_sandbox: where no sandbox can be started, do without.
             uids: where each process gets a user id of its own from, as root.
         """
-        self._limits = Limits(memory_mib=memory_mib, timeout_s=timeout_s)
+        self._limits = DocumentLimits(memory_mib=memory_mib, timeout_s=timeout_s)
         self._may_be_bare = unsafe_no_sandbox
         self._uids = uids
         self._is_bare = False
@@ -71,7 +71,7 @@ class DocumentReader:
         """Count one more user; for the first, start a process, to see that it can be.
 
         Raises:
-            EnvironmentFault: this machine cannot start one; says what to do.
+            MachineError: this machine cannot start one; says what to do.
         """
         if self._users == 0:
             self._idle.append(await self._begin())
@@ -104,26 +104,33 @@ class DocumentReader:
 
     async def _text(self, kind: DocumentKind, charset: str, data: bytes) -> str:
         outcome, text = await self._asked(kind, charset, data)
-        if outcome is Outcome.TEXT:
+        if outcome is DocumentOutcome.TEXT:
             return text[:_LONGEST_TEXT]
-        if outcome is Outcome.TIMED_OUT:
+        if outcome is DocumentOutcome.TIMED_OUT:
             limit_s = self._limits.timeout_s
             raise TimeoutError(f"the document could not be read within {limit_s:g} s")
         raise ValueError(text[:1000])
 
-    async def _asked(self, kind: DocumentKind, charset: str, data: bytes) -> tuple[Outcome, str]:
+    async def _asked(
+        self, kind: DocumentKind, charset: str, data: bytes
+    ) -> tuple[DocumentOutcome, str]:
         for last in (False, True):
             try:
                 return await self._ask(kind, charset, data)
-            except ReaderDied as death:
+            except ReaderDiedError as death:
                 _logger.warning("a process that reads documents died: %s", death)
                 if last:
-                    return Outcome.FAILED, f"the process that reads documents died twice: {death}"
+                    return (
+                        DocumentOutcome.FAILED,
+                        f"the process that reads documents died twice: {death}",
+                    )
             except TimeoutError:
-                return Outcome.TIMED_OUT, ""
+                return DocumentOutcome.TIMED_OUT, ""
         raise AssertionError("unreachable: the last try returns or raises")
 
-    async def _ask(self, kind: DocumentKind, charset: str, data: bytes) -> tuple[Outcome, str]:
+    async def _ask(
+        self, kind: DocumentKind, charset: str, data: bytes
+    ) -> tuple[DocumentOutcome, str]:
         worker = await self._worker()
         is_well = False
         try:
@@ -149,7 +156,7 @@ class DocumentReader:
             self._files = await asyncio.to_thread(find_document_files)
         try:
             return await self._started(self._files)
-        except EnvironmentFault as fault:
+        except MachineError as fault:
             if not self._may_be_bare or self._is_bare:
                 raise
             _logger.warning("NO SANDBOX: documents are parsed by plain processes: %s", fault)

@@ -1,7 +1,7 @@
 """The process inside of a sandbox that turns documents into text, each in a fork of its own.
 
-``python -m actors.tools.documents.worker LIMITS MODE``, with ``Limits`` as JSON. A frame is its
-length as four bytes, big-endian, and MessagePack. Over the socket on descriptor 0 it says
+``python -m actors.tools.documents.worker LIMITS MODE``, with ``DocumentLimits`` as JSON. A frame
+is its length as four bytes, big-endian, and MessagePack. Over the socket on descriptor 0 it says
 ``["ready", ""]``, then gets ``[kind, charset, length]`` and so many bytes of a document, and
 answers ``[outcome, text]``, each time.
 
@@ -12,7 +12,6 @@ next fork has them, and never holds a document.
 In the mode ``sandboxed``, bubblewrap made it pid 1 of a sandbox; in ``bare`` there is none.
 """
 
-import ctypes
 import gc
 import importlib
 import json
@@ -41,7 +40,7 @@ _NO_FILES = isolation.Limits(memory_mib=0, workspace_mib=1, processes=0, inodes=
 """The one inode of a folder is its own: no file can be made in it."""
 _RECEIVED = b"r"
 _PIECE_BYTES = 1 << 20
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
+_PR_SET_DUMPABLE = 4
 _CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL)
 _MODULES = {
     DocumentKind.HTML: "trafilatura",
@@ -51,7 +50,7 @@ _MODULES = {
 }
 
 
-class Outcome(StrEnum):
+class DocumentOutcome(StrEnum):
     """What became of a document, with a text: its own, or why there is none."""
 
     READY = "ready"
@@ -65,7 +64,7 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class DocumentLimits:
     """Of one document: address space in MiB, and wall time in seconds."""
 
     memory_mib: int
@@ -81,11 +80,11 @@ class _Document:
 
 def main() -> None:
     """Answer until the connection ends, or until it is no longer known where a document begins."""
-    limits = Limits(**json.loads(sys.argv[1]))
+    limits = DocumentLimits(**json.loads(sys.argv[1]))
     connection = socket.socket(fileno=os.dup(0))
     os.close(0)
     _give_up(is_bare=sys.argv[2] == "bare")
-    _send(connection, _packed(Outcome.READY, ""))
+    _send(connection, _packed(DocumentOutcome.READY, ""))
     while header := _received(connection, LENGTH_BYTES):
         kind, charset, length = msgpack.unpackb(
             _received(connection, int.from_bytes(header, "big"))
@@ -102,19 +101,20 @@ def main() -> None:
 
 def _give_up(*, is_bare: bool) -> None:
     """Keep no more rights than parsing needs; forks cannot look into this process."""
-    libc = ctypes.CDLL(None)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    isolation.die_with_parent()
     if not is_bare:
         program = seccomp.deny_list()
         isolation.forbid_user_namespaces()
         mounts.mount_private(_NO_FILES)
         isolation.drop_capabilities()
         seccomp.load(program)
-    libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    isolation.libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _answer(connection: socket.socket, document: _Document, limits: Limits) -> tuple[bool, bytes]:
+def _answer(
+    connection: socket.socket, document: _Document, limits: DocumentLimits
+) -> tuple[bool, bytes]:
     """Whether a fork received all of the document, and its answer, or else why there is none."""
     answers, answer = os.pipe()
     child = os.fork()
@@ -128,17 +128,17 @@ def _answer(connection: socket.socket, document: _Document, limits: Limits) -> t
     _, status = os.waitpid(child, 0)
     is_whole = bool(written)
     if is_late:
-        return is_whole, _packed(Outcome.TIMED_OUT, "")
+        return is_whole, _packed(DocumentOutcome.TIMED_OUT, "")
     code = os.waitstatus_to_exitcode(status)
     return is_whole, written[1:] or _packed(*_last_words(document.kind, code))
 
 
-def _last_words(kind: DocumentKind, code: int) -> tuple[Outcome, str]:
+def _last_words(kind: DocumentKind, code: int) -> tuple[DocumentOutcome, str]:
     if -code in _CRASHES:
         name = signal.Signals(-code).name
-        return Outcome.REFUSED, f"damaged {kind}: the parser crashed on it ({name})"
+        return DocumentOutcome.REFUSED, f"damaged {kind}: the parser crashed on it ({name})"
     name = f"signal {-code}" if code < 0 else f"exit code {code}"
-    return Outcome.FAILED, f"the parser's process ended without an answer ({name})"
+    return DocumentOutcome.FAILED, f"the parser's process ended without an answer ({name})"
 
 
 def _read(answers: int, deadline: float) -> tuple[bytes, bool]:
@@ -159,7 +159,9 @@ def _read(answers: int, deadline: float) -> tuple[bytes, bool]:
     return pieces[0][:1], False
 
 
-def _parse(connection: socket.socket, answer: int, document: _Document, limits: Limits) -> NoReturn:
+def _parse(
+    connection: socket.socket, answer: int, document: _Document, limits: DocumentLimits
+) -> NoReturn:
     """In the fork: receive the document, say so, read it, and end."""
     try:
         data = _received(connection, document.length)
@@ -183,20 +185,22 @@ def _received(connection: socket.socket, length: int) -> bytes:
     return b"".join(pieces)
 
 
-def _outcome(document: _Document, data: bytes, limits: Limits) -> tuple[Outcome, str]:
+def _outcome(
+    document: _Document, data: bytes, limits: DocumentLimits
+) -> tuple[DocumentOutcome, str]:
     try:
-        return Outcome.TEXT, document_text(data, document.kind, document.charset)
+        return DocumentOutcome.TEXT, document_text(data, document.kind, document.charset)
     except ValueError as error:
-        return Outcome.REFUSED, str(error)[:_LONGEST_REASON]
+        return DocumentOutcome.REFUSED, str(error)[:_LONGEST_REASON]
     except MemoryError:
-        return Outcome.REFUSED, f"it needs more memory than {limits.memory_mib} MiB"
+        return DocumentOutcome.REFUSED, f"it needs more memory than {limits.memory_mib} MiB"
     except ImportError as error:
-        return Outcome.FAILED, f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
+        return DocumentOutcome.FAILED, f"{type(error).__name__}: {error}"[:_LONGEST_REASON]
 
 
-def _bound(limits: Limits) -> None:
+def _bound(limits: DocumentLimits) -> None:
     """No more processes, no files, no more memory than ``limits``; nothing to say on the side."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    isolation.die_with_parent()
     with open(os.devnull, "wb") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     for which, value in (
@@ -209,7 +213,7 @@ def _bound(limits: Limits) -> None:
         resource.setrlimit(which, (value, value))
 
 
-def _packed(outcome: Outcome, text: str) -> bytes:
+def _packed(outcome: DocumentOutcome, text: str) -> bytes:
     packed: bytes = msgpack.packb([str(outcome), text])
     return packed
 

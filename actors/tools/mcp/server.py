@@ -23,7 +23,7 @@ from mcp.shared.exceptions import MCPError
 from actors.tools.last_words import LINES, captured, joined
 from actors.tools.mcp.messages import mended, summary
 from common.config import McpServer
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 MAX_PAGES = 100
 """Pages of a tool list that are read."""
@@ -38,7 +38,7 @@ _LONGEST_ERROR = 1000
 _logger = logging.getLogger(__name__)
 
 
-class ServerDied(Exception):
+class ServerDiedError(Exception):
     """The connection ended; the text says what the server said last."""
 
 
@@ -60,7 +60,7 @@ class McpConnection:
         """Start or reach the server and list its tools.
 
         Raises:
-            EnvironmentFault: it cannot be started or reached, or does not speak the protocol.
+            MachineError: it cannot be started or reached, or does not speak the protocol.
         """
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(self._live(ready), name=f"mcp {self._name}")
@@ -79,13 +79,13 @@ class McpConnection:
         """Call a tool.
 
         Raises:
-            ServerDied: the connection ended.
+            ServerDiedError: the connection ended.
             TimeoutError: no answer in time.
             ValueError: the server refused the call, or answered with something else.
         """
         client = self._client
         if client is None:
-            raise ServerDied(self._last_words())
+            raise ServerDiedError(self._last_words())
         try:
             async with asyncio.timeout(self._server.timeout_s):
                 return await client.call_tool(tool, arguments)
@@ -96,12 +96,12 @@ class McpConnection:
             ) from None
         except MCPError as error:
             if error.code == types.CONNECTION_CLOSED:
-                raise ServerDied(self._last_words()) from None
+                raise ServerDiedError(self._last_words()) from None
             raise ValueError(
                 f"MCP server '{self._name}' refused the call: {error.message[:_LONGEST_ERROR]}"
             ) from None
         except (anyio.ClosedResourceError, anyio.BrokenResourceError):
-            raise ServerDied(self._last_words()) from None
+            raise ServerDiedError(self._last_words()) from None
         except (ValueError, RuntimeError) as error:  # of the SDK: no answer as its schema says
             raise ValueError(
                 f"MCP server '{self._name}' did not answer {tool!r} as it should: {summary(error)}"
@@ -165,9 +165,9 @@ class McpConnection:
         async with captured(self._said) as errors:
             yield stdio_client(parameters, errlog=errors)
 
-    def _fault(self, what: str) -> EnvironmentFault:
+    def _fault(self, what: str) -> MachineError:
         where = self._server.url or " ".join(self._server.command)
-        return EnvironmentFault(f"MCP server '{self._name}' ({where}) {what}{self._last_words()}")
+        return MachineError(f"MCP server '{self._name}' ({where}) {what}{self._last_words()}")
 
     def _last_words(self) -> str:
         return f"; it said: {joined(self._said)}" if self._said else ""

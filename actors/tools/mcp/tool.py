@@ -8,10 +8,10 @@ from typing import Any
 
 from actors.kernels.interface import ToolSpec
 from actors.tools.mcp.schema import McpFunction, mcp_functions, mcp_value
-from actors.tools.mcp.server import McpConnection, ServerDied
+from actors.tools.mcp.server import McpConnection, ServerDiedError
 from actors.tools.tool import ToolCall
 from common.config import McpServer
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _logger = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ class McpTool:
         """Start or reach the server.
 
         Raises:
-            EnvironmentFault: a variable it needs is not set, it does not work, or has no tools.
+            MachineError: a variable it needs is not set, it does not work, or has no tools.
         """
         for variable in self.variables:
             if variable not in os.environ:
-                raise EnvironmentFault(
+                raise MachineError(
                     f"MCP server '{self._name}' needs the environment variable {variable}; set it "
                     "where the actor runs"
                 )
@@ -55,7 +55,7 @@ class McpTool:
         self._functions = {function.spec.name: function for function in functions}
         if not functions:
             await self.close()
-            raise EnvironmentFault(f"MCP server '{self._name}' offers no tools")
+            raise MachineError(f"MCP server '{self._name}' offers no tools")
 
     async def call(self, call: ToolCall) -> Any:
         """Call a tool; where the server died, start it once more and ask again.
@@ -70,7 +70,7 @@ class McpTool:
         connection = self._connection
         try:
             result = await connection.call(function.tool, arguments)
-        except ServerDied as death:
+        except ServerDiedError as death:
             _logger.warning("MCP server died name=%s tool=%s%s", self._name, function.tool, death)
             result = await self._again(connection, function, arguments)
         return mcp_value(result)
@@ -88,12 +88,12 @@ class McpTool:
                 fresh = McpConnection(self._name, self._server)
                 try:
                     await fresh.open()
-                except EnvironmentFault as error:
+                except MachineError as error:
                     raise ValueError(f"{error} (it had died and was started again)") from None
                 self._connection = fresh
         try:
             return await self._connection.call(function.tool, arguments)
-        except ServerDied as death:
+        except ServerDiedError as death:
             raise ValueError(
                 f"MCP server '{self._name}' died in {function.tool!r}, and again after a "
                 f"restart{death}"

@@ -12,7 +12,7 @@ LONGEST_WAIT_S = 30.0
 _HOSTS_KEPT = 1000
 
 
-class Transient(Exception):
+class TransientError(Exception):
     """An attempt failed in a way that another one may not.
 
     Attributes:

@@ -32,7 +32,7 @@ _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
-class NotPublic(OSError):
+class NotPublicError(OSError):
     """A host name led to an address of this machine or of a private network."""
 
     def __init__(self) -> None:
@@ -140,11 +140,11 @@ def public_socket(address_info: tuple[Any, ...]) -> socket.socket:
     Every connection goes through it, whatever name, number or redirect led there.
 
     Raises:
-        NotPublic: the address is not one of the public internet.
+        NotPublicError: the address is not one of the public internet.
     """
     family, kind, protocol, _, address = address_info
     if not is_public(address[0]):
-        raise NotPublic
+        raise NotPublicError
     return socket.socket(family=family, type=kind, proto=protocol)
 
 

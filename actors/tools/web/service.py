@@ -8,7 +8,7 @@ from typing import Any
 
 from actors.tools.web.client import WebClient
 from actors.tools.web.messages import WebRequest, WebResponse
-from common.errors import EnvironmentFault
+from common.errors import MachineError
 
 _REFUSED = (401, 402, 403)
 _SHOWN_CHARACTERS = 200
@@ -51,13 +51,13 @@ class WebService:
         """Read the key from the environment of this process, and open the client.
 
         Raises:
-            EnvironmentFault: the variable is not set (no key is needed for a replay).
+            MachineError: the variable is not set (no key is needed for a replay).
         """
         address = self._address
         for variable in self.variables:
             key = os.environ.get(variable, "").strip()
             if not key:
-                raise EnvironmentFault(
+                raise MachineError(
                     f"{address.name} needs a key: set the environment variable {variable} where "
                     "the actor runs"
                 )

@@ -9,8 +9,8 @@ from yarl import URL
 
 from actors.tools.arguments import valid_text
 from actors.tools.web.messages import WebRequest, WebResponse
-from actors.tools.web.retry import LONGEST_WAIT_S, Pace, Transient, backoff, retry_after
-from actors.tools.web.rules import NotPublic, checked_host, public_socket
+from actors.tools.web.retry import LONGEST_WAIT_S, Pace, TransientError, backoff, retry_after
+from actors.tools.web.rules import NotPublicError, checked_host, public_socket
 from common.config import Web
 
 USER_AGENT = "l-zero/0.1"
@@ -69,7 +69,7 @@ class WebTransport:
             await self._pace.turn(host)
             try:
                 return await self._attempt(request, url, guarded=guarded)
-            except Transient as failure:
+            except TransientError as failure:
                 wait_s = failure.wait_s
                 if wait_s is None:
                     wait_s = backoff(attempt, first_s=self._first_backoff_s)
@@ -92,15 +92,15 @@ class WebTransport:
                 body = await self._body(response, host)
         except TimeoutError:
             message = f"did not answer within {self._web.timeout_s:g} s"
-            raise Transient(message, is_timeout=True) from None
+            raise TransientError(message, is_timeout=True) from None
         except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, NotPublic):
+            if isinstance(error.os_error, NotPublicError):
                 raise PermissionError(f"{host} may not be read: {error.os_error}") from None
-            raise Transient(f"could not be reached ({error.os_error})") from None
+            raise TransientError(f"could not be reached ({error.os_error})") from None
         except aiohttp.InvalidURL:
             raise ValueError(f"{str(url)!r} is not an address") from None
         except aiohttp.ClientError as error:
-            raise Transient(f"broke the connection ({type(error).__name__})") from None
+            raise TransientError(f"broke the connection ({type(error).__name__})") from None
         _raise_for_busy(response)
         return _response(response, _without_secrets(body, request))
 
@@ -120,7 +120,7 @@ class WebTransport:
 def _raise_for_busy(response: aiohttp.ClientResponse) -> None:
     if response.status == _TOO_MANY_REQUESTS or response.status >= 500:
         wait_s = retry_after(response.headers.get("Retry-After"), now=time.time())
-        raise Transient(f"answered HTTP {response.status}", wait_s=wait_s)
+        raise TransientError(f"answered HTTP {response.status}", wait_s=wait_s)
 
 
 def _response(response: aiohttp.ClientResponse, body: bytes) -> WebResponse:
@@ -141,7 +141,7 @@ def _without_secrets(body: bytes, request: WebRequest) -> bytes:
     return body
 
 
-def _final(host: str, failure: Transient, attempts: int) -> Exception:
+def _final(host: str, failure: TransientError, attempts: int) -> Exception:
     times = "1 try" if attempts == 1 else f"{attempts} tries"
     pause = ""
     if failure.wait_s is not None and failure.wait_s > LONGEST_WAIT_S:

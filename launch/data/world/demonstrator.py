@@ -115,7 +115,7 @@ class Demonstrator:
         )
 
 
-class _Over(Exception):
+class _OverError(Exception):
     """The episode has ended."""
 
 
@@ -139,7 +139,7 @@ class _Episode:
         self._answer: str | None = None
 
     def run(self, question: Question) -> Demonstration:
-        with contextlib.suppress(_Over):
+        with contextlib.suppress(_OverError):
             self._play(question)
         return Demonstration(moves=tuple(self._moves), answer=self._answer)
 
@@ -221,7 +221,7 @@ class _Episode:
     def _run(self, think: str, code: str, output: str) -> str:
         self._moves.append(Move(think=think, code=code, output=output))
         if len(self._moves) >= self._max_steps:
-            raise _Over
+            raise _OverError
         return output
 
     def _submit(self, think: str, answer: str) -> None:
@@ -230,7 +230,7 @@ class _Episode:
     def _finish(self, think: str, code: str, answer: str) -> None:
         self._moves.append(Move(think=think, code=code))
         self._answer = answer
-        raise _Over
+        raise _OverError
 
 
 def read(page: str, relation: Relation) -> str | None:

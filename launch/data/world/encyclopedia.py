@@ -55,7 +55,7 @@ class Page:
     text: str
 
 
-class World:
+class Encyclopedia:
     """A closed encyclopedia: all that its pages mention belongs to its own pool.
 
     Args:

@@ -1,14 +1,13 @@
 """Writes a world as the task files and corpora that any run reads."""
 
-import dataclasses
-import json
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 from common.config import World as WorldConfig
+from common.tasks import write_tasks
 from common.wire.records import Task
-from launch.data.world.encyclopedia import World
+from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.names import Pool
 from launch.data.world.questions import FAMILIES, KINDS, Question, Wording, distinct, draw
 from launch.data.world.traces import write_corpus
@@ -33,19 +32,19 @@ def write_world(folder: Path, config: WorldConfig) -> None:
         config: seeds and the number of training tasks.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    train = World(config.seed, "train")
-    heldout = World(config.heldout_seed, "heldout")
-    unseen = World(config.heldout_seed, "unseen")
+    train = Encyclopedia(config.seed, "train")
+    heldout = Encyclopedia(config.heldout_seed, "heldout")
+    unseen = Encyclopedia(config.heldout_seed, "unseen")
     for name, world in (("train", train), ("heldout", heldout), ("unseen", unseen)):
         write_corpus(world, folder / f"{name}_corpus.jsonl")
-    write_tasks(folder / "train.jsonl", training_tasks(train, config.train_tasks))
-    write_tasks(folder / "heldout.jsonl", evaluation_tasks(heldout, HELDOUT_PER_FAMILY))
+    write_tasks(training_tasks(train, config.train_tasks), folder / "train.jsonl")
+    write_tasks(evaluation_tasks(heldout, HELDOUT_PER_FAMILY), folder / "heldout.jsonl")
     wordings = evaluation_tasks(heldout, EXTRA_PER_FAMILY, "heldout")
-    write_tasks(folder / "heldout_wordings.jsonl", wordings)
-    write_tasks(folder / "unseen.jsonl", evaluation_tasks(unseen, EXTRA_PER_FAMILY))
+    write_tasks(wordings, folder / "heldout_wordings.jsonl")
+    write_tasks(evaluation_tasks(unseen, EXTRA_PER_FAMILY), folder / "unseen.jsonl")
 
 
-def training_tasks(world: World, count: int) -> Iterator[Task]:
+def training_tasks(world: Encyclopedia, count: int) -> Iterator[Task]:
     """Random questions of all kinds about a world."""
     rng = random.Random(f"tasks:{world.pool}:{world.seed}")
     for number in range(count):
@@ -53,7 +52,9 @@ def training_tasks(world: World, count: int) -> Iterator[Task]:
         yield to_task(question, world, f"{world.pool}-{world.seed}-{number:05d}")
 
 
-def evaluation_tasks(world: World, per_family: int, wording: Wording = "train") -> Iterator[Task]:
+def evaluation_tasks(
+    world: Encyclopedia, per_family: int, wording: Wording = "train"
+) -> Iterator[Task]:
     """Distinct questions, one family after the other, shuffled within each."""
     rng = random.Random(f"evaluation:{world.pool}:{world.seed}:{wording}")
     prefix = world.pool if wording == "train" else f"{world.pool}-wording"
@@ -63,7 +64,9 @@ def evaluation_tasks(world: World, per_family: int, wording: Wording = "train") 
             yield to_task(question, world, task_id, wording)
 
 
-def to_task(question: Question, world: World, task_id: str, wording: Wording = "train") -> Task:
+def to_task(
+    question: Question, world: Encyclopedia, task_id: str, wording: Wording = "train"
+) -> Task:
     """The task of a question, labelled with what a report needs to know about it."""
     corpus: Pool = world.pool
     labels = {
@@ -82,10 +85,3 @@ def to_task(question: Question, world: World, task_id: str, wording: Wording = "
         corpus=corpus,
         labels=labels,
     )
-
-
-def write_tasks(path: Path, tasks: Iterable[Task]) -> None:
-    """Write tasks as JSON lines."""
-    with path.open("w", encoding="utf-8") as lines:
-        for task in tasks:
-            lines.write(json.dumps(dataclasses.asdict(task), ensure_ascii=False) + "\n")

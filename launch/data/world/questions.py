@@ -4,7 +4,7 @@ import random
 from dataclasses import dataclass
 from typing import Literal
 
-from launch.data.world.encyclopedia import World
+from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.names import EntityType
 
 Family = Literal["one_hop", "two_hop"]
@@ -181,7 +181,7 @@ def kinds_of(family: Family) -> list[str]:
     return [name for name, kind in KINDS.items() if kind.family == family]
 
 
-def fact(world: World, entity: str, relation: Relation) -> str:
+def fact(world: Encyclopedia, entity: str, relation: Relation) -> str:
     """What the page of ``entity`` says about ``relation``."""
     match relation:
         case "town":
@@ -199,7 +199,7 @@ def fact(world: World, entity: str, relation: Relation) -> str:
 
 
 def ask(
-    world: World, kind: str, subject: str, rng: random.Random, wording: Wording = "train"
+    world: Encyclopedia, kind: str, subject: str, rng: random.Random, wording: Wording = "train"
 ) -> Question:
     """A question of a kind about a subject, in one of the wordings."""
     spec = KINDS[kind]
@@ -217,7 +217,7 @@ def ask(
     return Question(kind=kind, text=text, answer=answer, hops=tuple(hops))
 
 
-def draw(world: World, kinds: list[str], rng: random.Random) -> Question:
+def draw(world: Encyclopedia, kinds: list[str], rng: random.Random) -> Question:
     """A random question of one of the kinds."""
     kind = rng.choice(kinds)
     subject = rng.choice(world.entities(KINDS[kind].subject))
@@ -225,7 +225,7 @@ def draw(world: World, kinds: list[str], rng: random.Random) -> Question:
 
 
 def distinct(
-    world: World, family: Family, count: int, rng: random.Random, wording: Wording = "train"
+    world: Encyclopedia, family: Family, count: int, rng: random.Random, wording: Wording = "train"
 ) -> list[Question]:
     """Up to ``count`` questions, no two of the same kind about the same subject, kinds even."""
     open_pairs = {kind: world.entities(KINDS[kind].subject) for kind in kinds_of(family)}

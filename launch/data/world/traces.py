@@ -10,7 +10,7 @@ from pathlib import Path
 from actors.tools.search.index import SearchIndex, build_index
 from common.chat import ParsedAction, action_text, observation_text, prompt_text
 from launch.data.world.demonstrator import PERFECT, WARM_START, Demonstration, Demonstrator, Mix
-from launch.data.world.encyclopedia import World
+from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.names import EntityType
 from launch.data.world.questions import KINDS, Question, draw
 
@@ -22,7 +22,7 @@ _BEFORE_CODE = "</think>"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Span:
+class TracePiece:
     """A piece of a trace; ``action`` marks what the policy itself would have sampled.
 
     ``weight`` is its loss weight; None leaves that to the trainer.
@@ -33,29 +33,29 @@ class Span:
     weight: float | None = None
 
 
-def render(question: Question, demonstration: Demonstration) -> tuple[Span, ...]:
+def render(question: Question, demonstration: Demonstration) -> tuple[TracePiece, ...]:
     """The spans of a demonstration, in order; the last one is an action."""
-    spans = [Span(text=prompt_text(question.text), action=False)]
+    spans = [TracePiece(text=prompt_text(question.text), action=False)]
     for number, move in enumerate(demonstration.moves, start=1):
         action = ParsedAction(think=move.think, code=move.code)
-        spans.append(Span(text=action_text(action), action=True))
+        spans.append(TracePiece(text=action_text(action), action=True))
         if number < len(demonstration.moves):
-            spans.append(Span(text=observation_text(move.output), action=False))
+            spans.append(TracePiece(text=observation_text(move.output), action=False))
     return tuple(spans)
 
 
-def render_practice(question: Question, demonstration: Demonstration) -> tuple[Span, ...]:
+def render_practice(question: Question, demonstration: Demonstration) -> tuple[TracePiece, ...]:
     """The same with no weight on what was thought, only on the code that followed from it.
 
     Such traces train the skill of copying names and years into code, without making the strategy
     they show more likely: a strategy is chosen by its thought.
     """
-    spans: list[Span] = []
+    spans: list[TracePiece] = []
     for span in render(question, demonstration):
         if span.action:
             think, code = span.text.split(_BEFORE_CODE)
-            spans.append(Span(text=think + _BEFORE_CODE, action=True, weight=0.0))
-            spans.append(Span(text=code, action=True))
+            spans.append(TracePiece(text=think + _BEFORE_CODE, action=True, weight=0.0))
+            spans.append(TracePiece(text=code, action=True))
         else:
             spans.append(span)
     return tuple(spans)
@@ -69,7 +69,7 @@ def traces(
     practice: float = 0.0,
     practice_kinds: Sequence[str] = (),
     per_world: int = TRACES_PER_WORLD,
-) -> Iterator[tuple[Span, ...]]:
+) -> Iterator[tuple[TracePiece, ...]]:
     """Demonstrations on random training worlds; a pure function of the arguments.
 
     Args:
@@ -82,7 +82,7 @@ def traces(
     """
     rng = random.Random(f"traces:{seed}")
     for start in range(0, count, per_world):
-        world = World(rng.randrange(2**31))
+        world = Encyclopedia(rng.randrange(2**31))
         guesses: dict[EntityType, list[str]] = {
             "person": list(world.people),
             "town": list(world.towns),
@@ -121,19 +121,19 @@ def write_traces(
             lines.write(json.dumps({"segments": segments}, ensure_ascii=False) + "\n")
 
 
-def _record(span: Span) -> dict[str, str | bool | float]:
+def _record(span: TracePiece) -> dict[str, str | bool | float]:
     record: dict[str, str | bool | float] = {"text": span.text, "action": span.action}
     return record if span.weight is None else record | {"weight": span.weight}
 
 
-def write_corpus(world: World, path: Path) -> None:
+def write_corpus(world: Encyclopedia, path: Path) -> None:
     """Write the pages as JSON lines: ``{"title": ..., "text": ...}``."""
     with path.open("w", encoding="utf-8") as lines:
         for page in world.pages:
             lines.write(json.dumps({"title": page.title, "text": page.text}) + "\n")
 
 
-def open_index(world: World, folder: Path) -> SearchIndex:
+def open_index(world: Encyclopedia, folder: Path) -> SearchIndex:
     """Index a world in ``folder`` and open it as the actors do."""
     write_corpus(world, folder / "corpus.jsonl")
     build_index(folder / "corpus.jsonl", folder / "index.sqlite")

@@ -1,4 +1,4 @@
-"""Fakes and makers shipped beside what they stand for; used by tests and benchmarks."""
+"""Makes segments and trajectories that pass for finished ones."""
 
 from collections.abc import Sequence
 

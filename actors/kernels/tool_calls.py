@@ -13,7 +13,7 @@ _LONGEST_TEXT = 4000
 _LARGEST_RESULT_BYTES = 4 << 20
 
 
-class Toolbox:
+class ToolCalls:
     """Tools bound to one kernel, and the calls in progress."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
