@@ -15,6 +15,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from launch.data.world.tiny_model import untie, write_initial_model
+from tests.listeners import as_nobody, attempts_on, listening
+from tests.process_tree import descendants
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"
@@ -112,6 +114,7 @@ def read_json(path: Path) -> Any:
 def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> None:
     with lzero_train(tmp_path) as first:
         first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
+        check_nobody_else_gets_in(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
         output = first.finish()
 
@@ -124,6 +127,8 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     changed = ("kernel.launcher=jupyter", "learner.ranks=2")
     words = [word for setting in changed for word in ("--set", setting)]
     with lzero_train(tmp_path, "--resume", *words) as second:
+        second.wait_until((second.run / "checkpoints" / "step-000003").exists, "the third step")
+        check_nobody_else_gets_in(second)
         output = second.finish()
 
     assert second.process.returncode == 0, output
@@ -131,6 +136,23 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     assert second.processes() == {}
     check_finished_run(second.run)
     assert read_json(second.run / "summary.json")["learner"]["ranks"] == 2
+
+
+def check_nobody_else_gets_in(command: Command) -> None:
+    """All sockets are in the private folder, but for those at which ranks meet for collectives."""
+    private = (command.run / "private").readlink()
+    pids = descendants(command.process.pid) | {command.process.pid}
+    learners = {pid for pid, words in command.processes().items() if "-m learner.main" in words}
+    found = listening(pids)
+    outside = {(pid, where) for pid, where in found if not where.startswith(f"{private}/")}
+    gloo = {(pid, where) for pid, where in outside if where.startswith("tcp 127.0.0.1:")}
+    assert outside == gloo
+    assert {pid for pid, _ in gloo} <= learners
+    assert {f"{private}/{name}" for name in ("s0.http", "coordinator", "weights")} <= {
+        where for _, where in found
+    }
+    if os.geteuid() == 0:
+        assert set(as_nobody(attempts_on(private))) == {"PermissionError"}
 
 
 def check_finished_run(run: Path) -> None:
