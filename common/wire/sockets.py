@@ -29,11 +29,11 @@ _QUESTIONS = "inproc://zeromq.zap.01"
 """Where ZeroMQ asks whether a peer may connect; the name is the protocol's."""
 _NO_MORE = b"no more"
 _HANDSHAKE_MS = 5_000
+_ENCRYPTION_BYTES = 33
+"""That CURVE adds to each part of a message."""
 _HEARTBEAT_MS = 5_000
 _GONE_AFTER_MS = 6 * _HEARTBEAT_MS
 _DESCRIPTORS = 65_536
-_SEAL_BYTES = 64
-"""More than encryption adds to a part (33)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -336,6 +336,6 @@ def _limit(socket: "zmq.Socket[bytes]", limits: Limits) -> None:
     # A session that comes back after a cut takes its own place; its identity holds a secret.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.ROUTER_MANDATORY, int(limits.must_arrive))
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes + _SEAL_BYTES)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes + _ENCRYPTION_BYTES)
     socket.setsockopt(zmq.RCVHWM, limits.queued_in)
     socket.setsockopt(zmq.SNDHWM, limits.queued_out)
