@@ -123,11 +123,15 @@ def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:
 def rank_environment(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
     """The environment of such processes; ``threads`` are torch's in each."""
     return (
-        *_with_threads(threads),
-        ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
+        *_with_loopback(threads),
         (RENDEZVOUS, f"file://{private / 'ranks'}"),
         ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"),
     )
+
+
+def _with_loopback(threads: int) -> tuple[tuple[str, str], ...]:
+    """Collectives, also those of a single process, listen where only this machine reaches them."""
+    return (*_with_threads(threads), ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE))
 
 
 def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
@@ -135,7 +139,7 @@ def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
         name=POLICY_SERVER,
         role="policy-server",
         command=_command("actors.inference.server", files, "--name", _SERVER),
-        environment=_with_threads(config.policy_server.threads),
+        environment=_with_loopback(config.policy_server.threads),
     )
 
 
