@@ -145,10 +145,18 @@ def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) 
         key: _convert(hints[key], value, where=where, key=prefix + key)
         for key, value in table.items()
     }
+    required = [f.name for f in dataclasses.fields(typing.cast(Any, kind)) if _is_required(f)]
+    lacking = [name for name in required if name not in table]
+    if lacking:
+        raise ConfigError(f"{where}: {prefix}{lacking[0]} is missing; it has no default")
     try:
         return kind(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
