@@ -146,6 +146,8 @@ def check_nobody_else_gets_in(command: Command) -> None:
     outside = {(pid, where) for pid, where in found if not where.startswith(f"{private}/")}
     gloo = {(pid, where) for pid, where in outside if where.startswith("tcp 127.0.0.1:")}
     assert outside == gloo
+    words = {Path(f"/proc/{pid}/cmdline").read_bytes().lower() for pid, _ in gloo}
+    assert all(b"learner.main" in word or b"vllm" in word for word in words), words
     assert {f"{private}/{name}" for name in ("s0.http", "coordinator", "weights")} <= {
         where for _, where in found
     }
