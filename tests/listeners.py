@@ -18,12 +18,16 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as ano
 
 
 def listening(pids: Iterable[int]) -> set[tuple[int, str]]:
-    """(pid, where) of all sockets at which these processes can be reached."""
-    known = _reachable()
+    """(pid, where) of all sockets of these processes that others on the machine can reach."""
     found = set()
     for pid in pids:
-        inodes = [link[8:-1] for link in _links(Path(f"/proc/{pid}/fd"))]
-        found |= {(pid, known[inode]) for inode in inodes if inode in known}
+        with suppress(OSError):  # it ended meanwhile
+            process = Path(f"/proc/{pid}")
+            known = _reachable(process / "net")
+            if not os.path.samefile(process / "ns" / "net", "/proc/self/ns/net"):
+                known = {inode: where for inode, where in known.items() if where.startswith("/")}
+            inodes = [link[8:-1] for link in _links(process / "fd")]
+            found |= {(pid, known[inode]) for inode in inodes if inode in known}
     return found
 
 
@@ -37,15 +41,15 @@ def _links(folder: Path) -> list[str]:
     return [link for link in found if link.startswith("socket:[")]
 
 
-def _reachable() -> dict[str, str]:
+def _reachable(net: Path) -> dict[str, str]:
     """Where, by inode: the path of a Unix socket, or ``tcp 127.0.0.1:5000``."""
     where = {}
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+    for line in (net / "unix").read_text().splitlines()[1:]:
         words = line.split(maxsplit=7)
         if int(words[3], 16) & _ACCEPTS:
             where[words[6]] = words[7] if len(words) == 8 else "unnamed"
     for protocol in ("tcp", "tcp6", "udp", "udp6"):
-        for line in Path(f"/proc/net/{protocol}").read_text().splitlines()[1:]:
+        for line in (net / protocol).read_text().splitlines()[1:]:
             words = line.split()
             if words[3] == _LISTENS or protocol.startswith("udp"):
                 where[words[9]] = f"{protocol} {_address(words[1])}"

@@ -123,7 +123,7 @@ class Wire:
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
         socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
-        _keep_alive(socket)
+        _keep_alive(socket, address)
         _limit(socket, limits)
         try:
             socket.bind(_endpoint(address, address.bind))
@@ -170,7 +170,7 @@ class Wire:
         socket.curve_serverkey = address.key.encode()
         socket.setsockopt(zmq.IDENTITY, identity)
         socket.setsockopt(zmq.SNDHWM, 0)
-        _keep_alive(socket)
+        _keep_alive(socket, address)
         socket.connect(_endpoint(address, address.host))
         return socket
 
@@ -325,7 +325,8 @@ def _encoded(pair: KeyPair) -> tuple[bytes, bytes]:
     return pair.public.encode(), pair.secret.encode()
 
 
-def _keep_alive(socket: "zmq.Socket[Any]") -> None:
+def _keep_alive(socket: "zmq.Socket[Any]", address: Address) -> None:
+    socket.setsockopt(zmq.IPV6, int(":" in address.host))
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)

@@ -140,6 +140,7 @@ def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
         role="policy-server",
         command=_command("actors.inference.server", files, "--name", _SERVER),
         environment=_with_loopback(config.policy_server.threads),
+        own_network=not config.transport.listen,
     )
 
 
@@ -151,6 +152,7 @@ def _learner(config: Config, files: RunFiles, *, resume: bool) -> ProcessPlan:
         role="learner",
         command=rank_processes(*module, ranks=config.learner.ranks, private=files.private),
         environment=rank_environment(config.learner.threads, private=files.private),
+        own_network=not config.transport.listen and config.run.wandb != "online",
     )
 
 

@@ -100,5 +100,6 @@ class LogFollower:
         whole = new[: new.rfind(b"\n") + 1]
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
-            if " learner." in line:
-                say(self._console, line.split(" learner.", 1)[1])
+            _, found, event = line.partition(f" {SFT} info ")
+            if found:
+                say(self._console, f"{SFT} {event}")
