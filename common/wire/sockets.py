@@ -27,6 +27,8 @@ _QUESTIONS = "inproc://zeromq.zap.01"
 """Where ZeroMQ asks whether a peer may connect; the name is the protocol's."""
 _NO_MORE = b"no more"
 _HANDSHAKE_MS = 5_000
+_ENCRYPTION_BYTES = 33
+"""That CURVE adds to each part of a message."""
 _HEARTBEAT_MS = 5_000
 _GONE_AFTER_MS = 6 * _HEARTBEAT_MS
 
@@ -112,7 +114,7 @@ class Wire:
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
         socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
-        _keep_alive(socket)
+        _keep_alive(socket, address)
         _limit(socket, limits)
         try:
             socket.bind(_endpoint(address, address.bind))
@@ -159,7 +161,7 @@ class Wire:
         socket.curve_serverkey = address.key.encode()
         socket.setsockopt(zmq.IDENTITY, identity)
         socket.setsockopt(zmq.SNDHWM, 0)
-        _keep_alive(socket)
+        _keep_alive(socket, address)
         socket.connect(_endpoint(address, address.host))
         return socket
 
@@ -302,7 +304,8 @@ def _encoded(pair: KeyPair) -> tuple[bytes, bytes]:
     return pair.public.encode(), pair.secret.encode()
 
 
-def _keep_alive(socket: "zmq.Socket[Any]") -> None:
+def _keep_alive(socket: "zmq.Socket[Any]", address: Address) -> None:
+    socket.setsockopt(zmq.IPV6, int(":" in address.host))
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
     socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
@@ -313,6 +316,6 @@ def _limit(socket: "zmq.Socket[bytes]", limits: PeerLimits) -> None:
     # A session that comes back after a cut takes its own place; its identity holds a secret.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.ROUTER_MANDATORY, int(limits.must_arrive))
-    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes)
+    socket.setsockopt(zmq.MAXMSGSIZE, limits.part_bytes + _ENCRYPTION_BYTES)
     socket.setsockopt(zmq.RCVHWM, limits.queued_in)
     socket.setsockopt(zmq.SNDHWM, limits.queued_out)

@@ -123,6 +123,7 @@ def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
         role="policy-server",
         command=_command("actors.inference.server", files, "--name", _SERVER),
         environment=_with_threads(config.policy_server.threads),
+        own_network=not config.transport.listen,
     )
 
 
@@ -134,6 +135,7 @@ def _learner(config: Config, files: RunFiles, *, resume: bool) -> ProcessPlan:
         role="learner",
         command=rank_processes(*module, ranks=config.learner.ranks),
         environment=rank_environment(config.learner.threads),
+        own_network=not config.transport.listen and config.run.wandb != "online",
     )
 
 

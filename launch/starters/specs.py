@@ -3,9 +3,13 @@
 import dataclasses
 import http.client
 import re
-from collections.abc import Callable, Sequence
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from common.config import Config
 from common.places import ProcessPlan, RunPlan
@@ -17,6 +21,10 @@ from launch.starters.local import ProcessSpec, describe_exit
 LEARNER_READY_S = 180.0
 ACTOR_DRAIN_S = 60.0
 """How long an actor may take to end after the learner has."""
+
+_OWN_NETWORK = (
+    sys.executable, "-I", "-S", str(Path(__file__).with_name("own_network.py")),
+)  # fmt: skip
 
 _TORCHRUN = "torch/distributed/elastic"
 _RANK_FAILED = re.compile(rf"{_TORCHRUN}.*exitcode: (?P<status>-?\d+)\) local_rank: (?P<rank>\d+)")
@@ -39,7 +47,7 @@ def learner(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> ProcessSpe
     """The learner's ranks under torchrun, ready when the coordinator listens."""
     (process,) = (process for process in plan.processes if process.role == "learner")
     return dataclasses.replace(
-        _started(process, logs),
+        _started(process, logs, _rendezvous()),
         is_ready=lambda: told_coordinator(plan) is not None,
         ready_timeout_s=LEARNER_READY_S,
         hint=hint,
@@ -74,9 +82,9 @@ def fine_tuning(
     """Ranks that train together without a run around them; see ``rank_processes``."""
     return ProcessSpec(
         name=name,
-        command=rank_processes(*module, ranks=ranks),
+        command=_OWN_NETWORK + rank_processes(*module, ranks=ranks),
         log=log,
-        env=dict(rank_environment(threads)),
+        env={**dict(rank_environment(threads)), **_rendezvous()},
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,
@@ -91,6 +99,11 @@ def explain_torchrun(line: str) -> str:
     return f"rank {match['rank']} {describe_exit(int(match['status']))}"
 
 
+def own_network_works() -> bool:
+    """Whether the machine lets processes have a network of their own."""
+    return subprocess.run(_OWN_NETWORK, check=False).returncode == 0
+
+
 def answers(url: str, path: str) -> bool:
     """Whether the HTTP server at ``url`` answers ``path`` with 200."""
     connection = open_connection(url, timeout_s=2.0)
@@ -103,10 +116,21 @@ def answers(url: str, path: str) -> bool:
         connection.close()
 
 
-def _started(process: ProcessPlan, logs: Path) -> ProcessSpec:
+def _started(
+    process: ProcessPlan, logs: Path, environment: Mapping[str, str] = MappingProxyType({})
+) -> ProcessSpec:
     return ProcessSpec(
         name=process.name,
-        command=process.command,
+        command=(*(_OWN_NETWORK if process.own_network else ()), *process.command),
         log=logs / f"{process.name}.log",
-        env=dict(process.environment),
+        env={**dict(process.environment), **environment},
     )
+
+
+def _rendezvous() -> dict[str, str]:
+    """What torchrun names its store's keys by: who knows it could have it run code.
+
+    The store asks for no password, and what torchrun reads there it unpickles. Without a network of
+    its own this secret keeps others out; other users see arguments, but no environment.
+    """
+    return {"PET_RDZV_ID": secrets.token_hex(16)}

@@ -110,6 +110,7 @@ def test_a_value_is_refused_exactly_outside_its_range(value: float) -> None:
         ("transport.listen='5555'", "transport.listen must be empty or ADDRESS:PORT, got '5555'"),
         ("transport.listen=':5555'", "transport.listen must be empty or ADDRESS:PORT, got ':5555'"),
         ("transport.listen='10.0.0.1'", "must be empty or ADDRESS:PORT, got '10.0.0.1'"),
+        ("transport.listen='*:5'", "must be empty or ADDRESS:PORT, got '*:5'"),
         ("transport.listen='/tmp/x:5'", "must be empty or ADDRESS:PORT, got '/tmp/x:5'"),
         ("transport.heartbeat_s=0", "transport.heartbeat_s must be at least 0.05, got 0.0 (s"),
         ("transport.silence_s=3", "transport.silence_s (3) must be at least three times"),
