@@ -17,7 +17,15 @@ import pytest
 
 from common.errors import MachineError
 from common.places import Address
-from common.wire.sockets import Door, PeerLimits, Line, Parcel, UndeliverableError, Wire, new_key_pair
+from common.wire.sockets import (
+    Door,
+    Line,
+    Parcel,
+    PeerLimits,
+    UndeliverableError,
+    Wire,
+    new_key_pair,
+)
 from tests.waiting import wait_for
 from tests.wires import TCP, Place, a_line, a_place
 
