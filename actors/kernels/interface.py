@@ -21,7 +21,7 @@ class DeathCause(StrEnum):
     CPU = "cpu"
     """It used more than ``kernel.cpu_s``."""
     INODES = "inodes"
-    """It held more files than ``kernel.inodes``."""
+    """It held more files than it may."""
     IGNORED_INTERRUPT = "ignored_interrupt"
     """A cell went on after its deadline and the grace time."""
     PROTOCOL = "protocol"

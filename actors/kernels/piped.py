@@ -98,7 +98,7 @@ class PipedKernel:
         try:
             await asyncio.wait_for(asyncio.shield(self.session.ready), timeout_s)
         except TimeoutError:
-            reason = f"it was not ready within {timeout_s:g} s (kernel.start_timeout_s)"
+            reason = f"it was not ready within {timeout_s:g} s"
             self.session.fail(reason, DeathCause.FAILED_TO_START)
             await self.session.ready
 

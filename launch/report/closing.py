@@ -13,7 +13,7 @@ from launch.screen import cell, say
 
 def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
     """The short table at the end of a run."""
-    families = list(summary.heldout)
+    families = families_of(summary)
     if families:
         heading = cell(f"L-Zero run '{summary.name}': held-out success")
         table = Table(title=heading, title_justify="left")
@@ -33,6 +33,11 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
         say(console, f"{name:<18} {path}")
 
 
+def families_of(summary: Summary) -> list[str]:
+    """The families of all questions asked, those of the first suites first."""
+    return list(dict.fromkeys(family for _, scores in score_tables(summary) for family in scores))
+
+
 def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:
     """The held-out scores that were measured, as (title, family to score)."""
     tables: tuple[tuple[str, Mapping[str, BeforeAfter]], ...] = (
@@ -43,6 +48,7 @@ def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]
         ("held-out wordings", summary.heldout_wordings),
         ("unseen names", summary.unseen_names),
         ("search switched off", summary.search_disabled),
+        *((f"{name}, exact", scores) for name, scores in summary.suites.items()),
     )
     return [(title, scores) for title, scores in tables if scores]
 

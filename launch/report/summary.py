@@ -23,7 +23,7 @@ from common.telemetry.process_totals import (
     read_learner_totals,
 )
 from common.whole_file import write_whole
-from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT
+from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT, OF_THE_WORLD, UNSEEN, WORDINGS
 from launch.report.metrics_tail import read_metrics
 from launch.report.strategy_shares import strategy_shares
 from launch.run.folder import RunFolder, RunState
@@ -103,6 +103,8 @@ class Summary:
     """Held-out questions in wordings that training does not use."""
     unseen_names: dict[str, BeforeAfter]
     """Names made of words that training never saw."""
+    suites: dict[str, dict[str, BeforeAfter]] = field(default_factory=dict)
+    """Every other suite of the configuration -> family, exact match."""
     strategies: dict[str, dict[str, Shares]] = field(default_factory=dict)
     """before/after -> family -> strategy -> share of the held-out sampled episodes."""
     trajectories: TrajectoryCounts
@@ -141,8 +143,13 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         heldout_greedy=compare(before, after, GREEDY, "exact_match"),
         heldout_greedy_lenient=compare(before, after, GREEDY, "contains"),
         search_disabled=compare(before, after, CONTROL, "exact_match"),
-        heldout_wordings=compare(before, after, "wordings", "exact_match"),
-        unseen_names=compare(before, after, "unseen", "exact_match"),
+        heldout_wordings=compare(before, after, WORDINGS, "exact_match"),
+        unseen_names=compare(before, after, UNSEEN, "exact_match"),
+        suites={
+            name: compare(before, after, name, "exact_match")
+            for name in {**before, **after}
+            if name not in OF_THE_WORLD
+        },
         strategies=_strategies(folder.evaluation) if config.world.enabled else {},
         trajectories=totals.trajectories,
         staleness=totals.staleness,

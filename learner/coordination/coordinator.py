@@ -336,6 +336,6 @@ class Coordinator:
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity}, weight version acknowledged {self.version}"
-            + (", no room for more trajectories (transport.buffer_mib)" if full else "")
+            + (", no room for more trajectories" if full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")
         )

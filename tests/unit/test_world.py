@@ -33,7 +33,7 @@ def names_in(text: str, wanted: set[str]) -> set[str]:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("world")
-    write_world(folder, WorldConfig(seed=3, heldout_seed=4, train_tasks=300))
+    write_world(folder, WorldConfig(seed=3, train_tasks=300))
     return folder
 
 

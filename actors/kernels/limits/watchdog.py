@@ -167,7 +167,7 @@ class Watchdog:
         if files.most_files > self._limits.files:
             kernel.end(
                 f"one of its folders holds {files.most_files:,} files, "
-                f"limit {self._limits.files:,.0f} (kernel.inodes)",
+                f"limit {self._limits.files:,.0f}",
                 DeathCause.INODES,
             )
         most = self._limits.sandbox_memory_mib * _MEBIBYTE - files.size_bytes - sockets
