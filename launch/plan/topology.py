@@ -114,7 +114,11 @@ def rank_processes(*module: str, ranks: int) -> tuple[str, ...]:
 
 def rank_environment(threads: int) -> tuple[tuple[str, str], ...]:
     """The environment of such processes; ``threads`` are torch's in each."""
-    return (*_with_threads(threads), ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE))
+    return (
+        *_with_threads(threads),
+        ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
+        ("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a name for each socket is not to be had without DNS
+    )
 
 
 def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:

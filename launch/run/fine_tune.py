@@ -1,6 +1,7 @@
 """``lzero sft``: supervised fine-tuning on one machine, with as many ranks as configured."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +17,8 @@ from launch.starters.local import ProcessSpec, Supervisor, interruptible
 from learner.sft.config import SftConfig
 
 SFT = "sft"
+_OURS = re.compile(rf"[\d-]+ [\d:]+ {SFT} \w+ (?P<what>.*)")
+"""A line that ``learner.sft.main`` logs; those of the libraries begin otherwise."""
 
 
 def fine_tune(config: SftConfig, console: Console) -> None:
@@ -94,5 +97,5 @@ class LogFollower:
         whole = new[: new.rfind(b"\n") + 1]
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
-            if " learner." in line:
-                say(self._console, line.split(" learner.", 1)[1])
+            if (told := _OURS.fullmatch(line)) is not None:
+                say(self._console, f"{SFT} {told['what']}")
