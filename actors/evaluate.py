@@ -126,7 +126,7 @@ def write_episodes(
 async def evaluate(config: Config, plan: RunPlan, suites: Sequence[Suite], out: Path) -> None:
     """Run every suite and write its score and its episodes."""
     policy = make_policy(config, plan)
-    kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=config.kernel.idle)
+    kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
     try:
         await kernels.start()
         async with started_judge(config) as judge:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> None:
     """Run episodes for the coordinator of the plan until it drains this actor."""
-    launcher = make_launcher(config.kernel, config.sandbox)
+    launcher = make_launcher(config.kernel)
     policy = make_policy(config, plan)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:

@@ -18,14 +18,17 @@ from common.places import RunPlan
 from common.task_rules import task_folders, task_rules
 from common.wire.server_http import server_url
 
+REQUEST_ATTEMPTS = 5
+"""Tries per request to the policy server, with exponential backoff, before the episode is dropped;
+one may take as long as an episode."""
+
 
 def make_policy(config: Config, plan: RunPlan) -> PolicyClient:
     """A client of the run's policy servers."""
-    server = config.policy_server
     return PolicyClient(
         [server_url(place.address) for place in plan.servers],
-        timeout_s=server.request_timeout_s,
-        attempts=server.request_attempts,
+        timeout_s=config.agent.episode_timeout_s,
+        attempts=REQUEST_ATTEMPTS,
     )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.config import Objective
+from common.config import Apg, Objective, Topr
 from learner.advantages import advantages_of
 from learner.objectives.policy_loss import PolicyLoss, policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
@@ -50,7 +50,7 @@ class World:
 
 UNBOUNDED = float("inf")
 UNCORRECTED = Objective(
-    weight_limits_positive=(1.0, 1.0), weight_limits_negative=(1.0, 1.0), kappa=UNBOUNDED
+    apg=Apg(weight_limits_positive=(1.0, 1.0), weight_limits_negative=(1.0, 1.0), kappa=UNBOUNDED)
 )
 """Every action counts as if the newest weights had sampled it."""
 METHODS = {
@@ -58,7 +58,7 @@ METHODS = {
     "token_tis": Objective(name="token_tis"),
     "gspo": Objective(name="gspo"),
     "apg": Objective(),
-    "topr": Objective(name="topr", kappa=UNBOUNDED),
+    "topr": Objective(name="topr", topr=Topr(kappa=UNBOUNDED)),
 }
 """What is compared, with the defaults of each objective."""
 

@@ -9,11 +9,14 @@ import difflib
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
+from datetime import date, time
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from common.config import Config
-from common.config.ranges import short
+from common.config.overrides import apply_override
+from common.config.ranges import is_key, kind_of, short
+from common.config.renamed import refusal
 from common.errors import ConfigError, InputError
 from common.json_input import parse_json
 from common.json_output import as_number, json_text
@@ -36,21 +39,58 @@ def load_config(
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
     tables = read_tables(path)
-    if defaults is not None:
-        tables = _merged(dataclasses.asdict(defaults), tables)
     for override in overrides:
-        _apply(tables, override)
-    return _build(Config, tables, where=str(path), prefix="")
+        apply_override(Config, tables, override)
+    if defaults is not None:
+        tables = _merged(tables_of(defaults), tables)
+    return config_from_tables(tables, where=str(path))
 
 
 def save_config(config: Config, path: Path) -> None:
     """Write a resolved configuration as JSON, for the processes of the run and for the record."""
-    write_whole(path, json_text(dataclasses.asdict(config), indent=1) + "\n")
+    write_whole(path, json_text(tables_of(config), indent=1) + "\n")
 
 
 def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:
     """A configuration from nested mappings (for instance out of a checkpoint)."""
-    return _build(Config, tables, where=where, prefix="")
+    return from_tables(Config, tables, where=where)
+
+
+def from_tables(kind: type[T], tables: Mapping[str, Any], *, where: str) -> T:
+    """A class of sections from nested mappings.
+
+    Raises:
+        ConfigError: a key is unknown or has another name now, or a value is wrong.
+    """
+    fault = refusal(kind, tables)
+    if fault:
+        raise ConfigError(f"{where}: {fault}")
+    return _build(kind, tables, where=where, prefix="")
+
+
+def with_keys(config: Config, section: str, values: Mapping[str, Any], *, where: str) -> Config:
+    """``config`` with some keys of one of its sections replaced.
+
+    Raises:
+        ConfigError: a key is unknown, or a value is wrong.
+    """
+    part = getattr(config, section)
+    checked = _values(type(part), values, where=where, prefix=f"{section}.")
+    try:
+        return dataclasses.replace(config, **{section: dataclasses.replace(part, **checked)})
+    except ValueError as error:
+        raise ConfigError(f"{where}: {error}") from error
+
+
+def tables_of(value: Any) -> Any:
+    """A section as nested plain values, as a file has them: keys only."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        hints = typing.get_type_hints(type(value), include_extras=True)
+        names = [f.name for f in dataclasses.fields(value) if is_key(hints[f.name])]
+        return {name: tables_of(getattr(value, name)) for name in names}
+    if isinstance(value, Mapping):
+        return {name: tables_of(inner) for name, inner in value.items()}
+    return [tables_of(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
 def record_from_tables(kind: type[T], tables: Mapping[str, Any], *, where: str) -> T:
@@ -103,57 +143,47 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return tables
 
 
-def _apply(tables: dict[str, Any], override: str) -> None:
-    key, _, text = override.partition("=")
-    *sections, name = _key_parts(key) or ("",)
-    if "=" not in override or not sections:
-        raise ConfigError(f"override {override!r} must look like section.key=value")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except (ValueError, RecursionError):
-        value = text
-    table = tables
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise ConfigError(f"override {override!r}: {section!r} is not a table")
-    table[name] = value
-
-
-def _key_parts(key: str) -> list[str]:
-    """The parts of a dotted TOML key, some of which may be quoted; empty if it is none."""
-    try:
-        table: Any = tomllib.loads(f"{key} = 0")
-    except (ValueError, RecursionError):
-        return []
-    parts: list[str] = []
-    while isinstance(table, dict) and len(table) == 1:
-        ((part, table),) = table.items()
-        parts.append(part)
-    return parts if table == 0 else []
-
-
 def _build(kind: type[T], table: Mapping[str, Any], *, where: str, prefix: str) -> T:
     if not isinstance(table, Mapping):
         raise ConfigError(f"{where}: {prefix.rstrip('.')} must be a table, got {short(table)}")
-    known = [field.name for field in dataclasses.fields(typing.cast(Any, kind))]
-    hints = typing.get_type_hints(kind)
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise ConfigError(_unknown(where, prefix, unknown[0], known))
-    values = {
-        key: _convert(hints[key], value, where=where, key=prefix + key)
-        for key, value in table.items()
-    }
+    values = _values(kind, table, where=where, prefix=prefix)
+    required = [f.name for f in dataclasses.fields(typing.cast(Any, kind)) if _is_required(f)]
+    lacking = [name for name in required if name not in table]
+    if lacking:
+        raise ConfigError(f"{where}: {prefix}{lacking[0]} is missing; it has no default")
     try:
         return kind(**values)
     except ValueError as error:
         raise ConfigError(f"{where}: {error}") from error
 
 
+def _values(kind: type, table: Mapping[str, Any], *, where: str, prefix: str) -> dict[str, Any]:
+    known = key_names(kind)
+    hints = typing.get_type_hints(kind)
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        raise ConfigError(_unknown(where, prefix, unknown[0], known))
+    return {
+        key: _convert(hints[key], value, where=where, key=prefix + key)
+        for key, value in table.items()
+    }
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+
+
+def key_names(kind: Any) -> list[str]:
+    """The names of a section's keys."""
+    hints = typing.get_type_hints(kind, include_extras=True)
+    return [field.name for field in dataclasses.fields(kind) if is_key(hints[field.name])]
+
+
 def _unknown(where: str, prefix: str, key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    elsewhere = [name for name in keys_of(Config) if name.rpartition(".")[2] == key]
+    every = keys_of(Config)
+    elsewhere = [name for name in every if name.rpartition(".")[2] == key]
+    elsewhere += difflib.get_close_matches(f"{prefix}{key}", every, n=1)
     if close:
         hint = f"did you mean '{prefix}{close[0]}'?"
     elif elsewhere:
@@ -167,9 +197,9 @@ def keys_of(kind: Any, prefix: str = "") -> list[str]:
     """Every key below a configuration class as ``section.key``; tables of free keys as one."""
     hints = typing.get_type_hints(kind)
     keys: list[str] = []
-    for field in dataclasses.fields(typing.cast(Any, kind)):
-        inner: Any = hints[field.name]
-        name = f"{prefix}{field.name}"
+    for field in key_names(kind):
+        inner: Any = hints[field]
+        name = f"{prefix}{field}"
         keys += keys_of(inner, f"{name}.") if dataclasses.is_dataclass(inner) else [name]
     return keys
 
@@ -190,7 +220,9 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
         return _convert_table(typing.get_args(hint)[1], value, where=where, key=key)
     number = as_number(value) if hint is float else value
     if not isinstance(number, hint) or (hint is int and isinstance(number, bool)):
-        raise ConfigError(f"{where}: {key} must be {_name(hint)}, got {short(value)}")
+        quotes = f' (a text stands in quotes: "{value}")' if hint is str else ""
+        quotes = quotes if isinstance(value, int | float | date | time) else ""
+        raise ConfigError(f"{where}: {key} must be {kind_of(hint)}, got {short(value)}{quotes}")
     return number
 
 
@@ -215,8 +247,3 @@ def _convert_table(hint: Any, value: Any, *, where: str, key: str) -> dict[str, 
     return {
         name: _convert(hint, item, where=where, key=f"{key}.{name}") for name, item in value.items()
     }
-
-
-def _name(hint: Any) -> str:
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-    return names.get(hint, str(hint))

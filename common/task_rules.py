@@ -50,7 +50,7 @@ def task_rules(config: Config) -> TaskRules:
 
 def task_folders(config: Config) -> tuple[Path, ...]:
     """The folders of the task files that a configuration names."""
-    named = filter(None, (config.tasks.train, config.tasks.heldout))
+    named = filter(None, (config.tasks.train, *(s.tasks for s in config.evaluation.suites)))
     return tuple(Path(file).absolute().parent for file in named)
 
 

@@ -15,6 +15,7 @@ from common.visible import visible  # noqa: E402
 from launch.commands import (  # noqa: E402
     EXIT_INTERRUPTED,
     agent,
+    config,
     doctor,
     evaluate,
     export,
@@ -38,6 +39,7 @@ _COMMANDS = (
     index,
     agent,
     export_notebook,
+    config,
     doctor,
 )
 

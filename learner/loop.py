@@ -38,6 +38,12 @@ from learner.weights.verifier import ParityVerifier, random_prompts, real_prompt
 
 log = logging.getLogger(__name__)
 
+VERIFIED_FIRST, VERIFY_EVERY = 5, 10
+"""Updates after which server and learner log-probabilities are compared: the first, then each so
+many."""
+SKIPPED_STEPS = 5
+"""Steps in a row with a gradient that is not finite after which the run stops."""
+
 
 class Saver(Protocol):
     """Something that keeps a checkpoint."""
@@ -56,6 +62,8 @@ class Head:
     writers: Sequence[MetricWriter]
     family_of: Callable[[Trajectory], str]
     heldout: Sequence[Task]
+    heldout_temperature: float = 1.0
+    """Of the questions that are asked while training."""
     batches: BatchLog
 
 
@@ -91,7 +99,7 @@ class TrainingLoop:
         self._heldout: dict[str, float] = {}
         self._evaluating = False
         self._skipped_in_row = 0
-        self._trends = Trends(config.learner, steps=config.run.steps)
+        self._trends = Trends(steps=config.run.steps)
         self._recorded_s = totals.seconds
         self.totals = totals
 
@@ -138,7 +146,7 @@ class TrainingLoop:
             )
             record = self._record(self._head, step, batch, metrics, timings)
             every = [
-                *warnings_of(metrics, self._config.learner),
+                *warnings_of(metrics),
                 *self._trends.observe(metrics, record),
             ]
             for warning in every:
@@ -177,10 +185,7 @@ class TrainingLoop:
             self._head.publisher.wait()
 
     def _is_verified(self, version: int) -> bool:
-        learner = self._config.learner
-        return version <= self._first_step + learner.verify_updates or (
-            version % learner.verify_every == 0
-        )
+        return version <= self._first_step + VERIFIED_FIRST or version % VERIFY_EVERY == 0
 
     def _verify(self, version: int, batch: Sequence[Trajectory]) -> None:
         """Compare with the servers on prompts of ``batch``, or random ones where it has none."""
@@ -206,7 +211,9 @@ class TrainingLoop:
             return
         if version % every == 0 and not self._is_last(version):
             self._head.publisher.wait()
-            self._head.intake.begin_evaluation(self._head.heldout, temperature=1.0)
+            self._head.intake.begin_evaluation(
+                self._head.heldout, temperature=self._head.heldout_temperature
+            )
             self._evaluating = True
 
     def _finish_evaluation(self) -> None:
@@ -239,10 +246,9 @@ class TrainingLoop:
             heldout=self._heldout,
         )
         head.batches.write(record.step, batch)
-        if record.step % self._config.run.log_every == 0 or self._is_last(record.step):
-            for writer in head.writers:
-                writer.write(record)
-            self._heldout = {}  # what ended in a step without a line is told in the next one
+        for writer in head.writers:
+            writer.write(record)
+        self._heldout = {}
         log.info(
             "step done step=%d reward=%.3f exact_match=%.3f staleness_max=%d wait=%.2f train=%.2f",
             record.step, record.reward, record.exact_match, metrics.batch.staleness_max,
@@ -254,10 +260,9 @@ class TrainingLoop:
         update = metrics.update
         broken = update is not None and not update.applied
         self._skipped_in_row = self._skipped_in_row + 1 if broken else 0
-        limit = self._config.learner.skipped_steps
-        if self._skipped_in_row >= limit:
+        if self._skipped_in_row >= SKIPPED_STEPS:
             raise LZeroError(
-                f"the gradient was not finite in {limit} steps in a row (last norm "
+                f"the gradient was not finite in {SKIPPED_STEPS} steps in a row (last norm "
                 f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "
                 "resume from an earlier checkpoint"
             )

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from common.config import Config
+from common.config import Config, EvaluationSuite
+from common.config.evaluation import DURING_PER_FAMILY
 from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
@@ -55,6 +56,8 @@ log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 15.0
 MIB = 1 << 20
+FILTER_PATIENCE = 4
+"""Batches' worth of groups without signal in a row after which a batch is taken as it is."""
 
 
 def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
@@ -87,7 +90,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 model_source=Path(config.model.path),
                 export_dtype=getattr(torch, config.model.dtype),
                 keep=config.learner.checkpoints_kept,
-                background=config.learner.checkpoint_async,
+                background=True,
                 others=_beside(critic),
             )
         )
@@ -163,7 +166,7 @@ def _critic(config: Config, rank: Rank) -> CriticModel | None:
     return load_critic(
         config.model.path,
         rank,
-        config=config.critic,
+        config=config.objective.gae,
         learner=config.learner,
         gamma=config.objective.discount,
         compute_dtype=getattr(torch, config.model.dtype),
@@ -182,7 +185,8 @@ def _head(
 ) -> Iterator[Head]:
     """What only rank 0 has; tells where the coordinator listens once it does."""
     tasks = _read(config, config.tasks.train)
-    heldout = _read(config, config.tasks.heldout) if config.tasks.heldout else []
+    during = config.evaluation.during
+    heldout = _during(config, during) if during else []
     families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
     coordinator = _coordinator(
         config, tasks, vocabulary, tell=partial(append_alert, folder / "alerts.jsonl")
@@ -212,7 +216,8 @@ def _head(
                 publisher=publisher,
                 writers=writers,
                 family_of=family,
-                heldout=first_of_each_family(heldout, config.evaluation.during_per_family),
+                heldout=heldout,
+                heldout_temperature=during.temperature if during else 1.0,
                 batches=batches,
             )
     finally:
@@ -253,8 +258,14 @@ def _signal_filter(config: Config) -> SignalFilter | None:
     if learner.filter_groups == "none":
         return None
     return SignalFilter(
-        discount=config.objective.discount, patience=learner.filter_patience * learner.groups
+        discount=config.objective.discount, patience=FILTER_PATIENCE * learner.groups
     )
+
+
+def _during(config: Config, suite: EvaluationSuite) -> list[Task]:
+    """The questions that a suite asks while training."""
+    few = min(suite.per_family or DURING_PER_FAMILY, DURING_PER_FAMILY)
+    return first_of_each_family(_read(config, suite.tasks), few)
 
 
 def _read(config: Config, path: str) -> list[Task]:
@@ -267,9 +278,14 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
     parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    parser.add_argument(
+        "--profile-steps", type=int, default=0, help="steps to trace, from the third"
+    )
     arguments = parser.parse_args()
     try:
         config, plan = load_config(arguments.config), load_plan(arguments.plan)
+        run = dataclasses.replace(config.run, profile_steps=arguments.profile_steps)
+        config = dataclasses.replace(config, run=run)
         with training_processes(
             replicas=config.learner.replicas, context_parallel=config.learner.context_parallel
         ) as rank:

@@ -5,12 +5,14 @@ from math import inf
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, Objective
 from learner.objectives.policy_loss import PolicyLoss, policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
 
 UNBOUNDED = Objective(
-    weight_limits_positive=(0.0, inf), weight_limits_negative=(0.0, inf), kappa=inf, t_ref=inf
+    apg=Apg(
+        weight_limits_positive=(0.0, inf), weight_limits_negative=(0.0, inf), kappa=inf, t_ref=inf
+    )
 )
 ONE = Normalisers(tokens=1, actions=1)
 

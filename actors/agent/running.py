@@ -19,6 +19,9 @@ from common.config import Config
 from common.errors import MachineError
 from common.wire.records import Task
 
+REQUEST_TIMEOUT_S = 300.0
+"""One request to the server, at most."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerAddress:
@@ -79,13 +82,11 @@ async def running_agent(
 
 
 def _client(config: Config, address: ServerAddress) -> ChatClient:
-    server = config.policy_server
     return ChatClient(
         address.base_url,
         model=address.model,
         api_key=address.api_key,
-        timeout_s=server.request_timeout_s,
-        attempts=server.request_attempts,
+        timeout_s=min(REQUEST_TIMEOUT_S, config.agent.episode_timeout_s),
     )
 
 
@@ -106,7 +107,7 @@ async def _kernels(config: Config, stack: AsyncExitStack) -> KernelPool | None:
             f"{threading.current_thread().name!r}: the system kills them when the thread that "
             "started them ends; run the agent in the main thread or in a process of its own"
         )
-    launcher = make_launcher(config.kernel, config.sandbox)
+    launcher = make_launcher(config.kernel)
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     stack.push_async_callback(kernels.close)
     await kernels.start()

@@ -2,15 +2,15 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from actors.agent.chat.models import ServedModel
 from actors.tools.arguments import valid_text
 from actors.tools.tool import FunctionTool, Tool, UserTool
-from common.config import Agent, Config, Kernel, Learner, Model, PolicyServer
-from common.config_file import config_from_tables
+from common.config import Agent, Config, Kernel, Learner, Model
+from common.config_file import with_keys
 from common.errors import ConfigError, InputError
 from common.wire.records import Task
 
@@ -31,7 +31,6 @@ def stand_alone_config() -> Config:
     return Config(
         model=Model(max_context=_MAX_CONTEXT),
         learner=Learner(pack_tokens=1 << 30),  # nothing is trained: any context will do
-        policy_server=PolicyServer(request_timeout_s=300.0, request_attempts=4),
         kernel=Kernel(idle=1, cell_timeout_s=60.0, cpu_s=600.0),
         agent=Agent(
             tools=TOOLS,
@@ -56,9 +55,8 @@ def with_options(config: Config, **options: Any) -> Config:
     Raises:
         ConfigError: a value is of the wrong kind or out of range.
     """
-    tables = asdict(config)
-    tables["agent"] |= {name: value for name, value in options.items() if value is not None}
-    return config_from_tables(tables, where="NotebookAgent")
+    given = {name: value for name, value in options.items() if value is not None}
+    return with_keys(config, "agent", given, where="NotebookAgent")
 
 
 def with_corpus(config: Config, corpus: str | Path) -> Config:

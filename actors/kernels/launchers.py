@@ -9,16 +9,15 @@ from actors.kernels.forked.launcher import ForkedLauncher
 from actors.kernels.interface import KernelDiedError, Launcher, LiveKernel
 from actors.kernels.unsandboxed import UnsandboxedLauncher
 from common.config import Kernel as KernelConfig
-from common.config import Sandbox
 from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def make_launcher(config: KernelConfig, sandbox: Sandbox | None = None) -> "ChosenLauncher":
+def make_launcher(config: KernelConfig) -> "ChosenLauncher":
     """The launcher that ``config.launcher`` names, not started yet."""
     names = ("forked", "cold") if config.launcher == "auto" else (config.launcher,)
-    return ChosenLauncher({name: _MAKERS[name](config) for name in names}, config, sandbox)
+    return ChosenLauncher({name: _MAKERS[name](config) for name in names}, config)
 
 
 def _make_jupyter(config: KernelConfig) -> Launcher:
@@ -37,13 +36,10 @@ _MAKERS: dict[str, Callable[[KernelConfig], Launcher]] = {
 class ChosenLauncher:
     """The first of several launchers that starts; see ``interface.Launcher``."""
 
-    def __init__(
-        self, candidates: dict[str, Launcher], config: KernelConfig, sandbox: Sandbox | None
-    ) -> None:
+    def __init__(self, candidates: dict[str, Launcher], config: KernelConfig) -> None:
         """Choose among ``candidates``, best first, when started."""
         self._candidates = candidates
         self._config = config
-        self._sandbox = sandbox or Sandbox()
         self._name, self._chosen = next(iter(candidates.items()))
 
     @property
@@ -60,7 +56,7 @@ class ChosenLauncher:
         """Start the first candidate that can be started, and can launch a kernel.
 
         Raises:
-            MachineError: none can, or those that can are below ``sandbox.minimum_level``.
+            MachineError: none can, or those that can are below ``kernel.minimum_level``.
         """
         problems = []
         for name, launcher in self._candidates.items():
@@ -70,7 +66,7 @@ class ChosenLauncher:
                 return
             problems.append(problem)
             _LOGGER.warning("launcher=%s cannot be used: %s", name, problem)
-        if not self._sandbox.unsafe_no_sandbox:
+        if self._config.minimum_level != "unsafe":
             raise MachineError("; ".join(problems))
         launcher = UnsandboxedLauncher(self._config)
         await launcher.start()
@@ -89,12 +85,12 @@ class ChosenLauncher:
         _LOGGER.info("kernels launcher=%s level=%s", name, launcher.level)
 
     def _too_low(self, name: str, level: str) -> str | None:
-        minimum = self._sandbox.minimum_level
+        minimum = self._config.minimum_level
         if level[0] <= minimum:
             return None
         return (
-            f"launcher {name!r} isolates at level {level[0]}, sandbox.minimum_level is "
-            f'{minimum}; set kernel.launcher = "forked" or sandbox.minimum_level = "{level[0]}"'
+            f"launcher {name!r} isolates at level {level[0]}, kernel.minimum_level is "
+            f'{minimum}; set kernel.launcher = "forked" or kernel.minimum_level = "{level[0]}"'
         )
 
 

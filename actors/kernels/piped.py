@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.kernels.exits import explain_exit
-from actors.kernels.interface import CellResult, DeathCause, ToolHandler, ToolSpec
+from actors.kernels.interface import CellResult, DeathCause
 from actors.kernels.limits.procfs import host_pid
 from actors.kernels.limits.wardens import Wardens
 from actors.kernels.limits.watchdog import Watched, memory_reason
 from actors.kernels.session import KernelSession, SessionLimits
+from actors.kernels.tool_specs import ToolHandler, ToolSpec
 from common.config import Kernel as KernelConfig
 
 _INSIST_AFTER_S = 1.0
@@ -97,7 +98,7 @@ class PipedKernel:
         try:
             await asyncio.wait_for(asyncio.shield(self.session.ready), timeout_s)
         except TimeoutError:
-            reason = f"it was not ready within {timeout_s:g} s (kernel.start_timeout_s)"
+            reason = f"it was not ready within {timeout_s:g} s"
             self.session.fail(reason, DeathCause.FAILED_TO_START)
             await self.session.ready
 

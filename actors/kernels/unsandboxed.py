@@ -34,7 +34,7 @@ class UnsandboxedLauncher(SingleLauncher):
         await super().start()
         _LOGGER.warning(
             "NO SANDBOX: cells that a model writes run as plain processes of user id %s on this "
-            "machine (sandbox.unsafe_no_sandbox = true)",
+            "machine (kernel.minimum_level = 'unsafe')",
             self._users(),
         )
 

@@ -39,21 +39,23 @@ def make_tools(
         ConfigError: a name is unknown, its section of the configuration cannot work, or a function
             would replace another, or something else of the notebook.
     """
-    client = WebClient(config.web)
+    tools = config.tools
+    client = WebClient(tools.web)
     reader = DocumentReader(
-        unsafe_no_sandbox=config.sandbox.unsafe_no_sandbox,
+        unsafe_no_sandbox=config.kernel.minimum_level == "unsafe",
         uids=HostUids(config.kernel.first_uid, config.kernel.uids),
     )
-    rules = PageRules(allowed=config.pages.allowed_domains, blocked=config.web.blocked_domains)
+    rules = PageRules(allowed=tools.pages.allowed_domains, blocked=tools.web.blocked_domains)
     makers: dict[str, Callable[[], Tool]] = {
         "search": lambda: _search(config, corpora, client, disabled=search_disabled),
         "read_page": lambda: _read_page(config, rules, client, reader),
-        "inspect_file": lambda: InspectFile(config.files, reader),
-        "visual_qa": lambda: VisualQa(config.vision, rules, client),
+        "inspect_file": lambda: InspectFile(tools.files, reader),
+        "visual_qa": lambda: VisualQa(
+            tools.vision, config.service(tools.vision.service), rules, client
+        ),
     }
     makers.update(
-        (f"mcp.{name}", functools.partial(_mcp, name, server))
-        for name, server in config.mcp.servers.items()
+        (f"mcp.{name}", functools.partial(_mcp, name, server)) for name, server in tools.mcp.items()
     )
     names = [name for name in config.agent.tools if name not in EPISODE_TOOLS]
     made = {name: _make(name, makers) for name in dict.fromkeys(names)}
@@ -82,28 +84,32 @@ def _make(name: str, makers: Mapping[str, Callable[[], Tool]]) -> Tool:
 def _search(
     config: Config, corpora: Mapping[str, str], client: WebClient, *, disabled: bool
 ) -> Tool:
-    if disabled or config.search.disabled:
+    search = config.tools.search
+    if disabled:
         return DisabledSearch()
-    if config.search.provider == "local":
-        return LocalSearch(config.search, corpora)
-    return WebSearch(config.search, config.web.blocked_domains, client)
+    if search.provider == "local":
+        return LocalSearch(search, corpora)
+    service = config.service(search.service)
+    return WebSearch(search, service, config.tools.web.blocked_domains, client)
 
 
 def _read_page(config: Config, rules: PageRules, client: WebClient, reader: DocumentReader) -> Tool:
-    if config.pages.provider == "jina":
-        return ReadPage(config.pages, JinaPages(config.pages, rules.blocked, client))
+    pages = config.tools.pages
+    if pages.provider == "jina":
+        service = config.service(pages.service)
+        return ReadPage(pages, JinaPages(service, rules.blocked, client))
     if not rules.allowed:
         raise ConfigError(
-            f"{_KEY} has 'read_page', so pages.allowed_domains must list the domains that may be "
-            'read; "*" allows every public one'
+            f"{_KEY} has 'read_page', so tools.pages.allowed_domains must list the domains that "
+            'may be read; "*" allows every public one'
         )
-    return ReadPage(config.pages, LocalPages(rules, client, reader))
+    return ReadPage(pages, LocalPages(rules, client, reader))
 
 
 def _mcp(name: str, server: McpServer) -> Tool:
     from actors.tools.mcp.tool import McpTool  # the SDK takes a while to import
 
-    check_name(name, f"MCP server [mcp.servers.{name}]")
+    check_name(name, f"MCP server [tools.mcp.{name}]")
     return McpTool(name, server)
 
 

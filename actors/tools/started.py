@@ -70,5 +70,5 @@ async def _close(name: str, tool: Tool) -> None:
 
 def run_corpora(config: Config) -> dict[str, str]:
     """The index file of each corpus name that a task of the run may have."""
-    tasks = config.tasks
-    return {"train": tasks.train_corpus, "heldout": tasks.heldout_corpus or tasks.train_corpus}
+    train, during = config.tasks.train_corpus, config.evaluation.during
+    return {"train": train, "heldout": (during.corpus if during else "") or train}

@@ -12,7 +12,7 @@ from actors.tools.tool import FunctionTool
 from actors.tools.web.client import WebClient
 from actors.tools.web.rules import MAX_URL_CHARACTERS, PageRules
 from actors.tools.web.service import ServiceAddress, WebService, encoded
-from common.config import Vision
+from common.config import Service, Vision
 from common.errors import ConfigError
 from common.wire.records import Task
 
@@ -28,23 +28,29 @@ _URI = b"data:,the-image"
 class VisualQa(FunctionTool):
     """``visual_qa`` by a server that speaks OpenAI's chat completions."""
 
-    def __init__(self, vision: Vision, rules: PageRules, client: WebClient) -> None:
-        """Ask ``vision.model``; images are fetched from where ``rules`` allow.
+    def __init__(
+        self, vision: Vision, service: Service, rules: PageRules, client: WebClient
+    ) -> None:
+        """Ask ``vision.model`` of ``service``; images are fetched from where ``rules`` allow.
 
         Raises:
             ConfigError: no address or no model is configured.
         """
-        for key in ("base_url", "model"):
-            if not getattr(vision, key):
-                raise ConfigError(f"agent.tools has 'visual_qa', so vision.{key} must be set")
+        if not vision.model:
+            raise ConfigError("agent.tools has 'visual_qa', so tools.vision.model must be set")
+        if not service.base_url:
+            raise ConfigError(
+                "agent.tools has 'visual_qa', so tools.vision.service must name a table "
+                "[services.NAME] with a base_url"
+            )
         super().__init__(self.visual_qa)
         self._vision = vision
         self._rules = rules
         self._client = client
         address = ServiceAddress(
             name=f"the vision model {vision.model}",
-            url=vision.base_url.rstrip("/"),
-            key_variable=vision.api_key_env,
+            url=service.base_url.rstrip("/"),
+            key_variable=service.api_key_env,
         )
         self._service = WebService(client, address)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from common.config import Config, Learner, Model, Objective
+from common.config import Apg, Config, Learner, Model, Objective
 from common.wire.records import Trajectory
 from learner.engine.mesh import Rank
 from learner.engine.optimizer import PolicyOptimizer
@@ -14,7 +14,7 @@ from learner.profiling import trace_packs
 from learner.step.metrics import StepMetrics
 from learner.step.train_step import TrainStep
 
-OBJECTIVE = Objective(kappa=1e3)
+OBJECTIVE = Objective(apg=Apg(kappa=1e3))
 """The default, but random weights mask no action."""
 
 

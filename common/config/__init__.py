@@ -6,24 +6,38 @@ and writes it. Everything is frozen; the resolved configuration is saved with th
 
 from dataclasses import dataclass, field
 
-from common.config.agent import Agent, Kernel, Rewards, Sandbox
+from common.config.agent import Agent, Kernel, Rewards
 from common.config.checks import require
-from common.config.learning import Critic, Learner, Objective
+from common.config.evaluation import Evaluation, EvaluationSuite
+from common.config.learning import Learner
+from common.config.objective import Apg, DecoupledPpo, Gae, Gspo, Objective, TokenTis, Topr
 from common.config.processes import Actors, PolicyServer, Transport
-from common.config.run import Evaluation, Lora, Model, Run, Tasks, World
-from common.config.tools import Files, Mcp, McpServer, Pages, Search, Vision, Web
+from common.config.run import Lora, Model, Run, Tasks, World
+from common.config.tools import (
+    Files,
+    McpServer,
+    Pages,
+    Search,
+    Service,
+    Tools,
+    Vision,
+    Web,
+)
 
 __all__ = [
     "Actors",
     "Agent",
+    "Apg",
     "Config",
-    "Critic",
+    "DecoupledPpo",
     "Evaluation",
+    "EvaluationSuite",
     "Files",
+    "Gae",
+    "Gspo",
     "Kernel",
     "Learner",
     "Lora",
-    "Mcp",
     "McpServer",
     "Model",
     "Objective",
@@ -31,9 +45,12 @@ __all__ = [
     "PolicyServer",
     "Rewards",
     "Run",
-    "Sandbox",
     "Search",
+    "Service",
     "Tasks",
+    "TokenTis",
+    "Tools",
+    "Topr",
     "Transport",
     "Vision",
     "Web",
@@ -49,14 +66,10 @@ class Config:
     model: Model = field(default_factory=Model)
     world: World = field(default_factory=World)
     tasks: Tasks = field(default_factory=Tasks)
-    search: Search = field(default_factory=Search)
-    web: Web = field(default_factory=Web)
-    pages: Pages = field(default_factory=Pages)
-    vision: Vision = field(default_factory=Vision)
-    files: Files = field(default_factory=Files)
-    mcp: Mcp = field(default_factory=Mcp)
+    tools: Tools = field(default_factory=Tools)
+    services: dict[str, Service] = field(default_factory=dict)
+    """Services outside, one table ``[services.NAME]`` each."""
     policy_server: PolicyServer = field(default_factory=PolicyServer)
-    sandbox: Sandbox = field(default_factory=Sandbox)
     kernel: Kernel = field(default_factory=Kernel)
     agent: Agent = field(default_factory=Agent)
     rewards: Rewards = field(default_factory=Rewards)
@@ -64,7 +77,6 @@ class Config:
     transport: Transport = field(default_factory=Transport)
     learner: Learner = field(default_factory=Learner)
     objective: Objective = field(default_factory=Objective)
-    critic: Critic = field(default_factory=Critic)
     evaluation: Evaluation = field(default_factory=Evaluation)
 
     @property
@@ -101,3 +113,14 @@ class Config:
             self.objective.advantage != "gae" or learner.context_parallel == 1,
             "objective.advantage = 'gae' does not work with learner.context_parallel above 1 yet",
         )
+        for tool in ("search", "pages", "vision"):
+            name = getattr(self.tools, tool).service
+            require(
+                not name or name in self.services,
+                f"tools.{tool}.service is '{name}', but there is no [services.{name}] "
+                f"(there are: {', '.join(sorted(self.services)) or 'none'})",
+            )
+
+    def service(self, name: str) -> Service:
+        """The service of that name; for the empty name one that leaves all to the provider."""
+        return self.services[name] if name else Service()

@@ -1,21 +1,10 @@
-"""One episode of the notebook agent: its kernel, its sandbox, its budgets and its rewards."""
+"""One episode of the notebook agent: its kernel, its budgets and its rewards."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from common.config.checks import require
-from common.config.ranges import DAY_S, HOUR_S, MANY, Range, Section
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Sandbox(Section):
-    """How little isolation is tolerated; docs/sandbox.md describes the levels."""
-
-    minimum_level: Literal["A", "B"] = "B"
-    """Refuse to start below this level."""
-    unsafe_no_sandbox: bool = False
-    """Run cells as plain processes of this user when no sandbox can start. Never for code that
-    a model writes, unless the whole machine is disposable."""
+from common.config.ranges import DAY_S, FIXED, HOUR_S, MANY, Range, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,15 +15,19 @@ class Kernel(Section):
     """``forked``: IPython shells forked from one zygote (level A); ``cold``: the same shell, one
     bubblewrap each (level B); ``jupyter``: any Jupyter kernel; ``auto``: the fastest of the first
     two that this machine allows."""
+    minimum_level: Literal["A", "B", "unsafe"] = "B"
+    """Refuse to start kernels that are isolated less; docs/sandbox.md describes the levels.
+    ``unsafe``: where no sandbox can start, cells are plain processes of this user. Never for code
+    that a model writes, unless the whole machine is disposable."""
     kernelspec: str = "lzero-sandbox"
     """Kernelspec of the ``jupyter`` launcher."""
     idle: Annotated[int, Range("kernels", least=0, most=65536)] = 8
     """Kernels kept ready."""
     cell_timeout_s: Annotated[float, Range("s", least=0.1, most=DAY_S)] = 10.0
     """Wall time of one cell before it is interrupted."""
-    grace_s: Annotated[float, Range("s", above=0, most=HOUR_S)] = 1.0
+    grace_s: Annotated[float, Range("s", above=0, most=HOUR_S), FIXED] = 1.0
     """Time an interrupted cell has before its kernel is killed."""
-    start_timeout_s: Annotated[float, Range("s", least=1, most=HOUR_S)] = 60.0
+    start_timeout_s: Annotated[float, Range("s", least=1, most=HOUR_S), FIXED] = 60.0
     """Time a launcher, or one new kernel, has to be ready."""
     memory_mib: Annotated[int, Range("MiB", least=64, most=1 << 24)] = 1024
     """RLIMIT_DATA of each process in the sandbox."""
@@ -44,14 +37,14 @@ class Kernel(Section):
     """CPU time of a whole kernel's life, seconds over all its processes; it is killed beyond."""
     workspace_mib: Annotated[int, Range("MiB", least=1, most=1 << 24)] = 64
     """Size of /workspace and of /tmp (RAM)."""
-    inodes: Annotated[int, Range("files", least=64, most=MANY)] = 16384
+    inodes: Annotated[int, Range("files", least=64, most=MANY), FIXED] = 16384
     """Files and folders in each of them."""
-    processes: Annotated[int, Range("processes", least=4, most=1 << 22)] = 64
+    processes: Annotated[int, Range("processes", least=4, most=1 << 22), FIXED] = 64
     """RLIMIT_NPROC of the sandbox."""
     cgroup: str = ""
     """Folder of a cgroup v2 below which each kernel gets a group; empty for the actor's own, if
     that may be divided."""
-    output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 30)] = 65536
+    output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 30), FIXED] = 65536
     """Output kept per cell, both ends of a longer one; the rest is counted and dropped."""
     first_uid: Annotated[int, Range("user id", least=1, most=(1 << 31) - 4)] = 1_900_000_000
     """As root: first user id of the host that a kernel may have. Each has one of its own; other
@@ -82,7 +75,7 @@ class Agent(Section):
     """Tokens sampled per episode; 0 for no limit."""
     max_observation_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 400
     """Longest observation put into the context; of a longer one both ends."""
-    max_output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 40)] = 1 << 20
+    max_output_bytes: Annotated[int, Range("bytes", least=256, most=1 << 40), FIXED] = 1 << 20
     """Output of all cells of an episode; beyond it nothing more is shown."""
     max_tool_calls: Annotated[int, Range("calls", least=0, most=MANY)] = 64
     """Tool calls per episode; further calls raise in the cell."""
@@ -103,7 +96,7 @@ class Agent(Section):
     newest step only (``hard``)."""
     max_segments: Annotated[int, Range("segments", least=1, most=100_000)] = 8
     """Segments per episode; each trim, and each change through ``context``, starts one."""
-    notepad_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 4000
+    notepad_characters: Annotated[int, Range("characters", least=1, most=1 << 26), FIXED] = 4000
     """What the notepad holds."""
 
     def check(self) -> None:

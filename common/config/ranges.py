@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import inf, isfinite
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from common.errors import ConfigError
 
@@ -51,6 +51,10 @@ class Range:
 
     def describe(self) -> str:
         """Unit and range in words, for example ``s, above 0 and at most 86400``."""
+        return f"{self.unit}, {self.bounds()}"
+
+    def bounds(self) -> str:
+        """The range in words, for example ``above 0 and at most 86400``."""
         parts = [
             f"{word} {_plain(bound)}"
             for word, bound in (
@@ -61,11 +65,23 @@ class Range:
             )
             if isfinite(bound)
         ]
-        return f"{self.unit}, {' and '.join(parts) or 'any finite number'}"
+        text = " and ".join(parts) or "any finite number"
+        return f"{text}, or inf" if self.infinite else text
 
 
 Share = Annotated[float, Range("share", least=0, most=1)]
 """A part of a whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fixed:
+    """Marks a field that is no key: files have its default, only code gives it another value.
+
+    A test or an attack that should be over soon does, for instance; no user had a reason to.
+    """
+
+
+FIXED = Fixed()
 
 
 class Section:
@@ -122,6 +138,13 @@ def annotations_of(kind: type[Section]) -> Mapping[str, Any]:
     return {name: hint for name, hint in hints.items() if name != "AT"}
 
 
+def kind_of(hint: Any) -> str:
+    """What an annotation allows, in words."""
+    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
+    tables = {tuple: "a list", dict: "a table", Literal: "a string"}
+    return names.get(hint) or tables.get(typing.get_origin(hint)) or "a table"
+
+
 def short(value: object) -> str:
     """``repr`` of a value that may be huge, at most 80 characters."""
     try:
@@ -129,6 +152,11 @@ def short(value: object) -> str:
     except (ValueError, RecursionError):  # a whole number of more than 4,300 digits; a deep list
         return f"a {type(value).__name__} too large to show"
     return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
+
+
+def is_key(hint: Any) -> bool:
+    """Whether a file may give a field with this annotation a value."""
+    return FIXED not in getattr(hint, "__metadata__", ())
 
 
 def _numbers(name: str, value: Any, hint: Any) -> Iterator[tuple[str, float, Range]]:

@@ -4,21 +4,8 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from common.config.checks import require
-from common.config.ranges import MANY, Range, Section, short
-
-LONGEST_NAME = 128
-"""Bytes of a run's name; its folder also gets names with something behind."""
-
-
-def name_fault(name: str) -> str:
-    """What is wrong with a run's name, which is a folder's and stands in log lines; or nothing."""
-    if not name or name in (".", "..") or "/" in name:
-        return "a plain folder name"
-    if not name.isprintable() or name != name.strip():
-        return "a folder name without control characters or spaces at its ends"
-    if len(name.encode("utf-8", "replace")) > LONGEST_NAME:
-        return f"a folder name of at most {LONGEST_NAME} bytes"
-    return ""
+from common.config.names import name_fault
+from common.config.ranges import FIXED, MANY, Range, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,29 +20,20 @@ class Run(Section):
     """Reproduces tasks, their order and initial weights; not sampling under real concurrency."""
     steps: Annotated[int, Range("steps", least=1, most=MANY)] = 40
     """Optimizer steps, one per batch."""
-    log_every: Annotated[int, Range("steps", least=1, most=MANY)] = 1
-    """Steps between two lines in ``metrics.jsonl``."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Weights & Biases mode; metrics go to JSON lines always."""
-    wandb_project: str = "l-zero"
-    """Weights & Biases project."""
-    trajectories_mib: Annotated[int, Range("MiB", least=1, most=1 << 30)] = 256
+    """Weights & Biases mode; metrics go to JSON lines always. The project is WANDB_PROJECT of the
+    environment, or l-zero."""
+    trajectories_mib: Annotated[int, Range("MiB", least=1, most=1 << 30), FIXED] = 256
     """Size limit of the trajectory store; the oldest parts go first."""
-    profile_steps: Annotated[int, Range("steps", least=0, most=1000)] = 0
+    profile_steps: Annotated[int, Range("steps", least=0, most=1000), FIXED] = 0
     """Steps of which rank 0 of the learner writes a torch profiler trace into the run's folder
-    ``profiles``, from the third of the process on; ``lzero train --profile`` sets it to 2."""
+    ``profiles``, from the third of the process on; of ``lzero train --profile``."""
 
     def check(self) -> None:
         """The name can be a folder's, and there is a place for it."""
         require(
             bool(self.folder.strip()),
             "run.folder must be the path of a folder, got ''; 'runs' is the default, '.' is here",
-        )
-        require(
-            0 < len(self.wandb_project) <= LONGEST_NAME
-            and not set(self.wandb_project) & set("/\\#?%:"),
-            "run.wandb_project must be a name of at most 128 characters without / \\ # ? % and :, "
-            f"got {short(self.wandb_project)}",
         )
         require(
             not name_fault(self.name),
@@ -105,12 +83,15 @@ class World(Section):
 
     enabled: bool = False
     """Generate tasks and corpora from ``seed`` before the run."""
-    seed: Annotated[int, Range("seed", least=0, most=MANY)] = 0
-    """Which training world."""
-    heldout_seed: Annotated[int, Range("seed", least=0, most=MANY)] = 1
-    """Which held-out world; its entities never occur in any training world."""
+    seed: Annotated[int, Range("seed", least=0, most=MANY - 1)] = 0
+    """Which training world; the held-out one is that of the next number."""
     train_tasks: Annotated[int, Range("questions", least=1, most=10_000_000)] = 20000
     """Training questions generated."""
+
+    @property
+    def heldout_seed(self) -> int:
+        """Which held-out world; its entities never occur in any training world."""
+        return self.seed + 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,10 +102,6 @@ class Tasks(Section):
     """Training tasks; see docs/tasks.md for the format."""
     train_corpus: str = ""
     """Corpus of tasks whose ``corpus`` is ``train``, made by ``lzero index``."""
-    heldout: str = ""
-    """Held-out tasks; empty to run without evaluation."""
-    heldout_corpus: str = ""
-    """Corpus of tasks whose ``corpus`` is ``heldout``; empty to use ``train_corpus``."""
     kinds: tuple[str, ...] = ()
     """Task types of your own that tasks may name, each ``package.module:name``: only these are
     imported (docs/extending.md)."""
@@ -139,21 +116,3 @@ class Tasks(Section):
             )
         for folder in self.file_folders:
             require(bool(folder), "tasks.file_folders must name folders, got an empty one")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Evaluation(Section):
-    """Held-out evaluation before, during and after training."""
-
-    per_family: Annotated[int, Range("questions", least=0, most=MANY)] = 400
-    """Held-out questions per family (one-hop, two-hop) before and after, sampled."""
-    greedy_per_family: Annotated[int, Range("questions", least=0, most=MANY)] = 200
-    """The same at temperature 0."""
-    control: Annotated[int, Range("questions", least=0, most=MANY)] = 200
-    """Questions per family with search switched off, after training."""
-    during_every: Annotated[int, Range("steps", least=0, most=MANY)] = 10
-    """Steps between short evaluations while training; 0 for none."""
-    during_per_family: Annotated[int, Range("questions", least=1, most=MANY)] = 32
-    """Held-out questions per family of a short evaluation."""
-    seed: Annotated[int, Range("seed", least=0, most=MANY)] = 0
-    """Order of the held-out questions."""

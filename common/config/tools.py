@@ -4,40 +4,41 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
 from common.config.checks import require
-from common.config.ranges import DAY_S, MANY, Range, Section
+from common.config.ranges import DAY_S, FIXED, MANY, Range, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search(Section):
     """The ``search`` tool: a local index (SQLite FTS5, BM25) or a web search service."""
 
+    AT: ClassVar[str] = "tools.search"
+
     provider: Literal["local", "serper", "exa", "firecrawl"] = "local"
+    """An index of your own (docs/tasks.md), or a service on the web (docs/tools.md)."""
     match: Literal["all", "any"] = "all"
     """``local``: whether a page must hold all words of a query or any of them."""
     results: Annotated[int, Range("pages", least=1, most=1000)] = 1
     """Pages returned, best first."""
     max_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 1000
     """Longest text returned for one page."""
-    disabled: bool = False
-    """Answer every query with "No results." (a control experiment)."""
-    base_url: str = ""
-    """Web providers: another address of the service; empty for its public one."""
-    api_key_env: str = ""
-    """Web providers: environment variable of the actor with the key; empty for the provider's
-    usual one, e.g. SERPER_API_KEY."""
+    service: str = ""
+    """Web providers: table ``[services.NAME]`` with another address or key; empty for the
+    provider's public address and the key in its usual variable, e.g. SERPER_API_KEY."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Web(Section):
     """How tools reach the network: one client for all of them, on the host."""
 
-    timeout_s: Annotated[float, Range("s", above=0, most=DAY_S)] = 20.0
+    AT: ClassVar[str] = "tools.web"
+
+    timeout_s: Annotated[float, Range("s", above=0, most=DAY_S), FIXED] = 20.0
     """One attempt."""
-    attempts: Annotated[int, Range("tries", least=1, most=100)] = 3
+    attempts: Annotated[int, Range("tries", least=1, most=100), FIXED] = 3
     """Tries per request, with exponential backoff, on time-outs, 429 and 5xx."""
     requests_per_s: Annotated[float, Range("requests per s", least=0, most=1e6)] = 5.0
     """Rate limit per host and actor process; 0 for none."""
-    max_response_mib: Annotated[int, Range("MiB", least=1, most=65536)] = 8
+    max_response_mib: Annotated[int, Range("MiB", least=1, most=65536), FIXED] = 8
     """Largest answer that is read; a longer one is an error."""
     cache: str = ""
     """Folder of the disk cache; empty for none."""
@@ -52,30 +53,32 @@ class Web(Section):
 class Pages(Section):
     """The ``read_page`` tool."""
 
+    AT: ClassVar[str] = "tools.pages"
+
     provider: Literal["local", "jina"] = "local"
     """``local``: fetch and extract the article here; ``jina``: the Jina Reader service."""
     allowed_domains: tuple[str, ...] = ()
     """``local``: only these domains and their subdomains may be read; "*" allows any public
     address."""
-    max_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 20000
+    max_characters: Annotated[int, Range("characters", least=1, most=1 << 26), FIXED] = 20000
     """Longest part of a page that one call returns."""
-    base_url: str = ""
-    """``jina``: another address of the service; empty for its public one."""
-    api_key_env: str = ""
-    """``jina``: environment variable of the actor with the key; empty for JINA_API_KEY."""
+    service: str = ""
+    """``jina``: table ``[services.NAME]`` with another address or key; empty for the public
+    address and the key in JINA_API_KEY."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vision(Section):
     """The ``visual_qa`` tool: an OpenAI-compatible vision language model."""
 
-    base_url: str = ""
-    """Address of the server with its version, e.g. ``http://127.0.0.1:8000/v1``."""
+    AT: ClassVar[str] = "tools.vision"
+
+    service: str = ""
+    """Table ``[services.NAME]`` of the server, whose ``base_url`` ends in its version, e.g.
+    ``http://127.0.0.1:8000/v1``."""
     model: str = ""
     """Name of the model there."""
-    api_key_env: str = "VISION_API_KEY"
-    """Environment variable of the actor with the key; empty for a server that needs none."""
-    max_tokens: Annotated[int, Range("tokens", least=1, most=MANY)] = 512
+    max_tokens: Annotated[int, Range("tokens", least=1, most=MANY), FIXED] = 512
     """Longest answer."""
 
 
@@ -83,7 +86,9 @@ class Vision(Section):
 class Files(Section):
     """The ``inspect_file`` tool, for the files attached to a task."""
 
-    max_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 20000
+    AT: ClassVar[str] = "tools.files"
+
+    max_characters: Annotated[int, Range("characters", least=1, most=1 << 26), FIXED] = 20000
     """Longest part of a file that one call returns."""
 
 
@@ -91,7 +96,7 @@ class Files(Section):
 class McpServer(Section):
     """A Model Context Protocol server: a command to start, or an address to connect to."""
 
-    AT: ClassVar[str] = "mcp.servers"
+    AT: ClassVar[str] = "tools.mcp"
 
     command: tuple[str, ...] = ()
     """Program and arguments; speaks over its standard streams."""
@@ -116,7 +121,32 @@ class McpServer(Section):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mcp(Section):
-    """MCP servers by name; tool ``mcp.NAME`` in ``agent.tools`` offers all tools of one."""
+class Tools(Section):
+    """The tools of the notebook that run on the host; ``agent.tools`` names those in use."""
 
-    servers: dict[str, McpServer] = field(default_factory=dict)
+    search: Search = field(default_factory=Search)
+    """The ``search`` tool."""
+    web: Web = field(default_factory=Web)
+    """How tools reach the network."""
+    pages: Pages = field(default_factory=Pages)
+    """The ``read_page`` tool."""
+    vision: Vision = field(default_factory=Vision)
+    """The ``visual_qa`` tool."""
+    files: Files = field(default_factory=Files)
+    """The ``inspect_file`` tool."""
+    mcp: dict[str, McpServer] = field(default_factory=dict)
+    """Model Context Protocol servers, one table ``[tools.mcp.NAME]`` each; ``mcp.NAME`` in
+    ``agent.tools`` offers all tools of one."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service(Section):
+    """A service outside: where it is and which key it takes; tools name it by ``service``."""
+
+    AT: ClassVar[str] = "services"
+
+    base_url: str = ""
+    """Its address; empty for the public one of the tool's provider."""
+    api_key_env: str = ""
+    """Environment variable of the actor with the key; empty for the usual one of the tool's
+    provider, or for none where there is no provider."""

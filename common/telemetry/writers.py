@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import os
 import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from common.config import Run
+from common.config.names import LONGEST_NAME
+from common.config.ranges import short
+from common.errors import ConfigError
 from common.json_output import json_text
 from common.telemetry.step_record import StepRecord
 from common.whole_file import write_whole
@@ -82,7 +86,7 @@ class WandbWriter:
         import wandb
 
         self._run = wandb.init(
-            project=run.wandb_project,
+            project=wandb_project(),
             name=run.name,
             dir=str(folder),
             mode=run.wandb,
@@ -106,6 +110,21 @@ class WandbWriter:
     def close(self) -> None:
         """Finish the wandb run."""
         self._run.finish()
+
+
+def wandb_project() -> str:
+    """The project of runs in Weights & Biases: WANDB_PROJECT of the environment, or ours.
+
+    Raises:
+        ConfigError: Weights & Biases would refuse the name.
+    """
+    name = os.environ.get("WANDB_PROJECT") or "l-zero"
+    if len(name) > LONGEST_NAME or set(name) & set("/\\#?%:"):
+        raise ConfigError(
+            "WANDB_PROJECT must be a name of at most 128 characters without / \\ # ? % and :, "
+            f"got {short(name)}"
+        )
+    return name
 
 
 def metric_writers(

@@ -34,7 +34,7 @@ _GONE_AFTER_MS = 6 * _HEARTBEAT_MS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Limits:
+class PeerLimits:
     """What one peer of a door may make it keep.
 
     Attributes:
@@ -95,7 +95,7 @@ class Wire:
         self.close()
 
     def listen(
-        self, name: str, address: Address, members: Mapping[str, str], limits: Limits
+        self, name: str, address: Address, members: Mapping[str, str], limits: PeerLimits
     ) -> "Door":
         """Open a door.
 
@@ -268,7 +268,7 @@ class AsyncLine:
 
 
 def bounded_context(*, part_bytes: int, queued_in: int) -> AsyncContext:
-    """A context for the sockets of a library that speaks ZeroMQ itself; limits as in ``Limits``."""
+    """A context for a library that speaks ZeroMQ itself; limits as in ``PeerLimits``."""
     context = AsyncContext()
     context.setsockopt(zmq.MAXMSGSIZE, part_bytes)
     context.setsockopt(zmq.RCVHWM, queued_in)
@@ -312,7 +312,7 @@ def _keep_alive(socket: "zmq.Socket[Any]", address: Address) -> None:
     socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, _GONE_AFTER_MS)
 
 
-def _limit(socket: "zmq.Socket[bytes]", limits: Limits) -> None:
+def _limit(socket: "zmq.Socket[bytes]", limits: PeerLimits) -> None:
     # A session that comes back after a cut takes its own place; its identity holds a secret.
     socket.setsockopt(zmq.ROUTER_HANDOVER, 1)
     socket.setsockopt(zmq.ROUTER_MANDATORY, int(limits.must_arrive))

@@ -168,7 +168,7 @@ def check_bubblewrap(_config: Config) -> Iterator[Finding]:
 def check_control_groups(config: Config) -> Iterator[Finding]:
     """Whether kernels get control groups, or the watchdog watches alone; both bound memory."""
     kernel = config.kernel
-    limits = CageLimits(memory_mib=kernel.sandbox_memory_mib, processes=kernel.processes)
+    limits = CageLimits(sandbox_memory_mib=kernel.sandbox_memory_mib, processes=kernel.processes)
     try:
         cages = Cages(Path(kernel.cgroup) if kernel.cgroup else own_cgroup(), limits)
     except NoCgroupError as reason:

@@ -16,7 +16,7 @@ from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Probe
 from actors.kernels.probes.run import ProbeResult, probe_limits, run_probes
 from actors.kernels.runtime import find_runtime
-from common.config import Config, Sandbox
+from common.config import Config
 from common.errors import LZeroError, MachineError
 from launch.doctor.findings import Finding, Verdict, failure, fine, warning
 
@@ -100,21 +100,25 @@ class SandboxChecks:
     def _may_choose(self, name: str) -> bool:
         wanted = self.config.kernel.launcher
         allowed = _CANDIDATES if wanted == "auto" else (wanted,)
-        return name in allowed and _LEVELS[name][0] <= self.config.sandbox.minimum_level
+        return name in allowed and _LEVELS[name][0] <= self.config.kernel.minimum_level
 
     def _nothing_to_choose(self) -> Finding:
-        wanted, minimum = self.config.kernel.launcher, self.config.sandbox.minimum_level
-        found = f"nothing for kernel.launcher = '{wanted}', sandbox.minimum_level = '{minimum}'"
-        if self.config.sandbox.unsafe_no_sandbox:
-            return warning("kernels", found, "cells will run without a sandbox (unsafe_no_sandbox)")
+        wanted, minimum = self.config.kernel.launcher, self.config.kernel.minimum_level
+        found = f"nothing for kernel.launcher = '{wanted}', kernel.minimum_level = '{minimum}'"
+        if minimum == "unsafe":
+            return warning(
+                "kernels", found, "cells will run without a sandbox (kernel.minimum_level)"
+            )
         return failure("kernels", found, "follow the fixes of the sandbox lines above")
 
     def _try(self, name: _Name, *, whole_list: bool) -> Trial:
         probes = [probe for probe in self.probes if whole_list or not probe.lethal]
         if not has_own_uids(self.config.kernel, name):  # which is said elsewhere
             probes = [probe for probe in probes if not probe.keeps]
-        limits = dataclasses.replace(probe_limits(self.config.kernel), launcher=name)
-        launcher = make_launcher(limits, Sandbox())
+        limits = dataclasses.replace(
+            probe_limits(self.config.kernel), launcher=name, minimum_level="B"
+        )
+        launcher = make_launcher(limits)
         with laid_out(limits) as bait:
             return asyncio.run(self._attack(name, launcher, probes, bait))
 

@@ -1,81 +1,88 @@
-"""Which held-out questions are asked before and after training, and under which conditions."""
+"""Which held-out questions are asked when: the suites of the embedded world, and a run's plan."""
 
+import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
-from common.config import Config
+from common.config import Config, Evaluation, EvaluationSuite
+from common.config.evaluation import When
 from common.evaluation import Suite
 
 HELDOUT = "heldout"
 GREEDY = "greedy"
 CONTROL = "control"
+WORDINGS = "wordings"
+UNSEEN = "unseen"
+OF_THE_WORLD = frozenset({HELDOUT, GREEDY, CONTROL, WORDINGS, UNSEEN})
+"""Names of the suites that the embedded world has."""
 
 
-def plan_before(config: Config) -> tuple[Suite, ...]:
-    """The suites asked of the starting policy."""
-    return _heldout_suites(config)
-
-
-def plan_after(config: Config, world: Path | None = None) -> tuple[Suite, ...]:
-    """The suites asked of the trained policy: the same, the control and the extra columns.
-
-    Args:
-        config: a resolved configuration.
-        world: the folder of the generated world, or None for a user's own tasks.
-    """
-    suites = _heldout_suites(config)
-    evaluation = config.evaluation
-    if suites and evaluation.control:
-        suites += (_suite(config, CONTROL, per_family=evaluation.control, search_disabled=True),)
-    if world is not None and evaluation.greedy_per_family:
-        suites += extra_suites(world, per_family=evaluation.greedy_per_family)
-    return suites
-
-
-def extra_suites(world: Path, *, per_family: int) -> tuple[Suite, ...]:
-    """Held-out question wordings, and names made of words never seen in training."""
-    return (
+def suites_of(config: Config, when: When) -> tuple[Suite, ...]:
+    """What is asked of the policy ``before`` or ``after`` training, in this order."""
+    asked = (suite for suite in config.evaluation.suites if when in suite.when)
+    return tuple(
         Suite(
-            name="wordings",
-            tasks=str(world / "heldout_wordings.jsonl"),
-            corpus=str(world / "heldout_corpus.sqlite"),
-            per_family=per_family,
-        ),
-        Suite(
-            name="unseen",
-            tasks=str(world / "unseen.jsonl"),
-            corpus=str(world / "unseen_corpus.sqlite"),
-            per_family=per_family,
-        ),
-    )
-
-
-def _heldout_suites(config: Config) -> tuple[Suite, ...]:
-    if not config.tasks.heldout:
-        return ()
-    evaluation = config.evaluation
-    suites: tuple[Suite, ...] = ()
-    if evaluation.per_family:
-        suites += (_suite(config, HELDOUT, per_family=evaluation.per_family),)
-    if evaluation.greedy_per_family:
-        suites += (
-            _suite(config, GREEDY, per_family=evaluation.greedy_per_family, temperature=0.0),
+            name=suite.name,
+            tasks=suite.tasks,
+            corpus=suite.corpus or config.tasks.train_corpus,
+            temperature=suite.temperature,
+            per_family=suite.per_family,
+            search_disabled=suite.search_disabled,
         )
-    return suites
-
-
-def _suite(
-    config: Config,
-    name: str,
-    *,
-    per_family: int,
-    temperature: float = 1.0,
-    search_disabled: bool = False,
-) -> Suite:
-    return Suite(
-        name=name,
-        tasks=config.tasks.heldout,
-        corpus=config.tasks.heldout_corpus or config.tasks.train_corpus,
-        temperature=temperature,
-        per_family=per_family,
-        search_disabled=search_disabled,
+        for suite in asked
     )
+
+
+def with_world_suites(evaluation: Evaluation, world: Path) -> Evaluation:
+    """Suites for the counts of the embedded world, in front of the run's own.
+
+    Those with the name of one of the world's are replaced: a resolved configuration may be
+    resolved again.
+    """
+    own = tuple(suite for suite in evaluation.suites if suite.name not in OF_THE_WORLD)
+    return dataclasses.replace(evaluation, suites=(*_world_suites(evaluation, world), *own))
+
+
+def heldout_suite(world: Path) -> EvaluationSuite:
+    """Held-out questions about a world that training does not see."""
+    return EvaluationSuite(
+        name=HELDOUT,
+        tasks=str(world / "heldout.jsonl"),
+        corpus=str(world / "heldout_corpus.sqlite"),
+    )
+
+
+def extra_suites(world: Path) -> tuple[EvaluationSuite, EvaluationSuite]:
+    """Held-out question wordings, and names made of words never seen in training."""
+    wordings = dataclasses.replace(
+        heldout_suite(world), name=WORDINGS, tasks=str(world / "heldout_wordings.jsonl")
+    )
+    unseen = EvaluationSuite(
+        name=UNSEEN,
+        tasks=str(world / "unseen.jsonl"),
+        corpus=str(world / "unseen_corpus.sqlite"),
+    )
+    return wordings, unseen
+
+
+def _world_suites(evaluation: Evaluation, world: Path) -> Iterator[EvaluationSuite]:
+    heldout, greedy = evaluation.per_family, evaluation.greedy_per_family
+    asked: list[When] = ["before", "after"] if heldout else []
+    if evaluation.during_every:
+        asked.append("during")
+    base = heldout_suite(world)
+    if asked:
+        yield dataclasses.replace(base, when=tuple(asked), per_family=heldout)
+    if greedy:
+        yield dataclasses.replace(base, name=GREEDY, per_family=greedy, temperature=0.0)
+    if evaluation.control:
+        yield dataclasses.replace(
+            base,
+            name=CONTROL,
+            when=("after",),
+            per_family=evaluation.control,
+            search_disabled=True,
+        )
+    if greedy:
+        for suite in extra_suites(world):
+            yield dataclasses.replace(suite, when=("after",), per_family=greedy)

@@ -132,12 +132,14 @@ def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
 
 
 def _learner(config: Config, files: RunFiles, *, resume: bool) -> ProcessPlan:
-    options = ("--config", str(files.config), "--plan", str(files.plan))
-    module = ("learner.main", *options, *(("--resume",) if resume else ()))
+    options: tuple[str, ...] = ("--config", str(files.config), "--plan", str(files.plan))
+    options += ("--resume",) if resume else ()
+    if config.run.profile_steps:
+        options += ("--profile-steps", str(config.run.profile_steps))
     return ProcessPlan(
         name=LEARNER,
         role="learner",
-        command=rank_processes(*module, ranks=config.learner.ranks),
+        command=rank_processes("learner.main", *options, ranks=config.learner.ranks),
         environment=rank_environment(config.learner.threads),
         own_network=not config.transport.listen and config.run.wandb != "online",
     )

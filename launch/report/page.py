@@ -23,9 +23,10 @@ from launch.report.charts import (
     paired_bars,
     smoothed,
 )
+from launch.report.closing import families_of, score_tables
 from launch.report.metrics_tail import read_metrics
-from launch.report.progress import describe_duration
-from launch.report.summary import BeforeAfter, Summary, score_tables
+from launch.report.summary import BeforeAfter, Summary
+from launch.report.training_view import describe_duration
 from launch.run.folder import RunFolder
 from launch.screen import html_text
 
@@ -191,7 +192,7 @@ def _change(pair: BeforeAfter) -> str:
 
 def _score_table(summary: Summary) -> str:
     tables = score_tables(summary)
-    families = list(dict.fromkeys(family for _, table in tables for family in table))
+    families = families_of(summary)
     head = "".join(
         f"<th>{html_text(family.replace('_', '-'))} before</th><th>after</th><th>n</th>"
         for family in families

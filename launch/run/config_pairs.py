@@ -38,17 +38,12 @@ Checked = Iterator[tuple[bool, str]]
 
 
 def _lengths(config: Config) -> Checked:
-    agent, kernel, context = config.agent, config.kernel, config.model.max_context
+    agent, context = config.agent, config.model.max_context
     longest = context * _CHARACTERS_PER_TOKEN
     yield (
         agent.max_observation_characters <= longest,
         f"agent.max_observation_characters ({agent.max_observation_characters}) must be at most "
         f"{longest} with model.max_context {context}: a longer observation fits no context",
-    )
-    yield (
-        kernel.output_bytes <= agent.max_output_bytes,
-        f"kernel.output_bytes ({kernel.output_bytes}), of one cell, must be at most "
-        f"agent.max_output_bytes ({agent.max_output_bytes}), of a whole episode",
     )
 
 
@@ -101,7 +96,7 @@ def _processes(config: Config) -> Checked:
     kernel, actors = config.kernel, config.actors
     alive = actors.processes * (actors.episodes + kernel.idle)
     yield (
-        config.sandbox.unsafe_no_sandbox or os.geteuid() != 0 or alive + SPARE <= kernel.uids,
+        kernel.minimum_level == "unsafe" or os.geteuid() != 0 or alive + SPARE <= kernel.uids,
         f"kernel.uids is {kernel.uids}, but actors.processes ({actors.processes}) x "
         f"(actors.episodes ({actors.episodes}) + kernel.idle ({kernel.idle})) = {alive} kernels "
         f"can live at once and {SPARE} ids are reserved; set kernel.uids to at least "

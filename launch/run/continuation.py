@@ -7,7 +7,6 @@ where and how fast it runs, how the loss is computed, and what is watched: it ch
 step on, and is logged.
 """
 
-import dataclasses
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,59 +15,50 @@ from typing import Any
 
 from common.config import Config
 from common.config.ranges import short
-from common.config_file import config_from_tables, keys_of, read_tables
+from common.config_file import config_from_tables, keys_of, read_tables, tables_of
 from common.errors import ConfigError, InputError
 from common.json_output import json_text
+from launch.plan.evaluation import OF_THE_WORLD
 from launch.run.folder import FROM_CHECKPOINT
 
 FIXED: Mapping[str, str] = {
     "run": "seed",
     "model": "path dtype max_context lora.rank lora.alpha lora.targets",
-    "world": "enabled seed heldout_seed train_tasks",
-    "tasks": "train train_corpus heldout heldout_corpus",
-    "search": "provider match results max_characters disabled",
-    "web": "blocked_domains",
-    "pages": "provider allowed_domains max_characters",
-    "vision": "model max_tokens",
-    "files": "max_characters",
-    "mcp": "servers",
+    "world": "enabled seed train_tasks",
+    "tasks": "train train_corpus",
+    "tools": "search.provider search.match search.results search.max_characters"
+    " web.blocked_domains pages.provider pages.allowed_domains vision.model mcp",
     "agent": "mode tools system_prompt max_steps max_action_tokens max_tokens"
-    " max_observation_characters max_tool_calls temperature format_reminders trim max_segments"
-    " notepad_characters",
+    " max_observation_characters max_tool_calls temperature format_reminders trim max_segments",
     "rewards": "preset terms process_requires_submission length_tokens",
     "learner": "groups group_size",
     "objective": "advantage",
-    "evaluation": "per_family greedy_per_family control seed",
+    "evaluation": "per_family greedy_per_family control suites",
 }
 """Keys that stay as they were, by section."""
 
 FREE: Mapping[str, str] = {
-    "run": "name folder steps log_every wandb wandb_project trajectories_mib profile_steps",
-    "search": "base_url api_key_env",
-    "web": "timeout_s attempts requests_per_s max_response_mib cache cache_mode",
-    "pages": "base_url api_key_env",
-    "vision": "base_url api_key_env",
-    "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel"
-    " ready_timeout_s request_timeout_s request_attempts",
+    "run": "name folder steps wandb",
+    "tools": "search.service web.requests_per_s web.cache web.cache_mode pages.service"
+    " vision.service",
+    "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
     "tasks": "kinds file_folders",
-    "sandbox": "minimum_level unsafe_no_sandbox",
-    "kernel": "launcher kernelspec idle cell_timeout_s grace_s start_timeout_s memory_mib"
-    " sandbox_memory_mib cpu_s workspace_mib inodes processes cgroup first_uid uids output_bytes"
-    " preload_numpy",
-    "agent": "max_output_bytes tool_timeout_s episode_timeout_s",
+    "kernel": "launcher minimum_level kernelspec idle cell_timeout_s memory_mib"
+    " sandbox_memory_mib cpu_s workspace_mib cgroup first_uid uids preload_numpy",
+    "agent": "tool_timeout_s episode_timeout_s",
     "rewards": "timeout_s workers",
     "actors": "processes episodes",
-    "transport": "listen resend_s heartbeat_s silence_s lease_grace_s buffer_mib",
+    "transport": "listen silence_s lease_grace_s",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"
-    " filter_patience group_timeout_s activation_checkpointing cpu_offload compile replicas"
-    " context_parallel learning_rate warmup_steps betas weight_decay grad_clip checkpoint_every"
-    " checkpoint_async checkpoints_kept verify_updates verify_every mismatch_tolerance"
-    " skipped_steps ess_warning mismatch_warning batch_timeout_s",
-    "objective": "name weight_limits_positive weight_limits_negative kappa t_ref token_veto"
-    " token_cap token_band gspo_clip ppo_clip behaviour_cap loss_norm discount advantage_clip"
-    " kl_reference kl_estimator kl_behaviour entropy",
-    "critic": "learning_rate value_clip step_decay token_discount token_decay",
-    "evaluation": "during_every during_per_family",
+    " group_timeout_s activation_checkpointing cpu_offload compile replicas"
+    " context_parallel learning_rate warmup_steps weight_decay grad_clip checkpoint_every"
+    " checkpoints_kept mismatch_tolerance batch_timeout_s",
+    "objective": "name apg.weight_limits_positive apg.weight_limits_negative apg.kappa apg.t_ref"
+    " topr.kappa token_tis.cap token_tis.band gspo.clip decoupled_ppo.clip"
+    " decoupled_ppo.behaviour_cap loss_norm discount kl_reference kl_estimator kl_behaviour"
+    " entropy gae.learning_rate gae.value_clip gae.step_decay gae.token_discount gae.token_decay",
+    "evaluation": "during_every",
+    "services": "",
 }
 """Keys that may change at a resume, by section."""
 
@@ -91,14 +81,18 @@ class Change:
     @property
     def option(self) -> str:
         """What gives the earlier value again, for a shell; tables belong into the file."""
-        if isinstance(self.then, Mapping):
-            return f"[{self.key}] in the file"
+        if isinstance(self.then, Mapping) or self.key == "evaluation.suites":
+            return f"{self.key} in the file"
         return f"--set {shlex.quote(f'{self.key}={json_text(self.then, readable=True)}')}"
 
 
 def names(table: Mapping[str, str]) -> frozenset[str]:
     """``section.key`` of all keys of ``FIXED`` or ``FREE``."""
-    return frozenset(f"{section}.{key}" for section in table for key in table[section].split())
+    return frozenset(
+        f"{section}.{key}" if key else section
+        for section in table
+        for key in table[section].split() or ("",)
+    )
 
 
 def changes(then: Config, now: Config) -> list[Change]:
@@ -198,17 +192,19 @@ def _value(config: Config, key: str) -> Any:
     value: Any = config
     for name in key.split("."):
         value = getattr(value, name)
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    return value
-
-
-def _plain(value: Any) -> Any:
-    """An entry of a table of free names as plain values."""
-    return dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    return tables_of(value)
 
 
 def _follows(change: Change, now: Config) -> bool:
     """Whether a key's value is none that a person gave."""
-    fixed = change.key.startswith("tasks.") and change.key in names(FIXED)
-    return fixed and now.world.enabled  # inside the run's folder, wherever that is now
+    if not now.world.enabled:
+        return False
+    if change.key == "evaluation.suites":
+        return _own(change.then) == _own(change.now)
+    # Inside the run's folder, wherever that is now.
+    return change.key.startswith("tasks.") and change.key in names(FIXED)
+
+
+def _own(suites: Any) -> list[Any]:
+    """Suites that are not the embedded world's, whose files follow from its seed."""
+    return [suite for suite in suites if suite["name"] not in OF_THE_WORLD]

@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
-from common.config import Config
+from common.config import Config, EvaluationSuite
 from common.config_file import load_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
-from launch.plan.evaluation import GREEDY, HELDOUT, extra_suites
+from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, suites_of
 from launch.plan.topology import RunFiles, evaluation
 from launch.report.progress import ProgressPanel
 from launch.report.summary import read_scores
@@ -75,9 +75,9 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         save_config(config, folder.config)
         with interruptible(), ProgressPanel(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")
-            make_world(folder.tasks, config.world)
+            make_world(folder.tasks, config.world, heldout_seed=request.world_seed)
             files = RunFiles(config=folder.config, private=private)
-            _run(config, folder, files, _suites(request, folder.tasks), progress)
+            _run(config, folder, files, suites_of(config, "after"), progress)
         scores = read_scores(folder.evaluation)
     return EvaluateResult(
         model=model,
@@ -151,28 +151,25 @@ def print_scores(result: EvaluateResult, console: Console) -> None:
 def _evaluation_config(
     config: Config, model: Path, request: EvaluateRequest, folder: RunFolder
 ) -> Config:
-    world = dataclasses.replace(
-        config.world, enabled=True, heldout_seed=request.world_seed, train_tasks=TRAIN_TASKS
-    )
+    resolved = use_world(config, folder.tasks)
     return dataclasses.replace(
-        use_world(config, folder.tasks),
-        world=world,
+        resolved,
+        world=dataclasses.replace(config.world, enabled=True, train_tasks=TRAIN_TASKS),
+        evaluation=dataclasses.replace(resolved.evaluation, suites=_suites(request, folder.tasks)),
         model=dataclasses.replace(config.model, path=str(model)),
     )
 
 
-def _suites(request: EvaluateRequest, world: Path) -> tuple[Suite, ...]:
-    heldout = Suite(
-        name=HELDOUT,
-        tasks=str(world / "heldout.jsonl"),
-        corpus=str(world / "heldout_corpus.sqlite"),
-        per_family=request.per_family,
-    )
-    suites = (heldout, *extra_suites(world, per_family=request.per_family))
+def _suites(request: EvaluateRequest, world: Path) -> tuple[EvaluationSuite, ...]:
+    heldout = heldout_suite(world)
+    suites: tuple[EvaluationSuite, ...] = (heldout, *extra_suites(world))
     if request.greedy:
         suites += (dataclasses.replace(heldout, name=GREEDY, temperature=0.0),)
     return tuple(
-        dataclasses.replace(suite, search_disabled=request.search_disabled) for suite in suites
+        dataclasses.replace(
+            suite, per_family=request.per_family, search_disabled=request.search_disabled
+        )
+        for suite in suites
     )
 
 

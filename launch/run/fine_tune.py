@@ -14,14 +14,14 @@ from launch.run.preflight import locate_model
 from launch.screen import say
 from launch.starters import specs
 from launch.starters.local import ProcessSpec, Supervisor, interruptible
-from learner.sft.config import SftConfig
+from learner.sft.config import Sft
 
 SFT = "sft"
 _OURS = re.compile(rf"[\d-]+ [\d:]+ {SFT} \w+ (?P<what>.*)")
 """A line that ``learner.sft.main`` logs; those of the libraries begin otherwise."""
 
 
-def fine_tune(config: SftConfig, console: Console) -> None:
+def fine_tune(config: Sft, console: Console) -> None:
     """Check the input, start the ranks, show their progress, wait for them.
 
     Raises:
@@ -48,7 +48,7 @@ def fine_tune(config: SftConfig, console: Console) -> None:
     follower.tick()
 
 
-def resolve(config: SftConfig) -> SftConfig:
+def resolve(config: Sft) -> Sft:
     """The configuration with absolute paths."""
     return dataclasses.replace(
         config,
@@ -59,7 +59,7 @@ def resolve(config: SftConfig) -> SftConfig:
     )
 
 
-def sft_process(config: SftConfig, file: Path, log: Path) -> ProcessSpec:
+def sft_process(config: Sft, file: Path, log: Path) -> ProcessSpec:
     """The ranks under torchrun, as the learner's are."""
     return specs.fine_tuning(
         SFT,
@@ -71,7 +71,7 @@ def sft_process(config: SftConfig, file: Path, log: Path) -> ProcessSpec:
     )
 
 
-def how_to_go_on(config: SftConfig) -> str:
+def how_to_go_on(config: Sft) -> str:
     """What to do after a failure; empty where no checkpoint was left to go on from."""
     if newest_checkpoint(config.checkpoint_folder) is None:
         return ""

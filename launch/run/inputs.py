@@ -80,10 +80,13 @@ def _inputs(config: Config) -> Iterator[tuple[str, str]]:
         yield "agent.system_prompt", config.agent.system_prompt
     if config.world.enabled:
         return
-    tasks = config.tasks
-    for name in ("train", "train_corpus", "heldout", "heldout_corpus"):
-        if path := getattr(tasks, name):
-            yield f"tasks.{name}", path
+    yield from _named("tasks", train=config.tasks.train, train_corpus=config.tasks.train_corpus)
+    for suite in config.evaluation.suites:
+        yield from _named(f"evaluation.suites.{suite.name}", tasks=suite.tasks, corpus=suite.corpus)
+
+
+def _named(section: str, **paths: str) -> Iterator[tuple[str, str]]:
+    return ((f"{section}.{key}", path) for key, path in paths.items() if path)
 
 
 def _digest(key: str, path: Path) -> str:

@@ -18,6 +18,7 @@ from common.errors import InputError, MachineError
 from common.places import LEARNER, Address
 from common.plan_file import own_keys
 from common.task_rules import task_rules
+from common.telemetry.writers import wandb_project
 from common.wire.sockets import Wire
 from launch.data.task_check import read_checked
 from launch.models.model_checks import check_model
@@ -37,12 +38,14 @@ def check_run(config: Config) -> None:
         MachineError: the machine lacks something.
     """
     check_pairs(config)
+    if config.run.wandb != "disabled":
+        wandb_project()
     model = config.model
     check_model(Path(model.path), max_context=model.max_context, lora=model.lora)
     check_agent(config)
     if not config.world.enabled:
         check_task_files(config)
-    if not config.sandbox.unsafe_no_sandbox:
+    if config.kernel.minimum_level != "unsafe":
         check_sandbox_present()
     check_listening(config)
 
@@ -96,11 +99,11 @@ def check_task_files(config: Config) -> None:
     tasks = config.tasks
     if not tasks.train:
         raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
-    if "search" in config.agent.tools and config.search.provider == "local":
+    if "search" in config.agent.tools and config.tools.search.provider == "local":
         check_corpora(config)
     for folder in filter(lambda name: not Path(name).is_dir(), tasks.file_folders):
         raise InputError(f"tasks.file_folders: {folder} is not a folder")
-    for file in filter(None, (tasks.train, tasks.heldout)):
+    for file in (tasks.train, *(suite.tasks for suite in config.evaluation.suites)):
         read_checked(Path(file), task_rules(config))
 
 
@@ -115,7 +118,8 @@ def check_corpora(config: Config) -> None:
             "tasks.train_corpus is empty: name a search index (lzero index makes it), or leave "
             "'search' out of agent.tools"
         )
-    for corpus in set(run_corpora(config).values()):
+    own = (suite.corpus for suite in config.evaluation.suites if suite.corpus)
+    for corpus in {*run_corpora(config).values(), *own}:
         SearchIndex(Path(corpus)).close()
 
 

@@ -19,11 +19,12 @@ from common.errors import LZeroError, RunError
 from common.evaluation import Suite, SuiteScore, write_suites
 from common.places import LEARNER, RunPlan
 from launch.data.world import write_world
-from launch.plan.evaluation import plan_after, plan_before
+from launch.plan.evaluation import suites_of, with_world_suites
 from launch.plan.topology import RunFiles, evaluation
+from launch.report.closing import print_summary
 from launch.report.page import write_report
 from launch.report.progress import ProgressPanel
-from launch.report.summary import Summary, build_summary, print_summary, read_scores, write_summary
+from launch.report.summary import Summary, build_summary, read_scores, write_summary
 from launch.run.continuation import Change, check_continuation
 from launch.run.folder import (
     PhaseClock,
@@ -46,7 +47,7 @@ SETUP_SECONDS = "LZERO_SETUP_SECONDS"
 """Set by ``make quickstart``: what the set-up of this clone just took."""
 
 PROFILED_STEPS = 2
-"""``run.profile_steps`` with ``--profile``, unless the configuration says it."""
+"""Steps of the learner that ``--profile`` traces."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ def resolve_config(request: TrainRequest) -> Config:
         config.run,
         name=request.name or config.run.name,
         folder=str(Path(config.run.folder).expanduser().resolve()),
-        profile_steps=config.run.profile_steps or (PROFILED_STEPS if request.profile else 0),
+        profile_steps=PROFILED_STEPS if request.profile else 0,
     )
     model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
     resolved = _with_absolute_tasks(dataclasses.replace(config, run=run, model=model))
@@ -113,29 +114,31 @@ def _with_absolute_tasks(config: Config) -> Config:
         config.tasks,
         train=_absolute(config.tasks.train),
         train_corpus=_absolute(config.tasks.train_corpus),
-        heldout=_absolute(config.tasks.heldout),
-        heldout_corpus=_absolute(config.tasks.heldout_corpus),
         file_folders=tuple(map(_absolute, config.tasks.file_folders)),
     )
-    return dataclasses.replace(config, tasks=tasks)
+    suites = tuple(
+        dataclasses.replace(suite, tasks=_absolute(suite.tasks), corpus=_absolute(suite.corpus))
+        for suite in config.evaluation.suites
+    )
+    evaluation = dataclasses.replace(config.evaluation, suites=suites)
+    return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
 
 
 def use_world(config: Config, world: Path) -> Config:
-    """The configuration with the task files and search indexes of a generated world."""
+    """The configuration with the task files, indexes and suites of a generated world."""
     tasks = dataclasses.replace(
         config.tasks,
         train=str(world / "train.jsonl"),
         train_corpus=str(world / "train_corpus.sqlite"),
-        heldout=str(world / "heldout.jsonl"),
-        heldout_corpus=str(world / "heldout_corpus.sqlite"),
     )
-    return dataclasses.replace(config, tasks=tasks)
+    evaluation = with_world_suites(config.evaluation, world)
+    return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
 
 
-def make_world(folder: Path, world: World) -> None:
-    """Write task files and corpora of a world and index the corpora."""
+def make_world(folder: Path, world: World, *, heldout_seed: int | None = None) -> None:
+    """Write task files and corpora, of another held-out world if one is given, and index them."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_world(folder, world)
+    write_world(folder, world, heldout_seed=heldout_seed)
     for corpus in sorted(folder.glob("*_corpus.jsonl")):
         build_index(corpus, corpus.with_suffix(".sqlite"))
 
@@ -259,14 +262,11 @@ class _TrainRun:
         with Supervisor(tick=self._progress.tick) as supervisor:
             self._serve(supervisor, plan)
             if not is_trained:
-                self._evaluate(supervisor, files, "before", plan_before(self._config))
+                self._evaluate(supervisor, files, "before", suites_of(self._config, "before"))
                 self._learn(supervisor, plan)
-            self._evaluate(supervisor, files, "after", plan_after(self._config, self._world()))
+            self._evaluate(supervisor, files, "after", suites_of(self._config, "after"))
             self._progress.phase("stopping the policy server")
             supervisor.stop()
-
-    def _world(self) -> Path | None:
-        return self._folder.tasks if self._config.world.enabled else None
 
     def _serve(self, supervisor: Supervisor, plan: RunPlan) -> None:
         self._progress.phase("starting the policy server")

@@ -16,8 +16,7 @@ import torch.distributed as dist
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from common.config import Critic as CriticConfig
-from common.config import Learner
+from common.config import Gae, Learner
 from learner.advantages import generalised_advantages
 from learner.engine.attention import layout_of
 from learner.engine.mesh import Rank
@@ -72,7 +71,7 @@ class CriticModel:
     """A value model with its optimizer, on every rank."""
 
     def __init__(
-        self, model: nn.Module, rank: Rank, *, config: CriticConfig, learner: Learner, gamma: float
+        self, model: nn.Module, rank: Rank, *, config: Gae, learner: Learner, gamma: float
     ) -> None:
         """Train ``model``, sharded; ``gamma`` is the discount over steps."""
         self.model = model
@@ -193,7 +192,7 @@ def load_critic(
     path: str | Path,
     rank: Rank,
     *,
-    config: CriticConfig,
+    config: Gae,
     learner: Learner,
     gamma: float,
     compute_dtype: torch.dtype,

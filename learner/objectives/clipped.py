@@ -27,7 +27,7 @@ def gspo(ratios: ActionRatios, sampled: SampledActions, objective: Objective) ->
     """
     mean = ratios.log_rho / ratios.num_tokens.clamp(min=1)
     ratio = mean.clamp(-_LOG_RATIO_LIMIT, _LOG_RATIO_LIMIT).exp()
-    values, outside = _surrogate(ratio, sampled.advantages, objective.gspo_clip)
+    values, outside = _surrogate(ratio, sampled.advantages, objective.gspo.clip)
     owner = sampled.action_ids
     slopes = torch.where(outside, 0.0, ratio * sampled.advantages)
     nowhere = torch.zeros_like(owner, dtype=torch.bool)
@@ -54,14 +54,14 @@ def decoupled_ppo(
     With b_t = exp(prox_t - log mu_t), masked above ``behaviour_cap``, and u_t = exp(log pi_t -
     prox_t):
 
-        loss = -1/N sum_t b_t min(u_t A_i, clip(u_t, 1 - ppo_clip, 1 + ppo_clip) A_i)
+        loss = -1/N sum_t b_t min(u_t A_i, clip(u_t, 1 - clip, 1 + clip) A_i)
 
     With one update per batch u_t = 1, and it is a masked token-level importance weight.
 
     Args:
         ratios: of learner to behaviour policy.
         sampled: the actions.
-        objective: ``ppo_clip`` and ``behaviour_cap``.
+        objective: its table ``decoupled_ppo`` has ``clip`` and ``behaviour_cap``.
         learner_logprobs: [N] float32.
         proximal_logprobs: [N] float32, of the weights at the start of the batch.
 
@@ -71,9 +71,10 @@ def decoupled_ppo(
     behaviour = (proximal_logprobs - sampled.behaviour_logprobs).clamp(-limit, limit).exp()
     ratio = (learner_logprobs.detach() - proximal_logprobs).clamp(-limit, limit).exp()
     advantages = sampled.advantage_of_tokens
-    clip = objective.ppo_clip, objective.ppo_clip
+    own = objective.decoupled_ppo
+    clip = own.clip, own.clip
     values, outside = _surrogate(ratio, advantages, clip)
-    usable = behaviour <= objective.behaviour_cap
+    usable = behaviour <= own.behaviour_cap
     weights = torch.where(usable, behaviour, 0.0)
     return Shares(
         slopes=torch.where(outside, 0.0, weights * ratio * advantages),

@@ -33,8 +33,9 @@ def apg(ratios: ActionRatios, sampled: SampledActions, objective: Objective) -> 
         Truncated weights: Espeholt et al. 2018, arXiv:1802.01561. Asymmetric limits for negative
         advantages: Le Roux et al. 2025, arXiv:2503.14286. The combination is this project's.
     """
-    limits = objective.weight_limits_positive, objective.weight_limits_negative
-    return _by_action(ratios, sampled, objective, t_ref=objective.t_ref, limits=limits)
+    own = objective.apg
+    limits = own.weight_limits_positive, own.weight_limits_negative
+    return _by_action(ratios, sampled, kappa=own.kappa, t_ref=own.t_ref, limits=limits)
 
 
 def topr(ratios: ActionRatios, sampled: SampledActions, objective: Objective) -> Shares:
@@ -46,22 +47,22 @@ def topr(ratios: ActionRatios, sampled: SampledActions, objective: Objective) ->
     Source: Le Roux et al. 2025, arXiv:2503.14286, with a+ = b+ = 1, a- = 0, b- = 1.
     """
     limits = _TOPR_POSITIVE, _TOPR_NEGATIVE
-    return _by_action(ratios, sampled, objective, t_ref=inf, limits=limits)
+    return _by_action(ratios, sampled, kappa=objective.topr.kappa, t_ref=inf, limits=limits)
 
 
 def token_tis(ratios: ActionRatios, sampled: SampledActions, objective: Objective) -> Shares:
-    """Token-level truncated importance sampling: weight min(r_t, token_cap), r_t = exp(d_t).
+    """Token-level truncated importance sampling: weight min(r_t, cap), r_t = exp(d_t).
 
-    A token whose ratio is outside ``token_band`` gets no gradient (off by default).
+    A token whose ratio is outside ``band`` gets no gradient (off by default).
 
     Source:
         CISPO: MiniMax 2025, arXiv:2506.13585, anchored on the behaviour policy. The band:
         IcePop, Ling team 2025.
     """
     ratio = ratios.delta.clamp(-_LOG_WEIGHT_LIMIT, _LOG_WEIGHT_LIMIT).exp()
-    low, high = objective.token_band
+    low, high = objective.token_tis.band
     outside = (ratio < low) | (ratio > high)
-    weights = ratio.clamp(max=objective.token_cap)
+    weights = ratio.clamp(max=objective.token_tis.cap)
     nowhere = torch.zeros_like(ratios.present)
     return Shares.weighted(
         weights, sampled, ratios=ratio, outside_trust_region=nowhere, clipped=outside
@@ -101,8 +102,8 @@ def tempered_ratios(log_rho: Tensor, num_tokens: Tensor, *, t_ref: float) -> Ten
 def _by_action(
     ratios: ActionRatios,
     sampled: SampledActions,
-    objective: Objective,
     *,
+    kappa: float,
     t_ref: float,
     limits: tuple[tuple[float, float], tuple[float, float]],
 ) -> Shares:
@@ -112,7 +113,7 @@ def _by_action(
         weights[owner],
         sampled,
         ratios=tempered_ratios(*own, t_ref=t_ref)[owner],
-        outside_trust_region=_outside(ratios, sampled, objective.kappa),
+        outside_trust_region=_outside(ratios, sampled, kappa),
         clipped=torch.zeros_like(owner, dtype=torch.bool),
     )
 

@@ -37,7 +37,7 @@ from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict, seed_everything
 from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.packs.packing import PackableSegment, pack_for_ranks
-from learner.sft.config import SftConfig, add_options, config_from_options
+from learner.sft.config import Sft, add_options, config_from_options
 from learner.sft.loss import cross_entropy
 from learner.sft.optimizer import SftOptimizer
 from learner.sft.traces import chat_template, read_traces
@@ -63,7 +63,7 @@ def train(
     model: nn.Module,
     optimizer: SftOptimizer,
     batches: Sequence[list[PackableSegment]],
-    config: SftConfig,
+    config: Sft,
     rank: Rank,
     checkpointer: Checkpointer | None = None,
     *,
@@ -100,9 +100,7 @@ def train(
     return sum(recent) / len(recent) if recent else float("nan")
 
 
-def make_batches(
-    examples: Sequence[PackableSegment], config: SftConfig
-) -> list[list[PackableSegment]]:
+def make_batches(examples: Sequence[PackableSegment], config: Sft) -> list[list[PackableSegment]]:
     """The batches of all epochs, in an order that depends on the seed only."""
     batches = []
     for epoch in range(config.epochs):
@@ -117,7 +115,7 @@ def _step(
     model: nn.Module,
     batch: list[PackableSegment],
     optimizer: SftOptimizer,
-    config: SftConfig,
+    config: Sft,
     rank: Rank,
 ) -> float:
     packs = pack_for_ranks(batch, budget=config.pack_tokens, ranks=rank.count)[rank.index]
@@ -135,7 +133,7 @@ def _step(
     return float(everyone) / rank.count
 
 
-def run(config: SftConfig) -> None:
+def run(config: Sft) -> None:
     """Train ``config.model`` on ``config.traces`` and write ``config.output``.
 
     Raises:
@@ -147,7 +145,7 @@ def run(config: SftConfig) -> None:
     _check_checkpoints(config)
     with training_processes() as rank:
         model = load_sharded(source, rank, compute_dtype=getattr(torch, config.compute_dtype))
-        checkpoint_activations(model, config.activation_checkpointing)  # type: ignore[arg-type]
+        checkpoint_activations(model, config.activation_checkpointing)
         batches = make_batches(_read(config, source), config)
         optimizer = SftOptimizer(model, config, steps=len(batches))
         identity = _identity(config)
@@ -162,7 +160,7 @@ def run(config: SftConfig) -> None:
             log.info("wrote model path=%s loss=%.4f", config.output, loss)
 
 
-def _read(config: SftConfig, source: Path) -> list[PackableSegment]:
+def _read(config: Sft, source: Path) -> list[PackableSegment]:
     tokenizer = load_tokenizer(source / TOKENIZER)
     examples = read_traces(
         Path(config.traces),
@@ -177,7 +175,7 @@ def _read(config: SftConfig, source: Path) -> list[PackableSegment]:
 
 
 def _checkpointer(
-    config: SftConfig, model: nn.Module, optimizer: SftOptimizer, rank: Rank
+    config: Sft, model: nn.Module, optimizer: SftOptimizer, rank: Rank
 ) -> "Checkpointer | nullcontext[None]":
     if not config.checkpoint_every:
         return nullcontext()
@@ -192,7 +190,7 @@ def _checkpointer(
     )
 
 
-def _check_checkpoints(config: SftConfig) -> None:
+def _check_checkpoints(config: Sft) -> None:
     folder = config.checkpoint_folder
     if config.checkpoint_every and not config.resume and finished_checkpoints(folder):
         raise InputError(
@@ -201,7 +199,7 @@ def _check_checkpoints(config: SftConfig) -> None:
         )
 
 
-def _identity(config: SftConfig) -> bytes:
+def _identity(config: Sft) -> bytes:
     """What has to be the same for a run to go on: the traces, and what decides the steps."""
     settings = {name: getattr(config, name) for name in _SAME_ON_RESUME}
     return json.dumps(
@@ -210,7 +208,7 @@ def _identity(config: SftConfig) -> bytes:
 
 
 def _resume(
-    config: SftConfig, model: nn.Module, optimizer: SftOptimizer, rank: Rank, identity: bytes
+    config: Sft, model: nn.Module, optimizer: SftOptimizer, rank: Rank, identity: bytes
 ) -> None:
     folder = config.checkpoint_folder
     progress = load_newest(folder, model, optimizer, rank, model_source=Path(config.model))

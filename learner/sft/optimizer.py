@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Muon, Optimizer
 
 from common.errors import LZeroError
-from learner.sft.config import SftConfig
+from learner.sft.config import Sft
 
 
 def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> float:
@@ -19,7 +19,7 @@ def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> flo
 class SftOptimizer:
     """Muon for the matrices inside the layers and AdamW for everything else, or AdamW alone."""
 
-    def __init__(self, model: nn.Module, config: SftConfig, *, steps: int) -> None:
+    def __init__(self, model: nn.Module, config: Sft, *, steps: int) -> None:
         """Take the parameters as they are now; ``steps`` is the length of the schedule."""
         self._model = model
         self._config = config
@@ -63,7 +63,7 @@ class SftOptimizer:
         self.taken = int(counters["taken"])
 
 
-def _make(model: nn.Module, config: SftConfig) -> tuple[Optimizer, ...]:
+def _make(model: nn.Module, config: Sft) -> tuple[Optimizer, ...]:
     inside: list[nn.Parameter] = []
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []

@@ -3,11 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from common.config import Learner
 from learner.engine.optimizer import UpdateReport
 from learner.packs.batch import BatchSummary
 from learner.step.breakdown import ALL, KindOfAction
 from learner.step.tally import FAR, Tally
+
+ESS_WARNING = 0.5
+"""Effective sample size, as a share, below which a step is logged as a warning."""
+
+MISMATCH_WARNING = 5e-3
+"""k3 of fresh tokens (learner against policy server), nats, above which a warning is logged."""
 
 MASKED_WARNING = 0.3
 """Share of masked actions above which a step is logged as a warning."""
@@ -179,13 +184,13 @@ def _effective_size(total: float, squares: float, count: float) -> float:
     return total**2 / (count * squares) if squares > 0 else 0.0
 
 
-def warnings_of(metrics: StepMetrics, config: Learner) -> Sequence[str]:
+def warnings_of(metrics: StepMetrics) -> Sequence[str]:
     """What is wrong with a step and what to do about it; usually nothing."""
     found = []
-    if metrics.effective_sample_size < config.ess_warning:
+    if metrics.effective_sample_size < ESS_WARNING:
         found.append(
             f"effective sample size {metrics.effective_sample_size:.2f} is below "
-            f"{config.ess_warning:g} (learner.ess_warning): the weights have moved far from those "
+            f"{ESS_WARNING:g}: the weights have moved far from those "
             "that sampled; lower learner.max_staleness or learner.learning_rate"
         )
     if metrics.masked_share > MASKED_WARNING:
@@ -193,17 +198,17 @@ def warnings_of(metrics: StepMetrics, config: Learner) -> Sequence[str]:
             f"{100 * metrics.masked_share:.0f} % of the actions are masked, most data is wasted; "
             "lower learner.max_staleness or learner.learning_rate"
         )
-    found += _mismatch_warnings(metrics, config)
+    found += _mismatch_warnings(metrics)
     return found
 
 
-def _mismatch_warnings(metrics: StepMetrics, config: Learner) -> list[str]:
+def _mismatch_warnings(metrics: StepMetrics) -> list[str]:
     tally, numbers = metrics.tally, metrics.diagnostics()
     causes = []
-    if numbers["mismatch_k3"] > config.mismatch_warning:
+    if numbers["mismatch_k3"] > MISMATCH_WARNING:
         causes.append(
             f"k3 of tokens sampled by these very weights is {numbers['mismatch_k3']:.1e}, above "
-            f"{config.mismatch_warning:g} (learner.mismatch_warning)"
+            f"{MISMATCH_WARNING:g}"
         )
     if tally.fresh_tokens >= _ENOUGH_TOKENS:
         noise = numbers["mismatch_rms"] / tally.fresh_tokens**0.5

@@ -4,11 +4,10 @@ from collections import deque
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from common.config import Learner
 from common.telemetry.alerts import present_alerts
 from common.telemetry.step_record import StepRecord
 from learner.step.breakdown import ALL
-from learner.step.metrics import StepMetrics
+from learner.step.metrics import ESS_WARNING, StepMetrics
 
 _LOW_STEPS = 5
 _ENTROPY_STEPS, _ENTROPY_FACTOR = 50, 0.5
@@ -26,12 +25,8 @@ class Trends:
     between.
     """
 
-    def __init__(self, config: Learner, *, steps: int) -> None:
-        """Begin without history of a run of ``steps`` steps.
-
-        ``config.ess_warning`` is the bound on the sample size.
-        """
-        self._config = config
+    def __init__(self, *, steps: int) -> None:
+        """Begin without history of a run of ``steps`` steps."""
         self._steps = steps
         self._records: deque[StepRecord] = deque(maxlen=_LENGTH_STEPS)
         self._low = 0
@@ -59,12 +54,11 @@ class Trends:
         return begun
 
     def _sample_size(self, metrics: StepMetrics) -> str:
-        bound = self._config.ess_warning
-        self._low = self._low + 1 if metrics.effective_sample_size < bound else 0
+        self._low = self._low + 1 if metrics.effective_sample_size < ESS_WARNING else 0
         if self._low < _LOW_STEPS:
             return ""
         return (
-            f"effective sample size has been below {bound:g} for {self._low} steps in a row: "
+            f"effective sample size has been below {ESS_WARNING:g} for {self._low} steps in a row: "
             "training hardly learns from its data; lower learner.max_staleness or "
             "learner.learning_rate, or use objective.name = 'token_tis'"
         )

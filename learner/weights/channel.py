@@ -18,7 +18,7 @@ from common.places import Address
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Buffer
 from common.wire.records import TensorSpec, WeightManifest
-from common.wire.sockets import Door, Limits, Parcel, UndeliverableError
+from common.wire.sockets import Door, Parcel, PeerLimits, UndeliverableError
 from common.wire.weights import (
     MAX_REPORT_BYTES,
     checksum,
@@ -29,7 +29,7 @@ from learner.weights.workers import Worker, Workers
 
 log = logging.getLogger(__name__)
 
-WORKER_LIMITS = Limits(part_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True)
+WORKER_LIMITS = PeerLimits(part_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True)
 """Of one worker of a policy server, at the door where it fetches weights."""
 
 

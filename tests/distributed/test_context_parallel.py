@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from common.config import Objective
+from common.config import Apg, Objective
 from learner.engine.context_parallel import context_ranks, gather_scores
 from learner.engine.context_shares import share_of
 from learner.engine.mesh import Rank
@@ -105,7 +105,7 @@ def loss_of_golden_actions(rank: Rank) -> dict[str, Any]:
     result = policy_loss(
         gather_scores(own, share, context.group),
         sampled,
-        objective=Objective(kappa=0.3),
+        objective=Objective(apg=Apg(kappa=0.3)),
         normalisers=Normalisers(tokens=6, actions=3),
     )
     result.loss.backward()  # type: ignore[no-untyped-call]

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from common.config import Learner, Objective
+from common.config import Apg, DecoupledPpo, Gspo, Learner, Objective, TokenTis, Topr
 from learner.engine.mesh import Rank, arrange, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer, UpdateReport
@@ -30,12 +30,16 @@ pytestmark = pytest.mark.distributed
 RunRanks = Callable[..., list[Any]]
 # Random behaviour log-probabilities are far from the policy: wide regions keep some signal.
 OBJECTIVES = {
-    "apg": Objective(kappa=1.0),
-    "apg by actions": Objective(kappa=1.0, loss_norm="actions", kl_behaviour=0.01, entropy=0.01),
-    "topr": Objective(name="topr", kappa=1.0),
-    "token_tis": Objective(name="token_tis", token_band=(0.05, 20.0)),
-    "gspo": Objective(name="gspo", gspo_clip=(0.9, 9.0)),
-    "decoupled_ppo": Objective(name="decoupled_ppo", behaviour_cap=20.0),
+    "apg": Objective(apg=Apg(kappa=1.0)),
+    "apg by actions": Objective(
+        loss_norm="actions", kl_behaviour=0.01, entropy=0.01, apg=Apg(kappa=1.0)
+    ),
+    "topr": Objective(name="topr", topr=Topr(kappa=1.0)),
+    "token_tis": Objective(name="token_tis", token_tis=TokenTis(band=(0.05, 20.0))),
+    "gspo": Objective(name="gspo", gspo=Gspo(clip=(0.9, 9.0))),
+    "decoupled_ppo": Objective(
+        name="decoupled_ppo", decoupled_ppo=DecoupledPpo(behaviour_cap=20.0)
+    ),
 }
 ARRANGEMENTS = {"plain": (1, 1), "context": (1, 2), "replicas": (2, 1), "both": (2, 2)}
 """Replicas, and ranks that share a pack."""
@@ -98,7 +102,7 @@ def golden_loss(rank: Rank, norm: Any) -> dict[str, Any]:
     result = policy_loss(
         learner,
         sampled,
-        objective=Objective(kappa=0.3, loss_norm=norm),
+        objective=Objective(loss_norm=norm, apg=Apg(kappa=0.3)),
         normalisers=Normalisers(tokens=6, actions=3),
     )
     (gradient,) = torch.autograd.grad(result.loss, learner)

@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from common.config import Learner, Objective
-from learner.checkpoints.files import latest_checkpoint
+from common.config import Apg, Learner, Objective
 from learner.checkpoints.resume import load_checkpoint
 from learner.checkpoints.state import Progress
 from learner.engine.mesh import Rank, training_processes
@@ -19,7 +18,7 @@ from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import full_state_dict, shard
 from learner.step.train_step import TrainStep
-from tests.saved_checkpoint import save_checkpoint
+from tests.saved_checkpoint import latest_checkpoint, save_checkpoint
 from tests.tiny_policy import make_model, make_trajectories
 
 pytestmark = pytest.mark.distributed
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.distributed
 RunRanks = Callable[..., list[Any]]
 CONFIG = Learner(pack_tokens=48, learning_rate=1e-2, max_staleness=1, warmup_steps=2)
 # Random behaviour log-probabilities are far from the policy: a wide trust region keeps signal.
-OBJECTIVE = Objective(kappa=100.0)
+OBJECTIVE = Objective(apg=Apg(kappa=100.0))
 
 
 def build(rank: Rank, folder: str) -> tuple[torch.nn.Module, PolicyOptimizer, TrainStep]:

@@ -17,7 +17,7 @@ from actors.kernels.probes.bait import SECRET_VARIABLE, laid_out
 from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Family, Probe, ProbeOutcome
 from actors.kernels.probes.run import ProbeResult, probe_limits, run_probes
-from common.config import Kernel, Sandbox
+from common.config import Kernel
 from common.errors import MachineError
 
 pytestmark = pytest.mark.sandbox
@@ -78,7 +78,7 @@ def run_campaign(launcher_name: str, probes: list[Probe]) -> Campaign:
         laid_out(limits) as bait,
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
     ):
-        launcher = make_launcher(limits, Sandbox())
+        launcher = make_launcher(limits)
         try:
             runner.run(launcher.start())
         except MachineError as fault:

@@ -10,7 +10,7 @@ import pytest
 
 from actors.kernels.limits.host_uids import has_own_uids
 from actors.kernels.probes.catalogue import PROBES
-from common.config import Config, Kernel, Sandbox
+from common.config import Config, Kernel
 from launch.doctor.findings import Verdict
 from launch.doctor.sandbox import SandboxChecks
 
@@ -89,12 +89,12 @@ def test_the_launcher_of_the_configuration_is_tried_first_and_taken():
 
 
 def test_a_level_below_the_minimum_is_not_taken():
-    config = Config(kernel=Kernel(launcher="cold"), sandbox=Sandbox(minimum_level="A"))
+    config = Config(kernel=Kernel(launcher="cold", minimum_level="A"))
 
     findings = list(SandboxChecks(config, lambda title: None, PROBES[:1]).check_launchers())
 
     assert (findings[-1].name, findings[-1].verdict) == ("kernels", Verdict.FAIL)
-    assert "sandbox.minimum_level = 'A'" in findings[-1].found
+    assert "kernel.minimum_level = 'A'" in findings[-1].found
 
 
 @pytest.mark.nightly

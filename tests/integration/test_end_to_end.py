@@ -33,7 +33,6 @@ SMALL = (
     "evaluation.greedy_per_family=0",
     "evaluation.control=2",
     "evaluation.during_every=1",
-    "evaluation.during_per_family=2",
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]

@@ -16,7 +16,6 @@ SETTINGS = (
     "learner.activation_checkpointing=selective",
     "learner.cpu_offload=true",
     "learner.learning_rate=0.001",
-    "learner.verify_every=1",
 )
 
 

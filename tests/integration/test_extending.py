@@ -114,7 +114,7 @@ def play(config: Config, folder: Path, tasks: list[Task]) -> dict[str, Trajector
 
     async def episodes() -> list[Trajectory]:
         policy = make_policy(config, planned(config, folder))
-        kernels = KernelPool(make_launcher(config.kernel, config.sandbox), idle=1)
+        kernels = KernelPool(make_launcher(config.kernel), idle=1)
         try:
             await kernels.start()
             async with started_judge(config) as judge, started_tools(config) as tools:

@@ -31,7 +31,7 @@ def options(tmp_path: Path) -> list[str]:
     [
         (["--model", "nowhere"], "nowhere' is not a folder; expected a local Hugging Face"),
         (["--traces", "nowhere.jsonl"], "nowhere.jsonl' (--traces) does not exist"),
-        (["--ranks", "0"], "--ranks must be at least 1, got 0"),
+        (["--ranks", "0"], "sft.ranks must be at least 1, got 0"),
         (["--config", "nowhere.toml"], "config file nowhere.toml does not exist"),
     ],
 )

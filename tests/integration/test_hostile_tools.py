@@ -14,7 +14,7 @@ import uvloop
 from actors.tools.catalogue import make_tools
 from actors.tools.search.index import build_index
 from actors.tools.tool import ToolCall
-from common.config import Agent, Config, Pages, Search, Vision, Web
+from common.config import Agent, Config, Pages, Search, Service, Tools, Vision, Web
 from common.wire.records import Task
 from tests.web_fakes import Answer, FakeWeb, as_json, data, redirect, serving, text
 
@@ -128,14 +128,21 @@ async def notebook(folder: Path, fake: FakeWeb, **search: Any) -> AsyncIterator[
     local = search.pop("pages", "local")
     config = Config(
         agent=Agent(tools=(*names, "submit_final_answer")),
-        search=Search(**search),
-        pages=Pages(
-            provider=local,
-            base_url=fake.url if local == "jina" else "",
-            allowed_domains=("127.0.0.1",),
+        tools=Tools(
+            search=Search(**search),
+            pages=Pages(
+                provider=local,
+                service="jina" if local == "jina" else "",
+                allowed_domains=("127.0.0.1",),
+            ),
+            vision=Vision(service="vision", model="m"),
+            web=Web(requests_per_s=0, attempts=1, timeout_s=5.0, blocked_domains=("blocked.org",)),
         ),
-        vision=Vision(base_url=fake.url, model="m", api_key_env=""),
-        web=Web(requests_per_s=0, attempts=1, timeout_s=5.0, blocked_domains=("blocked.org",)),
+        services={
+            "jina": Service(base_url=fake.url),
+            "vision": Service(base_url=fake.url),
+            "web": Service(base_url=fake.url),
+        },
     )
     tools = make_tools(config, {"c": str(folder / "c.sqlite")})
     for tool in tools.values():
@@ -183,7 +190,7 @@ def test_no_answer_of_a_service_is_more_than_an_ordinary_error(
         async with serving(text("x")) as fake:
             keys = {"pages": "jina"} if provider == "jina" else {"provider": provider}
             if provider != "jina":
-                keys["base_url"] = fake.url
+                keys["service"] = "web"
             async with notebook(tmp_path, fake, **keys) as cell:
                 for name, answer in ANSWERS.items():
                     fake.answers[:] = [answer]

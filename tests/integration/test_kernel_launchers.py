@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import dataclasses
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from actors.kernels.interface import DeathCause
 from actors.kernels.launchers import make_launcher
 from actors.kernels.unsandboxed import UnsandboxedLauncher
-from common.config import Kernel, Sandbox
+from common.config import Kernel
 from common.errors import MachineError
 from tests.process_tree import descendants, wait_until_dead
 
@@ -47,24 +48,23 @@ ACTOR = """
 import asyncio, json, logging, sys
 from actors.kernels.interface import KernelDiedError
 from actors.kernels.launchers import make_launcher
-from common.config import Kernel, Sandbox
+from common.config import Kernel
 from common.errors import MachineError
 
 logging.basicConfig(stream=sys.stderr)
 
 async def main():
-    kernel, sandbox = (json.loads(text) for text in sys.argv[1:3])
-    launcher = make_launcher(Kernel(**kernel), Sandbox(**sandbox))
+    launcher = make_launcher(Kernel(**json.loads(sys.argv[1])))
     try:
         await launcher.start()
     except MachineError as error:
         print(json.dumps({"fault": str(error)}))
         return
     kernel = await launcher.launch()
-    result = await kernel.execute(sys.argv[3], timeout_s=10)
+    result = await kernel.execute(sys.argv[2], timeout_s=10)
     print(json.dumps({"name": launcher.name, "level": kernel.level, "output": result.output}))
     sys.stdout.flush()
-    if len(sys.argv) > 4:
+    if len(sys.argv) > 3:
         await asyncio.sleep(600)
     await launcher.close()
 
@@ -72,8 +72,8 @@ asyncio.run(main())
 """
 
 
-def actor(denied, kernel, sandbox=None, cell="6 * 7", *more):
-    arguments = [json.dumps(kernel), json.dumps(sandbox or {}), cell, *more]
+def actor(denied, kernel, cell="6 * 7", *more):
+    arguments = [json.dumps(kernel), cell, *more]
     command = [sys.executable, "-c", DENYING, hex(denied), "-c", ACTOR, *arguments]
     return subprocess.Popen(
         command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -107,9 +107,9 @@ def test_auto_falls_back_to_cold_kernels_where_namespaces_cannot_be_nested():
 
 
 def test_the_minimum_level_forbids_the_fallback():
-    found, _ = outcome(NESTED_NAMESPACE, {"launcher": "auto"}, {"minimum_level": "A"})
+    found, _ = outcome(NESTED_NAMESPACE, {"launcher": "auto", "minimum_level": "A"})
 
-    assert "sandbox.minimum_level is A" in found["fault"]
+    assert "kernel.minimum_level is A" in found["fault"]
     assert "clone into new namespaces was denied" in found["fault"]
 
 
@@ -122,7 +122,7 @@ def test_nothing_starts_without_a_sandbox_and_the_fix_is_named():
 def test_the_unsafe_switch_runs_plain_processes_with_a_loud_warning():
     cell = "import os; os.getuid(), os.path.exists('/etc/passwd')"
 
-    found, errors = outcome(ANY_NAMESPACE, {"launcher": "auto"}, {"unsafe_no_sandbox": True}, cell)
+    found, errors = outcome(ANY_NAMESPACE, {"launcher": "auto", "minimum_level": "unsafe"}, cell)
 
     assert (found["name"], found["level"]) == ("unsandboxed", "D-unsandboxed")
     uid, seen = ast.literal_eval(found["output"])
@@ -130,7 +130,7 @@ def test_the_unsafe_switch_runs_plain_processes_with_a_loud_warning():
     assert seen
     assert uid in own if os.getuid() == 0 else uid == os.getuid()
     assert "NO SANDBOX" in errors
-    assert "sandbox.unsafe_no_sandbox = true" in errors
+    assert "kernel.minimum_level = 'unsafe'" in errors
 
 
 def test_nothing_survives_an_actor_without_a_sandbox():
@@ -148,7 +148,7 @@ for _ in range(2):
 os.read(told, 1), os.read(told, 1)
 os.getcwd()
 """
-    with actor(ANY_NAMESPACE, {}, {"unsafe_no_sandbox": True}, cell, "stay") as process:
+    with actor(ANY_NAMESPACE, {"minimum_level": "unsafe"}, cell, "stay") as process:
         shown = process.stdout.readline()
         pids = descendants(process.pid)
         process.kill()
@@ -162,7 +162,7 @@ os.getcwd()
 
 def test_the_unsafe_switch_changes_nothing_where_a_sandbox_starts():
     async def scenario():
-        launcher = make_launcher(CONFIG, Sandbox(unsafe_no_sandbox=True))
+        launcher = make_launcher(dataclasses.replace(CONFIG, minimum_level="unsafe"))
         await launcher.start()
         await launcher.close()
         return launcher.level
@@ -178,9 +178,9 @@ def test_forked_kernels_are_refused_at_the_start_where_they_cannot_run():
 
 @pytest.mark.parametrize("name", ["cold", "jupyter"])
 def test_launchers_below_the_minimum_level_are_refused(name):
-    launcher = make_launcher(Kernel(launcher=name), Sandbox(minimum_level="A"))
+    launcher = make_launcher(Kernel(launcher=name, minimum_level="A"))
 
-    with pytest.raises(MachineError, match=r"level B, sandbox.minimum_level is A; set"):
+    with pytest.raises(MachineError, match=r"level B, kernel.minimum_level is A; set"):
         asyncio.run(launcher.start())
 
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from actors.tools.catalogue import make_tools
 from actors.tools.started import started_tools
 from actors.tools.tool import Tool, ToolCall
-from common.config import Agent, Config, Mcp, McpServer
+from common.config import Agent, Config, McpServer, Tools
 from common.errors import ConfigError
 from common.wire.records import Task
 from tests.web_fakes import serving
@@ -27,7 +27,7 @@ def config_of(listing: str, name: str = "raw", **keys: Any) -> Config:
     server = McpServer(command=(sys.executable, str(SERVER), listing), **keys)
     return Config(
         agent=Agent(tools=(f"mcp.{name}", "submit_final_answer")),
-        mcp=Mcp(servers={name: server}),
+        tools=Tools(mcp={name: server}),
     )
 
 
@@ -130,7 +130,7 @@ def test_an_answer_over_http_that_is_no_unicode_is_an_error_at_once() -> None:
             server = McpServer(url=f"{fake.url}/mcp", timeout_s=10.0)
             config = Config(
                 agent=Agent(tools=("mcp.raw", "submit_final_answer")),
-                mcp=Mcp(servers={"raw": server}),
+                tools=Tools(mcp={"raw": server}),
             )
             tool = make_tools(config, {})["mcp.raw"]
             await tool.start()
@@ -172,7 +172,7 @@ async def _rpc(request: web.Request) -> web.Response:
     ["search", "list", "print", "submit_final_answer", "notepad", "context", "class", "time", "os"],
 )
 def test_a_server_whose_name_is_taken_is_refused_before_it_starts(name: str) -> None:
-    with pytest.raises(ConfigError, match=rf"MCP server \[mcp\.servers\.{name}\] may not be call"):
+    with pytest.raises(ConfigError, match=rf"MCP server \[tools\.mcp\.{name}\] may not be call"):
         make_tools(config_of("empty", name=name), {})
 
 
@@ -181,7 +181,7 @@ def test_two_servers_of_one_name_in_the_notebook_are_refused() -> None:
         server = McpServer(command=(sys.executable, str(SERVER), "empty"))
         config = Config(
             agent=Agent(tools=("mcp.a-b", "mcp.a_b", "submit_final_answer")),
-            mcp=Mcp(servers={"a-b": server, "a_b": server}),
+            tools=Tools(mcp={"a-b": server, "a_b": server}),
         )
         async with started_tools(config, {"train": ""}):
             pass

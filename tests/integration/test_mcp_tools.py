@@ -16,7 +16,7 @@ import uvloop
 
 from actors.tools.catalogue import make_tools
 from actors.tools.tool import Tool, ToolCall
-from common.config import Agent, Config, Mcp, McpServer
+from common.config import Agent, Config, McpServer, Tools
 from common.errors import ConfigError, MachineError
 from common.wire.records import Task
 
@@ -75,7 +75,7 @@ def tool_of(**keys: Any) -> Tool:
     server = McpServer(**{"command": COMMAND, **keys})
     config = Config(
         agent=Agent(tools=("mcp.my-server", "submit_final_answer")),
-        mcp=Mcp(servers={"my-server": server}),
+        tools=Tools(mcp={"my-server": server}),
     )
     return make_tools(config, {})["mcp.my-server"]
 
@@ -255,7 +255,7 @@ def test_an_address_without_server_is_named(loop: Loop) -> None:
 def test_an_unknown_server_is_a_config_error() -> None:
     config = Config(
         agent=Agent(tools=("mcp.wether", "submit_final_answer")),
-        mcp=Mcp(servers={"weather": McpServer(command=("x",))}),
+        tools=Tools(mcp={"weather": McpServer(command=("x",))}),
     )
     with pytest.raises(
         ConfigError, match=r"unknown tool 'mcp\.wether'; did you mean 'mcp\.weather'"

@@ -21,8 +21,8 @@ from common.telemetry.writers import JsonlWriter
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from launch.report.metrics_tail import read_metrics
 from launch.report.page import write_report
-from launch.report.progress import Training
 from launch.report.summary import Summary, build_summary
+from launch.report.training_view import Training
 from launch.run.folder import RunFolder, RunState
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
@@ -243,17 +243,3 @@ def test_panel_and_report_show_the_same(
         f"infrastructure:KernelError {summary.trajectories.dropped['infrastructure:KernelError']}"
         in page
     )
-
-
-@pytest.mark.nightly
-def test_an_evaluation_that_ends_between_two_lines_is_in_the_next(tmp_path: Path) -> None:
-    config = replace(
-        RUN,
-        run=replace(RUN.run, steps=4, log_every=2),
-        evaluation=replace(RUN.evaluation, during_every=2),
-    )
-
-    train(RunFolder(tmp_path), config, heldout=TASKS)
-
-    told = {record.step: set(record.heldout) for record in read_metrics(tmp_path / "metrics.jsonl")}
-    assert told == {2: set(), 4: {"even", "odd"}}

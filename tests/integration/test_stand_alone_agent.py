@@ -22,10 +22,10 @@ from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
 from actors.agent.stand_alone import stand_alone_config
 from actors.agent.stream import ActionPiece, ActionTaken, EpisodeDone, Event, StepDone
-from actors.kernels.interface import ToolSpec
+from actors.kernels.tool_specs import ToolSpec
 from actors.tools.search.index import build_index
 from actors.tools.tool import ToolCall
-from common.config import Mcp, McpServer
+from common.config import McpServer, Tools
 from common.errors import ConfigError, InputError, MachineError
 from common.wire.records import Outcome
 from launch.notebooks.export import make_notebook
@@ -166,7 +166,7 @@ def test_an_object_of_the_user_s_own_that_fails_loses_no_work() -> None:
 def test_tools_of_an_mcp_server_serve_task_after_task() -> None:
     config = stand_alone_config()
     fake = McpServer(command=(sys.executable, str(Path(__file__).with_name("mcp_fake_server.py"))))
-    config = replace(config, mcp=Mcp(servers={"fake": fake}))
+    config = replace(config, tools=Tools(mcp={"fake": fake}))
     with (
         ChatServer(replies(act("submit_final_answer(fake.add(40))"))) as server,
         agent_of(server, config=config, tools=["mcp.fake"]) as agent,

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.agent.chat.client import ChatClient, ServedModel
+from actors.agent.chat.client import ChatClient
 from actors.agent.chat.conversation import ChatConversation
+from actors.agent.chat.models import ServedModel
 from actors.agent.conversation import Opening
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent

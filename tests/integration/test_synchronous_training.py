@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from common.config import Config, Objective
+from common.config import Apg, Config, Objective
 from common.wire.codec import SCHEMA_VERSION, decode, encode
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Drain, Hello, Leave
@@ -50,7 +50,7 @@ CONFIG = Config(
         Config().learner, groups=2, group_size=3, max_staleness=0, learning_rate=1e-2,
         pack_tokens=512, checkpoint_every=1, batch_timeout_s=30.0,
     ),
-    objective=Objective(kappa=100.0),
+    objective=Objective(apg=Apg(kappa=100.0)),
 )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from actors.kernels.launchers import make_launcher
 from actors.tools.catalogue import make_tools
 from actors.tools.search.index import build_index
 from actors.tools.tool import Tool, ToolCall
-from common.config import Agent, Config, Kernel, Mcp, McpServer, Pages, Vision
+from common.config import Agent, Config, Kernel, McpServer, Pages, Service, Tools, Vision
 from common.wire.records import Task
 from tests.web_fakes import FakeWeb, as_json, data, serving
 
@@ -81,9 +81,12 @@ def _config(vision: FakeWeb) -> Config:
                 "submit_final_answer",
             )
         ),
-        pages=Pages(allowed_domains=("127.0.0.1",)),
-        vision=Vision(base_url=vision.url, model="eyes"),
-        mcp=Mcp(servers={"fake": McpServer(command=(sys.executable, str(server)))}),
+        tools=Tools(
+            pages=Pages(allowed_domains=("127.0.0.1",)),
+            vision=Vision(service="eyes", model="eyes"),
+            mcp={"fake": McpServer(command=(sys.executable, str(server)))},
+        ),
+        services={"eyes": Service(base_url=vision.url, api_key_env="VISION_API_KEY")},
     )
 
 

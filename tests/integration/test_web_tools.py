@@ -19,7 +19,7 @@ from actors.tools.web.client import WebClient
 from actors.tools.web.read_page import JinaPages, LocalPages, ReadPage
 from actors.tools.web.rules import PageRules
 from actors.tools.web.search import WebSearch
-from common.config import Pages, Search, Vision, Web
+from common.config import Pages, Search, Service, Vision, Web
 from common.errors import ConfigError, MachineError
 from tests.web_fakes import (
     FakeWeb,
@@ -78,8 +78,9 @@ def web_client(web_config: Web = WEB) -> WebClient:
 def search_tool(
     fake: FakeWeb, provider: Any = "serper", web_config: Web = WEB, **keys: Any
 ) -> WebSearch:
-    search = Search(provider=provider, base_url=fake.url, results=2, **keys)
-    return WebSearch(search, web_config.blocked_domains, web_client(web_config))
+    service = Service(base_url=fake.url, api_key_env=keys.pop("api_key_env", ""))
+    search = Search(provider=provider, results=2, **keys)
+    return WebSearch(search, service, web_config.blocked_domains, web_client(web_config))
 
 
 def page_tool(web_config: Web = WEB, allowed: tuple[str, ...] = ("127.0.0.1",)) -> ReadPage:
@@ -260,8 +261,9 @@ def test_a_missing_key_stops_the_start_and_names_the_variable(
     provider: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("MY_KEY", raising=False)
-    usual = WebSearch(Search(provider=provider), (), web_client())
-    own = WebSearch(Search(provider=provider, api_key_env="MY_KEY"), (), web_client())
+    usual = WebSearch(Search(provider=provider), Service(), (), web_client())
+    named = Service(api_key_env="MY_KEY")
+    own = WebSearch(Search(provider=provider), named, (), web_client())
     monkeypatch.setenv(f"{provider.upper()}_API_KEY", " ")
 
     with pytest.raises(MachineError, match=f"{provider.upper()}_API_KEY"):
@@ -516,8 +518,8 @@ def test_the_event_loop_goes_on_while_a_large_page_is_read() -> None:
 
 
 def jina_tool(fake: FakeWeb, blocked: tuple[str, ...] = ()) -> ReadPage:
-    pages = Pages(provider="jina", base_url=fake.url, max_characters=60)
-    return ReadPage(pages, JinaPages(pages, blocked, web_client()))
+    pages = Pages(provider="jina", max_characters=60)
+    return ReadPage(pages, JinaPages(Service(base_url=fake.url), blocked, web_client()))
 
 
 def jina_answer(url: str) -> dict[str, Any]:
@@ -552,8 +554,11 @@ def test_jina_is_never_asked_for_a_blocked_page_and_its_answer_is_checked() -> N
 
 
 def visual_tool(fake: FakeWeb, **keys: Any) -> VisualQa:
-    vision = Vision(base_url=f"{fake.url}/v1/", model="eyes", **keys)
-    return VisualQa(vision, PageRules(allowed=("127.0.0.1",)), web_client())
+    service = Service(
+        base_url=f"{fake.url}/v1/", api_key_env=keys.pop("api_key_env", "VISION_API_KEY")
+    )
+    vision = Vision(model="eyes", **keys)
+    return VisualQa(vision, service, PageRules(allowed=("127.0.0.1",)), web_client())
 
 
 def completion(content: Any) -> dict[str, Any]:
@@ -625,4 +630,4 @@ def test_a_question_that_cannot_be_asked_says_why(image: Any, answer: Any, messa
 
 def test_a_vision_tool_without_model_is_a_config_error() -> None:
     with pytest.raises(ConfigError, match=r"vision\.model must be set"):
-        VisualQa(Vision(base_url="http://x"), PageRules(), web_client())
+        VisualQa(Vision(), Service(base_url="http://x"), PageRules(), web_client())

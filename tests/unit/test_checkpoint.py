@@ -11,11 +11,9 @@ from tokenizers import Tokenizer
 from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM
 
-from common.config import Critic as CriticConfig
-from common.config import Learner, Lora
+from common.config import Gae, Learner, Lora
 from common.errors import InputError
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import latest_checkpoint
 from learner.checkpoints.resume import load_checkpoint, load_newest
 from learner.checkpoints.state import Progress, Trainee
 from learner.engine.critic import CriticModel, load_critic
@@ -25,9 +23,9 @@ from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict, shard
-from learner.sft.config import SftConfig
+from learner.sft.config import Sft
 from learner.sft.optimizer import SftOptimizer
-from tests.saved_checkpoint import save_checkpoint
+from tests.saved_checkpoint import latest_checkpoint, save_checkpoint
 from tests.tiny_policy import make_model
 
 
@@ -169,7 +167,7 @@ def test_a_checkpoint_of_another_optimizer_is_refused(tmp_path: Path) -> None:
     with training_processes() as rank:
         written = save(1, tmp_path / "checkpoints", tmp_path / "model", rank)
         model, _ = build(tmp_path / "model", rank)
-        config = SftConfig(model="", traces="", output="")
+        config = Sft(model="", traces="", output="")
         muon = SftOptimizer(model, config, steps=1)
 
         with pytest.raises(
@@ -264,7 +262,7 @@ def test_a_model_trained_beside_the_policy_is_kept_with_it(tmp_path: Path) -> No
 
 def make_critic(folder: Path, rank: Rank) -> CriticModel:
     return load_critic(
-        folder, rank, config=CriticConfig(), learner=Learner(), gamma=1.0,
+        folder, rank, config=Gae(), learner=Learner(), gamma=1.0,
         compute_dtype=torch.float32,
     )  # fmt: skip
 

@@ -32,10 +32,9 @@ def test_every_key_is_either_fixed_or_free() -> None:
 
 @pytest.mark.parametrize("key", sorted(names(FIXED) | names(FREE)))
 def test_a_change_of_any_key_is_seen(key: str) -> None:
-    then, section, name = Config(), *key.split(".", 1)
-    table: dict[str, Any] = dataclasses.asdict(then)
-    part = table[section]
-    *inner, last = name.split(".")
+    then = Config()
+    part = table = dataclasses.asdict(then)
+    *inner, last = key.split(".")
     for step in inner:
         part = part[step]
     part[last] = other_than(part[last])
@@ -46,6 +45,8 @@ def test_a_change_of_any_key_is_seen(key: str) -> None:
 
 
 def other_than(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {**value, "other": 1}
     return f"{value}x" if isinstance(value, str) else [value, "other"]
 
 
@@ -54,7 +55,7 @@ class Unchecked:
 
     def __init__(self, table: dict[str, Any]) -> None:
         for name, value in table.items():
-            is_section = isinstance(value, dict) and name not in ("terms", "servers")
+            is_section = isinstance(value, dict) and name not in ("terms", "mcp", "services")
             setattr(self, name, Unchecked(value) if is_section else value)
 
 
@@ -78,7 +79,9 @@ def test_what_may_not_change_is_refused_with_both_values_and_what_to_do(tmp_path
 
 
 def test_the_options_given_are_those_of_a_shell_and_work(tmp_path: Path) -> None:
-    given = config(agent={"tools": ["notepad", "submit_final_answer"]}, search={"results": 2})
+    given = config(
+        agent={"tools": ["notepad", "submit_final_answer"]}, tools={"search": {"results": 2}}
+    )
     file = saved(tmp_path, given)
 
     with pytest.raises(InputError) as caught:
@@ -173,12 +176,14 @@ def test_a_run_of_another_version_says_what_to_do(
 
 def test_a_free_key_that_an_earlier_version_lacked_is_named(tmp_path: Path) -> None:
     tables = json.loads(saved(tmp_path, Config()).read_text())
-    del tables["critic"]["step_decay"]
+    del tables["objective"]["gae"]["step_decay"]
     (tmp_path / "config.json").write_text(json.dumps(tables))
 
     found = check_continuation(tmp_path / "config.json", Config(), steps_done=None)
 
-    assert [str(c) for c in found] == ["critic.step_decay is new in this version and is 0.95"]
+    assert [str(c) for c in found] == [
+        "objective.gae.step_decay is new in this version and is 0.95"
+    ]
 
 
 def test_a_run_whose_configuration_is_gone_is_not_gone_on_with(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import Critic as CriticConfig
-from common.config import Learner, Objective
+from common.config import Gae, Learner, Objective
 from learner.engine.critic import load_critic
 from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
@@ -22,7 +21,7 @@ from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
 CONFIG = Learner(pack_tokens=64, learning_rate=1e-3, max_staleness=2, warmup_steps=1)
-CRITIC = CriticConfig(learning_rate=1e-2, value_clip=10.0)
+CRITIC = Gae(learning_rate=1e-2, value_clip=10.0)
 
 
 def by_loop(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from common.config import Learner, Objective
+from common.config import Apg, Objective
 from common.wire.records import NOT_AN_ACTION, Segment
 from learner.engine.optimizer import UpdateReport
 from learner.objectives.policy_loss import policy_loss
@@ -104,7 +104,7 @@ def metrics_of(tally: Tally, kinds: dict[str, KindOfAction] | None = None) -> St
 
 def test_numbers_of_actions_and_tokens_equal_a_slow_loop() -> None:
     actions = random_actions()
-    objective = Objective(weight_limits_positive=(0.5, 1.5), kappa=0.2)
+    objective = Objective(apg=Apg(weight_limits_positive=(0.5, 1.5), kappa=0.2))
     tally, sums = measure(actions, objective, [list(range(len(actions)))])
 
     found = metrics_of(tally, describe(sums)).diagnostics()
@@ -154,7 +154,7 @@ def test_numbers_of_actions_and_tokens_equal_a_slow_loop() -> None:
 
 def test_used_weights_count_masked_actions_as_nothing() -> None:
     actions = random_actions()
-    objective = Objective(kappa=0.1)
+    objective = Objective(apg=Apg(kappa=0.1))
     tally, _ = measure(actions, objective, [list(range(len(actions)))])
 
     assert 0 < tally.masked < len(actions)
@@ -260,9 +260,9 @@ def test_a_mismatch_of_the_engines_is_named_with_its_remedy(
     changes: dict[str, float], words: str
 ) -> None:
     metrics = healthy()
-    assert warnings_of(metrics, Learner()) == []
+    assert warnings_of(metrics) == []
 
-    (text,) = warnings_of(replace(metrics, tally=replace(metrics.tally, **changes)), Learner())
+    (text,) = warnings_of(replace(metrics, tally=replace(metrics.tally, **changes)))
 
     assert "policy server and learner compute differently; use the same dtype" in text
     assert re.search(words, text), text
@@ -272,7 +272,7 @@ def test_a_mean_difference_that_may_be_chance_is_no_warning() -> None:
     metrics = healthy()
     noisy = replace(metrics.tally, fresh_d=-150.0, fresh_d_squared=5000.0 * 0.3)
 
-    assert warnings_of(replace(metrics, tally=noisy), Learner()) == []
+    assert warnings_of(replace(metrics, tally=noisy)) == []
 
 
 def observed(trends: Trends, steps: list[StepMetrics]) -> list[str]:
@@ -294,7 +294,7 @@ def with_norm(norm: float) -> StepMetrics:
 
 
 def test_steps_without_anything_unusual_give_no_warning() -> None:
-    assert observed(Trends(Learner(), steps=200), [healthy()] * 150) == []
+    assert observed(Trends(steps=200), [healthy()] * 150) == []
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_steps_without_anything_unusual_give_no_warning() -> None:
     ids=["sample size", "entropy", "gradient", "length"],
 )
 def test_what_goes_wrong_over_many_steps_is_said_once(steps: list[StepMetrics], words: str) -> None:
-    found = observed(Trends(Learner(), steps=200), steps)
+    found = observed(Trends(steps=200), steps)
 
     assert len(found) == 1
     assert words in found[0]
@@ -316,7 +316,7 @@ def test_what_goes_wrong_over_many_steps_is_said_once(steps: list[StepMetrics], 
 
 def test_steps_without_an_update_are_watched_too() -> None:
     empty = replace(healthy(), updates=())
-    trends = Trends(Learner(), steps=200)
+    trends = Trends(steps=200)
 
     silent = [make_record(number, signal_share=0.0, parsed_share=0.0) for number in range(1, 9)]
     found = [text for record in silent for text in trends.observe(empty, record)]
@@ -328,6 +328,6 @@ def test_steps_without_an_update_are_watched_too() -> None:
 def test_a_warning_comes_again_when_its_cause_does() -> None:
     low, fine = with_tally(rho_squared=30.0), healthy()
 
-    found = observed(Trends(Learner(), steps=200), [low] * 6 + [fine] + [low] * 6)
+    found = observed(Trends(steps=200), [low] * 6 + [fine] + [low] * 6)
 
     assert len(found) == 2

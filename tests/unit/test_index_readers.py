@@ -15,7 +15,7 @@ from actors.tools.catalogue import make_tools
 from actors.tools.search.index import SearchIndex, build_index
 from actors.tools.search.readers import IndexReaders
 from actors.tools.tool import ToolCall
-from common.config import Agent, Config, Search
+from common.config import Agent, Config, Search, Tools
 from common.wire.records import Task
 
 SLOW = " ".join(f"common{n}" for n in range(64))
@@ -115,7 +115,8 @@ def test_searches_that_time_out_leave_asyncio_s_threads_and_later_searches_alone
 ) -> None:
     async def others() -> str:
         config = Config(
-            agent=Agent(tools=("search", "submit_final_answer")), search=Search(match="any")
+            agent=Agent(tools=("search", "submit_final_answer")),
+            tools=Tools(search=Search(match="any")),
         )
         tool = make_tools(config, {"train": str(database)})["search"]
         task = Task(task_id="t", question="?", answers=("a",), corpus="train")

@@ -2,39 +2,86 @@
 
 from pathlib import Path
 
-from common.config import Config, Evaluation, Tasks
-from launch.plan.evaluation import plan_after, plan_before
+import pytest
 
-TASKS = Tasks(train="t", train_corpus="tc", heldout="h")
+from actors.tools.started import run_corpora
+from common.config import Config, Evaluation, EvaluationSuite, Tasks
+from launch.plan.evaluation import suites_of, with_world_suites
+
+WORLD = Path("/w")
+OWN = EvaluationSuite(name="own", tasks="o", when=("after",))
 
 
-def test_without_heldout_tasks_nothing_is_asked() -> None:
-    assert plan_before(Config()) == plan_after(Config()) == ()
+def names(evaluation: Evaluation, when: str) -> list[str]:
+    return [suite.name for suite in suites_of(Config(evaluation=evaluation), when)]  # type: ignore[arg-type]
 
 
-def test_before_training_heldout_questions_are_asked_sampled_and_greedily() -> None:
-    sampled, greedy = plan_before(Config(tasks=TASKS))
+def test_without_suites_nothing_is_asked() -> None:
+    assert suites_of(Config(), "before") == suites_of(Config(), "after") == ()
+
+
+def test_a_suite_is_asked_when_it_says() -> None:
+    suites = (OWN, EvaluationSuite(name="both", tasks="b"))
+
+    assert names(Evaluation(suites=suites), "before") == ["both"]
+    assert names(Evaluation(suites=suites), "after") == ["own", "both"]
+
+
+def test_a_suite_without_corpus_searches_the_one_of_training() -> None:
+    evaluation = Evaluation(suites=(OWN, EvaluationSuite(name="b", tasks="b", corpus="bc")))
+    config = Config(tasks=Tasks(train_corpus="tc"), evaluation=evaluation)
+
+    assert [suite.corpus for suite in suites_of(config, "after")] == ["tc", "bc"]
+
+
+def test_the_world_asks_before_training_sampled_and_greedily() -> None:
+    evaluation = with_world_suites(Evaluation(), WORLD)
+    sampled, greedy = suites_of(Config(evaluation=evaluation), "before")
 
     assert (sampled.name, sampled.temperature, sampled.per_family) == ("heldout", 1.0, 400)
     assert (greedy.name, greedy.temperature, greedy.per_family) == ("greedy", 0.0, 200)
-    assert sampled.corpus == "tc", "without a held-out corpus the training corpus is searched"
+    assert sampled.corpus == "/w/heldout_corpus.sqlite"
 
 
-def test_after_training_the_control_runs_without_search() -> None:
-    plan = {suite.name: suite for suite in plan_after(Config(tasks=TASKS))}
+def test_the_world_adds_a_control_wordings_and_unseen_names_after_training() -> None:
+    evaluation = with_world_suites(Evaluation(suites=(OWN,)), WORLD)
+    asked = {suite.name: suite for suite in suites_of(Config(evaluation=evaluation), "after")}
 
-    assert list(plan) == ["heldout", "greedy", "control"]
-    assert [name for name, suite in plan.items() if suite.search_disabled] == ["control"]
-
-
-def test_a_generated_world_adds_wordings_and_unseen_names() -> None:
-    plan = {suite.name: suite for suite in plan_after(Config(tasks=TASKS), Path("/w"))}
-
-    assert plan["wordings"].tasks == "/w/heldout_wordings.jsonl"
-    assert plan["unseen"].corpus == "/w/unseen_corpus.sqlite"
+    assert list(asked) == ["heldout", "greedy", "control", "wordings", "unseen", "own"]
+    assert [name for name, suite in asked.items() if suite.search_disabled] == ["control"]
+    assert asked["wordings"].tasks == "/w/heldout_wordings.jsonl"
+    assert asked["unseen"].corpus == "/w/unseen_corpus.sqlite"
 
 
-def test_a_size_of_zero_leaves_a_suite_out() -> None:
-    none = Evaluation(per_family=0, greedy_per_family=0, control=0)
+@pytest.mark.parametrize(
+    ("counts", "before", "after"),
+    [
+        ({"per_family": 0, "greedy_per_family": 0, "control": 0}, [], []),
+        ({"greedy_per_family": 0}, ["heldout"], ["heldout", "control"]),
+        ({"control": 0, "per_family": 0}, ["greedy"], ["greedy", "wordings", "unseen"]),
+    ],
+)
+def test_a_count_of_zero_leaves_a_suite_out(
+    counts: dict[str, int], before: list[str], after: list[str]
+) -> None:
+    evaluation = with_world_suites(Evaluation(**counts), WORLD)
 
-    assert plan_after(Config(tasks=TASKS, evaluation=none), Path("/w")) == ()
+    assert names(evaluation, "before") == before
+    assert names(evaluation, "after") == after
+
+
+def test_questions_are_asked_during_training_unless_that_is_switched_off() -> None:
+    always = with_world_suites(Evaluation(per_family=0), WORLD)
+    never = with_world_suites(Evaluation(during_every=0), WORLD)
+
+    assert always.during is not None
+    assert always.during.name == "heldout"
+    assert never.during is None
+    corpora = run_corpora(Config(tasks=Tasks(train_corpus="tc"), evaluation=always))
+    assert corpora == {"train": "tc", "heldout": "/w/heldout_corpus.sqlite"}
+
+
+def test_a_resolved_configuration_can_be_resolved_again() -> None:
+    once = with_world_suites(Evaluation(suites=(OWN,)), WORLD)
+
+    assert with_world_suites(once, Path("/w")) == once

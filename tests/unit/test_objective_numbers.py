@@ -1,13 +1,14 @@
 """Every objective against exact numbers, by enumeration of small tabular policies."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, DecoupledPpo, Gae, Gspo, Objective, TokenTis, Topr
 from learner.advantages import generalised_advantages, reinforce_pp
 from learner.objectives.penalties import entropy_bonus, kl_estimate, kl_penalty
 from learner.objectives.policy_loss import PolicyLoss, policy_loss
@@ -19,7 +20,7 @@ BEHAVIOUR = torch.tensor([0.5, 0.0, -0.3], dtype=torch.float64)
 FREE = {"weight_limits_positive": (0.0, inf), "weight_limits_negative": (0.0, inf)}
 NO_REGION = {"kappa": inf, "t_ref": inf}
 UNCORRECTED = Objective(
-    weight_limits_positive=(1.0, 1.0), weight_limits_negative=(1.0, 1.0), **NO_REGION
+    apg=Apg(weight_limits_positive=(1.0, 1.0), weight_limits_negative=(1.0, 1.0), **NO_REGION)
 )
 
 
@@ -70,10 +71,10 @@ EXACT = [0.15402366, -0.13598524, -0.01803842]
 @pytest.mark.parametrize(
     ("objective", "expected"),
     [
-        (Objective(**FREE, **NO_REGION), EXACT),
+        (Objective(apg=Apg(**FREE, **NO_REGION)), EXACT),
         (UNCORRECTED, [0.28531725, -0.14897653, -0.13634071]),
-        (Objective(name="token_tis", token_cap=inf), EXACT),
-        (Objective(name="token_tis", token_cap=2.0), EXACT),
+        (Objective(name="token_tis", token_tis=TokenTis(cap=inf)), EXACT),
+        (Objective(name="token_tis", token_tis=TokenTis(cap=2.0)), EXACT),
     ],
     ids=["exact weights", "uncorrected", "token weights", "cap above every ratio"],
 )
@@ -83,7 +84,7 @@ def test_bandit_gradient_is_the_reference_one(objective: Objective, expected: li
 
 @pytest.mark.parametrize(("cap", "bias"), [(1.0, 0.33934), (1.5, 0.14796), (2.0, 0.0)])
 def test_truncation_has_the_reference_bias(cap: float, bias: float) -> None:
-    objective = Objective(weight_limits_positive=(0.0, cap), **NO_REGION)
+    objective = Objective(apg=Apg(weight_limits_positive=(0.0, cap), **NO_REGION))
 
     error = np.subtract(bandit_gradient(objective, REWARDS), EXACT)
 
@@ -94,7 +95,7 @@ def test_a_baseline_changes_the_uncorrected_gradient_only() -> None:
     baseline = 0.54374788
     centred = [reward - baseline for reward in REWARDS]
 
-    exact = bandit_gradient(Objective(**FREE, **NO_REGION), centred)
+    exact = bandit_gradient(Objective(apg=Apg(**FREE, **NO_REGION)), centred)
     naive = bandit_gradient(UNCORRECTED, centred)
 
     assert exact == pytest.approx(EXACT, abs=1e-6)
@@ -107,16 +108,20 @@ QUADRANTS = [reward - 0.53737107 for reward in (0.0, 0.5, 1.0)]
 @pytest.mark.parametrize(
     ("objective", "expected"),
     [
-        (Objective(**NO_REGION), [-0.18140817, -0.00934609, 0.19075425]),
+        (Objective(apg=Apg(**NO_REGION)), [-0.18140817, -0.00934609, 0.19075425]),
         (
             Objective(
-                weight_limits_positive=(0.0, 1.5), weight_limits_negative=(0.0, 1.5), **NO_REGION
+                apg=Apg(
+                    weight_limits_positive=(0.0, 1.5),
+                    weight_limits_negative=(0.0, 1.5),
+                    **NO_REGION,
+                )
             ),
             [-0.16821337, 0.00042886, 0.16778452],
         ),
-        (Objective(name="topr", kappa=inf), [-0.15114641, 0.01307237, 0.13807403]),
+        (Objective(name="topr", topr=Topr(kappa=inf)), [-0.15114641, 0.01307237, 0.13807403]),
         (
-            Objective(name="gspo", gspo_clip=(0.2, 0.2)),
+            Objective(name="gspo", gspo=Gspo(clip=(0.2, 0.2))),
             [0.00315509, -0.00700873, 0.00385364],
         ),
     ],
@@ -161,8 +166,8 @@ def sequence_error(objective: Objective, sampler: Tensor, recorded: Tensor) -> f
 @pytest.mark.parametrize(
     ("objective", "error"),
     [
-        (Objective(**FREE, **NO_REGION), 0.0),
-        (Objective(name="token_tis", token_cap=inf), 0.7453),
+        (Objective(apg=Apg(**FREE, **NO_REGION)), 0.0),
+        (Objective(name="token_tis", token_tis=TokenTis(cap=inf)), 0.7453),
         (UNCORRECTED, 0.3448),
     ],
     ids=["product of ratios", "token ratios", "uncorrected"],
@@ -176,7 +181,7 @@ def test_only_the_product_of_ratios_is_exact_for_sequences(
 
 
 def test_an_action_of_two_versions_is_exact_by_its_recorded_logprobs() -> None:
-    exact = Objective(**FREE, **NO_REGION)
+    exact = Objective(apg=Apg(**FREE, **NO_REGION))
 
     assert sequence_error(exact, LATER, LATER) == pytest.approx(0.0, abs=1e-6)
     assert sequence_error(exact, LATER, TWO_BEHAVIOUR) == pytest.approx(0.7477, abs=1e-3)
@@ -213,7 +218,7 @@ def two_step_gradient(objective: Objective) -> Tensor:
 
 @pytest.mark.parametrize(
     ("objective", "error"),
-    [(Objective(**FREE, **NO_REGION), 0.44347), (UNCORRECTED, 0.83682)],
+    [(Objective(apg=Apg(**FREE, **NO_REGION)), 0.44347), (UNCORRECTED, 0.83682)],
     ids=["per action", "uncorrected"],
 )
 def test_over_two_steps_weights_per_action_halve_the_error(
@@ -250,8 +255,8 @@ def one_action(advantage: float, objective: Objective) -> tuple[float, list[floa
 
 
 def test_ratios_of_an_action_have_the_reference_values() -> None:
-    _, _, result = one_action(1.0, Objective(**FREE, **NO_REGION))
-    mean = Objective(name="gspo", gspo_clip=(1.0, 1.0))
+    _, _, result = one_action(1.0, Objective(apg=Apg(**FREE, **NO_REGION)))
+    mean = Objective(name="gspo", gspo=Gspo(clip=(1.0, 1.0)))
 
     assert result.verdicts.ratios.log_rho.item() == pytest.approx(0.22, abs=1e-6)
     assert result.verdicts.weight.item() == pytest.approx(1.24607673, abs=1e-6)
@@ -269,7 +274,7 @@ def test_ratios_of_an_action_have_the_reference_values() -> None:
 def test_gspo_has_the_reference_value_and_gradient(
     advantage: float, clip: tuple[float, float], value: float, slope: float
 ) -> None:
-    found, gradient, _ = one_action(advantage, Objective(name="gspo", gspo_clip=clip))
+    found, gradient, _ = one_action(advantage, Objective(name="gspo", gspo=Gspo(clip=clip)))
 
     assert found == pytest.approx(value, abs=1e-6)
     assert gradient == pytest.approx([slope] * 5, abs=1e-6)
@@ -316,7 +321,7 @@ def test_decoupled_ppo_with_one_update_is_a_masked_token_weight() -> None:
 def test_token_band_takes_the_gradient_of_outlying_tokens() -> None:
     learner = torch.tensor([-0.1, -1.0, -4.0], requires_grad=True)
     behaviour = torch.tensor([-0.1, -3.0, -2.0])
-    objective = Objective(name="token_tis", token_cap=4.0, token_band=(0.5, 5.0))
+    objective = Objective(name="token_tis", token_tis=TokenTis(cap=4.0, band=(0.5, 5.0)))
 
     result = loss_of(
         learner,
@@ -480,16 +485,23 @@ def test_generalised_advantages_have_the_reference_values() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "setting"),
+    ("name", "tables"),
     [
-        ("decoupled_ppo", {"kappa": 0.2}),
-        ("gspo", {"weight_limits_positive": (0.0, 1.0)}),
-        ("apg", {"ppo_clip": 0.1}),
-        ("token_tis", {"gspo_clip": (0.1, 0.1)}),
+        ("decoupled_ppo", {"topr": Topr(kappa=0.2)}),
+        ("gspo", {"apg": Apg(weight_limits_positive=(0.0, 1.0))}),
+        ("apg", {"decoupled_ppo": DecoupledPpo(clip=0.1)}),
+        ("token_tis", {"gspo": Gspo(clip=(0.1, 0.1))}),
     ],
 )
-def test_settings_that_would_correct_twice_are_refused(name: str, setting: dict) -> None:  # type: ignore[type-arg]
-    (key,) = setting
+def test_the_table_of_another_objective_is_refused(name: Any, tables: dict[str, Any]) -> None:
+    (table,) = tables
 
-    with pytest.raises(ValueError, match=rf"objective\.{key} belongs to .*correct twice"):
-        Objective(name=name, **setting)  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=rf"\[objective\.{table}\] is of .* '{table}'; with '{name}'"
+    ):
+        Objective(name=name, **tables)
+
+
+def test_constants_of_a_critic_that_there_is_not_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"\[objective\.gae\] is of objective.advantage = 'gae'"):
+        Objective(gae=Gae(value_clip=1.0))

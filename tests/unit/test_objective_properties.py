@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, Gspo, Objective, TokenTis, Topr
 from learner.advantages import group_loo, reinforce_pp
 from learner.objectives.penalties import entropy_bonus, kl_estimate, kl_penalty
 from tests.drawn_actions import VERSION, Actions, actions, numbers, run
@@ -19,10 +19,10 @@ from tests.drawn_actions import VERSION, Actions, actions, numbers, run
 OBJECTIVES = {
     "apg": Objective(),
     "apg by actions": Objective(loss_norm="actions"),
-    "apg tempered": Objective(t_ref=2.0, kappa=0.5),
+    "apg tempered": Objective(apg=Apg(t_ref=2.0, kappa=0.5)),
     "topr": Objective(name="topr"),
-    "token_tis": Objective(name="token_tis", token_cap=1.5),
-    "token_tis with band": Objective(name="token_tis", token_band=(0.5, 2.0)),
+    "token_tis": Objective(name="token_tis", token_tis=TokenTis(cap=1.5)),
+    "token_tis with band": Objective(name="token_tis", token_tis=TokenTis(band=(0.5, 2.0))),
     "gspo": Objective(name="gspo"),
     "decoupled_ppo": Objective(name="decoupled_ppo"),
 }
@@ -130,14 +130,14 @@ def test_weights_keep_their_limits(objective: Objective, batch: Actions) -> None
     assert bool((weights >= 0).all())
     positive = torch.tensor(batch.advantages)[found.owner] >= 0
     if objective.name == "apg":
-        assert bool((weights[positive] <= objective.weight_limits_positive[1]).all())
-        assert bool((weights[~positive] <= objective.weight_limits_negative[1]).all())
+        assert bool((weights[positive] <= objective.apg.weight_limits_positive[1]).all())
+        assert bool((weights[~positive] <= objective.apg.weight_limits_negative[1]).all())
     if objective.name == "topr":
         kept = weights[positive][weights[positive] != 0]
         assert bool((kept == 1).all())
         assert bool((weights[~positive] <= 1).all())
     if objective.name == "token_tis":
-        assert bool((weights <= objective.token_cap).all())
+        assert bool((weights <= objective.token_tis.cap).all())
 
 
 @every_objective
@@ -177,9 +177,13 @@ def test_apg_mirrors_when_advantages_and_limits_change_sides(
     mirrored = replace(batch, advantages=[-a for a in batch.advantages])
     free = {"kappa": inf, "t_ref": 3.0}
 
-    one = run(batch, Objective(weight_limits_positive=first, weight_limits_negative=second, **free))
+    one = run(
+        batch,
+        Objective(apg=Apg(weight_limits_positive=first, weight_limits_negative=second, **free)),
+    )
     other = run(
-        mirrored, Objective(weight_limits_positive=second, weight_limits_negative=first, **free)
+        mirrored,
+        Objective(apg=Apg(weight_limits_positive=second, weight_limits_negative=first, **free)),
     )
 
     close(other.loss, -one.loss)
@@ -192,8 +196,8 @@ def test_topr_is_apg_with_its_limits_and_mirrors_likewise(batch: Actions) -> Non
     mirrored = replace(batch, advantages=[-a for a in batch.advantages])
     limits = {"weight_limits_positive": (0.0, 1.0), "weight_limits_negative": (1.0, 1.0)}
 
-    one = run(batch, Objective(name="topr", kappa=inf))
-    other = run(mirrored, Objective(t_ref=inf, kappa=inf, **limits))  # type: ignore[arg-type]
+    one = run(batch, Objective(name="topr", topr=Topr(kappa=inf)))
+    other = run(mirrored, Objective(apg=Apg(t_ref=inf, kappa=inf, **limits)))  # type: ignore[arg-type]
 
     close(other.loss, -one.loss)
     close(other.gradient, -one.gradient)
@@ -243,7 +247,7 @@ def test_a_clip_mirrors_around_a_ratio_of_one(
             behaviour=[[0.0]], deltas=[[float(np.log(value))]], proximal=[[0.0]],
             versions=[[VERSION]], advantages=[sign * advantage],
         )  # fmt: skip
-        found = run(one, Objective(name="gspo", gspo_clip=clip))
+        found = run(one, Objective(name="gspo", gspo=Gspo(clip=clip)))
         return bool(found.result.verdicts.clipped_tokens[0])
 
     assert near or is_clipped(ratio, 1, (low, high)) == is_clipped(2 - ratio, -1, (high, low))

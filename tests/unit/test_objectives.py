@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, Objective
 from learner.objectives.policy_loss import ActionVerdicts, PolicyLoss, policy_loss
 from learner.objectives.sampled import Normalisers, SampledActions
 from learner.objectives.weighted import action_weights
@@ -118,14 +118,16 @@ def apg_by_loop(actions: Actions, objective: Objective) -> tuple[float, list[flo
             gradients.append(0.0)
             continue
         total = sum(deltas)
-        raw = exp(max(-20.0, min(20.0, min(1.0, sqrt(objective.t_ref / len(deltas))) * total)))
+        raw = exp(max(-20.0, min(20.0, min(1.0, sqrt(objective.apg.t_ref / len(deltas))) * total)))
         limits = (
-            objective.weight_limits_positive if advantage >= 0 else objective.weight_limits_negative
+            objective.apg.weight_limits_positive
+            if advantage >= 0
+            else objective.apg.weight_limits_negative
         )
         weight = min(max(raw, limits[0]), limits[1])
         score = total / sqrt(len(deltas))
-        keep = not (advantage > 0 and score > objective.kappa)
-        keep = keep and not (advantage < 0 and score < -objective.kappa)
+        keep = not (advantage > 0 and score > objective.apg.kappa)
+        keep = keep and not (advantage < 0 and score < -objective.apg.kappa)
         keep = keep and max(abs(d) for d in deltas) <= log(objective.token_veto)
         keep = keep and 10 - min(versions) <= 8
         coefficient = weight * keep * advantage / actions.num_tokens
@@ -182,7 +184,7 @@ def test_verdicts_name_the_reason_of_every_mask() -> None:
 @pytest.mark.parametrize("scale", [0.01, 0.1, 1.0], ids=["inside", "partly", "truncated"])
 @pytest.mark.parametrize("t_ref", [512.0, 2.0], ids=["exact", "tempered"])
 def test_loss_and_gradient_equal_a_slow_loop(scale: float, t_ref: float) -> None:
-    objective = Objective(t_ref=t_ref)
+    objective = Objective(apg=Apg(t_ref=t_ref))
     actions = random_actions(3, scale)
 
     result, gradient, owner = run_apg(actions, objective=objective)
@@ -214,7 +216,7 @@ LEARNER_LOGITS = torch.tensor([[0.3, -0.2], [0.1, 0.6], [-0.4, 0.5]])
 BEHAVIOUR_LOGITS = torch.tensor([[-0.1, 0.4], [0.5, -0.2], [0.3, 0.0]])
 REWARDS = torch.tensor([1.0, 0.0, 0.25, 0.75])
 UNBOUNDED = Objective(
-    weight_limits_positive=(0.0, 100.0), weight_limits_negative=(0.0, 100.0), kappa=100.0
+    apg=Apg(weight_limits_positive=(0.0, 100.0), weight_limits_negative=(0.0, 100.0), kappa=100.0)
 )
 
 
@@ -246,7 +248,7 @@ def test_a_tabular_policy_has_the_reference_weights_loss_and_gradient() -> None:
     logits = LEARNER_LOGITS.clone().requires_grad_()
     advantages = torch.tensor([1.0, -1.0, 0.5])
 
-    result = apg_of_sequences(logits, SEQUENCES[1:], advantages, Objective(kappa=100.0), 6)
+    result = apg_of_sequences(logits, SEQUENCES[1:], advantages, Objective(apg=Apg(kappa=100.0)), 6)
     (gradient,) = torch.autograd.grad(result.loss, logits)
 
     expected = [-0.10494806, 0.10494806, 0.12584689, -0.12584689, 0.06057088, -0.06057088]
@@ -307,7 +309,7 @@ def test_losses_of_packs_add_up_however_actions_are_split(split: list[int]) -> N
             learner_version=0,
             max_staleness=0,
             num_action_tokens=6,
-            objective=Objective(kappa=0.3),
+            objective=Objective(apg=Apg(kappa=0.3)),
         ).loss.item()
 
     assert total == pytest.approx(0.58649097, abs=1e-7)

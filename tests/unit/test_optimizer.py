@@ -70,7 +70,7 @@ def test_broken_gradient_leaves_weights_and_moments_and_is_counted(broken: float
 
 
 def test_gradients_are_clipped_together_and_the_norm_is_reported_unclipped() -> None:
-    config = Learner(learning_rate=0.1, warmup_steps=1, grad_clip=0.5, betas=(0.9, 0.95))
+    config = Learner(learning_rate=0.1, warmup_steps=1, grad_clip=0.5)
     model, twin = with_gradients(TiedModel(), 0.3), with_gradients(TiedModel(), 0.3)
     count = sum(parameter.numel() for parameter in model.parameters())
     norm = 0.3 * count**0.5

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, Objective
 from common.wire.records import NOT_AN_ACTION, Segment
 from learner.engine.model import load_model, score_targets, token_logprobs
 from learner.objectives.policy_loss import policy_loss
@@ -171,7 +171,7 @@ def test_an_action_that_is_not_finite_changes_no_gradient_of_the_others(
         result = policy_loss(
             token_logprobs(model, pack),
             sampled_of(pack, [advantage, 1.0]),
-            objective=Objective(kappa=100.0),
+            objective=Objective(apg=Apg(kappa=100.0)),
             normalisers=Normalisers(tokens=4, actions=2),
         )
 

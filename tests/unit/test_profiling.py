@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from launch.plan.topology import RunFiles, members, plan_run
 from launch.run.train import TrainRequest, resolve_config
 from learner.profiling import StepProfiler, profiled_steps, trace_packs
 
@@ -93,15 +94,17 @@ def test_first_steps_are_skipped_where_there_are_others(
     assert list(profiled_steps(first, last, count)) == expected
 
 
-@pytest.mark.parametrize(
-    ("profile", "overrides", "steps"),
-    [(False, (), 0), (True, (), 2), (True, ("run.profile_steps=5",), 5)],
-)
-def test_one_flag_asks_for_traces_of_two_steps_unless_told_otherwise(
-    profile: bool, overrides: tuple[str, ...], steps: int
+@pytest.mark.parametrize(("profile", "option"), [(False, []), (True, ["--profile-steps", "2"])])
+def test_one_flag_asks_the_learner_for_traces_of_two_steps(
+    tmp_path: Path, profile: bool, option: list[str]
 ) -> None:
     preset = Path(__file__).parents[2] / "launch" / "presets" / "quickstart.toml"
+    config = resolve_config(TrainRequest(config=preset, profile=profile))
 
-    config = resolve_config(TrainRequest(config=preset, overrides=overrides, profile=profile))
+    files = RunFiles(config=tmp_path / "config.json", private=tmp_path)
+    keys = dict.fromkeys(members(config), "key")
 
-    assert config.run.profile_steps == steps
+    processes = plan_run(config, files, keys).processes
+    (command,) = (each.command for each in processes if each.role == "learner")
+
+    assert list(command[-2:]) == (option or ["--plan", str(files.plan)])

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Gspo, Objective, TokenTis
 from common.wire.records import NOT_AN_ACTION, Segment
 from learner.engine.model import load_model, score_targets
 from learner.objectives.penalties import entropy_bonus, kl_penalty
@@ -122,7 +122,7 @@ def by_us(
     loss.backward()  # type: ignore[no-untyped-call]
     touched = int(result.verdicts.clipped_tokens.sum())
     if objective.name == "token_tis":
-        touched = int((result.token_weights >= objective.token_cap).sum())
+        touched = int((result.token_weights >= objective.token_tis.cap).sum())
     return loss.item(), gradients_of(model), touched
 
 
@@ -144,7 +144,7 @@ BY_SEQUENCE = {"loss_type": "grpo", "importance_sampling_level": "sequence"}
     [
         (Objective(name="gspo"), {**BY_SEQUENCE, "epsilon": 3e-3, "epsilon_high": 4e-3}, True),
         (
-            Objective(name="gspo", gspo_clip=(0.5, 0.5)),
+            Objective(name="gspo", gspo=Gspo(clip=(0.5, 0.5))),
             {**BY_SEQUENCE, "epsilon": 0.5},
             False,
         ),
@@ -155,7 +155,7 @@ BY_SEQUENCE = {"loss_type": "grpo", "importance_sampling_level": "sequence"}
             True,
         ),
         (
-            Objective(name="token_tis", token_cap=1.2),
+            Objective(name="token_tis", token_tis=TokenTis(cap=1.2)),
             {"loss_type": "cispo", "epsilon_high": 1.2},
             True,
         ),
@@ -213,7 +213,9 @@ def test_the_weighted_k2_divergence_has_the_gradient_of_the_unbiased_one_of_trl(
     sampled: Sampled,
 ) -> None:
     """TRL differentiates the ratio times k3, of which the derivative is the ratio times k2's."""
-    objective = Objective(name="token_tis", token_cap=inf, kl_reference=0.3, kl_estimator="k2")
+    objective = Objective(
+        name="token_tis", kl_reference=0.3, kl_estimator="k2", token_tis=TokenTis(cap=inf)
+    )
     _, gradients = sampled.by_trl(old=True, loss_type="cispo", epsilon_high=1e9, beta=0.3)
 
     _, found, _ = by_us(sampled, objective, old=True, weighted=True)

@@ -18,7 +18,7 @@ from launch.run.folder import (
     set_aside,
 )
 from launch.run.train import TrainRequest, how_to_go_on
-from learner.sft.config import SftConfig
+from learner.sft.config import Sft
 
 
 def run_with(folder: Path, status: Status) -> RunFolder:
@@ -148,7 +148,7 @@ def test_only_a_checkpoint_that_exists_is_promised(tmp_path: Path) -> None:
 
 
 def test_fine_tuning_promises_no_checkpoint_that_does_not_exist(tmp_path: Path) -> None:
-    config = SftConfig(model="m", traces="t", output=str(tmp_path / "out"), checkpoint_every=5)
+    config = Sft(model="m", traces="t", output=str(tmp_path / "out"), checkpoint_every=5)
 
     assert fine_tune.how_to_go_on(config) == ""
     (config.checkpoint_folder / "step-000005").mkdir(parents=True)

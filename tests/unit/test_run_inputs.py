@@ -22,8 +22,8 @@ def made(folder: Path, *, world: bool = False) -> Config:
             "tasks": {
                 "train": str(folder / "train"),
                 "train_corpus": str(folder / "corpus"),
-                "heldout": str(folder / "heldout"),
             },
+            "evaluation": {"suites": [{"name": "own", "tasks": str(folder / "heldout")}]},
             "agent": {"system_prompt": str(folder / "prompt")},
             "world": {"enabled": world},
         },
@@ -41,7 +41,7 @@ def append(file: Path) -> None:
     [
         ("train", "tasks.train"),
         ("corpus", "tasks.train_corpus"),
-        ("heldout", "tasks.heldout"),
+        ("heldout", "evaluation.suites.own.tasks"),
         ("prompt", "agent.system_prompt"),
         ("model/config.json", "model.path"),
         ("model/tokenizer.json", "model.path"),

@@ -17,7 +17,7 @@ from launch.data.world.traces import write_traces
 from learner.checkpoints.model_folder import write_model_folder
 from learner.engine.model import load_model, token_logprobs
 from learner.packs.packing import pack_segments
-from learner.sft.config import SftConfig, config_from_options
+from learner.sft.config import Sft, config_from_options
 from learner.sft.main import run
 from learner.sft.optimizer import learning_rate_share
 from learner.sft.traces import chat_template, read_traces
@@ -49,7 +49,7 @@ def test_training_lowers_the_loss_and_writes_a_folder_that_loads(
     initial: Path, traces: Path, tmp_path: Path
 ) -> None:
     output = tmp_path / "trained"
-    config = SftConfig(
+    config = Sft(
         model=str(initial), traces=str(traces), output=str(output), epochs=2, warmup_steps=1
     )
     run(config)
@@ -143,8 +143,8 @@ def chats(tmp_path: Path) -> Path:
     return path
 
 
-def short_run(model: Path, traces: Path, output: Path, **changes: Any) -> SftConfig:
-    config = SftConfig(
+def short_run(model: Path, traces: Path, output: Path, **changes: Any) -> Sft:
+    config = Sft(
         model=str(model), traces=str(traces), output=str(output), batch=4, warmup_steps=1,
         save_dtype="float32", checkpoint_every=1, checkpoints_kept=9, normaliser=10.0,
     )  # fmt: skip
@@ -224,18 +224,19 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_applied(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("modle = 'x'", "unknown key 'modle'"),
-        ("batch = 'x'", "batch must be int, got 'x'"),
-        ("batch = true", "batch must be int, got True"),
-        (f"grad_clip = 1{'0' * 400}", "grad_clip must be float, got 1000"),
-        ("batch = 0", "--batch must be at least 1, got 0"),
-        ("optimizer = 'sgd'", "--optimizer must be one of muon, adamw, got 'sgd'"),
+        ("modle = 'x'", "unknown key 'sft.modle'; did you mean 'sft.model'?"),
+        ("batch = 'x'", "sft.batch must be a whole number, got 'x'"),
+        ("batch = true", "sft.batch must be a whole number, got True"),
+        (f"grad_clip = 1{'0' * 400}", "sft.grad_clip must be a number, got 1000"),
+        ("batch = 0", "sft.batch must be at least 1, got 0"),
+        ("optimizer = 'sgd'", "sft.optimizer must be one of 'muon', 'adamw', got 'sgd'"),
         ("batch = [", "cannot be parsed"),
+        ("[run]\nseed = 1", "unknown key 'run'"),
     ],
 )
 def test_a_configuration_that_is_wrong_is_named(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "sft.toml"
-    path.write_text(text)
+    path.write_text(f"[sft]\n{text}")
     required = {"model": "m", "traces": "t", "output": "o"}
 
     with pytest.raises(ConfigError, match=re.escape(said)):
@@ -244,7 +245,7 @@ def test_a_configuration_that_is_wrong_is_named(tmp_path: Path, text: str, said:
 
 def test_options_go_over_the_file_and_what_is_missing_is_named(tmp_path: Path) -> None:
     path = tmp_path / "sft.toml"
-    path.write_text('model = "m"\ntraces = "t"\nbatch = 4\ngrad_clip = 2\n')
+    path.write_text('[sft]\nmodel = "m"\ntraces = "t"\nbatch = 4\ngrad_clip = 2\n')
 
     config = config_from_options({"config": path, "output": "o", "batch": 8})
 
@@ -254,13 +255,28 @@ def test_options_go_over_the_file_and_what_is_missing_is_named(tmp_path: Path) -
         config_from_options({"config": path})
 
 
+def test_a_file_without_the_table_is_refused_with_the_new_name(tmp_path: Path) -> None:
+    (tmp_path / "sft.toml").write_text("batch = 4\n")
+
+    with pytest.raises(ConfigError, match=r"sft.toml: batch is now sft.batch: put \[sft\] above"):
+        config_from_options({"config": tmp_path / "sft.toml"})
+
+
+def test_an_option_that_is_no_value_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--batch must be a whole number, got 'many', which is no TOML value"
+    ):
+        config_from_options({"model": "m", "traces": "t", "output": "007", "batch": "many"})
+
+
 @pytest.mark.parametrize("name", ["sft.toml", "sft.json"])
 def test_a_configuration_file_may_begin_with_a_byte_order_mark(tmp_path: Path, name: str) -> None:
     values = {"model": "m", "traces": "t", "output": "o"}
-    text = json.dumps(values) if name.endswith("json") else "model='m'\ntraces='t'\noutput='o'\n"
+    as_toml = "[sft]\nmodel='m'\ntraces='t'\noutput='o'\n"
+    text = json.dumps({"sft": values}) if name.endswith("json") else as_toml
     (tmp_path / name).write_text(text, encoding="utf-8-sig")
 
-    assert config_from_options({"config": tmp_path / name}) == SftConfig(**values)
+    assert config_from_options({"config": tmp_path / name}) == Sft(**values)
 
 
 @pytest.mark.parametrize("data", [b"[1]", b"[" * 100_000, b"\xff", b"7", b'{"a": NaN}'])

@@ -25,17 +25,9 @@ from common.telemetry.process_totals import (
 )
 from common.wire.records import Step
 from launch.report.charts import line_chart, paired_bars, ticks
+from launch.report.closing import facts, print_summary, score_tables
 from launch.report.page import choose_pairs, describe_step, write_report
-from launch.report.summary import (
-    Summary,
-    build_summary,
-    compare,
-    current_commit,
-    facts,
-    print_summary,
-    score_tables,
-    write_summary,
-)
+from launch.report.summary import Summary, build_summary, compare, current_commit, write_summary
 from launch.run.folder import RunFolder, RunState
 from tests.step_records import make_record
 
@@ -265,3 +257,17 @@ def test_charts_of_nothing_are_empty() -> None:
 )
 def test_ticks_are_round(low: float, high: float, expected: list[float]) -> None:
     assert ticks(low, high, about=5) == pytest.approx(expected)
+
+
+def test_suites_of_ones_own_are_summed_up_and_shown_like_the_others(folder: RunFolder) -> None:
+    for when, exact in (("before", 0.5), ("after", 0.75)):
+        write_score(score("mine", exact), folder.evaluation / when / "mine.json")
+
+    summary = summarise(folder)
+    write_report(folder, CONFIG, summary)
+
+    assert set(summary.suites) == {"mine"}
+    pair = summary.suites["mine"]["one_hop"]
+    assert (pair.before, pair.after) == (0.5, 0.75)
+    assert score_tables(summary)[-1][0] == "mine, exact"
+    assert "mine, exact" in folder.report.read_text()

@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from common.config import Run
 from common.errors import ConfigError
 from common.telemetry.log_lines import configure_logging
-from common.telemetry.writers import JsonlWriter, Tolerant, wandb_id
+from common.telemetry.writers import JsonlWriter, Tolerant, wandb_id, wandb_project
 
 
 def write_steps(path: Path, steps: list[int]) -> None:
@@ -90,6 +89,10 @@ def test_a_service_that_fails_is_named_once_and_ends_nothing(
     assert f"name=wandb doing={when} error=RuntimeError: the service refused to {when}" in line
 
 
-def test_a_project_name_that_wandb_refuses_is_refused_before_anything_starts() -> None:
-    with pytest.raises(ConfigError, match=r"run.wandb_project must be .* got 'a/b'"):
-        Run(wandb_project="a/b")
+def test_a_project_name_that_wandb_refuses_is_refused_before_anything_starts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+
+    with pytest.raises(ConfigError, match=r"WANDB_PROJECT must be .* got 'a/b'"):
+        wandb_project()

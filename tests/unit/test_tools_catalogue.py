@@ -16,7 +16,7 @@ from actors.tools.catalogue import make_tools, missing_variables
 from actors.tools.search.index import NO_RESULTS, build_index
 from actors.tools.tool import FunctionTool, Tool, ToolCall
 from common.child_process import SOURCE_ROOT
-from common.config import Agent, Config, Mcp, McpServer, Pages, Search, Vision, Web
+from common.config import Agent, Config, McpServer, Pages, Search, Service, Tools, Vision, Web
 from common.errors import ConfigError, InputError
 from common.wire.records import Task
 
@@ -74,7 +74,11 @@ def corpora(tmp_path: Path) -> dict[str, str]:
 
 
 def config_with(*tools: str, **sections: Any) -> Config:
-    return Config(agent=Agent(tools=(*tools, "submit_final_answer")), **sections)
+    return Config(
+        agent=Agent(tools=(*tools, "submit_final_answer")),
+        tools=Tools(**sections),
+        services={"eyes": Service(base_url="http://127.0.0.1:1/v1")},
+    )
 
 
 def call(tool: Tool, name: str, *arguments: Any, corpus: str = "train", **keywords: Any) -> Any:
@@ -113,11 +117,12 @@ def test_a_corpus_without_index_and_a_disabled_search_find_nothing(
 ) -> None:
     without = make_tools(config_with("search"), {"train": ""})["search"]
     by_argument = make_tools(config_with("search"), corpora, search_disabled=True)["search"]
-    by_config = config_with("search", search=Search(provider="serper", disabled=True))
+    on_the_web = config_with("search", search=Search(provider="serper"))
+    nowhere = make_tools(on_the_web, corpora, search_disabled=True)["search"]
 
     assert call(without, "search", "ada") == NO_RESULTS
     assert call(by_argument, "search", "ada") == NO_RESULTS
-    assert call(make_tools(by_config, corpora)["search"], "search", "ada") == NO_RESULTS
+    assert call(nowhere, "search", "ada") == NO_RESULTS
 
 
 def test_a_large_index_is_searched_off_the_event_loop(
@@ -138,9 +143,14 @@ def test_a_missing_index_is_named_when_the_tool_starts() -> None:
 @pytest.mark.parametrize(
     ("name", "sections", "message"),
     [
-        ("read_page", {}, r"'read_page', so pages\.allowed_domains must list"),
-        ("visual_qa", {}, r"'visual_qa', so vision\.base_url must be set"),
-        ("search", {"web": Web(cache_mode="replay")}, r"'replay' needs a folder in web\.cache"),
+        ("read_page", {}, r"'read_page', so tools\.pages\.allowed_domains must list"),
+        ("visual_qa", {}, r"'visual_qa', so tools\.vision\.model must be set"),
+        ("visual_qa", {"vision": Vision(model="m")}, r"tools\.vision\.service must name a table"),
+        (
+            "search",
+            {"web": Web(cache_mode="replay")},
+            r"'replay' needs a folder in tools\.web\.cache",
+        ),
         ("mcp.weather", {}, "unknown tool 'mcp.weather'"),
     ],
 )
@@ -159,7 +169,7 @@ def test_every_tool_of_the_host_has_a_signature_and_a_docstring() -> None:
         "visual_qa",
         search=Search(provider="exa"),
         pages=Pages(allowed_domains=("*",)),
-        vision=Vision(base_url="http://127.0.0.1:1/v1", model="eyes"),
+        vision=Vision(service="eyes", model="eyes"),
     )
     specs = [spec for tool in make_tools(config, {}).values() for spec in tool.specs]
 
@@ -179,8 +189,8 @@ def test_variables_that_the_tools_lack_are_named_before_anything_is_started(
     sections = {
         "search": Search(provider="exa"),
         "pages": Pages(provider="jina"),
-        "vision": Vision(base_url="http://x/v1", model="eyes", api_key_env=""),
-        "mcp": Mcp(servers={"x": server}),
+        "vision": Vision(service="eyes", model="eyes"),
+        "mcp": {"x": server},
     }
     names = ("search", "read_page", "inspect_file", "visual_qa", "mcp.x")
     for variable in ("EXA_API_KEY", "JINA_API_KEY", "TOKEN_B"):

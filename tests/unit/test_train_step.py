@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Learner, Objective
+from common.config import Apg, Learner, Objective
 from common.wire.records import NOT_AN_ACTION, Outcome, Segment, Trajectory
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model, token_logprobs
@@ -23,7 +23,7 @@ from learner.step.tally import Tally, tally_pack
 from learner.step.train_step import TrainStep
 from tests.tiny_policy import make_model, make_trajectories
 
-WIDE = Objective(kappa=100.0)
+WIDE = Objective(apg=Apg(kappa=100.0))
 
 
 def step_once(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, Objective
 from common.wire.generation import encode_request
 from common.wire.records import NOT_AN_ACTION, Segment, Task
 from learner.advantages import group_loo
@@ -263,7 +263,7 @@ def test_e_of_rho_drops_by_known_amounts_when_truncated() -> None:
         result = loss_of(
             log_rho, torch.zeros_like(log_rho), torch.arange(len(log_rho)),
             torch.ones_like(log_rho),
-            Objective(weight_limits_positive=(0.0, 2.0), kappa=inf, token_veto=exp(100)),
+            Objective(token_veto=exp(100), apg=Apg(weight_limits_positive=(0.0, 2.0), kappa=inf)),
         )  # fmt: skip
         weights = result.verdicts.weight
 

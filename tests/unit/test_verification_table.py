@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from common.config import Objective
+from common.config import Apg, DecoupledPpo, Gspo, Objective
 from learner.objectives.policy_loss import PolicyLoss
 from learner.objectives.sampled import Normalisers
 from tests.exact_policies import BEHAVIOUR, LEARNER, loss_of, numbers
@@ -70,7 +70,7 @@ def test_v7_the_geometric_mean_is_biased_less_than_single_tokens_but_biased() ->
 
     result = loss_of(
         two_tokens(logits).flatten(), two_tokens(TWO_BEHAVIOUR).flatten(), FIRST_AND_SECOND,
-        chances * TWO_REWARDS, Objective(name="gspo", gspo_clip=(1.0, inf)),
+        chances * TWO_REWARDS, Objective(name="gspo", gspo=Gspo(clip=(1.0, inf))),
     )  # fmt: skip
     (gradient,) = torch.autograd.grad(-result.loss, logits)
 
@@ -151,7 +151,7 @@ def test_v13_the_gradient_is_that_of_the_loss_with_frozen_weights() -> None:
     owner = torch.arange(3).repeat_interleave(2)
     result = loss_of(
         two_tokens(logits, V13).flatten(), two_tokens(TWO_BEHAVIOUR, V13).flatten(), owner,
-        V13_ADVANTAGES, Objective(kappa=inf), normalisers=Normalisers(tokens=6, actions=3),
+        V13_ADVANTAGES, Objective(apg=Apg(kappa=inf)), normalisers=Normalisers(tokens=6, actions=3),
     )  # fmt: skip
     (gradient,) = torch.autograd.grad(result.loss, logits)
     weights = result.verdicts.weight.double() * V13_ADVANTAGES / 6
@@ -166,8 +166,8 @@ def test_v13_the_gradient_is_that_of_the_loss_with_frozen_weights() -> None:
 @pytest.mark.parametrize(
     "objective",
     [
-        Objective(name="gspo", gspo_clip=(0.2, 0.6)),
-        Objective(name="decoupled_ppo", ppo_clip=0.6, behaviour_cap=inf),
+        Objective(name="gspo", gspo=Gspo(clip=(0.2, 0.6))),
+        Objective(name="decoupled_ppo", decoupled_ppo=DecoupledPpo(clip=0.6, behaviour_cap=inf)),
     ],
     ids=["gspo", "decoupled_ppo"],
 )
@@ -196,7 +196,7 @@ B4_LEARNER = [[-0.5, -1.0], [-0.2, -0.3, -0.4], [-2.0]]
 B4_BEHAVIOUR = [[-0.6, -0.9], [-0.2, -0.5, -0.1], [-1.5]]
 B4_ADVANTAGES = torch.tensor([1.0, -0.5, 2.0])
 B4_SLOPES = [-0.16666667, 0.07540312, -0.20217689]
-B4 = Objective(kappa=0.3)
+B4 = Objective(apg=Apg(kappa=0.3))
 
 
 def b4_pack(
@@ -226,7 +226,7 @@ def divisions() -> list[list[list[int]]]:
 @pytest.mark.parametrize(("norm", "loss"), [("tokens", 0.58649097), ("actions", 1.01346568)])
 def test_v14_every_division_into_packs_has_the_same_loss_and_slopes(norm: Any, loss: float) -> None:
     """Whole models, padding, and ranks: tests/distributed/test_objective_invariance.py."""
-    objective = Objective(kappa=0.3, loss_norm=norm)
+    objective = Objective(loss_norm=norm, apg=Apg(kappa=0.3))
     everything = Normalisers(tokens=6, actions=3)
     lengths = [2, 3, 1]
 

@@ -2,7 +2,7 @@
 
 The host describes a tool as ``[name, doc, parameters, returns, is_property]`` with parameters
 ``[name, annotation, required, default, keyword_only]``, see ``ToolSpec`` in
-``actors/kernels/interface.py``. ``notepad.add_todo`` becomes a method of an object ``notepad``.
+``actors/kernels/tool_specs.py``. ``notepad.add_todo`` becomes a method of an object ``notepad``.
 """
 
 import inspect

@@ -40,7 +40,9 @@ class WebClient:
             ConfigError: record or replay without a cache.
         """
         if web.cache_mode != "fill" and not web.cache:
-            raise ConfigError(f"web.cache_mode = '{web.cache_mode}' needs a folder in web.cache")
+            raise ConfigError(
+                f"tools.web.cache_mode = '{web.cache_mode}' needs a folder in tools.web.cache"
+            )
         self._mode = web.cache_mode
         self._cache = ResponseCache(Path(web.cache)) if web.cache else None
         self._transport = WebTransport(web, first_backoff_s=first_backoff_s)
@@ -117,8 +119,8 @@ class WebClient:
                 return found
             if self.replays:
                 raise ValueError(
-                    f"{request.method} {request.url} is not in the cache, and web.cache_mode is "
-                    "'replay'; record it first"
+                    f"{request.method} {request.url} is not in the cache, and tools.web.cache_mode "
+                    "is 'replay'; record it first"
                 )
             return await self._kept(self._cache, request, fetch, keep)
 

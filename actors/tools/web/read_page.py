@@ -11,7 +11,7 @@ from actors.tools.web.client import WebClient
 from actors.tools.web.messages import WebResponse
 from actors.tools.web.rules import ANY_DOMAIN, PageRules, parse_url
 from actors.tools.web.service import ServiceAddress, WebService, encoded
-from common.config import Pages
+from common.config import Pages, Service
 
 JINA_URL = "https://r.jina.ai"
 JINA_KEY = "JINA_API_KEY"
@@ -130,13 +130,13 @@ class LocalPages:
 class JinaPages:
     """Pages through the Jina Reader service (github.com/jina-ai/reader)."""
 
-    def __init__(self, pages: Pages, blocked: tuple[str, ...], client: WebClient) -> None:
+    def __init__(self, service: Service, blocked: tuple[str, ...], client: WebClient) -> None:
         """Read everything but ``blocked``; the service does the fetching."""
         self.rules = PageRules(allowed=(ANY_DOMAIN,), blocked=blocked)
         address = ServiceAddress(
             name="Jina Reader",
-            url=pages.base_url.rstrip("/") or JINA_URL,
-            key_variable=pages.api_key_env or JINA_KEY,
+            url=service.base_url.rstrip("/") or JINA_URL,
+            key_variable=service.api_key_env or JINA_KEY,
         )
         self._service = WebService(client, address)
 

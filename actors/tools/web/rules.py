@@ -62,11 +62,11 @@ class PageRules:
         """
         host = checked_host(url)
         if within(host, self.blocked):
-            raise PermissionError(f"{host} is blocked (web.blocked_domains)")
+            raise PermissionError(f"{host} is blocked (tools.web.blocked_domains)")
         if not within(host, self.allowed) and ANY_DOMAIN not in self.allowed:
             listed = ", ".join(self.allowed) or "none"
             raise PermissionError(
-                f"{host} may not be read; allowed domains: {listed} (pages.allowed_domains)"
+                f"{host} may not be read; allowed domains: {listed} (tools.pages.allowed_domains)"
             )
 
     def is_trusted(self, url: URL) -> bool:

@@ -15,7 +15,7 @@ from actors.tools.tool import FunctionTool
 from actors.tools.web.client import WebClient
 from actors.tools.web.rules import host_of, within
 from actors.tools.web.service import ServiceAddress, WebService, encoded
-from common.config import Search
+from common.config import Search, Service
 
 MAX_QUERY_CHARACTERS = 2000
 """A longer query is cut; the services refuse it."""
@@ -54,8 +54,13 @@ class SearchProvider:
 class WebSearch(FunctionTool):
     """``search`` on the web."""
 
-    def __init__(self, search: Search, blocked: tuple[str, ...], client: WebClient) -> None:
-        """Search with ``search.provider``; pages of ``blocked`` domains are not shown."""
+    def __init__(
+        self, search: Search, service: Service, blocked: tuple[str, ...], client: WebClient
+    ) -> None:
+        """Search with ``search.provider``, which ``service`` may have elsewhere.
+
+        Pages of ``blocked`` domains are not shown.
+        """
         super().__init__(self.search)
         self._search = search
         self._blocked = blocked
@@ -65,8 +70,8 @@ class WebSearch(FunctionTool):
             client,
             ServiceAddress(
                 name=usual.name,
-                url=search.base_url.rstrip("/") or usual.url,
-                key_variable=search.api_key_env or usual.key_variable,
+                url=service.base_url.rstrip("/") or usual.url,
+                key_variable=service.api_key_env or usual.key_variable,
                 key_header=usual.key_header,
                 key_prefix=usual.key_prefix,
             ),
@@ -209,4 +214,4 @@ PROVIDERS: Mapping[str, SearchProvider] = {
         results=_firecrawl_results,
     ),
 }
-"""Web search services by their names in ``search.provider``."""
+"""Web search services by their names in ``tools.search.provider``."""

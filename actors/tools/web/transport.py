@@ -111,8 +111,7 @@ class WebTransport:
             body += chunk
             if len(body) > limit:
                 raise ValueError(
-                    f"the answer of {host} is larger than {self._web.max_response_mib} MiB "
-                    "(web.max_response_mib)"
+                    f"the answer of {host} is larger than {self._web.max_response_mib} MiB"
                 )
         return bytes(body)
 

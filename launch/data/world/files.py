@@ -19,22 +19,24 @@ EXTRA_PER_FAMILY = 500
 """Questions per family in held-out wordings, and about unseen names."""
 
 
-def write_world(folder: Path, config: WorldConfig) -> None:
-    """Write the task files and corpora of a run; a pure function of ``config``.
+def write_world(folder: Path, config: WorldConfig, *, heldout_seed: int | None = None) -> None:
+    """Write the task files and corpora of a run; a pure function of the arguments.
 
     Writes ``train.jsonl`` and ``train_corpus.jsonl`` of world ``config.seed``; ``heldout.jsonl``,
-    ``heldout_wordings.jsonl`` and ``heldout_corpus.jsonl`` of world ``config.heldout_seed``, whose
-    names no training world uses; ``unseen.jsonl`` and ``unseen_corpus.jsonl``, whose names are made
+    ``heldout_wordings.jsonl`` and ``heldout_corpus.jsonl`` of the held-out world, whose names
+     no training world uses; ``unseen.jsonl`` and ``unseen_corpus.jsonl``, whose names are made
     of words that occur in no training text.
 
     Args:
         folder: made if missing; files of these names are replaced.
-        config: seeds and the number of training tasks.
+        config: the seed and the number of training tasks.
+        heldout_seed: of the held-out world, unless it is ``config.heldout_seed``.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    seed = config.heldout_seed if heldout_seed is None else heldout_seed
     train = Encyclopedia(config.seed, "train")
-    heldout = Encyclopedia(config.heldout_seed, "heldout")
-    unseen = Encyclopedia(config.heldout_seed, "unseen")
+    heldout = Encyclopedia(seed, "heldout")
+    unseen = Encyclopedia(seed, "unseen")
     for name, world in (("train", train), ("heldout", heldout), ("unseen", unseen)):
         write_corpus(world, folder / f"{name}_corpus.jsonl")
     write_tasks(training_tasks(train, config.train_tasks), folder / "train.jsonl")
