@@ -17,11 +17,19 @@ import pytest
 
 from common.errors import MachineError
 from common.places import Address
-from common.wire.sockets import Door, Limits, Line, Parcel, UndeliverableError, Wire, new_key_pair
+from common.wire.sockets import (
+    Door,
+    Line,
+    Parcel,
+    PeerLimits,
+    UndeliverableError,
+    Wire,
+    new_key_pair,
+)
 from tests.waiting import wait_for
 from tests.wires import TCP, Place, a_line, a_place
 
-LIMITS = Limits(part_bytes=1000, queued_in=4, queued_out=4)
+LIMITS = PeerLimits(part_bytes=1000, queued_in=4, queued_out=4)
 MUST_ARRIVE = replace(LIMITS, must_arrive=True)
 
 
