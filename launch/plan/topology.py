@@ -131,7 +131,11 @@ def rank_environment(threads: int, *, private: Path) -> tuple[tuple[str, str], .
 
 def _with_loopback(threads: int) -> tuple[tuple[str, str], ...]:
     """Collectives, also those of a single process, listen where only this machine reaches them."""
-    return (*_with_threads(threads), ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE))
+    return (
+        *_with_threads(threads),
+        ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
+        ("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a name for each socket is not to be had without DNS
+    )
 
 
 def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:

@@ -1,6 +1,7 @@
 """``lzero sft``: supervised fine-tuning on one machine, with as many ranks as configured."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +18,8 @@ from launch.starters.private import fresh_folder
 from learner.sft.config import Sft
 
 SFT = "sft"
+_OURS = re.compile(rf"[\d-]+ [\d:]+ {SFT} \w+ (?P<what>.*)")
+"""A line that ``learner.sft.main`` logs; those of the libraries begin otherwise."""
 
 
 def fine_tune(config: Sft, console: Console) -> None:
