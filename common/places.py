@@ -65,12 +65,14 @@ class ProcessPlan:
         role: what it does.
         command: the argument list.
         environment: variables on top of the starter's own, as pairs.
+        own_network: whether it has a network to itself, so that nobody else reaches a port of it.
     """
 
     name: str
     role: Role
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    own_network: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,6 +95,9 @@ class RunPlan:
     members: tuple[Member, ...]
     processes: tuple[ProcessPlan, ...] = ()
 
+
+RENDEZVOUS = "LZERO_RENDEZVOUS"
+"""The variable that tells ranks on one machine the URL of the file through which they meet."""
 
 LOOPBACK = "127.0.0.1"
 """The interface that only this machine reaches."""

@@ -3,7 +3,8 @@
 import asyncio
 import textwrap
 
-from actors.kernels.interface import CellStatus, ToolParameter, ToolSpec
+from actors.kernels.interface import CellStatus
+from actors.kernels.tool_specs import ToolParameter, ToolSpec
 
 
 def anything(name):

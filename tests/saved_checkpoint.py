@@ -1,4 +1,4 @@
-"""Saves a checkpoint and waits for it."""
+"""Saves a checkpoint and waits for it; finds the last one."""
 
 from pathlib import Path
 
@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.files import finished_checkpoints
 from learner.checkpoints.state import Progress, Trainer
 from learner.engine.mesh import Rank
 
@@ -27,3 +28,8 @@ def save_checkpoint(
         model_source=model_source, export_dtype=export_dtype, keep=keep, background=False,
     ) as checkpointer:  # fmt: skip
         return checkpointer.save(progress)
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """The finished checkpoint of the highest step in ``folder``; None if there is none."""
+    return next(iter(finished_checkpoints(folder)), None)

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from actors.kernels.interface import CellResult, CellStatus, ToolSpec
+from actors.kernels.interface import CellResult, CellStatus
+from actors.kernels.tool_specs import ToolSpec
 from actors.tokenizer import FileTokenizer
 from common.wire.generation import Generation
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from common.places import Address
 from common.wire.keys import KeyPair
-from common.wire.sockets import Door, Limits, Line, Wire, new_key_pair
+from common.wire.sockets import Door, Line, PeerLimits, Wire, new_key_pair
 from learner.coordination.intake import ACTOR_LIMITS
 from learner.weights.channel import WORKER_LIMITS
 
@@ -43,7 +43,7 @@ def a_line(address: Address, keys: KeyPair, *, identity: bytes) -> Iterator[Line
 def a_place(
     members: Iterable[str] | Mapping[str, KeyPair] = ("a0",),
     *,
-    limits: Limits = ACTOR_LIMITS,
+    limits: PeerLimits = ACTOR_LIMITS,
     tcp: bool = False,
 ) -> Iterator[Place]:
     """A door at which ``members`` may come in; whoever uses the door closes it."""
@@ -56,7 +56,7 @@ def a_place(
 
 @contextmanager
 def a_door(
-    members: Iterable[str] = ("a0",), *, limits: Limits = ACTOR_LIMITS, tcp: bool = False
+    members: Iterable[str] = ("a0",), *, limits: PeerLimits = ACTOR_LIMITS, tcp: bool = False
 ) -> Iterator[Door]:
     """The same where nobody is going to come."""
     with a_place(members, limits=limits, tcp=tcp) as place:

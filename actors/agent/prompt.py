@@ -8,7 +8,7 @@ from pathlib import Path
 import jinja2
 import jinja2.sandbox
 
-from actors.kernels.interface import ToolSpec
+from actors.kernels.tool_specs import ToolSpec
 from common.chat import escape_tags
 from common.config import Agent
 from common.errors import ConfigError

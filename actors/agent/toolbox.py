@@ -10,7 +10,7 @@ from typing import Any
 from actors.agent.context_tool import ContextTool
 from actors.agent.notepad import Notepad
 from actors.agent.tool_clock import ToolClock
-from actors.kernels.interface import ToolError, ToolSpec, called_alone
+from actors.kernels.tool_specs import ToolError, ToolSpec, called_alone
 from actors.tools.names import EPISODE_TOOLS
 from actors.tools.tool import Tool, ToolCall, describe
 from common.config import Agent

@@ -9,11 +9,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from actors.kernels.exits import explain_exit
-from actors.kernels.interface import CellResult, DeathCause, ToolHandler, ToolSpec
+from actors.kernels.interface import CellResult, DeathCause
 from actors.kernels.limits.procfs import host_pid
 from actors.kernels.limits.wardens import Wardens
 from actors.kernels.limits.watchdog import Watched, memory_reason
 from actors.kernels.session import KernelSession, SessionLimits
+from actors.kernels.tool_specs import ToolHandler, ToolSpec
 from common.config import Kernel as KernelConfig
 
 _INSIST_AFTER_S = 1.0

@@ -21,13 +21,11 @@ from actors.kernels.interface import (
     CellStatus,
     DeathCause,
     KernelDiedError,
-    ToolHandler,
-    ToolSpec,
     check_file_name,
-    check_tools,
 )
 from actors.kernels.sandboxed.clip import MOST_MARK
 from actors.kernels.tool_calls import ToolCalls
+from actors.kernels.tool_specs import ToolHandler, ToolSpec, check_tools
 
 _MOST_UNSENT_BYTES = 16 << 20
 _FILE_PIECE_BYTES = 256 << 10

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from actors.kernels.frames import Call, encode
-from actors.kernels.interface import ToolError, ToolHandler, called_alone
+from actors.kernels.tool_specs import ToolError, ToolHandler, called_alone
 
 _USUAL = (ValueError, TypeError, KeyError, TimeoutError, PermissionError)
 _MOST_AT_ONCE = 64

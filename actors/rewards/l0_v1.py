@@ -15,7 +15,6 @@ Source: Zhang et al. 2025 (L0), arXiv:2506.23667, and its published reward code.
 import re
 from collections.abc import Sequence
 
-from actors.rewards.overlap import token_f1
 from actors.rewards.terms import FinishedEpisode, RewardTerm
 from common.wire.records import Step
 
@@ -30,12 +29,6 @@ def l0_normalise(text: str) -> str:
 def l0_exact_match(answer: str, gold: str) -> float:
     """1.0 if both are equal after ``l0_normalise``, also where both are empty."""
     return float(l0_normalise(answer) == l0_normalise(gold))
-
-
-def l0_f1(answer: str, gold: str) -> float:
-    """Token F1 after ``l0_normalise``; 1 where both are empty. Its weight is 0 in the preset."""
-    given, wanted = l0_normalise(answer).split(), l0_normalise(gold).split()
-    return 1.0 if not given and not wanted else token_f1(given, wanted)
 
 
 def l0_qa_term(episode: FinishedEpisode) -> Sequence[float]:

@@ -5,7 +5,7 @@ import keyword
 import sys
 from collections.abc import Mapping, Sequence
 
-from actors.kernels.interface import ToolSpec
+from actors.kernels.tool_specs import ToolSpec
 from common.errors import ConfigError
 
 EPISODE_TOOLS = ("notepad", "planning", "context", "submit_final_answer")

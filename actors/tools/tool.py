@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
-from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.kernels.tool_specs import ToolParameter, ToolSpec
 from actors.tools.daemon_threads import DaemonThreads
 from common.wire.records import Task
 

@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from actors.kernels.interface import CellStatus, Launcher, LiveKernel, ToolParameter, ToolSpec
+from actors.kernels.interface import CellStatus, Launcher, LiveKernel
 from actors.kernels.pool import KernelPool
+from actors.kernels.tool_specs import ToolParameter, ToolSpec
 from benchmarks.cpu_meter import CpuMeter
 from benchmarks.kernels.peers import StockKernel, launch_stock, launch_worker
 from benchmarks.process_tree import Process, descendants, pss_mib

@@ -66,7 +66,7 @@ class Transport(Section):
     def check(self) -> None:
         """It listens nowhere else than at an address with a port."""
         host, _, port = self.listen.rpartition(":")
-        is_address = bool(host) and not host.startswith("/")
+        is_address = bool(host) and host[0] not in "/*"
         require(
             not self.listen or (is_address and port.isdecimal() and int(port) <= 65535),
             f"transport.listen must be empty or ADDRESS:PORT, got {short(self.listen)}",

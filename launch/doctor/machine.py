@@ -18,13 +18,9 @@ from actors.kernels.limits.user_namespaces import zygote_namespace
 from common.child_process import SOURCE_ROOT
 from common.config import Config
 from common.errors import MachineError
-from common.places import LEARNER
-from common.plan_file import own_keys
-from common.wire.sockets import Wire
 from launch.doctor.findings import Finding, failure, fine, warning
-from launch.plan.topology import RunFiles
-from launch.starters.private import make_plan, private_folder
-from learner.coordination.intake import ACTOR_LIMITS
+from launch.run.preflight import check_listening
+from launch.starters.specs import own_network_works
 from learner.engine.host_memory import host_memory
 
 _OLDEST_LINUX = (5, 14)
@@ -137,18 +133,19 @@ def _write_something(folder: Path) -> None:
 
 
 def check_sockets(config: Config) -> Iterator[Finding]:
-    """The doors of a run can be opened, with keys."""
-    with tempfile.TemporaryDirectory() as scratch, private_folder(Path(scratch)) as private:
-        plan = make_plan(config, RunFiles(config=Path(scratch), private=private))
-        try:
-            with Wire(own_keys(plan, LEARNER)) as wire:
-                door = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS)
-                door.close()
-            yield fine("sockets", f"a coordinator can listen at {door.address}")
-        except MachineError as fault:
-            yield failure(
-                "sockets", str(fault), "choose another transport.listen, or leave it empty"
-            )
+    """The coordinator of a run can listen, with keys; and what else listens can be hidden."""
+    try:
+        yield fine("sockets", f"a coordinator can listen at {check_listening(config)}")
+    except MachineError as fault:
+        yield failure("sockets", str(fault), "choose another transport.listen, or leave it empty")
+    if own_network_works():
+        yield fine("own network", "policy server and learner reach only their own ports")
+    else:
+        yield warning(
+            "own network",
+            "other users of the machine reach ports that torch and vLLM open on it",
+            "allow user namespaces (sysctl user.max_user_namespaces, AppArmor), or train alone",
+        )
 
 
 def check_bubblewrap(_config: Config) -> Iterator[Finding]:
@@ -171,7 +168,7 @@ def check_bubblewrap(_config: Config) -> Iterator[Finding]:
 def check_control_groups(config: Config) -> Iterator[Finding]:
     """Whether kernels get control groups, or the watchdog watches alone; both bound memory."""
     kernel = config.kernel
-    limits = CageLimits(memory_mib=kernel.sandbox_memory_mib, processes=kernel.processes)
+    limits = CageLimits(sandbox_memory_mib=kernel.sandbox_memory_mib, processes=kernel.processes)
     try:
         cages = Cages(Path(kernel.cgroup) if kernel.cgroup else own_cgroup(), limits)
     except NoCgroupError as reason:

@@ -23,9 +23,10 @@ from launch.report.charts import (
     paired_bars,
     smoothed,
 )
+from launch.report.closing import families_of, score_tables
 from launch.report.metrics_tail import read_metrics
-from launch.report.progress import describe_duration
-from launch.report.summary import BeforeAfter, Summary, families_of, score_tables
+from launch.report.summary import BeforeAfter, Summary
+from launch.report.training_view import describe_duration
 from launch.run.folder import RunFolder
 from launch.screen import html_text
 

@@ -1,4 +1,4 @@
-"""The numbers of a run: what ``summary.json`` says and what is printed at the end."""
+"""The numbers of a run: what ``summary.json`` says."""
 
 import dataclasses
 import importlib.metadata
@@ -6,9 +6,6 @@ import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from rich.console import Console
-from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
 from common.config import Config
@@ -28,10 +25,8 @@ from common.telemetry.process_totals import (
 from common.whole_file import write_whole
 from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT, OF_THE_WORLD, UNSEEN, WORDINGS
 from launch.report.metrics_tail import read_metrics
-from launch.report.progress import describe_duration
 from launch.report.strategy_shares import strategy_shares
 from launch.run.folder import RunFolder, RunState
-from launch.screen import cell, say
 
 Shares = dict[str, float]
 
@@ -195,65 +190,6 @@ def write_summary(summary: Summary, path: Path) -> None:
     write_whole(path, json_text(dataclasses.asdict(summary), indent=1) + "\n")
 
 
-def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None:
-    """The short table at the end of a run."""
-    families = families_of(summary)
-    if families:
-        heading = cell(f"L-Zero run '{summary.name}': held-out success")
-        table = Table(title=heading, title_justify="left")
-        table.add_column("")
-        for family in families:
-            table.add_column(cell(family).append("\nbefore"), justify="right")
-            table.add_column("\nafter", justify="right")
-            table.add_column("\nn", justify="right", style="dim")
-        for title, scores in score_tables(summary):
-            table.add_row(title, *(text for f in families for text in _cells(scores.get(f))))
-        console.print(table)
-    for name, value in facts(summary):
-        say(console, f"{name:<18} {value}")
-    for alert in summary.alerts:
-        say(console, f"{'alert':<18} {alert}")
-    for name, path in (("summary", folder.summary), ("report", folder.report)):
-        say(console, f"{name:<18} {path}")
-
-
-def families_of(summary: Summary) -> list[str]:
-    """The families of all questions asked, those of the first suites first."""
-    return list(dict.fromkeys(family for _, scores in score_tables(summary) for family in scores))
-
-
-def score_tables(summary: Summary) -> list[tuple[str, Mapping[str, BeforeAfter]]]:
-    """The held-out scores that were measured, as (title, family to score)."""
-    tables: tuple[tuple[str, Mapping[str, BeforeAfter]], ...] = (
-        ("sampled, exact", summary.heldout),
-        ("sampled, contained", summary.heldout_lenient),
-        ("greedy, exact", summary.heldout_greedy),
-        ("greedy, contained", summary.heldout_greedy_lenient),
-        ("held-out wordings", summary.heldout_wordings),
-        ("unseen names", summary.unseen_names),
-        ("search switched off", summary.search_disabled),
-        *((f"{name}, exact", scores) for name, scores in summary.suites.items()),
-    )
-    return [(title, scores) for title, scores in tables if scores]
-
-
-def facts(summary: Summary) -> list[tuple[str, str]]:
-    """What is printed below the scores, as (name, value)."""
-    counts, stale = summary.trajectories, summary.staleness
-    mismatch, wall = summary.logprob_mismatch, summary.wall_seconds
-    sandbox, learner = summary.sandbox, summary.learner
-    dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "none"
-    kernels = f"{sandbox.kernels_started} kernels, {sandbox.cells_executed} cells"
-    return [
-        ("trajectories", f"{counts.trained} trained of {counts.started}; dropped: {dropped}"),
-        ("staleness", f"mean {stale.mean:.2f}, max {stale.max} (bound {stale.bound})"),
-        ("log-prob mismatch", f"mean {mismatch.mean_abs:.1e}, max {mismatch.max_abs:.1e}"),
-        ("learner", f"{learner.ranks} rank(s), waited {learner.idle_fraction:.0%} of the time"),
-        ("sandbox", f"{kernels} ({sandbox.launcher})"),
-        ("wall time", f"RL {describe_duration(wall.rl)}, all {describe_duration(wall.total)}"),
-    ]
-
-
 def current_commit() -> str:
     """The commit of this clone, with ``-dirty`` when files differ; empty outside a clone."""
     command = ["git", "-C", str(SOURCE_ROOT), "describe", "--always", "--dirty", "--abbrev=40"]
@@ -262,16 +198,6 @@ def current_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return found.stdout.strip()
-
-
-def _cells(pair: BeforeAfter | None) -> tuple[str, str, str]:
-    if pair is None:
-        return ("", "", "")
-    return (_percent(pair.before), _percent(pair.after), str(pair.n))
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{share:.1%}"
 
 
 def _alerts(folder: RunFolder) -> tuple[str, ...]:

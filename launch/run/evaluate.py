@@ -11,7 +11,7 @@ from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
 from common.config import Config, Evaluation, EvaluationSuite
-from common.config_file import load_config, save_config
+from common.config_file import load_config, load_earlier_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
@@ -101,10 +101,10 @@ def locate_checkpoint(path: Path) -> tuple[Path, Config]:
         checkpoint = run.last_checkpoint()
         if checkpoint is None:
             raise InputError(f"run {path} has no checkpoint yet")
-        return checkpoint / "hf", load_config(run.config)
+        return checkpoint / "hf", load_earlier_config(run.config)
     if (folder / "hf").is_dir():
         run = RunFolder(folder.parents[1])
-        return folder / "hf", load_config(run.config if run.config.is_file() else PRESET)
+        return folder / "hf", load_earlier_config(run.config if run.config.is_file() else PRESET)
     if (folder / "config.json").is_file():
         return folder, load_config(PRESET)
     raise InputError(

@@ -1,6 +1,7 @@
 """Looks at everything a run needs before anything is started; one clear line for each fault."""
 
 import shutil
+import tempfile
 from pathlib import Path
 
 from actors.agent.prompt import load_template
@@ -14,11 +15,17 @@ from actors.tools.started import run_corpora
 from common.child_process import SOURCE_ROOT
 from common.config import Config
 from common.errors import InputError, MachineError
+from common.places import LEARNER, Address
+from common.plan_file import own_keys
 from common.task_rules import task_rules
 from common.telemetry.writers import wandb_project
+from common.wire.sockets import Wire
 from launch.data.task_check import read_checked
 from launch.models.model_checks import check_model
+from launch.plan.topology import RunFiles
 from launch.run.config_pairs import check_pairs
+from launch.starters.private import make_plan, private_folder
+from learner.coordination.intake import ACTOR_LIMITS
 
 
 def check_run(config: Config) -> None:
@@ -40,6 +47,21 @@ def check_run(config: Config) -> None:
         check_task_files(config)
     if config.kernel.minimum_level != "unsafe":
         check_sandbox_present()
+    check_listening(config)
+
+
+def check_listening(config: Config) -> Address:
+    """Where the coordinator listened for a moment, as it will; another may take it meanwhile.
+
+    Raises:
+        MachineError: it cannot, for instance because the address is in use.
+    """
+    with tempfile.TemporaryDirectory() as scratch, private_folder(Path(scratch)) as private:
+        plan = make_plan(config, RunFiles(config=Path(scratch), private=private))
+        with Wire(own_keys(plan, LEARNER)) as wire:
+            door = wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS)
+            door.close()
+            return door.address
 
 
 def locate_model(path: str) -> Path:

@@ -21,9 +21,10 @@ from common.places import LEARNER, RunPlan
 from launch.data.world import write_world
 from launch.plan.evaluation import suites_of, with_world_suites
 from launch.plan.topology import RunFiles, evaluation
+from launch.report.closing import print_summary
 from launch.report.page import write_report
 from launch.report.progress import ProgressPanel
-from launch.report.summary import Summary, build_summary, print_summary, read_scores, write_summary
+from launch.report.summary import Summary, build_summary, read_scores, write_summary
 from launch.run.continuation import Change, check_continuation
 from launch.run.folder import (
     PhaseClock,

@@ -3,6 +3,8 @@
 import dataclasses
 import http.client
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,6 +19,10 @@ from launch.starters.local import ProcessSpec, describe_exit
 LEARNER_READY_S = 180.0
 ACTOR_DRAIN_S = 60.0
 """How long an actor may take to end after the learner has."""
+
+_OWN_NETWORK = (
+    sys.executable, "-I", "-S", str(Path(__file__).with_name("own_network.py")),
+)  # fmt: skip
 
 _TORCHRUN = "torch/distributed/elastic"
 _RANK_FAILED = re.compile(rf"{_TORCHRUN}.*exitcode: (?P<status>-?\d+)\) local_rank: (?P<rank>\d+)")
@@ -36,7 +42,7 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
 
 
 def learner(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> ProcessSpec:
-    """The learner's ranks under torchrun, ready when the coordinator listens."""
+    """The learner's ranks, ready when the coordinator listens."""
     (process,) = (process for process in plan.processes if process.role == "learner")
     return dataclasses.replace(
         _started(process, logs),
@@ -68,15 +74,16 @@ def fine_tuning(
     *,
     ranks: int,
     threads: int,
+    private: Path,
     log: Path,
     hint: Callable[[], str],
 ) -> ProcessSpec:
     """Ranks that train together without a run around them; see ``rank_processes``."""
     return ProcessSpec(
         name=name,
-        command=rank_processes(*module, ranks=ranks),
+        command=_OWN_NETWORK + rank_processes(*module, ranks=ranks, private=private),
         log=log,
-        env=dict(rank_environment(threads)),
+        env=dict(rank_environment(threads, private=private)),
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,
@@ -89,6 +96,11 @@ def explain_torchrun(line: str) -> str:
     if match is None:
         return line
     return f"rank {match['rank']} {describe_exit(int(match['status']))}"
+
+
+def own_network_works() -> bool:
+    """Whether the machine lets processes have a network of their own."""
+    return subprocess.run(_OWN_NETWORK, check=False).returncode == 0
 
 
 def answers(url: str, path: str) -> bool:
@@ -106,7 +118,7 @@ def answers(url: str, path: str) -> bool:
 def _started(process: ProcessPlan, logs: Path) -> ProcessSpec:
     return ProcessSpec(
         name=process.name,
-        command=process.command,
+        command=(*(_OWN_NETWORK if process.own_network else ()), *process.command),
         log=logs / f"{process.name}.log",
         env=dict(process.environment),
     )

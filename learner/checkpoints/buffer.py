@@ -41,7 +41,7 @@ class SnapshotBuffer:
     def fill(self, pieces: Sequence[tuple[Piece, Tensor]], tail: bytes) -> int:
         """Copy tensors one after another, then ``tail``; returns the size of the tensors.
 
-        The order must put wide numbers first (``learner.checkpoints.shard_files.in_file_order``).
+        The order must put wide numbers first (``learner.checkpoints.shard_header.in_file_order``).
         """
         size = sum(piece.num_bytes for piece, _ in pieces)
         if size + len(tail) > len(self._memory):

@@ -61,11 +61,6 @@ def finished_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=step_of, reverse=True)
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
-    """The finished checkpoint of the highest step in ``folder``; None if there is none."""
-    return next(iter(finished_checkpoints(folder)), None)
-
-
 def remove_leftovers(folder: Path) -> None:
     """Remove folders of saves that were cut off; only while no save is under way."""
     for suffix in (PARTIAL, REPLACED):

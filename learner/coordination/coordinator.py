@@ -27,8 +27,8 @@ from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
-from learner.coordination.evaluation import HeldoutRound
 from learner.coordination.groups import Group, SignalFilter, TaskOrder
+from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
 from learner.coordination.sessions import Sessions
 from learner.coordination.trajectory_checks import ModelLimits, fault_in

@@ -37,11 +37,6 @@ class MemoryEstimate:
     device: dict[str, int]
     host: dict[str, int]
 
-    @property
-    def device_bytes(self) -> int:
-        """All on the device."""
-        return sum(self.device.values())
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FreeMemory:

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from common.config import Config, Learner, Lora, Model
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import latest_checkpoint
 from learner.checkpoints.resume import load_checkpoint
 from learner.checkpoints.state import Progress
 from learner.engine.lora import adapted_layers
@@ -22,6 +21,7 @@ from learner.engine.policy import load_policy
 from learner.engine.sharding import full_state_dict, reduce_now
 from learner.engine.shards import gather, local_rows
 from learner.packs.packing import Pack, pack_segments, segment_of_examples
+from tests.saved_checkpoint import latest_checkpoint
 from tests.tiny_policy import VOCABULARY, make_model
 
 pytestmark = pytest.mark.distributed

@@ -11,7 +11,6 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from common.config import Apg, Learner, Objective
-from learner.checkpoints.files import latest_checkpoint
 from learner.checkpoints.resume import load_checkpoint
 from learner.checkpoints.state import Progress
 from learner.engine.mesh import Rank, training_processes
@@ -19,7 +18,7 @@ from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import full_state_dict, shard
 from learner.step.train_step import TrainStep
-from tests.saved_checkpoint import save_checkpoint
+from tests.saved_checkpoint import latest_checkpoint, save_checkpoint
 from tests.tiny_policy import make_model, make_trajectories
 
 pytestmark = pytest.mark.distributed

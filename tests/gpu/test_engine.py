@@ -67,7 +67,7 @@ def take_steps(folder: Path, rank: Rank, *, lora_rank: int = 0, **keys: Any) -> 
         "norms": norms,
         "weights": full_state_dict(model),
         "peak": torch.cuda.max_memory_allocated() - before,
-        "estimate": estimate.device_bytes - estimate.device["CUDA"],
+        "estimate": sum(estimate.device.values()) - estimate.device["CUDA"],
     }
 
 

@@ -1,13 +1,18 @@
 """An actor process for transport tests: answers every lease with a made trajectory."""
 
 import asyncio
+import json
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
+from common.places import Address
+from common.wire.keys import read_key_pair
 from common.wire.records import TaskLease, Trajectory
+from common.wire.sockets import Wire
 from tests.makers import make_trajectory
 
 
@@ -39,11 +44,11 @@ class Scripted:
         return trajectory
 
 
-async def serve(endpoint: str, actor_id: str, behaviour: str) -> None:
+async def serve(wire: Wire, coordinator: Address, actor_id: str, behaviour: str) -> None:
     link = CoordinatorLink(
-        endpoint,
+        wire,
+        coordinator,
         actor_id=actor_id,
-        run_key="key",
         credit=4,
         kernel_level="none",
         heartbeat_s=0.05,
@@ -56,4 +61,6 @@ async def serve(endpoint: str, actor_id: str, behaviour: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(*sys.argv[1:4]))
+    address, keys, *rest = sys.argv[1:]
+    with Wire(read_key_pair(Path(keys))) as wire:
+        asyncio.run(serve(wire, Address(**json.loads(address)), *rest))

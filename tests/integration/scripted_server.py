@@ -1,7 +1,7 @@
 """A policy server that plays scripts: the wire format of the real one, no model.
 
-``python scripted_server.py PORT MODEL_FOLDER SCRIPTS.json`` where the scripts map a question to the
-list of its actions. Which action is due is read off the number of observations in the prompt.
+``python scripted_server.py SOCKET MODEL_FOLDER SCRIPTS.json`` where the scripts map a question to
+the list of its actions. Which action is due is read off the number of observations in the prompt.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def generate_response(token_ids: list[int]) -> dict[str, object]:
     }
 
 
-async def serve(port: int, model: Path, scripts: dict[str, list[str]]) -> None:
+async def serve(socket: str, model: Path, scripts: dict[str, list[str]]) -> None:
     tokenizer = FileTokenizer(model)
     by_prompt = {escape_tags(question): actions for question, actions in scripts.items()}
 
@@ -45,12 +45,10 @@ async def serve(port: int, model: Path, scripts: dict[str, list[str]]) -> None:
     application.router.add_get("/health", lambda request: web.Response())
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.UnixSite(runner, socket).start()
     print("ready", flush=True)
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        serve(int(sys.argv[1]), Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text()))
-    )
+    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text())))

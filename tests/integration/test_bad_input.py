@@ -7,8 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +16,6 @@ from rich.console import Console
 from actors.tools.search.index import build_index
 from common.config_file import save_config
 from common.errors import InputError
-from launch.plan.ports import held_ports
 from launch.run.folder import RunFolder, RunState, locked
 from launch.run.inputs import write_inputs
 from launch.run.train import TrainRequest, resolve_config, train
@@ -86,14 +83,6 @@ def trial(tmp_path: Path) -> Trial:
     return trial
 
 
-@contextmanager
-def used_port() -> Iterator[int]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        yield int(listener.getsockname()[1])
-
-
 def test_a_missing_config_file(trial: Trial) -> None:
     trial.config.unlink()
 
@@ -156,12 +145,20 @@ def test_a_search_index_that_is_none(trial: Trial) -> None:
     assert "corpus.sqlite' is not a SQLite file" in trial.lzero_train()
 
 
-@pytest.mark.parametrize("key", ["policy_server.port", "transport.port"])
-def test_a_port_in_use(trial: Trial, key: str) -> None:
-    with used_port() as port:
-        line = trial.lzero_train("--set", f"{key}={port}")
+def test_an_address_in_use(trial: Trial) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
 
-    assert f"port {port} ({key}) is in use" in line
+        line = trial.lzero_train("--set", f"transport.listen={address}")
+
+    assert f"cannot listen at {address}: Address already in use" in line
+    assert "transport.listen" in line
+
+
+def test_an_address_that_is_none(trial: Trial) -> None:
+    line = trial.lzero_train("--set", "transport.listen=5555")
+
+    assert "transport.listen must be" in line
 
 
 def test_bubblewrap_missing(trial: Trial) -> None:
@@ -198,11 +195,11 @@ def test_a_resume_with_another_configuration_changes_nothing(trial: Trial) -> No
 
 
 def begun(trial: Trial) -> RunFolder:
-    """What a run leaves that was begun on a port of its own choice and then interrupted."""
+    """What a run leaves that was begun and then interrupted."""
     given = resolve_config(TrainRequest(config=trial.config))
     folder = RunFolder(trial.folder / "runs" / "run")
-    with held_ports(given) as config, locked(folder):
-        save_config(config, folder.config)
+    with locked(folder):
+        save_config(given, folder.config)
     write_inputs(folder.inputs, given)
     folder.write_state(RunState(status="interrupted", started_at=0.0))
     return folder
@@ -233,4 +230,3 @@ def test_a_resume_with_other_tasks_under_the_same_path_starts_nothing(trial: Tri
     assert state.status == "interrupted"
     said = console.file.getvalue()  # type: ignore[attr-defined]
     assert "actors.episodes was" in said
-    assert "port" not in said, "nobody gave a port"

@@ -23,10 +23,11 @@ from actors.wiring import make_policy, make_runner, started_judge
 from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigError
+from common.places import RunPlan
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
-from launch.plan.ports import held_ports
+from launch.plan.topology import RunFiles, members, plan_run
 from launch.run.preflight import check_agent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -66,8 +67,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def load(package: Path, *overrides: str) -> Config:
     here = [f"model.path={MODEL}", "kernel.preload_numpy=false", "kernel.idle=1"]
-    with held_ports(load_config(package / "run.toml", [*here, *overrides])) as config:
-        return config
+    return load_config(package / "run.toml", [*here, *overrides])
+
+
+def planned(config: Config, folder: Path) -> RunPlan:
+    """The plan of a run whose private folder is ``folder``."""
+    files = RunFiles(config=folder / "config.json", private=folder)
+    return plan_run(config, files, dict.fromkeys(members(config), "key"))
 
 
 @pytest.fixture
@@ -83,9 +89,10 @@ def serve_scripts(tmp_path: Path) -> Iterator[Callable[[Config, list[Task]], Non
             for task in tasks
         }
         (tmp_path / "scripts.json").write_text(json.dumps(scripts))
+        socket = planned(config, tmp_path).servers[0].address.bind
         program = Path(__file__).with_name("scripted_server.py")
         server = subprocess.Popen(
-            [sys.executable, str(program), str(config.policy_server.port), str(MODEL),
+            [sys.executable, str(program), socket, str(MODEL),
              str(tmp_path / "scripts.json")],
             cwd=REPOSITORY, stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -102,11 +109,11 @@ def serve_scripts(tmp_path: Path) -> Iterator[Callable[[Config, list[Task]], Non
         process.stdout.close()
 
 
-def play(config: Config, tasks: list[Task]) -> dict[str, Trajectory]:
+def play(config: Config, folder: Path, tasks: list[Task]) -> dict[str, Trajectory]:
     """One trajectory of each task, by the parts that an actor is made of."""
 
     async def episodes() -> list[Trajectory]:
-        policy = make_policy(config)
+        policy = make_policy(config, planned(config, folder))
         kernels = KernelPool(make_launcher(config.kernel), idle=1)
         try:
             await kernels.start()
@@ -147,7 +154,7 @@ def test_the_package_of_the_page_runs_as_it_stands_there(
     lost = Task(task_id="lost", question="Which?", kind=tasks[0].kind, answers=("Oslo",))
     serve_scripts(config, [*tasks, lost])
 
-    played = play(config, [*tasks, lost])
+    played = play(config, package, [*tasks, lost])
 
     assert {t.outcome for t in played.values()} == {Outcome.SUBMITTED}, played
     cities, number, wrong = (played[name] for name in ("c1", "c2", "lost"))
@@ -202,7 +209,7 @@ def test_a_plug_in_that_fails_drops_its_episode_and_is_named(
     tasks = read_tasks(package / "tasks.jsonl", rules=task_rules(config))[:1]
     serve_scripts(config, tasks)
 
-    trajectory = play(config, tasks)["c1"]
+    trajectory = play(config, package, tasks)["c1"]
 
     assert trajectory.outcome is Outcome.INFRASTRUCTURE
     assert trajectory.failure == failure.format(package=package)

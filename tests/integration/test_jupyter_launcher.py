@@ -12,8 +12,9 @@ import time
 import pytest
 import zmq
 
-from actors.kernels.interface import CellStatus, DeathCause, KernelDiedError, ToolSpec
+from actors.kernels.interface import CellStatus, DeathCause, KernelDiedError
 from actors.kernels.jupyter.launcher import JupyterLauncher
+from actors.kernels.tool_specs import ToolSpec
 from common.config import Kernel
 from common.errors import KernelError, MachineError
 

@@ -6,13 +6,8 @@ import os
 
 import pytest
 
-from actors.kernels.interface import (
-    CellStatus,
-    DeathCause,
-    KernelDiedError,
-    ToolParameter,
-    ToolSpec,
-)
+from actors.kernels.interface import CellStatus, DeathCause, KernelDiedError
+from actors.kernels.tool_specs import ToolParameter, ToolSpec
 from tests.notebook import echo
 
 pytestmark = pytest.mark.sandbox

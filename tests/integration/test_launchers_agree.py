@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from actors.kernels.interface import KernelDiedError, ToolError, ToolParameter, ToolSpec
+from actors.kernels.interface import KernelDiedError
 from actors.kernels.launchers import make_launcher
+from actors.kernels.tool_specs import ToolError, ToolParameter, ToolSpec
 from common.config import Kernel
 
 pytestmark = pytest.mark.sandbox

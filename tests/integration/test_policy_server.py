@@ -5,13 +5,9 @@ The tests run in order and share the server; each publishes the versions it need
 
 import asyncio
 import dataclasses
-import json
 import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,20 +19,23 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from actors.policy import PolicyClient
-from common.config import Lora
+from common.config import Config, Lora, Model, PolicyServer
 from common.errors import PolicyMismatchError, PolicyServerError
 from common.wire.generation import Generation
+from common.wire.sockets import Door
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
 from learner.weights.channel import Snapshot, take_snapshot
 from learner.weights.contents import weights_to_publish
 from learner.weights.parity import Parity, compare_answers, sample_answers
 from learner.weights.publisher import WeightPublisher
-from tests.server_ready import wait_until_ready
+from tests.policy_server import Served, policy_server
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow]
 
 VOCABULARY = 320
 TOLERANCE = 1e-4
+LISTENING = "0A"
+"""In /proc/net/tcp."""
 YARN = {
     "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 128,
 }  # fmt: skip
@@ -47,12 +46,15 @@ PROMPTS = [[random.Random(i).randrange(3, VOCABULARY) for _ in range(24)] for i 
 class LiveModel:
     """A tiny model with tied embeddings, and the publisher that brings it to the server."""
 
-    def __init__(self, url: str, model: Qwen3ForCausalLM, pid: int) -> None:
-        self.url = url
-        self.pid = pid
+    def __init__(self, served: Served, door: Door, model: Qwen3ForCausalLM) -> None:
+        self.url = served.url
+        self.pid = served.pid
+        self.private = served.plan.private
         self.model = model
         self.version = -1
-        self.publisher = WeightPublisher([url], stage_timeout_s=20, watch_every_s=3600)
+        self.publisher = WeightPublisher(
+            [served.place], door, stage_timeout_s=20, watch_every_s=3600
+        )
         self.publisher.start()
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -95,44 +97,18 @@ def save_tiny_model(folder: Path) -> Qwen3ForCausalLM:
     return model
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="module")
 def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveModel]:
     folder = tmp_path_factory.mktemp("policy")
     model = save_tiny_model(folder / "model")
-    config = {
-        "model": {"path": str(folder / "model"), "max_context": 512},
-        "policy_server": {"memory_gib": 0.25, "max_sequences": 32},
-    }
-    (folder / "run.json").write_text(json.dumps(config))
-    port = free_port()
-    command = [sys.executable, "-m", "actors.inference.server"]
-    command += ["--config", str(folder / "run.json"), "--port", str(port)]
-    with (folder / "server.log").open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_ready(
-            url,
-            timeout_s=240,
-            is_alive=lambda: process.poll() is None,
-            log_file=folder / "server.log",
-        )
-        live = LiveModel(url, model, process.pid)
+    config = Config(
+        model=Model(path=str(folder / "model"), max_context=512),
+        policy_server=PolicyServer(memory_gib=0.25, max_sequences=32),
+    )
+    with policy_server(config, folder) as served, served.door() as door:
+        live = LiveModel(served, door, model)
         yield live
         live.publisher.stop()
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=20)
 
 
 def test_server_samples_with_the_model_folder_as_version_0_before_any_update(
@@ -162,6 +138,44 @@ def test_sampled_tokens_come_with_their_log_probabilities_and_version(live: Live
     assert sampled.finish_reason in {"length", "stop"}
     assert stopped.token_ids.tolist() == greedy.token_ids.tolist()
     assert stopped.finish_reason == "stop"
+
+
+def test_nothing_of_the_server_listens_where_another_user_could_reach_it(
+    live: LiveModel,
+) -> None:
+    """Neither itself, nor what its processes say to each other."""
+    group = [
+        process for process in Path("/proc").glob("[0-9]*") if process_group(process) == live.pid
+    ]
+    assert len(group) >= 2, "the server and its engine"
+    held = {
+        link.removeprefix("socket:[").removesuffix("]")
+        for process in group
+        for file in process.glob("fd/*")
+        if (link := os.readlink(file)).startswith("socket:")
+    }
+    tables = {
+        name: [line.split() for line in Path(table).read_text().splitlines()[1:]]
+        for name, table in {
+            "tcp": "/proc/net/tcp",
+            "tcp6": "/proc/net/tcp6",
+            "unix": f"/proc/{live.pid}/net/unix",
+        }.items()
+    }
+
+    internet = [row for name in ("tcp", "tcp6") for row in tables[name] if row[9] in held]
+    unix = [row[7] for row in tables["unix"] if row[6] in held and len(row) > 7]
+
+    assert [row[1] for row in internet if row[3] == LISTENING] == []
+    assert unix
+    assert {str(Path(path).parent) for path in unix} == {str(live.private)}
+
+
+def process_group(process: Path) -> int:
+    try:
+        return os.getpgid(int(process.name))
+    except ProcessLookupError:
+        return -1
 
 
 def mean_difference(live: LiveModel, generations: list[Generation], version: int) -> float:

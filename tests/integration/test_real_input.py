@@ -17,14 +17,17 @@ import pytest
 from actors.tools.search.index import build_index
 from common.config import Config
 from common.config_file import save_config
-from common.run_key import make_run_key, read_run_key
+from common.places import LEARNER
+from common.plan_file import own_keys, tell_coordinator
 from common.tasks import read_tasks
 from common.wire.records import Outcome, Task, Trajectory
+from common.wire.sockets import Wire
 from launch.data.convert import convert
-from launch.plan.ports import held_ports
+from launch.plan.topology import RunFiles
+from launch.starters.private import make_plan, private_folder
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
-from learner.coordination.intake import Intake
+from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.store import TrajectoryStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -53,7 +56,6 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         agent=dataclasses.replace(config.agent, max_action_tokens=512),
         actors=dataclasses.replace(config.actors, episodes=16),
     )
-    make_run_key(folder)
     scripts = {task.question: scripted_actions(task) for task in tasks}
     (folder / "scripts.json").write_text(json.dumps(scripts))
     coordinator = Coordinator(
@@ -65,38 +67,24 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         max_buffered_bytes=1 << 30,
     )
     with ExitStack() as stack:
-        config = stack.enter_context(held_ports(config))
+        private = stack.enter_context(private_folder(folder))
         save_config(config, folder / "config.json")
+        plan = make_plan(config, RunFiles(config=folder / "config.json", private=private))
         server = start(
-            [str(DATA.parent / "integration" / "scripted_server.py"),
-             str(config.policy_server.port), str(MODEL), str(folder / "scripts.json")],
+            [sys.executable, str(DATA.parent / "integration" / "scripted_server.py"),
+             plan.servers[0].address.bind, str(MODEL), str(folder / "scripts.json")],
             stack,
             stdout=subprocess.PIPE,
         )  # fmt: skip
         assert server.stdout is not None
         assert server.stdout.readline() == b"ready\n"
-        intake = stack.enter_context(
-            Intake(
-                coordinator,
-                TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24),
-                run_key=read_run_key(folder),
-                host="127.0.0.1",
-                port=config.transport.port,
-            )
-        )
-        actor = start(
-            [
-                "-m",
-                "actors.main",
-                "--config",
-                str(folder / "config.json"),
-                "--actor-id",
-                "a0",
-                "--coordinator",
-                intake.endpoint,
-            ],
-            stack,
-        )
+        wire = stack.enter_context(Wire(own_keys(plan, LEARNER)))
+        known = {member.key: member.name for member in plan.members if member.role == "actor"}
+        door = wire.listen("coordinator", plan.coordinator, known, ACTOR_LIMITS)
+        store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
+        intake = stack.enter_context(Intake(coordinator, store, door))
+        tell_coordinator(plan, door.address)
+        actor = start(plan.processes[-1].command, stack)
         batch = intake.take_batch(learner_version=0, timeout_s=120)
         intake.drain("done", timeout_s=20)
         assert actor.wait(timeout=20) == 0
@@ -104,10 +92,10 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
 
 
 def start(
-    arguments: list[str], stack: ExitStack, stdout: int | None = None
+    command: Sequence[str], stack: ExitStack, stdout: int | None = None
 ) -> "subprocess.Popen[bytes]":
     process = subprocess.Popen(
-        [sys.executable, *arguments], cwd=REPOSITORY, stdout=stdout,
+        command, cwd=REPOSITORY, stdout=stdout,
         env={"PYTHONPATH": str(REPOSITORY), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
     )  # fmt: skip
     if process.stdout is not None:

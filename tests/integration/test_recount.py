@@ -21,8 +21,8 @@ from common.telemetry.writers import JsonlWriter
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from launch.report.metrics_tail import read_metrics
 from launch.report.page import write_report
-from launch.report.progress import Training
 from launch.report.summary import Summary, build_summary
+from launch.report.training_view import Training
 from launch.run.folder import RunFolder, RunState
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
@@ -46,6 +46,7 @@ from tests.integration.test_synchronous_training import (
     scripted,
 )
 from tests.tiny_policy import VOCABULARY, make_model
+from tests.wires import a_place
 
 STEPS, GROUPS, SIZE = 6, 2, 3
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
@@ -87,13 +88,12 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
     with ExitStack() as stack:
         rank = stack.enter_context(training_processes())
         store = TrajectoryStore(folder.path / "trajectories", limit_bytes=1 << 24)
-        intake = stack.enter_context(
-            Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0)
-        )
+        place = stack.enter_context(a_place(["a0"]))
+        intake = stack.enter_context(Intake(coordinator, store, place.door))
         publisher = stack.enter_context(
             BackgroundPublisher(servers, acknowledge=intake.acknowledge)
         )
-        actor = threading.Thread(target=answer_leases, args=(intake.endpoint, servers, unreliable))
+        actor = threading.Thread(target=answer_leases, args=(place, servers, unreliable))
         actor.start()
         writer = JsonlWriter(folder.metrics, after_step=0)
         batches = BatchLog(folder.path / "batches.jsonl", after_step=0)

@@ -1,12 +1,6 @@
 """Scores of packed actions are those under which a real vLLM server drew them."""
 
 import asyncio
-import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,10 +10,11 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from actors.policy import PolicyClient
+from common.config import Config, Model, PolicyServer
 from learner.engine.model import load_model, token_logprobs
 from learner.packs.packing import pack_segments, segment_of_actions
+from tests.policy_server import policy_server
 from tests.sampled_episodes import TURNS, Sampler, run_episode
-from tests.server_ready import wait_until_ready
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.nightly]
 
@@ -44,32 +39,12 @@ def save_model(folder: Path) -> None:
 def server(tmp_path: Path) -> Iterator[str]:
     """The address of a server that samples with the model in ``tmp_path / "model"``."""
     save_model(tmp_path / "model")
-    config = {
-        "model": {"path": str(tmp_path / "model"), "max_context": 256},
-        "policy_server": {"memory_gib": 0.25, "max_sequences": 32},
-    }
-    (tmp_path / "run.json").write_text(json.dumps(config))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    command = [sys.executable, "-m", "actors.inference.server"]
-    command += ["--config", str(tmp_path / "run.json"), "--port", str(port)]
-    log_file = tmp_path / "server.log"
-    with log_file.open("w") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output, start_new_session=True)
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until_ready(
-            url, timeout_s=240, is_alive=lambda: process.poll() is None, log_file=log_file
-        )
-        yield url
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=20)
+    config = Config(
+        model=Model(path=str(tmp_path / "model"), max_context=256),
+        policy_server=PolicyServer(memory_gib=0.25, max_sequences=32),
+    )
+    with policy_server(config, tmp_path) as served:
+        yield served.url
 
 
 def by_server(url: str) -> Sampler:

@@ -22,7 +22,7 @@ from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
 from actors.agent.stand_alone import stand_alone_config
 from actors.agent.stream import ActionPiece, ActionTaken, EpisodeDone, Event, StepDone
-from actors.kernels.interface import ToolSpec
+from actors.kernels.tool_specs import ToolSpec
 from actors.tools.search.index import build_index
 from actors.tools.tool import ToolCall
 from common.config import McpServer, Tools

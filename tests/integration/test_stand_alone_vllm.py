@@ -5,7 +5,6 @@ A real vLLM server with the shipped checkpoint and the shipped chat template.
 
 import asyncio
 import os
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -13,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from actors.agent.chat.client import ChatClient, ServedModel
+from actors.agent.chat.client import ChatClient
 from actors.agent.chat.conversation import ChatConversation
+from actors.agent.chat.models import ServedModel
 from actors.agent.conversation import Opening
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
@@ -29,7 +29,8 @@ from common.wire.records import Task
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.files import evaluation_tasks
 from launch.data.world.traces import write_corpus
-from tests.server_ready import wait_until_ready
+from launch.starters.specs import answers
+from tests.policy_server import end, wait_until
 
 pytestmark = [pytest.mark.nightly, pytest.mark.vllm, pytest.mark.sandbox]
 
@@ -53,25 +54,24 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def server(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    log = tmp_path_factory.mktemp("vllm") / "server.log"
-    port = free_port()
-    command = [*vllm_command(config, port, cpu=True), "--chat-template", str(TEMPLATE)]
-    environment = vllm_environment(config, cpu=True, inherited=os.environ)
+    folder = tmp_path_factory.mktemp("vllm")
+    log, port = folder / "server.log", free_port()
+    command = [*vllm_command(config, "", cpu=True), "--chat-template", str(TEMPLATE)]
+    at = command.index("--uds")
+    command[at : at + 2] = ["--host", "127.0.0.1", "--port", str(port)]
+    environment = vllm_environment(
+        config, cpu=True, private=folder, keys=folder / "none", inherited=os.environ
+    )
     with log.open("w") as output:
         process = subprocess.Popen(
             command, env=environment, stdout=output, stderr=output, start_new_session=True
         )
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until_ready(url, timeout_s=240, is_alive=lambda: process.poll() is None, log_file=log)
+        wait_until(lambda: answers(url, "/health"), process, log)
         yield f"{url}/v1"
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=20)
+        end(process)
 
 
 def test_the_server_says_what_it_has(server: str) -> None:

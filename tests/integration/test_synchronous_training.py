@@ -4,6 +4,7 @@ A scripted policy stands in for the sampler (real batching is not reproducible):
 function of task, sample and weight version. It answers over real ZeroMQ in a shuffled order.
 """
 
+import asyncio
 import hashlib
 import json
 import random
@@ -14,14 +15,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-import zmq
 from torch import Tensor
 
 from common.config import Apg, Config, Objective
 from common.wire.codec import SCHEMA_VERSION, decode, encode
-from common.wire.doorkeeper import present_key
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Drain, Hello, Leave
+from common.wire.sockets import AsyncLine, Wire
 from learner.checkpoints.state import Progress
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
@@ -40,6 +40,7 @@ from learner.weights.background import BackgroundPublisher
 from learner.weights.verifier import ParityVerifier
 from tests.makers import make_trajectory
 from tests.tiny_policy import VOCABULARY, make_model
+from tests.wires import Place, a_place
 
 STEPS = 4
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
@@ -124,33 +125,36 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 def answer_leases(
-    endpoint: str, servers: Servers, play: Callable[[TaskLease, int], Trajectory] = scripted
+    place: Place, servers: Servers, play: Callable[[TaskLease, int], Trajectory] = scripted
 ) -> None:
     """An actor: answers all leases at hand in a random order, until it is drained."""
-    context = zmq.Context()
-    dealer = context.socket(zmq.DEALER)
-    dealer.setsockopt(zmq.IDENTITY, b"a0#s")
-    present_key(dealer, "key")
-    dealer.connect(endpoint)
-    dealer.send_multipart(
+    with Wire(place.keys["a0"]) as wire:
+        asyncio.run(
+            _answer(wire.connect_async(place.door.address, identity=b"a0#s"), servers, play)
+        )
+
+
+async def _answer(
+    line: AsyncLine, servers: Servers, play: Callable[[TaskLease, int], Trajectory]
+) -> None:
+    await line.send(
         encode(Hello(actor_id="a0", session="s", schema_version=SCHEMA_VERSION,
                      credit=50, kernel_level="none"))
     )  # fmt: skip
     rng = random.Random(0)
     while True:
         held: list[TaskLease] = []
-        while dealer.poll(50 if not held else 5):
-            record = decode(dealer.recv_multipart())
+        while await line.is_ready(timeout_ms=50 if not held else 5):
+            record = decode(await line.receive())
             if isinstance(record, Drain):
-                dealer.send_multipart(encode(Leave(reason=record.reason)))
-                dealer.close(linger=1000)
-                context.term()
+                await line.send(encode(Leave(reason=record.reason)))
+                line.close(linger_ms=1000)
                 return
             if isinstance(record, TaskLease):
                 held.append(record)
         rng.shuffle(held)
         for lease in held:
-            dealer.send_multipart(encode(play(lease, servers.version)))
+            await line.send(encode(play(lease, servers.version)))
 
 
 def run_asynchronously(folder: Path) -> tuple[str, ...]:
@@ -163,13 +167,12 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
     with ExitStack() as stack:
         rank = stack.enter_context(training_processes())
         store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
-        intake = stack.enter_context(
-            Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0)
-        )
+        place = stack.enter_context(a_place(["a0"]))
+        intake = stack.enter_context(Intake(coordinator, store, place.door))
         publisher = stack.enter_context(
             BackgroundPublisher(servers, acknowledge=intake.acknowledge)
         )
-        actor = threading.Thread(target=answer_leases, args=(intake.endpoint, servers))
+        actor = threading.Thread(target=answer_leases, args=(place, servers))
         actor.start()
         model = shard(load_model(folder), rank, compute_dtype=torch.float32)
         optimizer = PolicyOptimizer(model, CONFIG.learner)

@@ -1,5 +1,7 @@
 """Trajectories of real actor processes reach the learner exactly once, over real ZeroMQ."""
 
+import dataclasses
+import json
 import subprocess
 import sys
 import time
@@ -8,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import LZeroError, MachineError
+from common.errors import LZeroError
+from common.plan_file import keys_file
+from common.wire.keys import write_key_pair
 from common.wire.records import Task
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from tests.wires import Place, a_place
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
@@ -22,7 +27,16 @@ StartActor = Callable[..., subprocess.Popen[bytes]]
 
 
 @pytest.fixture
-def intake(tmp_path: Path) -> Iterator[Intake]:
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    """Where the coordinator listens, with the keys of its actors in files."""
+    with a_place(["a0", "a1"], tcp=getattr(request, "param", "unix") == "tcp") as place:
+        for name, keys in place.keys.items():
+            write_key_pair(keys_file(tmp_path, name), keys)
+        yield place
+
+
+@pytest.fixture
+def intake(tmp_path: Path, place: Place) -> Iterator[Intake]:
     coordinator = Coordinator(
         TaskOrder(TASKS, seed=0),
         groups_per_batch=2,
@@ -33,17 +47,19 @@ def intake(tmp_path: Path) -> Iterator[Intake]:
         silence_s=1.0,
     )
     store = TrajectoryStore(tmp_path / "trajectories", limit_bytes=1 << 20)
-    with Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0) as running:
+    with Intake(coordinator, store, place.door) as running:
         yield running
 
 
 @pytest.fixture
-def start_actor(intake: Intake) -> Iterator[StartActor]:
+def start_actor(tmp_path: Path, place: Place, intake: Intake) -> Iterator[StartActor]:
+    address = json.dumps(dataclasses.asdict(place.door.address))
     started: list[subprocess.Popen[bytes]] = []
 
     def start(actor_id: str, behaviour: str = "once") -> subprocess.Popen[bytes]:
         child = Path(__file__).with_name("link_child.py")
-        command = [sys.executable, str(child), intake.endpoint, actor_id, behaviour]
+        keys = str(keys_file(tmp_path, actor_id))
+        command = [sys.executable, str(child), address, keys, actor_id, behaviour]
         started.append(
             subprocess.Popen(command, cwd=REPOSITORY, env={"PYTHONPATH": str(REPOSITORY)})
         )
@@ -55,6 +71,7 @@ def start_actor(intake: Intake) -> Iterator[StartActor]:
         process.wait()
 
 
+@pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
 def test_batches_of_two_actors_are_complete_and_hold_no_trajectory_twice(
     intake: Intake, start_actor: StartActor
 ) -> None:
@@ -113,13 +130,3 @@ def test_what_cannot_be_encoded_is_that_episodes_failure_and_the_actor_goes_on(
     assert len(batch) == 8
     assert intake.counters().dropped["infrastructure:ProtocolError"] == 1
     assert actor.wait(timeout=20) == 0
-
-
-def test_port_in_use_is_one_clear_error(intake: Intake, tmp_path: Path) -> None:
-    port = int(intake.endpoint.rpartition(":")[2])
-    coordinator = intake._coordinator
-    store = TrajectoryStore(tmp_path / "other", limit_bytes=1 << 20)
-
-    with pytest.raises(MachineError, match=rf"cannot bind 127.0.0.1:{port}: .*transport.port"):
-        Intake(coordinator, store, run_key="key", host="127.0.0.1", port=port)
-    store.close()

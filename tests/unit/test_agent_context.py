@@ -14,7 +14,8 @@ from actors.agent.events import Episode
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import PromptTemplate
 from actors.agent.token_conversation import TokenConversation
-from actors.kernels.interface import CellResult, CellStatus, ToolSpec
+from actors.kernels.interface import CellResult, CellStatus
+from actors.kernels.tool_specs import ToolSpec
 from actors.tools.catalogue import make_tools
 from common.chat import ChatRenderer
 from common.config import Agent, Config

@@ -12,7 +12,7 @@ from actors.agent.foreign_tags import break_all_tags
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import PromptTemplate, load_template
 from actors.agent.token_conversation import TokenConversation
-from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.kernels.tool_specs import ToolParameter, ToolSpec
 from actors.tools.tool import FunctionTool
 from common.chat import ChatRenderer
 from common.config import Agent

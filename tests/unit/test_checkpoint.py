@@ -14,7 +14,6 @@ from transformers import AutoModelForCausalLM
 from common.config import Gae, Learner, Lora
 from common.errors import InputError
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import latest_checkpoint
 from learner.checkpoints.resume import load_checkpoint, load_newest
 from learner.checkpoints.state import Progress, Trainee
 from learner.engine.critic import CriticModel, load_critic
@@ -26,7 +25,7 @@ from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict, shard
 from learner.sft.config import Sft
 from learner.sft.optimizer import SftOptimizer
-from tests.saved_checkpoint import save_checkpoint
+from tests.saved_checkpoint import latest_checkpoint, save_checkpoint
 from tests.tiny_policy import make_model
 
 

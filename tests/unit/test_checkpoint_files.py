@@ -11,12 +11,12 @@ from learner.checkpoints.files import (
     DamagedCheckpointError,
     find_damage,
     finished_checkpoints,
-    latest_checkpoint,
     publish,
     read_description,
     remove_leftovers,
     set_aside,
 )
+from tests.saved_checkpoint import latest_checkpoint
 
 CONTENTS = {
     "checkpoint.json": b'{"format_version": 2}',

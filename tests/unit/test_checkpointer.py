@@ -17,7 +17,7 @@ import torch
 from common.config import Learner
 from common.errors import LZeroError, MachineError
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import find_damage, latest_checkpoint
+from learner.checkpoints.files import find_damage
 from learner.checkpoints.job import Job
 from learner.checkpoints.process import WriterProcess
 from learner.checkpoints.resume import load_checkpoint
@@ -27,6 +27,7 @@ from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import full_state_dict, shard
+from tests.saved_checkpoint import latest_checkpoint
 from tests.tiny_policy import make_model
 
 

@@ -98,6 +98,7 @@ def test_a_value_is_refused_exactly_outside_its_range(value: float) -> None:
         ("transport.listen='5555'", "transport.listen must be empty or ADDRESS:PORT, got '5555'"),
         ("transport.listen=':5555'", "transport.listen must be empty or ADDRESS:PORT, got ':5555'"),
         ("transport.listen='10.0.0.1'", "must be empty or ADDRESS:PORT, got '10.0.0.1'"),
+        ("transport.listen='*:5'", "must be empty or ADDRESS:PORT, got '*:5'"),
         ("transport.listen='/tmp/x:5'", "must be empty or ADDRESS:PORT, got '/tmp/x:5'"),
         ("transport.silence_s=0", "transport.silence_s must be at least 1, got 0.0 (s"),
         ("rewards.terms.f1=nan", "rewards.terms.f1 must be a finite number, got nan (weight"),

@@ -254,6 +254,16 @@ def test_a_coordinator_that_can_listen_is_found_and_nothing_is_left(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("works", [True, False])
+def test_ports_that_others_reach_are_a_warning(monkeypatch: pytest.MonkeyPatch, works: bool):
+    monkeypatch.setattr(doctor_machine, "own_network_works", lambda: works)
+
+    found = by_name(doctor_machine.check_sockets(Config()))["own network"]
+
+    assert found.verdict is (Verdict.OK if works else Verdict.WARN)
+    assert works or "user namespaces" in found.fix
+
+
 def test_more_kernels_than_files_may_be_open_is_a_warning():
     config = dataclasses.replace(Config(), actors=Actors(episodes=8192, processes=4096))
 

@@ -16,9 +16,10 @@ from actors.kernels.frames import (
     Ready,
     encode,
 )
-from actors.kernels.interface import DeathCause, ToolSpec
+from actors.kernels.interface import DeathCause
 from actors.kernels.jupyter.transcript import CellTranscript
 from actors.kernels.session import KernelSession, SessionLimits
+from actors.kernels.tool_specs import ToolSpec
 
 MESSAGES = [
     (["ready"], Ready()),

@@ -54,7 +54,7 @@ def scan(*kernels, times=1, slowest_s=60.0, **limits):
     ended = []
 
     async def look():
-        unlimited = {"memory_mib": math.inf, "cpu_s": math.inf, "files": math.inf}
+        unlimited = {"sandbox_memory_mib": math.inf, "cpu_s": math.inf, "files": math.inf}
         watchdog = Watchdog(UseLimits(**{**unlimited, **limits}), slowest_s=slowest_s)
         for name, pid, cage in kernels:
             watchdog.watch(
@@ -208,7 +208,7 @@ def test_neither_cpu_time_nor_memory_of_a_kernel_waits_for_another_one(mapper, h
         return Watched(name=name, pid=pid, end=end, private_files=False)
 
     async def scenario():
-        limits = UseLimits(memory_mib=69, cpu_s=0.1, files=math.inf)
+        limits = UseLimits(sandbox_memory_mib=69, cpu_s=0.1, files=math.inf)
         watchdog = Watchdog(limits)
         watchdog.watch(watched("dear", mapper))
         watchdog.watch(watched("busy", holder[0]))
@@ -235,7 +235,7 @@ def test_a_measurement_that_takes_too_long_is_given_up(mapper):
 
 
 def test_a_kernel_that_lets_who_measures_it_wait_is_ended(mapper):
-    ((_, cause, reason),) = scan(("slow", mapper, None), memory_mib=4000, slowest_s=0.001)
+    ((_, cause, reason),) = scan(("slow", mapper, None), sandbox_memory_mib=4000, slowest_s=0.001)
 
     assert cause is DeathCause.MEMORY
     assert "it was measured for 0.001 s: its memory" in reason
@@ -244,7 +244,7 @@ def test_a_kernel_that_lets_who_measures_it_wait_is_ended(mapper):
 def test_what_it_costs_to_measure_a_kernel_is_its_own_cpu_time(mapper):
     used_s = tree_use(mapper).cpu_s
 
-    ended = scan(("dear", mapper, None), cpu_s=used_s + 0.005, memory_mib=4000, times=6)
+    ended = scan(("dear", mapper, None), cpu_s=used_s + 0.005, sandbox_memory_mib=4000, times=6)
 
     causes = [cause for _, cause, _ in ended]
     assert (causes[0], DeathCause.CPU in causes) == (DeathCause.MEMORY, True)
@@ -281,7 +281,7 @@ def test_a_pidfd_tells_the_pid(holder):
 
 def test_only_the_kernel_beyond_the_limit_is_ended(holder):
     with subprocess.Popen(["sleep", "60"]) as small:
-        ended = scan(("large", holder[0], None), ("small", small.pid, None), memory_mib=69)
+        ended = scan(("large", holder[0], None), ("small", small.pid, None), sandbox_memory_mib=69)
         small.kill()
 
     assert [(name, cause) for name, cause, _ in ended] == [("large", DeathCause.MEMORY)]
@@ -290,7 +290,7 @@ def test_only_the_kernel_beyond_the_limit_is_ended(holder):
 
 def test_a_sum_that_counts_shared_pages_twice_ends_nobody(holder):
     assert tree_use(holder[0]).resident_bytes > 120 * MIB
-    assert scan(("fair", holder[0], None), memory_mib=110) == []
+    assert scan(("fair", holder[0], None), sandbox_memory_mib=110) == []
 
 
 def test_cpu_time_ends_a_kernel(holder):
@@ -310,7 +310,7 @@ def test_a_kernel_that_idles_is_looked_at_less_often_until_it_runs_a_cell():
 
     async def scenario():
         cage, seen = CountingCage(), []
-        watchdog = Watchdog(UseLimits(memory_mib=math.inf, cpu_s=math.inf, files=math.inf))
+        watchdog = Watchdog(UseLimits(sandbox_memory_mib=math.inf, cpu_s=math.inf, files=math.inf))
         watchdog.watch(Watched(name="idle", pid=-1, end=lambda *_: None, cage=cage))
         for number in range(11):
             if number == 7:
@@ -336,7 +336,7 @@ def test_a_kernel_that_cannot_be_looked_at_hides_no_other_one(holder, caplog):
 
 def test_the_watchdog_rests_when_there_is_nobody_left():
     async def scenario():
-        watchdog = Watchdog(UseLimits(memory_mib=1, cpu_s=1, files=1))
+        watchdog = Watchdog(UseLimits(sandbox_memory_mib=1, cpu_s=1, files=1))
         watchdog.watch(Watched(name="gone", pid=-1, end=lambda *_: None))
         watchdog.forget("gone")
         await asyncio.wait_for(watchdog._task, 5)
@@ -360,7 +360,7 @@ def cages(tmp_path):
     parent = fake_group(tmp_path / "delegated")
     own = fake_group(parent / f"lzero-{os.getpid()}")
     (fake_group(own / "7-1") / "memory.swap.max").write_text("max")
-    return parent, Cages(parent, CageLimits(memory_mib=300, processes=24))
+    return parent, Cages(parent, CageLimits(sandbox_memory_mib=300, processes=24))
 
 
 def test_a_group_per_kernel_bounds_its_memory_and_processes(cages):
@@ -396,14 +396,14 @@ def test_a_group_tells_cpu_time_and_death_for_memory(cages):
 
 def test_a_folder_that_is_no_group_is_refused(tmp_path):
     with pytest.raises(NoCgroupError, match="not a cgroup v2"):
-        Cages(tmp_path, CageLimits(memory_mib=1, processes=1))
+        Cages(tmp_path, CageLimits(sandbox_memory_mib=1, processes=1))
 
 
 def test_a_missing_controller_is_named(tmp_path):
     folder = fake_group(tmp_path / "group", controllers="cpu pids")
 
     with pytest.raises(NoCgroupError, match="offers no controller memory"):
-        Cages(folder, CageLimits(memory_mib=1, processes=1))
+        Cages(folder, CageLimits(sandbox_memory_mib=1, processes=1))
 
 
 @pytest.fixture

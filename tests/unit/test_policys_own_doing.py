@@ -16,8 +16,9 @@ from actors.agent.prompt import PromptTemplate
 from actors.agent.token_conversation import TokenConversation
 from actors.agent.toolbox import ToolSet
 from actors.episode import EpisodeRunner
-from actors.kernels.interface import CellResult, CellStatus, ToolSpec
+from actors.kernels.interface import CellResult, CellStatus
 from actors.kernels.session import KernelSession, SessionLimits
+from actors.kernels.tool_specs import ToolSpec
 from actors.link import checked_frames
 from actors.rewards.judge.pool import Judge
 from common.chat import SPECIAL_TOKENS, ChatRenderer

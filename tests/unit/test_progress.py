@@ -13,13 +13,8 @@ from common.telemetry.alert_lines import append_alert
 from common.telemetry.step_record import StepRecord
 from common.telemetry.writers import JsonlWriter
 from launch.report.metrics_tail import LinesTail, read_metrics
-from launch.report.progress import (
-    ProgressPanel,
-    Training,
-    describe_duration,
-    describe_view,
-    mean_staleness,
-)
+from launch.report.progress import ProgressPanel
+from launch.report.training_view import Training, describe_duration, describe_view, mean_staleness
 from learner.coordination.counters import FailureLog
 from tests.step_records import make_record as record
 

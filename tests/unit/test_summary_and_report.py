@@ -25,17 +25,9 @@ from common.telemetry.process_totals import (
 )
 from common.wire.records import Step
 from launch.report.charts import line_chart, paired_bars, ticks
+from launch.report.closing import facts, print_summary, score_tables
 from launch.report.page import choose_pairs, describe_step, write_report
-from launch.report.summary import (
-    Summary,
-    build_summary,
-    compare,
-    current_commit,
-    facts,
-    print_summary,
-    score_tables,
-    write_summary,
-)
+from launch.report.summary import Summary, build_summary, compare, current_commit, write_summary
 from launch.run.folder import RunFolder, RunState
 from tests.step_records import make_record
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from actors.kernels.interface import ToolSpec
+from actors.kernels.tool_specs import ToolSpec
 from actors.tools.catalogue import make_tools
 from actors.tools.names import EPISODE_TOOLS, check_name, check_tools
 from actors.tools.started import started_tools

@@ -172,7 +172,8 @@ def report(
 
 
 def receive(line: Line) -> WeightManifest:
-    assert (frames := line.receive(timeout_ms=10_000)) is not None
+    frames = line.receive(timeout_ms=10_000)
+    assert frames is not None
     return unpack_snapshot(frames)[0]
 
 

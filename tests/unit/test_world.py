@@ -9,11 +9,11 @@ from actors.tools.search.index import SearchIndex, build_index
 from common.chat import parse_action
 from common.config import World as WorldConfig
 from launch.data.world import names
-from launch.data.world.demonstrator import PERFECT, Demonstrator, perfect_codes
+from launch.data.world.demonstrator import PERFECT, Demonstrator
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.files import evaluation_tasks, training_tasks, write_world
-from launch.data.world.names import Pool, pool_of
-from launch.data.world.questions import FAMILIES, KINDS, Question, distinct
+from launch.data.world.names import Pool
+from launch.data.world.questions import FAMILIES, KINDS, TOPICS, Question, distinct
 from launch.data.world.traces import open_index, traces
 
 SEEDS = (0, 1, 2)
@@ -45,9 +45,8 @@ def test_a_name_belongs_to_one_pool_and_three_in_ten_are_held_out() -> None:
     for kind in ("person", "book", "town"):
         train, heldout = names.names(kind, "train"), names.names(kind, "heldout")
         assert not set(train) & set(heldout)
+        assert not {*train, *heldout} & set(names.names(kind, "unseen"))
         assert 0.25 < len(heldout) / (len(train) + len(heldout)) < 0.35
-        assert {pool_of(name) for name in train} == {"train"}
-        assert {pool_of(name) for name in names.names(kind, "unseen")} == {"unseen"}
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -63,10 +62,11 @@ def test_no_heldout_name_occurs_in_a_training_page_question_answer_or_trace(seed
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_subject_bridge_and_answer_of_a_heldout_question_are_held_out(seed: int) -> None:
+    heldout = heldout_names()
     for task in evaluation_tasks(Encyclopedia(seed, "heldout"), 1000):
         mentioned = [task.labels["subject"], task.labels["bridge"], *task.answers]
         for name in mentioned:
-            assert not name or name.isdigit() or pool_of(name) == "heldout"
+            assert not name or name.isdigit() or name in heldout
 
 
 def test_no_unseen_word_occurs_in_a_world_of_the_other_pools() -> None:
@@ -97,8 +97,14 @@ def run_codes(question: Question, search: SearchIndex) -> list[str]:
         "submit_final_answer": lambda answer: submitted.append(str(answer)),
         "print": lambda *_: None,
     }
-    for code in perfect_codes(question):
-        exec(code, dict(tools))
+    subtracts = question.spec.subtract is not None
+    for hop in question.hops:
+        exec(f'print(search("{hop.entity} {TOPICS[hop.relation]}"))', dict(tools))
+    earlier = int(question.hops[-1].value) if subtracts else 0
+    answer = (
+        f"{earlier + int(question.answer)} - {earlier}" if subtracts else f'"{question.answer}"'
+    )
+    exec(f"submit_final_answer({answer})", dict(tools))
     return submitted
 
 

@@ -14,10 +14,7 @@ from actors.kernels.interface import (
     CellStatus,
     DeathCause,
     KernelDiedError,
-    ToolHandler,
-    ToolSpec,
     check_file_name,
-    check_tools,
 )
 from actors.kernels.jupyter.channel import JupyterChannel
 from actors.kernels.jupyter.provisioner import BwrapProvisioner
@@ -28,6 +25,7 @@ from actors.kernels.limits.procfs import host_pid
 from actors.kernels.limits.wardens import Wardens
 from actors.kernels.limits.watchdog import Watched, memory_reason
 from actors.kernels.sandboxed.clip import MOST_MARK
+from actors.kernels.tool_specs import ToolHandler, ToolSpec, check_tools
 from common.config import Kernel as KernelConfig
 from common.errors import KernelError, MachineError
 from common.wire.sockets import SocketError

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import cast
 
 from actors.kernels.frames import Call, FrameBudget, FrameError, FrameReader
-from actors.kernels.interface import ToolHandler
 from actors.kernels.tool_calls import ToolCalls
+from actors.kernels.tool_specs import ToolHandler
 
 
 class ToolPipe(asyncio.Protocol):

@@ -24,7 +24,7 @@ class NoCgroupError(Exception):
 class CageLimits:
     """Limits of one kernel's group."""
 
-    memory_mib: int
+    sandbox_memory_mib: int
     processes: int
 
 
@@ -88,7 +88,7 @@ class Cages:
         """
         folder = self._folder / name
         folder.mkdir(exist_ok=True)
-        _write(folder / "memory.max", str(self._limits.memory_mib * _MEBIBYTE))
+        _write(folder / "memory.max", str(self._limits.sandbox_memory_mib * _MEBIBYTE))
         _write(folder / "memory.oom.group", "1")
         _write(folder / "pids.max", str(self._limits.processes + _INIT_PROCESSES))
         if (folder / "memory.swap.max").exists():

@@ -22,7 +22,7 @@ class Wardens:
         self._config = config
         self._cages: Cages | None = None
         limits = UseLimits(
-            memory_mib=config.sandbox_memory_mib, cpu_s=config.cpu_s, files=config.inodes
+            sandbox_memory_mib=config.sandbox_memory_mib, cpu_s=config.cpu_s, files=config.inodes
         )
         self.watchdog = Watchdog(limits)
         self.uids = HostUids(config.first_uid, config.uids)
@@ -30,7 +30,9 @@ class Wardens:
     def open(self) -> None:
         """Find out whether there can be control groups."""
         config = self._config
-        limits = CageLimits(memory_mib=config.sandbox_memory_mib, processes=config.processes)
+        limits = CageLimits(
+            sandbox_memory_mib=config.sandbox_memory_mib, processes=config.processes
+        )
         if self._cages is not None:
             return
         try:

@@ -46,7 +46,7 @@ _MEBIBYTE = 1 << 20
 class UseLimits:
     """Limits of one whole sandbox; ``inf`` for none."""
 
-    memory_mib: float
+    sandbox_memory_mib: float
     cpu_s: float
     files: float
 
@@ -170,7 +170,7 @@ class Watchdog:
                 f"limit {self._limits.files:,.0f}",
                 DeathCause.INODES,
             )
-        most = self._limits.memory_mib * _MEBIBYTE - files.size_bytes - sockets
+        most = self._limits.sandbox_memory_mib * _MEBIBYTE - files.size_bytes - sockets
         suspect = max(use.resident_bytes, use.grown_bytes) > most
         if suspect or len(use.pids) >= _MANY_PROCESSES:
             self._begin_measuring(record, use.pids, files.size_bytes, sockets)
@@ -221,7 +221,7 @@ class Watchdog:
         self, pids: list[int], files_bytes: int, in_sockets: int
     ) -> tuple[str, float]:
         """What is wrong with the memory of a sandbox, or "", and the CPU time that it took."""
-        started, limit_mib = time.thread_time(), self._limits.memory_mib
+        started, limit_mib = time.thread_time(), self._limits.sandbox_memory_mib
         try:
             used = in_sockets + measure_memory(pids, files_bytes, _DEAREST_S)
             problem = memory_reason(used, limit_mib) if used > limit_mib * _MEBIBYTE else ""

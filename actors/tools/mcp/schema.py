@@ -14,7 +14,7 @@ from typing import Any
 
 from mcp import types
 
-from actors.kernels.interface import ToolParameter, ToolSpec
+from actors.kernels.tool_specs import ToolParameter, ToolSpec
 from actors.tools.arguments import shown, valid_text
 from actors.tools.mcp.annotations import (
     LONGEST_VALUE,

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-from actors.kernels.interface import ToolSpec
+from actors.kernels.tool_specs import ToolSpec
 from actors.tools.mcp.schema import McpFunction, mcp_functions, mcp_value
 from actors.tools.mcp.server import McpConnection, ServerDiedError
 from actors.tools.tool import ToolCall

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from launch.data.world.names import EntityType
-from launch.data.world.questions import TOPICS, Hop, Question, Relation
+from launch.data.world.questions import TOPICS, Question, Relation
 
 Search = Callable[[str], str]
 
@@ -237,17 +237,3 @@ def read(page: str, relation: Relation) -> str | None:
     """The value that a page, right or wrong, seems to state for a relation."""
     match = re.search(_PATTERNS[relation], page)
     return next((group for group in match.groups() if group), None) if match else None
-
-
-def perfect_codes(question: Question) -> tuple[str, ...]:
-    """The cells of the good strategy: one search per hop, then the value or the subtraction."""
-    codes = [f'print(search("{hop.entity} {TOPICS[hop.relation]}"))' for hop in question.hops]
-    return (*codes, final_code(question.answer, question.hops, question.spec.subtract is not None))
-
-
-def final_code(answer: str, hops: tuple[Hop, ...], subtracts: bool) -> str:
-    """The cell that submits the answer."""
-    if not subtracts:
-        return f'submit_final_answer("{answer}")'
-    earlier = int(hops[-1].value)
-    return f"submit_final_answer({earlier + int(answer)} - {earlier})"

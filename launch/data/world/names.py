@@ -133,14 +133,6 @@ _UNSEEN_WORDS: dict[EntityType, tuple[list[str], list[str]]] = {
 }
 
 
-def pool_of(name: str) -> Pool:
-    """The pool of a two-word name; a name with an unseen word in it is ``unseen``."""
-    unseen = {word for lists in _UNSEEN_WORDS.values() for words in lists for word in words}
-    if unseen & set(name.split()):
-        return "unseen"
-    return "heldout" if _is_heldout(name) else "train"
-
-
 def names(entity_type: EntityType, pool: Pool) -> list[str]:
     """All names of a pool, in a fixed order."""
     if pool == "unseen":
