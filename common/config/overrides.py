@@ -9,8 +9,9 @@ from typing import Any, Literal
 from common.config.ranges import kind_of, short
 from common.errors import ConfigError
 
-_NO_WORD = re.compile(r"""\s*["'\[{]|[+-]?\d[\d_.:,eExXoObBTZ+-]*\s*$""")
-"""Text that was meant as another value than a word: quoted, a list, a table, a number, a date."""
+_NO_WORD = re.compile(r"""\s*["'\[{]|[+-]?\d(?!.*\..*\.)[\d_.:,eExXoObBTZ+-]*\s*$""")
+"""Text that was meant as another value than a word: quoted, a list, a table, a number, a date; but
+no address such as 10.0.0.1:5000."""
 
 
 def apply_override(kind: type, tables: dict[str, Any], override: str) -> None:

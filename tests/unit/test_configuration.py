@@ -199,6 +199,7 @@ def test_a_key_that_became_a_constant_says_its_value(key: str, value: float) -> 
         ('run.name="007"', "007"),
         ("run.name=a b", "a b"),
         ("agent.mode=direct", "direct"),
+        ("transport.listen=10.0.0.1:5000", "10.0.0.1:5000"),
         ('services."my.own".base_url=http://x', "http://x"),
     ],
 )
