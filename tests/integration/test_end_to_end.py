@@ -127,7 +127,8 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     changed = ("kernel.launcher=jupyter", "learner.ranks=2")
     words = [word for setting in changed for word in ("--set", setting)]
     with lzero_train(tmp_path, "--resume", *words) as second:
-        second.wait_until((second.run / "checkpoints" / "step-000003").exists, "the third step")
+        told = second.run / "private" / "coordinator.json"
+        second.wait_until(told.exists, "the coordinator listens")
         check_nobody_else_gets_in(second)
         output = second.finish()
 
