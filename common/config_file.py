@@ -16,7 +16,7 @@ from typing import Any, Literal, TypeVar
 from common.config import Config
 from common.config.overrides import apply_override
 from common.config.ranges import is_key, kind_of, short
-from common.config.renamed import refusal
+from common.config.renamed import as_named_now, refusal
 from common.errors import ConfigError, InputError
 from common.json_input import parse_json
 from common.json_output import as_number, json_text
@@ -44,6 +44,15 @@ def load_config(
     if defaults is not None:
         tables = _merged(tables_of(defaults), tables)
     return config_from_tables(tables, where=str(path))
+
+
+def load_earlier_config(path: Path) -> Config:
+    """The configuration that a run kept, perhaps one of an earlier version, as far as it goes.
+
+    Raises:
+        ConfigError: the file cannot be read, or says what no version did.
+    """
+    return config_from_tables(as_named_now(Config, read_tables(path)), where=str(path))
 
 
 def save_config(config: Config, path: Path) -> None:

@@ -96,6 +96,9 @@ class RunPlan:
     processes: tuple[ProcessPlan, ...] = ()
 
 
+RENDEZVOUS = "LZERO_RENDEZVOUS"
+"""The variable that tells ranks on one machine the URL of the file through which they meet."""
+
 LOOPBACK = "127.0.0.1"
 """The interface that only this machine reaches."""
 

@@ -1,4 +1,4 @@
-"""A learner rank: ``torchrun --nproc-per-node R -m learner.main --config RUN/config.json``."""
+"""A learner rank: ``python -m learner.main``, or several of it under torchrun."""
 
 import argparse
 import dataclasses

@@ -5,6 +5,7 @@ staged in one step, so generation stops for the swap and not for the transfer.
 """
 
 import logging
+import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -82,7 +83,7 @@ class StagingReceiver:
         return staged
 
     def _run(self) -> None:
-        identity = worker_identity(self._server, self._rank)
+        identity = worker_identity(self._server, self._rank, secrets.token_hex(16))
         try:
             with Wire(self._keys) as wire:
                 line = wire.connect(self._publisher, identity=identity)

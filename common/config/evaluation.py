@@ -27,7 +27,8 @@ class EvaluationSuite(Section):
     """Search index, made by ``lzero index``; empty for ``tasks.train_corpus``."""
     when: tuple[When, ...] = ("before", "after")
     """Before training, after it, and ``during`` it every ``evaluation.during_every`` steps (one
-    suite only, the first 32 questions of each family)."""
+    suite only, the first 32 questions of each family; with the embedded world instead of its
+    own)."""
     per_family: Annotated[int, Range("questions", least=0, most=MANY)] = 0
     """Questions of each value of the task label ``family``, in file order; 0 for all."""
     temperature: Annotated[float, Range("temperature", least=0, most=100)] = 1.0

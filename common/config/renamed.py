@@ -4,12 +4,16 @@ Fields that are no keys any more but still have a name in the code need no line 
 refused with their value (``common.config.ranges.FIXED``).
 """
 
+import re
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
 from common.config.ranges import is_key
+
+_PLAIN = re.compile(r"\w+(\.\w+)*")
+"""A key, and not a sentence about several."""
 
 _SUITE = "a table [[evaluation.suites]]"
 
@@ -98,6 +102,32 @@ def refusal(kind: type, tables: Mapping[str, Any]) -> str:
         if value is not None:
             return f"{key} is no key any more: it is fixed at {value} now"
     return ""
+
+
+def as_named_now(kind: type, tables: Mapping[str, Any]) -> dict[str, Any]:
+    """What of an earlier version's configuration says something today, under today's names.
+
+    Values of keys that only a person can carry over, and of those that are gone, are left out.
+    """
+    found: dict[str, Any] = {}
+    for key, value in _leaves(tables):
+        name = RENAMED.get(key, key)
+        is_gone = key in REMOVED or not _PLAIN.fullmatch(name)
+        if not is_gone and _fixed(kind, name.split(".")) is None:
+            *sections, last = name.split(".")
+            table = found
+            for section in sections:
+                table = table.setdefault(section, {})
+            table[last] = value
+    return found
+
+
+def _leaves(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in table.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{name}.")
+        elif not isinstance(value, Mapping):
+            yield f"{prefix}{name}", value
 
 
 def _paths(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

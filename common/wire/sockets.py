@@ -7,6 +7,7 @@ carries the name that its key stands for. A door belongs to one thread, but for 
 """
 
 import os
+import resource
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,11 +18,12 @@ import zmq
 import zmq.asyncio
 from zmq.utils import z85
 
-from common.errors import MachineError
+from common.errors import MachineError, ProtocolError
 from common.places import Address
 from common.wire.codec import Buffer
 from common.wire.doorkeeper import Doorkeeper
 from common.wire.keys import KeyPair
+from common.wire.parts import PART_BYTES, cut, join
 
 _QUESTIONS = "inproc://zeromq.zap.01"
 """Where ZeroMQ asks whether a peer may connect; the name is the protocol's."""
@@ -31,6 +33,7 @@ _ENCRYPTION_BYTES = 33
 """That CURVE adds to each part of a message."""
 _HEARTBEAT_MS = 5_000
 _GONE_AFTER_MS = 6 * _HEARTBEAT_MS
+_DESCRIPTORS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +41,18 @@ class PeerLimits:
     """What one peer of a door may make it keep.
 
     Attributes:
-        part_bytes: largest part of a message; a peer that sends a larger one is disconnected.
+        part_bytes: largest part of a message; a peer that sends a larger one is disconnected. So
+            much of anybody who connects is taken, also before it has proved who it is.
+        message_bytes: of all parts of a message with a long frame (``common.wire.parts``); a
+            longer one arrives empty.
         queued_in: messages of a peer that wait to be received; it is read no further beyond them.
         queued_out: messages that wait for a peer.
         must_arrive: whether a message for somebody who is gone or does not read is an error
             (``UndeliverableError``); else it is dropped.
     """
 
-    part_bytes: int
+    part_bytes: int = PART_BYTES
+    message_bytes: int = 64 << 20
     queued_in: int = 64
     queued_out: int
     must_arrive: bool = False
@@ -68,12 +75,12 @@ class Parcel:
     Attributes:
         identity: of the connection, to answer; its sender chose it.
         member: the name that the sender's key stands for.
-        frames: of the message.
+        frames: of the message; none if it cannot be put together.
     """
 
     identity: bytes
     member: str
-    frames: list[memoryview]
+    frames: Sequence[memoryview]
 
 
 class Wire:
@@ -110,6 +117,8 @@ class Wire:
         """
         self._doorkeeper.watch(name, {z85.decode(key): who for key, who in members.items()})
         self._answer_questions()
+        if not address.is_unix:
+            _allow_descriptors()
         socket = self._context.socket(zmq.ROUTER)
         socket.curve_server = True
         socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
@@ -124,7 +133,7 @@ class Wire:
                 f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
                 "(transport.listen), or port 0 for any free one"
             ) from error
-        return Door(socket, _bound(socket, address, self._own))
+        return Door(socket, _bound(socket, address, self._own), limits)
 
     def connect(self, address: Address, *, identity: bytes) -> "Line":
         """A line to a door, for blocking use."""
@@ -169,9 +178,10 @@ class Wire:
 class Door:
     """A ROUTER to which only members get through."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", address: Address) -> None:
+    def __init__(self, socket: "zmq.Socket[bytes]", address: Address, limits: PeerLimits) -> None:
         """``address`` is where it really listens."""
         self.address = address
+        self._longest = limits.message_bytes
         self._socket = socket
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._is_open = True
@@ -198,8 +208,11 @@ class Door:
             first, *rest = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return None
-        member = str(first.get("User-Id"))
-        return Parcel(bytes(first.buffer), member, [frame.buffer for frame in rest])
+        try:
+            frames = join([frame.buffer for frame in rest], limit=self._longest)
+        except ProtocolError:
+            frames = []
+        return Parcel(bytes(first.buffer), str(first.get("User-Id")), frames)
 
     def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         """Send to the peer of that identity.
@@ -230,7 +243,7 @@ class Line:
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send, as soon as there is a connection."""
-        self._socket.send_multipart(frames)
+        self._socket.send_multipart(cut(frames))
 
     def receive(self, *, timeout_ms: int) -> list[memoryview] | None:
         """The next message; None if none came in time."""
@@ -252,7 +265,7 @@ class AsyncLine:
 
     async def send(self, frames: Sequence[Buffer]) -> None:
         """Send, as soon as there is a connection."""
-        await self._socket.send_multipart(frames)
+        await self._socket.send_multipart(cut(frames))
 
     async def receive(self) -> list[memoryview]:
         """The next message."""
@@ -285,6 +298,14 @@ def new_key_pair() -> KeyPair:
     """Fresh keys for one member of a run."""
     public, secret = zmq.curve_keypair()
     return KeyPair(public=public.decode(), secret=secret.decode())
+
+
+def _allow_descriptors() -> None:
+    """Have strangers, who hold one each until their handshake times out, leave enough for us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _endpoint(address: Address, host: str) -> str:

@@ -1,7 +1,7 @@
 """What the weight publisher and the workers of a policy server say to each other over ZeroMQ.
 
-The publisher binds a ROUTER; each worker connects a DEALER whose identity is ``server#rank``. Only
-who brings the key, which the publisher gives to the servers alone, gets a connection.
+The publisher opens a door; each worker brings a line with the key of its server and an identity
+``server#rank#session``, of which nobody else knows the last part and could take its place.
 
 * worker to publisher: one frame, a ``StagingReport``: ``hello`` once it listens (also after the
   publisher was replaced), then ``staged`` or ``refused`` for each snapshot it received. The next
@@ -41,9 +41,9 @@ MAX_REPORT_BYTES = 1 << 16
 MAX_REASON_CHARACTERS = 2000
 
 
-def worker_identity(server: str, rank: int) -> bytes:
+def worker_identity(server: str, rank: int, session: str = "") -> bytes:
     """What worker ``rank`` of ``server`` calls itself on the wire."""
-    return f"{server}#{rank}".encode()
+    return f"{server}#{rank}#{session}".encode()
 
 
 class ReportKind(StrEnum):

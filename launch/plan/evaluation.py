@@ -37,10 +37,12 @@ def with_world_suites(evaluation: Evaluation, world: Path) -> Evaluation:
     """Suites for the counts of the embedded world, in front of the run's own.
 
     Those with the name of one of the world's are replaced: a resolved configuration may be
-    resolved again.
+    resolved again. While it trains, a run asks its own suite if one says so.
     """
     own = tuple(suite for suite in evaluation.suites if suite.name not in OF_THE_WORLD)
-    return dataclasses.replace(evaluation, suites=(*_world_suites(evaluation, world), *own))
+    during = bool(evaluation.during_every) and not any("during" in suite.when for suite in own)
+    suites = _world_suites(evaluation, world, during=during)
+    return dataclasses.replace(evaluation, suites=(*suites, *own))
 
 
 def heldout_suite(world: Path) -> EvaluationSuite:
@@ -65,10 +67,12 @@ def extra_suites(world: Path) -> tuple[EvaluationSuite, EvaluationSuite]:
     return wordings, unseen
 
 
-def _world_suites(evaluation: Evaluation, world: Path) -> Iterator[EvaluationSuite]:
+def _world_suites(
+    evaluation: Evaluation, world: Path, *, during: bool
+) -> Iterator[EvaluationSuite]:
     heldout, greedy = evaluation.per_family, evaluation.greedy_per_family
     asked: list[When] = ["before", "after"] if heldout else []
-    if evaluation.during_every:
+    if during:
         asked.append("during")
     base = heldout_suite(world)
     if asked:

@@ -10,6 +10,7 @@ from common.places import (
     LEARNER,
     LOOPBACK,
     LOOPBACK_INTERFACE,
+    RENDEZVOUS,
     Address,
     Member,
     ProcessPlan,
@@ -93,17 +94,24 @@ def evaluation(name: str, files: RunFiles, *, suites: Path, out: Path) -> Proces
     )
 
 
-def rank_processes(*module: str, ranks: int) -> tuple[str, ...]:
-    """The command for processes on this machine that train together, under torchrun.
+def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:
+    """The command for processes on this machine that train together: several under torchrun.
+
+    They meet through files. Else torchrun would listen on every interface, for messages that it
+    unpickles, whoever sends them.
 
     Args:
         module: what every rank runs, with its arguments.
         ranks: how many.
+        private: a fresh folder that only this user can enter.
     """
+    if ranks == 1:
+        return module_command(*module)
     return (
         *module_command("torch.distributed.run"),
         "--rdzv-backend=c10d",
-        f"--rdzv-endpoint={LOOPBACK}:0",
+        "--rdzv-conf=store_type=file",
+        f"--rdzv-endpoint={private / 'torchrun'}",
         f"--local-addr={LOOPBACK}",
         f"--nproc-per-node={ranks}",
         "--max-restarts=0",
@@ -112,8 +120,17 @@ def rank_processes(*module: str, ranks: int) -> tuple[str, ...]:
     )
 
 
-def rank_environment(threads: int) -> tuple[tuple[str, str], ...]:
+def rank_environment(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
     """The environment of such processes; ``threads`` are torch's in each."""
+    return (
+        *_with_loopback(threads),
+        (RENDEZVOUS, f"file://{private / 'ranks'}"),
+        ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"),
+    )
+
+
+def _with_loopback(threads: int) -> tuple[tuple[str, str], ...]:
+    """Collectives, also those of a single process, listen where only this machine reaches them."""
     return (
         *_with_threads(threads),
         ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
@@ -126,7 +143,7 @@ def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
         name=POLICY_SERVER,
         role="policy-server",
         command=_command("actors.inference.server", files, "--name", _SERVER),
-        environment=_with_threads(config.policy_server.threads),
+        environment=_with_loopback(config.policy_server.threads),
         own_network=not config.transport.listen,
     )
 
@@ -139,8 +156,10 @@ def _learner(config: Config, files: RunFiles, *, resume: bool) -> ProcessPlan:
     return ProcessPlan(
         name=LEARNER,
         role="learner",
-        command=rank_processes("learner.main", *options, ranks=config.learner.ranks),
-        environment=rank_environment(config.learner.threads),
+        command=rank_processes(
+            "learner.main", *options, ranks=config.learner.ranks, private=files.private
+        ),
+        environment=rank_environment(config.learner.threads, private=files.private),
         own_network=not config.transport.listen and config.run.wandb != "online",
     )
 

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
-from common.config import Config, EvaluationSuite
-from common.config_file import load_config, save_config
+from common.config import Config, Evaluation, EvaluationSuite
+from common.config_file import load_config, load_earlier_config, save_config
 from common.errors import InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
@@ -101,10 +101,10 @@ def locate_checkpoint(path: Path) -> tuple[Path, Config]:
         checkpoint = run.last_checkpoint()
         if checkpoint is None:
             raise InputError(f"run {path} has no checkpoint yet")
-        return checkpoint / "hf", load_config(run.config)
+        return checkpoint / "hf", load_earlier_config(run.config)
     if (folder / "hf").is_dir():
         run = RunFolder(folder.parents[1])
-        return folder / "hf", load_config(run.config if run.config.is_file() else PRESET)
+        return folder / "hf", load_earlier_config(run.config if run.config.is_file() else PRESET)
     if (folder / "config.json").is_file():
         return folder, load_config(PRESET)
     raise InputError(
@@ -151,7 +151,7 @@ def print_scores(result: EvaluateResult, console: Console) -> None:
 def _evaluation_config(
     config: Config, model: Path, request: EvaluateRequest, folder: RunFolder
 ) -> Config:
-    resolved = use_world(config, folder.tasks)
+    resolved = use_world(dataclasses.replace(config, evaluation=Evaluation()), folder.tasks)
     return dataclasses.replace(
         resolved,
         world=dataclasses.replace(config.world, enabled=True, train_tasks=TRAIN_TASKS),

@@ -14,6 +14,7 @@ from launch.run.preflight import locate_model
 from launch.screen import say
 from launch.starters import specs
 from launch.starters.local import ProcessSpec, Supervisor, interruptible
+from launch.starters.private import fresh_folder
 from learner.sft.config import Sft
 
 SFT = "sft"
@@ -40,10 +41,14 @@ def fine_tune(config: Sft, console: Console) -> None:
     with written(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         config.save(file)
-    spec = sft_process(config, file, output.with_name(output.name + ".sft.log"))
-    follower = LogFollower(spec.log, console)
-    with interruptible(), Supervisor(tick=follower.tick) as supervisor:
-        supervisor.spawn(spec)
+    log = output.with_name(output.name + ".sft.log")
+    follower = LogFollower(log, console)
+    with (
+        interruptible(),
+        fresh_folder() as private,
+        Supervisor(tick=follower.tick) as supervisor,
+    ):
+        supervisor.spawn(sft_process(config, file, private=private, log=log))
         supervisor.finish(SFT)
     follower.tick()
 
@@ -59,13 +64,14 @@ def resolve(config: Sft) -> Sft:
     )
 
 
-def sft_process(config: Sft, file: Path, log: Path) -> ProcessSpec:
-    """The ranks under torchrun, as the learner's are."""
+def sft_process(config: Sft, file: Path, *, private: Path, log: Path) -> ProcessSpec:
+    """The ranks, started as the learner's are."""
     return specs.fine_tuning(
         SFT,
         ("learner.sft.main", "--config", str(file)),
         ranks=config.ranks,
         threads=config.threads,
+        private=private,
         log=log,
         hint=lambda: how_to_go_on(config),
     )

@@ -32,12 +32,21 @@ def private_folder(run: Path) -> Iterator[Path]:
     """
     link = run / "private"
     _remove(link)
+    with fresh_folder() as folder:
+        link.symlink_to(folder)
+        try:
+            yield folder
+        finally:
+            _remove(link)
+
+
+@contextmanager
+def fresh_folder() -> Iterator[Path]:
+    """A new folder that nobody else can enter; gone at the end."""
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
     try:
-        link.symlink_to(folder)
         yield folder
     finally:
-        _remove(link)
         shutil.rmtree(folder, ignore_errors=True)
 
 

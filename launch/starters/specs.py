@@ -3,13 +3,11 @@
 import dataclasses
 import http.client
 import re
-import secrets
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 
 from common.config import Config
 from common.places import ProcessPlan, RunPlan
@@ -44,10 +42,10 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
 
 
 def learner(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> ProcessSpec:
-    """The learner's ranks under torchrun, ready when the coordinator listens."""
+    """The learner's ranks, ready when the coordinator listens."""
     (process,) = (process for process in plan.processes if process.role == "learner")
     return dataclasses.replace(
-        _started(process, logs, _rendezvous()),
+        _started(process, logs),
         is_ready=lambda: told_coordinator(plan) is not None,
         ready_timeout_s=LEARNER_READY_S,
         hint=hint,
@@ -76,15 +74,16 @@ def fine_tuning(
     *,
     ranks: int,
     threads: int,
+    private: Path,
     log: Path,
     hint: Callable[[], str],
 ) -> ProcessSpec:
     """Ranks that train together without a run around them; see ``rank_processes``."""
     return ProcessSpec(
         name=name,
-        command=_OWN_NETWORK + rank_processes(*module, ranks=ranks),
+        command=_OWN_NETWORK + rank_processes(*module, ranks=ranks, private=private),
         log=log,
-        env={**dict(rank_environment(threads)), **_rendezvous()},
+        env=dict(rank_environment(threads, private=private)),
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,
@@ -116,21 +115,10 @@ def answers(url: str, path: str) -> bool:
         connection.close()
 
 
-def _started(
-    process: ProcessPlan, logs: Path, environment: Mapping[str, str] = MappingProxyType({})
-) -> ProcessSpec:
+def _started(process: ProcessPlan, logs: Path) -> ProcessSpec:
     return ProcessSpec(
         name=process.name,
         command=(*(_OWN_NETWORK if process.own_network else ()), *process.command),
         log=logs / f"{process.name}.log",
-        env={**dict(process.environment), **environment},
+        env=dict(process.environment),
     )
-
-
-def _rendezvous() -> dict[str, str]:
-    """What torchrun names its store's keys by: who knows it could have it run code.
-
-    The store asks for no password, and what torchrun reads there it unpickles. Without a network of
-    its own this secret keeps others out; other users see arguments, but no environment.
-    """
-    return {"PET_RDZV_ID": secrets.token_hex(16)}

@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 _MESSAGES_AT_ONCE = 64
 """Handled before the training loop gets its turn at the lock."""
 
-ACTOR_LIMITS = PeerLimits(part_bytes=64 << 20, queued_in=1000, queued_out=16_384)
-"""Of one actor; a trajectory's longest frame is the text of all its steps."""
+ACTOR_LIMITS = PeerLimits(message_bytes=64 << 20, queued_in=1000, queued_out=16_384)
+"""Of one actor; most of a trajectory is the text of all its steps."""
 
 _TICK_MS = 500
 

@@ -18,6 +18,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from common.config.learning import COLLECTIVE_TIMEOUT_S
 from common.errors import ConfigError
+from common.places import RENDEZVOUS
 from learner.engine.context_parallel import ContextRanks, context_ranks
 
 _COLLECTIVE_TIMEOUT = timedelta(seconds=COLLECTIVE_TIMEOUT_S)
@@ -68,8 +69,8 @@ def training_processes(
     world of one process, with the same code path.
 
     Args:
-        init_method: rendezvous URL for tests; by default the one of the environment, or an
-            in-process store for a single process.
+        init_method: rendezvous URL for tests; by default that of the variable ``RENDEZVOUS``, else
+            the one that torchrun offers, or an in-process store for a single process.
         replicas: see ``arrange``.
         context_parallel: see ``arrange``.
 
@@ -80,6 +81,8 @@ def training_processes(
     check_arrangement(count, replicas=replicas, context_parallel=context_parallel)
     device = _device_of(int(os.environ.get("LOCAL_RANK", "0")))
     alone = count == 1 and init_method is None
+    if not alone and init_method is None:
+        init_method = os.environ.get(RENDEZVOUS)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=init_method,

@@ -29,7 +29,9 @@ from learner.weights.workers import Worker, Workers
 
 log = logging.getLogger(__name__)
 
-WORKER_LIMITS = PeerLimits(part_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True)
+WORKER_LIMITS = PeerLimits(
+    part_bytes=MAX_REPORT_BYTES, message_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True
+)
 """Of one worker of a policy server, at the door where it fetches weights."""
 
 
@@ -201,14 +203,14 @@ class StagingChannel:
     def _send_what_is_due(self) -> None:
         with self._changed:
             newest, base = self._snapshot, self._base
-            for identity, worker in self._workers.by_identity.items():
+            for worker in self._workers.all:
                 snapshot = self._workers.due(worker, newest, base)
                 if snapshot is not None:
-                    self._send(identity, worker, snapshot)
+                    self._send(worker, snapshot)
 
-    def _send(self, identity: bytes, worker: Worker, snapshot: Snapshot) -> None:
+    def _send(self, worker: Worker, snapshot: Snapshot) -> None:
         try:
-            self._door.send(identity, [pack_manifest(snapshot.manifest), *snapshot.frames])
+            self._door.send(worker.identity, [pack_manifest(snapshot.manifest), *snapshot.frames])
         except UndeliverableError as error:
             log.warning("lost a worker server=%s rank=%d reason=%s",
                         worker.server, worker.rank, error)  # fmt: skip

@@ -4,15 +4,15 @@ Pure: events in, decisions out; ``learner.weights.channel`` owns the socket. Wha
 
 * Only a worker that was expected is believed or served, and only after it said hello.
 * At most one snapshot is under way to a worker, so one that does not read keeps one alive.
-* A report counts for what is under way only.
+* A report counts for what is under way only, and over the connection that said hello last.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 from common.wire.records import WeightManifest
-from common.wire.weights import ReportKind, StagingReport, worker_identity
+from common.wire.weights import ReportKind, StagingReport
 
 
 class Sendable(Protocol):
@@ -33,6 +33,7 @@ class Worker:
 
     Attributes:
         server, rank: who it is.
+        identity: of the connection over which it said hello; empty before.
         listening: it said hello, and everything since went well.
         under_way: what it was sent and has not reported on.
         staged: version it holds; None before the first.
@@ -42,6 +43,7 @@ class Worker:
 
     server: str
     rank: int
+    identity: bytes = b""
     listening: bool = False
     under_way: WeightManifest | None = None
     staged: int | None = None
@@ -50,41 +52,45 @@ class Worker:
 
 
 class Workers:
-    """All workers that were expected, by the identity of their connection."""
+    """All workers that were expected, by server and rank."""
 
     def __init__(self) -> None:
         """Nobody is expected."""
-        self._known: dict[bytes, Worker] = {}
+        self._known: dict[tuple[str, int], Worker] = {}
 
     def expect(self, server: str, count: int) -> None:
         """Believe ``count`` workers of ``server`` from now on, once each has said hello."""
         self.forget(server)
         for rank in range(count):
-            self._known[worker_identity(server, rank)] = Worker(server=server, rank=rank)
+            self._known[server, rank] = Worker(server=server, rank=rank)
 
     def forget(self, server: str) -> None:
         """Believe nobody who speaks for ``server``, and send nothing there."""
-        self._known = {i: worker for i, worker in self._known.items() if worker.server != server}
+        self._known = {
+            key: worker for key, worker in self._known.items() if worker.server != server
+        }
 
     def of(self, server: str) -> list[Worker]:
         """The workers of ``server``."""
         return [worker for worker in self._known.values() if worker.server == server]
 
     @property
-    def by_identity(self) -> Mapping[bytes, Worker]:
+    def all(self) -> Collection[Worker]:
         """All of them."""
-        return self._known
+        return self._known.values()
 
     def hear(self, identity: bytes, report: StagingReport) -> str:
         """Take a report in; why it is not believed, or nothing if it is."""
-        worker = self._known.get(identity)
+        worker = self._known.get((report.server, report.rank))
         if worker is None:
             return "nobody of that name is expected"
-        if (worker.server, worker.rank) != (report.server, report.rank):
-            return f"it speaks for worker {report.rank} of {report.server}"
         if report.kind is ReportKind.HELLO:
-            self._known[identity] = Worker(server=worker.server, rank=worker.rank, listening=True)
+            self._known[worker.server, worker.rank] = Worker(
+                server=worker.server, rank=worker.rank, identity=identity, listening=True
+            )
             return ""
+        if worker.identity != identity:
+            return f"worker {report.rank} of {report.server} speaks over another connection"
         sent, worker.under_way = worker.under_way, None
         if sent is None:
             return "nothing was sent to it"

@@ -49,8 +49,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DocumentFiles]:
     real = find_document_files()
     sources = real.runtime.prefix / f"test-documents-{os.getpid()}"
     shutil.copytree(real.sources, sources)
-    shutil.rmtree(sources / "actors" / "tools" / "__pycache__")
-    (sources / "actors" / "tools" / "documents.py").write_text(TAKEN_OVER)
+    for compiled in sources.rglob("__pycache__"):
+        shutil.rmtree(compiled)
+    (sources / "actors" / "tools" / "documents" / "text.py").write_text(TAKEN_OVER)
     yield dataclasses.replace(real, sources=sources)
     shutil.rmtree(sources)
 
@@ -262,7 +263,7 @@ def test_a_sandbox_that_does_not_start_says_why_and_no_document_is_called_damage
 ) -> None:
     broken = files.sources.with_name(f"{files.sources.name}-broken")
     shutil.copytree(files.sources, broken)
-    (broken / "actors" / "tools" / "documents.py").write_text("import gone_library")
+    (broken / "actors" / "tools" / "documents" / "text.py").write_text("import gone_library")
     cases = {
         "No module named 'gone_library'": broken,
         "Can't find source path": tmp_path / "nowhere",

@@ -15,6 +15,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from launch.data.world.tiny_model import untie, write_initial_model
+from launch.starters.specs import own_network_works
+from tests.listeners import as_nobody, attempts_on, listening
+from tests.process_tree import descendants
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"
@@ -111,11 +114,12 @@ def read_json(path: Path) -> Any:
 def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> None:
     with lzero_train(tmp_path) as first:
         first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
+        check_nobody_else_gets_in(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
         output = first.finish()
 
     assert first.process.returncode == 1
-    assert "rank 0 was ended by signal 9 (SIGKILL)" in output
+    assert "learner was ended by signal 9 (SIGKILL)" in output
     assert "--resume" in output
     assert first.processes() == {}
     assert read_json(first.run / "state.json")["status"] == "failed"
@@ -123,6 +127,9 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     changed = ("kernel.launcher=jupyter", "learner.ranks=2")
     words = [word for setting in changed for word in ("--set", setting)]
     with lzero_train(tmp_path, "--resume", *words) as second:
+        told = second.run / "private" / "coordinator.json"
+        second.wait_until(told.exists, "the coordinator listens")
+        check_nobody_else_gets_in(second)
         output = second.finish()
 
     assert second.process.returncode == 0, output
@@ -130,6 +137,24 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     assert second.processes() == {}
     check_finished_run(second.run)
     assert read_json(second.run / "summary.json")["learner"]["ranks"] == 2
+
+
+def check_nobody_else_gets_in(command: Command) -> None:
+    """All sockets are in the private folder, but for collectives without a network of their own."""
+    private = (command.run / "private").readlink()
+    found = listening(descendants(command.process.pid) | {command.process.pid})
+    outside = {(pid, where) for pid, where in found if not where.startswith(f"{private}/")}
+    if own_network_works():
+        assert outside == set()
+    for pid, where in outside:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().lower()
+        assert where.startswith("tcp 127.0.0.1:"), (words, where)
+        assert b"learner.main" in words or b"vllm" in words, (words, where)
+    assert {f"{private}/{name}" for name in ("s0.http", "coordinator", "weights")} <= {
+        where for _, where in found
+    }
+    if os.geteuid() == 0:
+        assert set(as_nobody(attempts_on(private))) == {"PermissionError"}
 
 
 def check_finished_run(run: Path) -> None:

@@ -1,5 +1,6 @@
-"""Strangers, broken messages and floods on the coordinator's port: nothing is given, or ends."""
+"""Members of a run who lie, break off or flood: what the others do goes on, and nothing is left."""
 
+import logging
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -8,104 +9,70 @@ from typing import Any
 
 import msgpack
 import pytest
+import torch
 import zmq
 
+from actors.inference.staging import StagingReceiver
 from common.errors import LZeroError
-from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
-from common.wire.doorkeeper import present_key
-from common.wire.records import Task, TaskLease, Trajectory
+from common.wire.codec import SCHEMA_VERSION, Buffer, Record, encode
+from common.wire.parts import PART_BYTES
+from common.wire.records import Task, TaskLease
 from common.wire.session import (
     Ack,
     Drain,
     Heartbeat,
     HeartbeatAck,
-    Hello,
     HelloWanted,
     Leave,
     Refused,
     Rejected,
     Welcome,
 )
-from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import TaskOrder
+from common.wire.weights import ReportKind, StagingReport, pack_report, worker_identity
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
-from tests.handshake import connect
-from tests.makers import make_trajectory
+from learner.weights.channel import StagingChannel, take_snapshot
+from tests.coordination import SECRET, TASK, Peer, a_peer, an_intake, answer, hello
+from tests.leaks import nothing_is_left
+from tests.waiting import wait_for
+from tests.wires import WORKER_LIMITS, Place, a_place
 
-SECRET = "the gold answer"
+BOTH = pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    with nothing_is_left():
+        yield
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
+    with a_place(("a0", "a1"), tcp=getattr(request, "param", "unix") == "tcp") as place:
+        yield place
 
 
 @pytest.fixture
 def task() -> Task:
-    return Task(task_id="t", question="?", answers=(SECRET,))
+    return TASK
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> TrajectoryStore:
-    return TrajectoryStore(tmp_path, limit_bytes=1 << 20)
-
-
-@pytest.fixture
-def intake(task: Task, store: TrajectoryStore) -> Iterator[Intake]:
-    coordinator = Coordinator(
-        TaskOrder([task], seed=0),
-        groups_per_batch=1, group_size=2, max_staleness=0, total_batches=50,
-        max_buffered_bytes=1 << 30,
-    )  # fmt: skip
-    with Intake(coordinator, store, run_key="key", host="127.0.0.1", port=0) as running:
+def intake(place: Place, task: Task, tmp_path: Path) -> Iterator[Intake]:
+    with an_intake(place, tmp_path, task) as running:
         yield running
 
 
-class Peer:
-    """A bare socket that may say anything."""
-
-    def __init__(self, intake: Intake, identity: bytes, *, key: str = "key") -> None:
-        self._context = zmq.Context()
-        self.socket = self._context.socket(zmq.DEALER)
-        self.socket.setsockopt(zmq.IDENTITY, identity)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        if key:
-            present_key(self.socket, key)
-        self.is_let_in = connect(self.socket, intake.endpoint)
-
-    def say(self, *records: Record) -> None:
-        for record in records:
-            self.socket.send_multipart(encode(record))
-
-    def hear(self) -> Record:
-        assert self.socket.poll(10_000), "no answer"
-        return decode(self.socket.recv_multipart())
-
-    def close(self) -> None:
-        self._context.destroy(linger=0)
-
-
 @pytest.fixture
-def peer(intake: Intake) -> Iterator[Peer]:
-    one = Peer(intake, b"a0#s")
-    yield one
-    one.close()
+def peer(place: Place, intake: Intake) -> Iterator[Peer]:
+    with a_peer(place) as one:
+        yield one
 
 
-def hello() -> Hello:
-    return Hello(
-        actor_id="a0", session="s", schema_version=SCHEMA_VERSION, credit=2, kernel_level=""
-    )
-
-
-def joined(peer: Peer) -> list[TaskLease]:
-    peer.say(hello())
-    assert isinstance(peer.hear(), Welcome)
-    leases = [peer.hear(), peer.hear()]
-    assert all(isinstance(lease, TaskLease) for lease in leases)
-    return [lease for lease in leases if isinstance(lease, TaskLease)]
-
-
-def answer(lease: TaskLease) -> Trajectory:
-    return make_trajectory(
-        lease.lease_id, group_id=lease.group_id, sample_index=lease.sample_index, task_id="t"
-    )
+def finishes_unharmed(intake: Intake, peer: Peer, leases: list[TaskLease]) -> None:
+    peer.say(*map(answer, leases))
+    assert len(intake.take_batch(learner_version=0, timeout_s=10)) == 2
+    assert intake.counters().dropped.total() == 0
 
 
 def broken(lease: TaskLease) -> list[Buffer]:
@@ -116,18 +83,38 @@ def broken(lease: TaskLease) -> list[Buffer]:
     return [msgpack.packb([kind, body]), *arrays]
 
 
-@pytest.mark.parametrize("key", ["", "guess"])
-def test_whoever_has_not_the_key_is_not_let_in_and_takes_nobodys_place(
-    intake: Intake, peer: Peer, key: str
-) -> None:
-    leases = joined(peer)
-    stranger = Peer(intake, b"a0#s", key=key)
-    peer.say(*map(answer, leases))
-    batch = intake.take_batch(learner_version=0, timeout_s=10)
-    stranger.close()
+# ---- who they say they are -----------------------------------------------------------------------
 
-    assert not stranger.is_let_in
-    assert len(batch) == 2, "the same name is still its owner's"
+
+@BOTH
+@pytest.mark.parametrize(
+    "identity", [b"a0", b"a0#another", b"somebody", b"\xff\xfe", b"#", b"a0#s#"]
+)
+def test_nobody_speaks_under_the_name_of_another_member(
+    intake: Intake, place: Place, peer: Peer, identity: bytes
+) -> None:
+    leases = peer.joined()
+    with a_peer(place, "a1", identity) as thief:
+        thief.say(hello("a0", "another"), hello("a1"), Heartbeat(seen=0, leases=()))
+        thief.say(*map(answer, leases), Leave(reason="from a0"))
+        thief.line.send(broken(leases[0]))
+        assert thief.hears_nothing()
+        finishes_unharmed(intake, peer, leases)
+    assert intake.counters().started == 2
+
+
+def test_a_member_says_hello_under_its_own_name_and_session_alone(
+    intake: Intake, place: Place
+) -> None:
+    with a_peer(place, "a1", b"a1#s") as liar:
+        for said in (hello("a0"), hello("a1", "another")):
+            liar.say(said)
+            refused = liar.hear()
+            assert isinstance(refused, Refused)
+            assert SECRET not in refused.reason
+        liar.say(Heartbeat(seen=0, leases=()))
+        assert isinstance(liar.hear(), HelloWanted)
+    assert intake.counters().started == 0
 
 
 def test_actor_with_another_schema_is_refused_and_both_versions_are_named(peer: Peer) -> None:
@@ -138,27 +125,63 @@ def test_actor_with_another_schema_is_refused_and_both_versions_are_named(peer: 
     assert f"wire schema 99, the coordinator {SCHEMA_VERSION}" in refused.reason
 
 
-def test_nobody_speaks_under_a_name_that_is_not_its_own(intake: Intake) -> None:
-    for identity in (b"somebody", b"a0#another", b"\xff\xfe"):
-        peer = Peer(intake, identity)
-        peer.say(hello())
-        refused = peer.hear()
-        peer.say(Heartbeat(seen=0, leases=()))
-        wanted = peer.hear()
-        peer.close()
+# ---- leases of others ----------------------------------------------------------------------------
 
-        assert isinstance(refused, Refused)
-        assert SECRET not in refused.reason
-        assert isinstance(wanted, HelloWanted)
-    assert intake.counters().started == 0
+
+@BOTH
+def test_only_the_session_that_holds_a_lease_settles_it(
+    intake: Intake, place: Place, peer: Peer
+) -> None:
+    leases = peer.joined()
+    with a_peer(place, "a1", b"a1#s") as forger:
+        forger.say(hello("a1"))
+        assert isinstance(forger.hear(), Welcome)
+        forger.say(*(replace(answer(lease), step_rewards=answer(lease).step_rewards * 100)
+                     for lease in leases))  # fmt: skip
+        assert [forger.hear() for _ in leases] == [Ack(trajectory_id=x.lease_id) for x in leases]
+        forger.line.send(broken(leases[0]))
+        assert isinstance(forger.hear(), Rejected)
+        forger.say(Heartbeat(seen=9, leases=tuple(lease.lease_id for lease in leases)))
+        assert isinstance(forger.hear(), HeartbeatAck)
+
+        peer.say(*map(answer, leases))
+        batch = intake.take_batch(learner_version=0, timeout_s=10)
+    assert [trajectory.total_reward for trajectory in batch] == [1.0, 1.0]
+
+
+def test_what_is_said_twice_counts_once(intake: Intake, peer: Peer) -> None:
+    leases = peer.joined()
+    finishes_unharmed(intake, peer, leases)
+    for _ in leases:
+        assert isinstance(peer.hear(), Ack)
+    peer.say(hello(), *map(answer, leases), hello())
+
+    with pytest.raises(LZeroError, match="waited 0 s for a batch for step 2"):
+        intake.take_batch(learner_version=1, timeout_s=0.2)
+    intake.acknowledge(1)
+    fresh = two_leases(peer)
+    assert {lease.lease_id for lease in fresh}.isdisjoint(lease.lease_id for lease in leases)
+    counters = intake.counters()
+    assert (counters.finished, counters.trained, counters.dropped.total()) == (2, 2, 0)
+
+
+def two_leases(peer: Peer) -> list[TaskLease]:
+    leases: list[TaskLease] = []
+    while len(leases) < 2:
+        record = peer.hear()
+        leases += [record] if isinstance(record, TaskLease) else []
+    return leases
+
+
+# ---- what they say -------------------------------------------------------------------------------
 
 
 def test_a_trajectory_that_cannot_be_read_is_the_end_of_its_lease_only(
     intake: Intake, peer: Peer
 ) -> None:
-    first, second = joined(peer)
+    first, second = peer.joined()
 
-    peer.socket.send_multipart(broken(first))
+    peer.line.send(broken(first))
     rejected, ack, again = peer.hear(), peer.hear(), peer.hear()
     assert isinstance(again, TaskLease)
     peer.say(answer(again), answer(second))
@@ -168,6 +191,87 @@ def test_a_trajectory_that_cannot_be_read_is_the_end_of_its_lease_only(
     assert ack == Ack(trajectory_id=first.lease_id)
     assert len(batch) == 2
     assert intake.counters().dropped == {"malformed": 1}
+
+
+@BOTH
+def test_a_long_trajectory_arrives_whole(intake: Intake, peer: Peer) -> None:
+    leases = peer.joined()
+    long = [replace(answer(lease), question="?" * (5 * PART_BYTES)) for lease in leases]
+    peer.say(*long)
+    batch = intake.take_batch(learner_version=0, timeout_s=10)
+    assert [t.question for t in batch] == [t.question for t in long]
+
+
+@BOTH
+def test_a_member_that_sends_a_giant_part_is_cut_off_and_comes_back(
+    intake: Intake, place: Place, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases = peer.joined()
+    with a_peer(place, "a1", b"a1#s") as giant:
+        giant.line._socket.send(bytes(PART_BYTES + 100))
+        giant.say(hello("a1"))
+        finishes_unharmed(intake, peer, leases)
+    with a_peer(place, "a1", b"a1#t") as again:
+        again.say(hello("a1", "t"))
+        assert isinstance(again.hear(), Welcome)
+    assert "message refused" not in caplog.text, "it never arrived"
+
+
+@BOTH
+def test_a_message_that_never_ends_is_nobody_elses_loss(
+    intake: Intake, place: Place, peer: Peer
+) -> None:
+    leases = peer.joined()
+    with a_peer(place, "a1", b"a1#s") as endless:
+        for _ in range(100):
+            endless.line._socket.send(bytes(1000), zmq.SNDMORE)
+        finishes_unharmed(intake, peer, leases)
+
+
+def test_values_that_the_model_cannot_take_never_reach_the_learner(
+    intake: Intake, peer: Peer
+) -> None:
+    first, second = peer.joined()
+    bad = answer(first)
+
+    peer.say(replace(bad, step_rewards=bad.step_rewards * float("nan")))
+    again = next(record for record in iter(peer.hear, None) if isinstance(record, TaskLease))
+    peer.say(answer(again), answer(second))
+
+    batch = intake.take_batch(learner_version=0, timeout_s=10)
+    assert all(trajectory.total_reward == 1.0 for trajectory in batch)
+    assert intake.counters().dropped == {"invalid:reward": 1}
+
+
+@BOTH
+def test_a_flood_of_garbage_neither_stops_the_learner_nor_fills_the_log(
+    intake: Intake, place: Place, peer: Peer, caplog: pytest.LogCaptureFixture
+) -> None:
+    leases = peer.joined()
+    heard, over = threading.Event(), threading.Event()
+
+    def flood() -> None:
+        with a_peer(place, "a1", b"a1#s") as flooding, a_peer(place, "a1", b"a0#x") as lying:
+            while not over.is_set():
+                flooding.line.send([b"\xc1" * 50])
+                lying.line.send([b"\xc1" * 50])
+                while flooding.line.receive(timeout_ms=0) is not None:
+                    heard.set()
+
+    thread = threading.Thread(target=flood)
+    thread.start()
+    try:
+        assert heard.wait(10)
+        finishes_unharmed(intake, peer, leases)
+    finally:
+        over.set()
+        thread.join(timeout=10)
+
+    warnings = [r.message for r in caplog.records if r.levelno >= logging.WARNING]
+    assert len(warnings) <= 4, warnings
+
+
+# ---- what fails on our side ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -185,7 +289,7 @@ def test_a_store_that_fails_does_not_stop_training(
         raise error
 
     monkeypatch.setattr(TrajectoryStore, "append", fail)
-    leases = joined(peer)
+    leases = peer.joined()
 
     peer.say(*map(answer, leases))
 
@@ -208,38 +312,8 @@ def test_a_task_that_no_wire_carries_is_its_own_failure(intake: Intake, peer: Pe
         intake.take_batch(learner_version=0, timeout_s=0.1)
 
 
-def test_a_stranger_cannot_end_the_lease_of_another(intake: Intake, peer: Peer) -> None:
-    leases = joined(peer)
-    stranger = Peer(intake, b"a0")
-    stranger.socket.send_multipart(broken(leases[0]))
-    assert isinstance(stranger.hear(), HelloWanted)
-    stranger.say(answer(leases[0]))
-    assert isinstance(stranger.hear(), HelloWanted)
-    stranger.close()
-
-    peer.say(*map(answer, leases))
-
-    assert len(intake.take_batch(learner_version=0, timeout_s=10)) == 2
-    assert intake.counters().dropped.total() == 0
-
-
-def test_values_that_the_model_cannot_take_never_reach_the_learner(
-    intake: Intake, peer: Peer
-) -> None:
-    first, second = joined(peer)
-    bad = answer(first)
-
-    peer.say(replace(bad, step_rewards=bad.step_rewards * float("nan")))
-    again = next(record for record in iter(peer.hear, None) if isinstance(record, TaskLease))
-    peer.say(answer(again), answer(second))
-
-    batch = intake.take_batch(learner_version=0, timeout_s=10)
-    assert all(trajectory.total_reward == 1.0 for trajectory in batch)
-    assert intake.counters().dropped == {"invalid:reward": 1}
-
-
 def test_a_session_that_goes_on_after_the_drain_is_told_again(intake: Intake, peer: Peer) -> None:
-    joined(peer)
+    peer.joined()
     ending = threading.Thread(target=intake.drain, args=("done",), kwargs={"timeout_s": 20})
     ending.start()
     while not isinstance(peer.hear(), Drain):
@@ -254,29 +328,42 @@ def test_a_session_that_goes_on_after_the_drain_is_told_again(intake: Intake, pe
     assert not ending.is_alive()
 
 
-def test_a_flood_of_garbage_neither_stops_the_learner_nor_fills_the_log(
-    intake: Intake, peer: Peer, caplog: pytest.LogCaptureFixture
+# ---- weights -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights(request: pytest.FixtureRequest) -> Iterator[tuple[Place, StagingChannel]]:
+    with a_place(("s0", "s1"), limits=WORKER_LIMITS, tcp=request.param == "tcp") as place:
+        channel = StagingChannel(place.door)
+        for server in ("s0", "s1"):
+            channel.expect(server, 1)
+        channel.start()
+        yield place, channel
+        channel.stop()
+
+
+@pytest.mark.parametrize("weights", ["unix", "tcp"], indirect=True)
+def test_a_server_neither_speaks_for_another_nor_takes_its_place(
+    weights: tuple[Place, StagingChannel], caplog: pytest.LogCaptureFixture
 ) -> None:
-    leases = joined(peer)
-    stranger, heard, over = Peer(intake, b"flood"), threading.Event(), threading.Event()
+    place, channel = weights
+    receiver = StagingReceiver(place.door.address, server="s0", rank=0, keys=place.keys["s0"])
+    receiver.start()
+    offer(channel, 1)
+    channel.wait_staged("s0", workers=1, version=1, timeout_s=10)
+    with place.line("s1", identity=worker_identity("s0", 0)) as thief:
+        for kind in ReportKind:
+            report = StagingReport(server="s0", rank=0, kind=kind, version=7, reason="forged")
+            thief.send([pack_report(report)])
+        thief.send([b"\xff" * 1000])
+        thief.send([b"", b"\xff\xff\xff\xff"])
+        wait_for(lambda: "ignored a report" in caplog.text)
+        offer(channel, 2)
+        channel.wait_staged("s0", workers=1, version=2, timeout_s=10)
+        assert thief.receive(timeout_ms=200) is None, "no weights for it"
+    assert receiver.take(2).manifest.version == 2
+    receiver.stop()
 
-    def flood() -> None:
-        while not over.is_set():
-            stranger.socket.send_multipart([b"\xc1" * 50])
-            while stranger.socket.poll(0):
-                stranger.socket.recv_multipart()
-                heard.set()
 
-    flooding = threading.Thread(target=flood)
-    flooding.start()
-    try:
-        assert heard.wait(10)
-        peer.say(*map(answer, leases))
-        batch = intake.take_batch(learner_version=0, timeout_s=10)
-    finally:
-        over.set()
-        flooding.join(timeout=10)
-        stranger.close()
-
-    assert len(batch) == 2
-    assert sum("message refused" in line for line in caplog.messages) in (1, 2)
+def offer(channel: StagingChannel, version: int) -> None:
+    channel.offer(take_snapshot(version, {"norm": torch.full((4,), float(version))}))

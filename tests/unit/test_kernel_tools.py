@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from actors.kernels.frames import Call, Done, FrameBudget, FrameReader, encode
 from actors.kernels.sandboxed.channel import HEADER, Channel, Interrupts, ToolError, pack_call
 from actors.kernels.sandboxed.serve import name_of
-from actors.kernels.sandboxed.toolclient import Tools
+from actors.kernels.sandboxed.toolclient import NotebookTools
 from actors.kernels.tool_specs import ToolParameter, ToolSpec, check_tools
 
 QUERY = ToolParameter(name="query", annotation="str")
@@ -31,7 +31,7 @@ def host():
     ours, theirs = socket.socketpair()
     namespace = {}
     with ours, theirs:
-        tools = Tools(Channel(theirs, Interrupts()), namespace)
+        tools = NotebookTools(Channel(theirs, Interrupts()), namespace)
         tools.bind([t.wire() for t in (SEARCH, TOKENS, DROP)])
         yield ours, namespace
 

@@ -81,6 +81,15 @@ def test_questions_are_asked_during_training_unless_that_is_switched_off() -> No
     assert corpora == {"train": "tc", "heldout": "/w/heldout_corpus.sqlite"}
 
 
+def test_a_suite_of_ones_own_is_asked_during_training_instead_of_the_worlds() -> None:
+    own = EvaluationSuite(name="own", tasks="o", when=("during",))
+
+    evaluation = with_world_suites(Evaluation(suites=(own,)), WORLD)
+
+    assert evaluation.during == own
+    assert names(evaluation, "before") == ["heldout", "greedy"]
+
+
 def test_a_resolved_configuration_can_be_resolved_again() -> None:
     once = with_world_suites(Evaluation(suites=(OWN,)), WORLD)
 

@@ -9,7 +9,14 @@ import pytest
 
 from common.config import Actors, Config, Learner, PolicyServer, Run, Transport
 from common.places import LEARNER, Address, Member, RunPlan
-from launch.plan.topology import RunFiles, evaluation, members, plan_run, rank_processes
+from launch.plan.topology import (
+    RunFiles,
+    evaluation,
+    members,
+    plan_run,
+    rank_environment,
+    rank_processes,
+)
 
 FILES = RunFiles(config=Path("/run/config.json"), private=Path("/private"))
 
@@ -144,11 +151,19 @@ def test_the_learner_has_its_ranks_and_every_process_its_threads() -> None:
         assert dict(process.environment)["HF_HUB_OFFLINE"] == "1", "nothing is fetched"
 
 
-def test_ranks_meet_on_this_machine_alone_at_a_port_that_torchrun_keeps() -> None:
-    command = rank_processes("learner.sft.main", "--config", "file", ranks=2)
+def test_several_ranks_meet_through_files_and_one_needs_nobody(tmp_path: Path) -> None:
+    module = ("learner.sft.main", "--config", "file")
+    several = rank_processes(*module, ranks=2, private=tmp_path)
+    alone = rank_processes(*module, ranks=1, private=tmp_path)
+    environment = dict(rank_environment(1, private=tmp_path))
 
-    assert command[-4:] == ("-m", "learner.sft.main", "--config", "file")
-    assert {"--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"} <= set(command)
+    assert {"--rdzv-conf=store_type=file", f"--rdzv-endpoint={tmp_path}/torchrun"} <= set(several)
+    assert {"--nproc-per-node=2", "--local-addr=127.0.0.1"} <= set(several)
+    assert several[-4:] == ("-m", *module)
+    assert alone[-4:] == ("-m", *module)
+    assert not any("torch" in word for word in alone)
+    assert environment["LZERO_RENDEZVOUS"] == f"file://{tmp_path}/ranks"
+    assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
 
 
 def test_an_evaluation_is_pointed_at_its_suites_and_where_its_scores_go() -> None:

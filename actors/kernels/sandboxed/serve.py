@@ -21,7 +21,7 @@ from actors.kernels.sandboxed.capture import CapturedStream
 from actors.kernels.sandboxed.cellloop import CellLoop
 from actors.kernels.sandboxed.channel import Channel, Interrupts
 from actors.kernels.sandboxed.shell import CAPTURE, NotebookShell
-from actors.kernels.sandboxed.toolclient import Tools
+from actors.kernels.sandboxed.toolclient import NotebookTools
 
 
 def serve(connection: socket.socket, shell: NotebookShell, folder: str) -> NoReturn:
@@ -31,7 +31,7 @@ def serve(connection: socket.socket, shell: NotebookShell, folder: str) -> NoRet
     capture_streams()
     interrupts.install()
     os.register_at_fork(after_in_child=use_plain_streams)
-    tools = Tools(channel, shell.user_ns)
+    tools = NotebookTools(channel, shell.user_ns)
     channel.send(["ready"])
     while True:
         request = channel.next_request()

@@ -29,7 +29,7 @@ class _Annotation:
         return self.text
 
 
-class Tools:
+class NotebookTools:
     """The tools of one notebook, which outlive whatever a cell does to their names."""
 
     def __init__(self, channel: Channel, namespace: dict[str, Any]) -> None:
@@ -75,18 +75,18 @@ class Tools:
         return "".join(f"[{name} is a tool again: use another name]\n" for name in lost)
 
 
-_connected: dict[int, Tools] = {}
+_connected: dict[int, NotebookTools] = {}
 
 
 def connect(tools: Sequence[Sequence[Any]], namespace: dict[str, Any]) -> None:
     """Bind ``tools`` in a kernel that has a loop of its own."""
     if TOOL_FD not in _connected:
         channel = Channel(socket.socket(fileno=TOOL_FD), MaskedInterrupts())
-        _connected[TOOL_FD] = Tools(channel, namespace)
+        _connected[TOOL_FD] = NotebookTools(channel, namespace)
     _connected[TOOL_FD].bind(tools)
 
 
-def connected() -> Tools | None:
+def connected() -> NotebookTools | None:
     """The tools of a kernel that has a loop of its own, once there are some."""
     return _connected.get(TOOL_FD)
 
