@@ -103,6 +103,5 @@ class LogFollower:
         whole = new[: new.rfind(b"\n") + 1]
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
-            _, found, event = line.partition(f" {SFT} info ")
-            if found:
-                say(self._console, f"{SFT} {event}")
+            if (told := _OURS.fullmatch(line)) is not None:
+                say(self._console, f"{SFT} {told['what']}")

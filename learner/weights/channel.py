@@ -29,7 +29,9 @@ from learner.weights.workers import Worker, Workers
 
 log = logging.getLogger(__name__)
 
-WORKER_LIMITS = PeerLimits(message_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True)
+WORKER_LIMITS = PeerLimits(
+    part_bytes=MAX_REPORT_BYTES, message_bytes=MAX_REPORT_BYTES, queued_out=2, must_arrive=True
+)
 """Of one worker of a policy server, at the door where it fetches weights."""
 
 

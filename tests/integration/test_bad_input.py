@@ -149,7 +149,7 @@ def test_an_address_in_use(trial: Trial) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
 
-        line = trial.lzero_train("--set", f"transport.listen={address}")
+        line = trial.lzero_train("--set", f"transport.listen='{address}'")
 
     assert f"cannot listen at {address}: Address already in use" in line
     assert "transport.listen" in line

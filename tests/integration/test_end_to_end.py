@@ -113,8 +113,8 @@ def read_json(path: Path) -> Any:
 
 def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> None:
     with lzero_train(tmp_path) as first:
-        first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
         check_nobody_else_gets_in(first)
+        first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
         os.kill(first.learner_rank(), signal.SIGKILL)
         output = first.finish()
 
@@ -127,7 +127,6 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     changed = ("kernel.launcher=jupyter", "learner.ranks=2")
     words = [word for setting in changed for word in ("--set", setting)]
     with lzero_train(tmp_path, "--resume", *words) as second:
-        second.wait_until((second.run / "checkpoints" / "step-000003").exists, "the third step")
         check_nobody_else_gets_in(second)
         output = second.finish()
 
@@ -140,7 +139,9 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
 
 def check_nobody_else_gets_in(command: Command) -> None:
     """All sockets are in the private folder, but for collectives without a network of their own."""
-    private = (command.run / "private").readlink()
+    told = command.run / "private" / "coordinator.json"
+    command.wait_until(told.exists, "the coordinator listens")
+    private = told.parent.readlink()
     found = listening(descendants(command.process.pid) | {command.process.pid})
     outside = {(pid, where) for pid, where in found if not where.startswith(f"{private}/")}
     if own_network_works():

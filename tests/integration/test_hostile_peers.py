@@ -33,10 +33,17 @@ from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
 from learner.weights.channel import StagingChannel, take_snapshot
 from tests.coordination import SECRET, TASK, Peer, a_peer, an_intake, answer, hello
+from tests.leaks import nothing_is_left
 from tests.waiting import wait_for
 from tests.wires import WORKER_LIMITS, Place, a_place
 
 BOTH = pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    with nothing_is_left():
+        yield
 
 
 @pytest.fixture

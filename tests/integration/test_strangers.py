@@ -23,6 +23,7 @@ from common.wire.sockets import Wire, new_key_pair
 from learner.coordination.intake import Intake
 from tests.coordination import SECRET, Peer, a_peer, an_intake, answer
 from tests.handshake import GREETING, a_crowd, dial, is_let_in
+from tests.leaks import nothing_is_left, open_descriptors
 from tests.waiting import wait_for
 from tests.wires import ACTOR_LIMITS, TCP, WORKER_LIMITS, Place, a_place, new_keys
 
@@ -30,18 +31,14 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HANDSHAKE_S = 5
 
 
-@pytest.fixture
-def nothing_is_left() -> Iterator[None]:
-    """No descriptor and no thread outlives the test."""
-    zmq.Context.instance()
-    descriptors, threads = open_descriptors(), threading.active_count()
-    yield
-    wait_for(lambda: open_descriptors() <= descriptors)
-    wait_for(lambda: threading.active_count() <= threads)
+@pytest.fixture(autouse=True)
+def no_leaks() -> Iterator[None]:
+    with nothing_is_left():
+        yield
 
 
 @pytest.fixture(params=["unix", "tcp"])
-def place(request: pytest.FixtureRequest, nothing_is_left: None) -> Iterator[Place]:
+def place(request: pytest.FixtureRequest) -> Iterator[Place]:
     with a_place(("a0", "a1"), tcp=request.param == "tcp") as place:
         yield place
 
@@ -56,10 +53,6 @@ def intake(place: Place, tmp_path: Path) -> Iterator[Intake]:
 def peer(place: Place, intake: Intake) -> Iterator[Peer]:
     with a_peer(place) as one:
         yield one
-
-
-def open_descriptors() -> int:
-    return len(os.listdir("/proc/self/fd"))
 
 
 def resident_mib() -> int:
@@ -195,9 +188,7 @@ def pour(source: socket.socket, target: socket.socket, kept: bytearray | None = 
         pass
 
 
-def test_a_member_of_one_door_is_a_stranger_at_another(
-    nothing_is_left: None, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_member_of_one_door_is_a_stranger_at_another(caplog: pytest.LogCaptureFixture) -> None:
     keys = new_keys(("a0", "s0"))
     with Wire(new_key_pair()) as wire:
         for_actors = wire.listen("coordinator", TCP, {keys["a0"].public: "a0"}, ACTOR_LIMITS)
@@ -227,9 +218,7 @@ def test_a_member_of_one_door_is_a_stranger_at_another(
 
 
 @pytest.mark.parametrize("tcp", [True, False])
-def test_a_second_coordinator_at_the_same_address_hears_nothing(
-    tmp_path: Path, nothing_is_left: None, tcp: bool
-) -> None:
+def test_a_second_coordinator_at_the_same_address_hears_nothing(tmp_path: Path, tcp: bool) -> None:
     """It may take the port or the path of one that ended; it has not its key."""
     actor, true, false = new_key_pair(), new_key_pair(), new_key_pair()
     bind = TCP if tcp else Address(bind=str(tmp_path / "coordinator"))
@@ -260,9 +249,7 @@ def test_a_second_coordinator_at_the_same_address_hears_nothing(
         door.close()
 
 
-def test_what_an_actor_says_to_whoever_has_the_port_can_be_read_by_nobody(
-    nothing_is_left: None,
-) -> None:
+def test_what_an_actor_says_to_whoever_has_the_port_can_be_read_by_nobody() -> None:
     keys = new_key_pair()
     with socket.create_server(("127.0.0.1", 0)) as listener, Wire(keys) as wire:
         port = listener.getsockname()[1]

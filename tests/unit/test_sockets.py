@@ -29,7 +29,7 @@ from common.wire.sockets import (
 from tests.waiting import wait_for
 from tests.wires import TCP, Place, a_line, a_place
 
-LIMITS = PeerLimits(message_bytes=1000, queued_in=4, queued_out=4)
+LIMITS = PeerLimits(part_bytes=1000, queued_in=4, queued_out=4)
 MUST_ARRIVE = replace(LIMITS, must_arrive=True)
 
 
