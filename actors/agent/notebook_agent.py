@@ -136,7 +136,7 @@ class NotebookAgent:
         return await self._once(make_task(task, files), listener)
 
     async def stream(self, task: str, files: Sequence[str | Path] = ()) -> AsyncIterator[Event]:
-        """Work on ``task`` and yield what happens; the last event is ``Finished``.
+        """Work on ``task`` and yield what happens; the last event is ``EpisodeDone``.
 
         Leaving the iteration early ends the episode; close the iterator then (``aclosing``).
         """
