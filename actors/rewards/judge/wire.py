@@ -72,7 +72,7 @@ class Failure:
 
 
 Answer = str | Scored | Failure
-"""Of a judge: to a Question, to a Finished, to both; to a Setup an empty text or a Failure."""
+"""Of a judge: a question, scores, or a failure; to a ``Setup`` an empty text or a failure."""
 
 
 def pack_setup(setup: Setup) -> bytes:
