@@ -1,6 +1,7 @@
 """What a sandbox leaves behind where nobody collects orphans."""
 
 import asyncio
+import contextlib
 import ctypes
 import os
 from pathlib import Path
@@ -31,7 +32,8 @@ def children():
     """Living and dead ones."""
     found = set()
     for task in Path("/proc/self/task").iterdir():
-        found |= {int(pid) for pid in (task / "children").read_text().split()}
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that ended
+            found |= {int(pid) for pid in (task / "children").read_text().split()}
     return found
 
 
