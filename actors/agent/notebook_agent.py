@@ -2,7 +2,7 @@
 
     from actors.agent.notebook_agent import NotebookAgent
 
-    with NotebookAgent("qwen3-32b", base_url="http://127.0.0.1:8000/v1") as agent:
+    with NotebookAgent("qwen3-32b", base_url="http://HOST:8000/v1") as agent:
         episode = agent.run("How many primes are there below a million?")
         print(episode.answer)
 
@@ -58,7 +58,7 @@ class NotebookAgent:
 
         Args:
             model: name of the model; empty takes the only one that the server has.
-            base_url: address of the server, e.g. ``http://127.0.0.1:8000/v1``; empty takes
+            base_url: address of the server, e.g. ``http://HOST:8000/v1``; empty takes
                 OPENAI_BASE_URL, else OpenAI's own.
             api_key: empty takes OPENAI_API_KEY where ``base_url`` is empty, else sends none.
             tools: names, plain functions or objects with the interface of ``Tool``. By default

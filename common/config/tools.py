@@ -75,7 +75,7 @@ class Vision(Section):
 
     service: str = ""
     """Table ``[services.NAME]`` of the server, whose ``base_url`` ends in its version, e.g.
-    ``http://127.0.0.1:8000/v1``."""
+    ``http://HOST:8000/v1``."""
     model: str = ""
     """Name of the model there."""
     max_tokens: Annotated[int, Range("tokens", least=1, most=MANY), FIXED] = 512

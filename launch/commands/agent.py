@@ -34,7 +34,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     server = parser.add_argument_group("server")
     server.add_argument("--model", default="", help="name of the model; default: the only one")
     server.add_argument(
-        "--url", default="", help="OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1"
+        "--url", default="", help="OpenAI-compatible server, e.g. http://HOST:8000/v1"
     )
     server.add_argument("--key-env", default="", help="environment variable with the API key")
     agent = parser.add_argument_group("agent")

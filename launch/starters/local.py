@@ -183,10 +183,6 @@ class Supervisor:
             if name not in names and child.process.poll() is not None:
                 raise child.failure()
 
-    def is_running(self, name: str) -> bool:
-        """Whether that child was started and has not ended."""
-        return name in self._children and self._status(name) is None
-
     def stop(self) -> None:
         """End all children: SIGTERM to each group, SIGKILL to what is left after the grace."""
         children = list(self._children.values())

@@ -16,20 +16,9 @@ from benchmarks.learner.flops import (
     training_flops,
     utilisation,
 )
+from benchmarks.learner.models import QWEN3_0_6B
 from learner.packs.balance import cost_of_model
 from tests.tiny_policy import FAMILIES
-
-QWEN3_0_6B = {
-    "model_type": "qwen3",
-    "vocab_size": 151_936,
-    "hidden_size": 1024,
-    "intermediate_size": 3072,
-    "num_hidden_layers": 28,
-    "num_attention_heads": 16,
-    "num_key_value_heads": 8,
-    "head_dim": 128,
-    "tie_word_embeddings": True,
-}
 
 
 def make(family: str, **changes: Any) -> tuple[PreTrainedModel, dict[str, Any]]:

@@ -17,15 +17,12 @@ STANDS_ALONE = {("ToolError", "actors/kernels/sandboxed/channel.py")}
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 MAY_NAME_LOOPBACK = {
-    "actors/agent/notebook_agent.py",
     "actors/kernels/inner_files.py",
     "actors/kernels/probes/bait.py",
     "actors/kernels/probes/network.py",
     "actors/kernels/probes/siblings.py",
     "actors/kernels/probes/unmapped.py",
-    "common/config/tools.py",
     "common/places.py",
-    "launch/commands/agent.py",
 }
 MAY_IMPORT_ZMQ = {"common/wire/sockets.py"}
 
