@@ -66,7 +66,7 @@ def config_from_tables(tables: Mapping[str, Any], *, where: str) -> Config:
 
 
 def from_tables(kind: type[T], tables: Mapping[str, Any], *, where: str) -> T:
-    """A class of sections from nested mappings.
+    """A class of sections, or any frozen record, from nested mappings.
 
     Raises:
         ConfigError: a key is unknown or has another name now, or a value is wrong.
@@ -102,35 +102,26 @@ def tables_of(value: Any) -> Any:
     return [tables_of(inner) for inner in value] if isinstance(value, tuple | list) else value
 
 
-def record_from_tables(kind: type[T], tables: Mapping[str, Any], *, where: str) -> T:
-    """A frozen record of that kind from nested mappings, checked like a configuration.
-
-    Raises:
-        ConfigError: a key or value is wrong; ``where`` says of what.
-    """
-    return _build(kind, tables, where=where, prefix="")
-
-
-def read_tables(path: Path) -> dict[str, Any]:
+def read_tables(path: Path, *, called: str = "config file") -> dict[str, Any]:
     """What a TOML or JSON file holds, unchecked but for its being a table.
 
     Raises:
         ConfigError: the file is missing, cannot be parsed, or holds no table.
     """
     if not path.is_file():
-        raise ConfigError(f"config file {path} does not exist")
+        raise ConfigError(f"{called} {path} does not exist")
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".json":
-            tables = parse_json(text, f"config file {path} cannot be parsed")
+            tables = parse_json(text, f"{called} {path} cannot be parsed")
         else:
             tables = tomllib.loads(text)
     except InputError as error:
         raise ConfigError(str(error)) from error
     except (ValueError, RecursionError, OSError) as error:
-        raise ConfigError(f"config file {path} cannot be parsed: {_reason(error)}") from error
+        raise ConfigError(f"{called} {path} cannot be parsed: {_reason(error)}") from error
     if not isinstance(tables, dict):
-        raise ConfigError(f"config file {path} must hold a table of sections, got {short(tables)}")
+        raise ConfigError(f"{called} {path} must hold a table of sections, got {short(tables)}")
     return tables
 
 

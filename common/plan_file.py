@@ -8,7 +8,7 @@ coordinator has really bound.
 import dataclasses
 from pathlib import Path
 
-from common.config_file import read_tables, record_from_tables
+from common.config_file import from_tables, read_tables
 from common.errors import InputError
 from common.json_output import json_text
 from common.places import Address, RunPlan
@@ -32,7 +32,7 @@ def load_plan(path: Path) -> RunPlan:
     Raises:
         ConfigError: there is none that can be read.
     """
-    return record_from_tables(RunPlan, read_tables(path), where=f"plan {path}")
+    return from_tables(RunPlan, read_tables(path, called="plan"), where=f"plan {path}")
 
 
 def keys_file(private: Path, member: str) -> Path:
@@ -73,4 +73,4 @@ def told_coordinator(plan: RunPlan) -> Address | None:
     path = Path(plan.private) / _BOUND
     if not path.is_file():
         return None
-    return record_from_tables(Address, read_tables(path), where=str(path))
+    return from_tables(Address, read_tables(path, called="address"), where=str(path))

@@ -7,7 +7,7 @@ import pytest
 from actors.agent.prompt import load_template
 from actors.rewards.scorer import Scorer
 from common.config import Agent, Config, Rewards
-from common.config_file import load_config
+from common.config_file import load_config, load_earlier_config
 from common.errors import ConfigError
 
 PRESETS = Path(__file__).resolve().parents[2] / "launch" / "presets"
@@ -122,3 +122,26 @@ def test_a_key_that_occurs_twice_in_json_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"run.json cannot be parsed: .*'seed' occurs twice"):
         load_config(tmp_path / "run.json")
+
+
+def test_a_run_of_an_earlier_version_keeps_what_still_has_a_meaning() -> None:
+    file = Path(__file__).resolve().parents[1] / "data" / "earlier_config.json"
+    with pytest.raises(ConfigError, match=r"is no key any more|is now"):
+        load_config(file)
+
+    config = load_earlier_config(file)
+
+    assert config.run.name == "quickstart"
+    assert config.model.path == "/l-zero/launch/presets/warmstart"
+    assert config.agent.max_steps == 5, "under its own name"
+    assert config.tools.search.results == 7, "under its new name"
+    assert config.kernel.minimum_level != "unsafe"
+    assert config.transport.listen == "", "a port of the loopback opens nothing to others"
+
+
+def test_what_no_version_said_is_refused_in_an_earlier_configuration_too(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    file.write_text('{"agent": {"max_stepz": 5}}')
+
+    with pytest.raises(ConfigError, match="max_stepz"):
+        load_earlier_config(file)
