@@ -18,7 +18,7 @@ from common.config.overrides import apply_override
 from common.config.ranges import is_key, kind_of, short
 from common.config.renamed import as_named_now, refusal
 from common.errors import ConfigError, InputError
-from common.json_input import parse_json
+from common.json_input import parse_json, read_text
 from common.json_output import as_number, json_text
 from common.whole_file import write_whole
 
@@ -106,19 +106,17 @@ def read_tables(path: Path, *, called: str = "config file") -> dict[str, Any]:
     """What a TOML or JSON file holds, unchecked but for its being a table.
 
     Raises:
-        ConfigError: the file is missing, cannot be parsed, or holds no table.
+        ConfigError: the file is missing, cannot be read or parsed, or holds no table.
     """
-    if not path.is_file():
-        raise ConfigError(f"{called} {path} does not exist")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, what=called)
         if path.suffix == ".json":
             tables = parse_json(text, f"{called} {path} cannot be parsed")
         else:
             tables = tomllib.loads(text)
     except InputError as error:
         raise ConfigError(str(error)) from error
-    except (ValueError, RecursionError, OSError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{called} {path} cannot be parsed: {_reason(error)}") from error
     if not isinstance(tables, dict):
         raise ConfigError(f"{called} {path} must hold a table of sections, got {short(tables)}")

@@ -104,6 +104,18 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load_config(tmp_path / "nowhere.toml")
 
 
+def test_a_folder_is_not_called_missing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is not a file"):
+        load_config(tmp_path)
+
+
+def test_a_file_in_another_encoding_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('[run]\nname = "é"\n', encoding="latin-1")
+
+    with pytest.raises(ConfigError, match=r"run.toml, line 2 is not UTF-8: .*; save it as UTF-8"):
+        load_config(tmp_path / "run.toml")
+
+
 def test_a_file_is_laid_over_given_defaults_table_by_table(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text("[agent]\nmax_steps = 7\n\n[rewards.terms]\nf1 = 1.0\n")
     defaults = Config(
