@@ -7,7 +7,10 @@ from collections import Counter, defaultdict
 from functools import cache
 from pathlib import Path, PurePosixPath
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 PRODUCT = ("actors", "common", "launch", "learner")
 LONGEST_FILE = 400
 LOOSE_FILES_OF_LAUNCH = 14
@@ -158,6 +161,14 @@ def test_the_files_that_the_development_page_names_are_there() -> None:
 
     assert len(named) > 50
     assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_a_python_file_that_a_page_names_is_there(page: Path) -> None:
+    named = re.findall(r"`([\w./]+/[\w./]+\.py)`", page.read_text(encoding="utf-8"))
+    mine = [path for path in named if not path.startswith("my_agents/")]
+
+    assert not [path for path in mine if not (ROOT / path).exists()]
 
 
 def test_no_change_on_the_development_page_needs_more_than_four_files() -> None:
