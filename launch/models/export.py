@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.errors import InputError, MachineError
 from common.model_config import CONFIG
+from launch.run.folder import RunFolder
 from learner.checkpoints.export import export_state
 from learner.checkpoints.files import (
     MODEL,
@@ -109,7 +110,7 @@ def find_checkpoint(source: Path) -> Path:
     found = finished_checkpoints(folder / "checkpoints") or finished_checkpoints(folder)
     if found:
         return _newest_whole(source, found)
-    if (folder / CONFIG).is_file():
+    if (folder / CONFIG).is_file() and not RunFolder(folder).state_file.is_file():
         raise InputError(f"'{source}' is a Hugging Face folder already; use it as it is")
     raise InputError(
         f"'{source}' holds no finished checkpoint; expected a run, or a folder like "

@@ -95,7 +95,8 @@ def locate_checkpoint(path: Path) -> tuple[Path, Config]:
     """
     folder = path.expanduser().resolve()
     if not folder.is_dir():
-        raise InputError(f"checkpoint {path} does not exist")
+        missing = "is not a folder" if folder.exists() else "does not exist"
+        raise InputError(f"checkpoint {path} {missing}")
     run = RunFolder(folder)
     if run.state_file.is_file():
         checkpoint = run.last_checkpoint()

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from launch.models.export import find_checkpoint
 from launch.run import fine_tune
+from launch.run.evaluate import locate_checkpoint
 from launch.run.folder import (
     PhaseClock,
     RunFolder,
@@ -132,6 +134,21 @@ def test_a_run_folder_is_its_owners_alone(tmp_path: Path) -> None:
     with locked(new), locked(begun):
         assert new.path.stat().st_mode & 0o777 == 0o700
         assert begun.path.stat().st_mode & 0o777 == 0o750, "its owner opened it"
+
+
+def test_a_run_without_a_checkpoint_is_not_called_a_model(tmp_path: Path) -> None:
+    run = run_with(tmp_path, "interrupted")
+    run.config.write_text("{}")
+
+    with pytest.raises(InputError, match=r"holds no finished checkpoint"):
+        find_checkpoint(run.path)
+
+
+def test_a_file_given_as_a_checkpoint_is_not_called_missing(tmp_path: Path) -> None:
+    (tmp_path / "model.toml").touch()
+
+    with pytest.raises(InputError, match=r"model.toml is not a folder"):
+        locate_checkpoint(tmp_path / "model.toml")
 
 
 def test_only_a_checkpoint_that_exists_is_promised(tmp_path: Path) -> None:
