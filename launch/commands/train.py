@@ -10,7 +10,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     """Describe ``lzero train``."""
     train = commands.add_parser("train", help="train, or go on training, on this machine")
     train.add_argument("config", type=Path, help="TOML file, e.g. launch/presets/quickstart.toml")
-    train.add_argument("--name", default="", help="run folder below run.folder")
+    train.add_argument("--name", help="run folder below run.folder")
     train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     train.add_argument(
         "--keep-old", action="store_true", help="rename an earlier run of that name, then begin"

@@ -55,7 +55,7 @@ class TrainRequest:
     """The command line of ``lzero train``."""
 
     config: Path
-    name: str = ""
+    name: str | None = None
     resume: bool = False
     keep_old: bool = False
     overrides: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class TrainRequest:
     def resume_command(self) -> str:
         """The command that goes on with this run."""
         words = ["lzero", "train", str(self.config)]
-        words += ["--name", self.name] if self.name else []
+        words += [] if self.name is None else ["--name", self.name]
         words += [word for item in self.overrides for word in ("--set", item)]
         return shlex.join([*words, "--resume"])
 
@@ -99,7 +99,7 @@ def resolve_config(request: TrainRequest) -> Config:
     config = load_config(request.config, request.overrides)
     run = dataclasses.replace(
         config.run,
-        name=request.name or config.run.name,
+        name=config.run.name if request.name is None else request.name,
         folder=str(Path(config.run.folder).expanduser().resolve()),
         profile_steps=PROFILED_STEPS if request.profile else 0,
     )
