@@ -1,6 +1,8 @@
 """``lzero config``."""
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,13 +34,20 @@ def run(arguments: argparse.Namespace) -> int:
     from launch.report.configuration import as_tables, as_toml, page
 
     if arguments.page:
-        print(page(), end="")
-        return 0
+        return _print(page())
     config = _config(arguments.file, tuple(arguments.set))
     if arguments.json:
-        print(json_text(as_tables(config), indent=1))
-    else:
-        print(as_toml(config), end="")
+        return _print(json_text(as_tables(config), indent=1) + "\n")
+    return _print(as_toml(config))
+
+
+def _print(text: str) -> int:
+    """Print it all, or as much as a reader like ``head`` wants; the exit status."""
+    try:
+        print(text, end="", flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # what is flushed at the end of Python fails no more
     return 0
 
 

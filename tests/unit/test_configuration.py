@@ -1,7 +1,10 @@
 """The configuration has few keys, each is explained in one place; old ones say what to write."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 import tomllib
 import typing
 from dataclasses import fields
@@ -233,3 +236,14 @@ def test_what_is_no_value_is_said_with_what_works(tmp_path: Path, override: str,
         load_config(tmp_path / "run.toml", [override])
 
     assert said in str(caught.value)
+
+
+def test_a_reader_that_wants_no_more_is_no_error() -> None:
+    command = [sys.executable, "-m", "launch.cli", "config", "--page"]
+    read, write = os.pipe()
+    os.close(read)
+
+    with os.fdopen(write, "wb") as gone:
+        result = subprocess.run(command, stdout=gone, stderr=subprocess.PIPE, check=False)
+
+    assert (result.returncode, result.stderr) == (0, b"")
