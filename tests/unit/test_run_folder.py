@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from launch.cli import main
 from launch.run import fine_tune
 from launch.run.folder import (
     PhaseClock,
@@ -183,6 +184,16 @@ def test_nobody_else_writes_to_folders_that_are_made_for_it(
     finally:
         os.umask(before)
     assert not caplog.messages
+
+
+def test_nothing_that_a_command_makes_is_everybodys_to_change(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main(["config"]) == 0
+        (tmp_path / "made").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o664
 
 
 def test_a_place_where_everybody_may_rename_it_is_named(
