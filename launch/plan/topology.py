@@ -7,6 +7,7 @@ from pathlib import Path
 from common.child_process import module_command
 from common.config import Config
 from common.places import (
+    COMPILED,
     LEARNER,
     LOOPBACK,
     LOOPBACK_INTERFACE,
@@ -140,7 +141,7 @@ def _for_torch(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
     return (
         *_with_threads(threads),
         ("TMPDIR", str(private)),
-        ("TORCHINDUCTOR_CACHE_DIR", str(private / "compiled")),
+        (COMPILED, str(private / "compiled")),
         ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
         ("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a name for each socket is not to be had without DNS
     )

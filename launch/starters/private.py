@@ -16,7 +16,7 @@ from pathlib import Path
 from common.config import Config
 from common.errors import MachineError
 from common.ownership import everybody_may_rename_in, on_the_way, somebody_else_may_rename_in
-from common.places import RunPlan
+from common.places import COMPILED, RunPlan
 from common.plan_file import keys_file, save_plan
 from common.wire.keys import write_key_pair
 from common.wire.sockets import new_key_pair
@@ -73,6 +73,28 @@ def make_keys(folder: Path, members: Iterable[str]) -> dict[str, str]:
         write_key_pair(keys_file(folder, member), pair)
         public[member] = pair.public
     return public
+
+
+def compiled_before() -> dict[str, str]:
+    """The variable that has torch keep what it compiled from one start to the next.
+
+    Empty where the user has no cache folder in which nobody else can put anything; what is
+    compiled then lasts as long as the private folder (``launch.plan.topology``).
+    """
+    cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    folder = cache / "lzero" / "compiled"
+    if not cache.is_absolute():
+        return {}
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        open_to_others = any(somebody_else_may_rename_in(f.stat()) for f in on_the_way(folder))
+    except OSError:
+        return {}
+    if open_to_others or not _is_ours(folder) or not os.access(folder, os.W_OK):
+        return {}
+    return {COMPILED: str(folder.resolve())}
 
 
 def _place() -> Path:

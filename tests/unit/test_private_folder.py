@@ -17,7 +17,7 @@ from common.config import Actors, Config
 from common.plan_file import keys_file, load_plan, own_keys
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles, members
-from launch.starters.private import _LONGEST, make_plan, private_folder
+from launch.starters.private import _LONGEST, compiled_before, make_plan, private_folder
 from learner.coordination.intake import ACTOR_LIMITS
 from tests.listeners import as_root
 
@@ -196,6 +196,27 @@ def test_nor_one_that_others_may_rename(
 
         with private_folder(run) as folder:
             assert folder.parent == TMP
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o777])
+def test_what_was_compiled_is_kept_only_where_nobody_else_puts_anything(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    with tempfile.TemporaryDirectory(dir=TMP) as cache:
+        Path(cache).chmod(mode)
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        kept = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/lzero/compiled"}
+
+        assert compiled_before() == ({} if mode == 0o777 else kept)
+        assert (Path(cache) / "lzero" / "compiled").stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_cache_folder_nothing_that_was_compiled_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+
+    assert compiled_before() == {}
 
 
 def test_a_link_on_the_way_to_the_runtime_folder_is_gone_once(
