@@ -99,6 +99,9 @@ class RunPlan:
 RENDEZVOUS = "LZERO_RENDEZVOUS"
 """The variable that tells ranks on one machine the URL of the file through which they meet."""
 
+COMPILED = "TORCHINDUCTOR_CACHE_DIR"
+"""The variable that tells torch where it keeps, and finds again, what it compiled."""
+
 LOOPBACK = "127.0.0.1"
 """The interface that only this machine reaches."""
 

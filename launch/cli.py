@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -29,6 +30,8 @@ from launch.commands import (  # noqa: E402
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+_OTHERS_WRITE = 0o002
+"""Nothing that a command or its processes make is everybody's to change, whatever the umask."""
 _COMMANDS = (
     train,
     sft,
@@ -47,6 +50,7 @@ _COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; expected errors become one line and an exit status."""
     parsed = _parser().parse_args(arguments)
+    os.umask(os.umask(_OTHERS_WRITE) | _OTHERS_WRITE)
     log_lines("lzero: %(message)s", logging.WARNING)
     try:
         return int(parsed.run(parsed))

@@ -7,6 +7,7 @@ from pathlib import Path
 from common.child_process import module_command
 from common.config import Config
 from common.places import (
+    COMPILED,
     LEARNER,
     LOOPBACK,
     LOOPBACK_INTERFACE,
@@ -123,16 +124,24 @@ def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:
 def rank_environment(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
     """The environment of such processes; ``threads`` are torch's in each."""
     return (
-        *_with_loopback(threads),
+        *_for_torch(threads, private=private),
         (RENDEZVOUS, f"file://{private / 'ranks'}"),
         ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"),
     )
 
 
-def _with_loopback(threads: int) -> tuple[tuple[str, str], ...]:
-    """Collectives, also those of a single process, listen where only this machine reaches them."""
+def _for_torch(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
+    """The environment of torch and vLLM.
+
+    Collectives, also those of a single process, listen where only this machine reaches them. What
+    is compiled at run time, and loaded again from files of predictable names (torch.compile:
+    ``torchinductor_USER``, vLLM: ``nccl_allocator.so``), is not in a folder where others could put
+    theirs first.
+    """
     return (
         *_with_threads(threads),
+        ("TMPDIR", str(private)),
+        (COMPILED, str(private / "compiled")),
         ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
         ("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a name for each socket is not to be had without DNS
     )
@@ -143,7 +152,7 @@ def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
         name=POLICY_SERVER,
         role="policy-server",
         command=_command("actors.inference.server", files, "--name", _SERVER),
-        environment=_with_loopback(config.policy_server.threads),
+        environment=_for_torch(config.policy_server.threads, private=files.private),
         own_network=not config.transport.listen,
     )
 

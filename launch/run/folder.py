@@ -4,17 +4,22 @@ import dataclasses
 import fcntl
 import itertools
 import json
+import logging
+import os
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from common.errors import InputError
 from common.json_output import json_text
+from common.ownership import everybody_may_rename_in, is_our_own, on_the_way
 from common.whole_file import write_whole
+
+log = logging.getLogger(__name__)
 
 FROM_CHECKPOINT = (
     "begin a new run (--name) from its newest checkpoint (model.path = .../checkpoints/step-.../hf)"
@@ -221,15 +226,27 @@ def locked(folder: RunFolder) -> Iterator[None]:
     """Hold the folder, so that two commands never write to one run.
 
     Raises:
-        InputError: another command holds it, or it cannot be made.
+        InputError: another command holds it, it cannot be made, or it is somebody else's.
     """
     _make_private(folder)
-    with (folder.path / ".lock").open("w") as file:
+    with _open_lock(folder.path / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"another lzero command is at work in {folder.path}") from error
         yield
+
+
+def _open_lock(path: Path) -> IO[bytes]:
+    """Open the file, which may be new; one that is there already may be a trap."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+    try:
+        return os.fdopen(os.open(path, flags, 0o600), "r+b", buffering=0)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be opened: {error.strerror}; remove it, or choose another name with "
+            "--name"
+        ) from error
 
 
 def _make_private(folder: RunFolder) -> None:
@@ -238,15 +255,38 @@ def _make_private(folder: RunFolder) -> None:
     The folder of a run that was begun earlier stays as its owner left it.
     """
     try:
-        folder.path.parent.mkdir(parents=True, exist_ok=True)
+        _make_above(folder.path.parent)
         folder.path.mkdir(mode=0o700, exist_ok=True)
+        ours = is_our_own(folder.path)
     except OSError as error:
         raise InputError(
             f"run folder {folder.path} cannot be made: {error}; set run.folder to a folder that "
             "can be written to"
         ) from error
+    if not ours:
+        raise InputError(
+            f"run folder {folder.path} belongs to another user, who could read and change the "
+            "run; choose another name with --name, or another run.folder"
+        )
     if folder.read_state() is None:
         folder.path.chmod(0o700)
+    _warn_of_others(folder.path.parent)
+
+
+def _make_above(folder: Path) -> None:
+    """Make the folder and those above it, in which nobody else can write, whatever the umask."""
+    if not folder.is_dir():
+        _make_above(folder.parent)
+        folder.mkdir(mode=0o755, exist_ok=True)
+
+
+def _warn_of_others(above: Path) -> None:
+    for place in on_the_way(above):
+        if everybody_may_rename_in(place.stat()):
+            log.warning(
+                "in %s everybody may rename the run folder and put another in its place: "
+                "chmod o-w %s (or +t), or set run.folder to another place", place, place,
+            )  # fmt: skip
 
 
 class PhaseClock:

@@ -1,7 +1,8 @@
 """The private folder of a run: sockets and keys, where nobody but the run's user can enter.
 
 It lies under ``XDG_RUNTIME_DIR`` or ``/tmp``, because the path of a Unix socket may have 107 bytes
-and a run folder may be anywhere; the run folder has a link to it while the run is on.
+and a run folder may be anywhere; the run folder has a link to it while the run is on. Both are
+taken only where nobody else can rename it and put a folder of his own there.
 """
 
 import os
@@ -13,13 +14,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.config import Config
-from common.places import RunPlan
+from common.errors import MachineError
+from common.ownership import everybody_may_rename_in, on_the_way, somebody_else_may_rename_in
+from common.places import COMPILED, RunPlan
 from common.plan_file import keys_file, save_plan
 from common.wire.keys import write_key_pair
 from common.wire.sockets import new_key_pair
 from launch.plan.topology import RunFiles, members, plan_run
 
 _PREFIX = "lzero-"
+_TMP = Path("/tmp")  # noqa: S108  what is made in it is a new folder that only we can enter
 _LONGEST = 50
 """Characters of the folder above; the longest socket in the private one takes about as many."""
 
@@ -42,7 +46,11 @@ def private_folder(run: Path) -> Iterator[Path]:
 
 @contextmanager
 def fresh_folder() -> Iterator[Path]:
-    """A new folder that nobody else can enter; gone at the end."""
+    """A new folder that nobody else can enter; gone at the end.
+
+    Raises:
+        MachineError: there is no place for it.
+    """
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_place()))
     try:
         yield folder
@@ -67,12 +75,42 @@ def make_keys(folder: Path, members: Iterable[str]) -> dict[str, str]:
     return public
 
 
+def compiled_before() -> dict[str, str]:
+    """The variable that has torch keep what it compiled from one start to the next.
+
+    Empty where the user has no cache folder in which nobody else can put anything; what is
+    compiled then lasts as long as the private folder (``launch.plan.topology``).
+    """
+    cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    folder = cache / "lzero" / "compiled"
+    if not cache.is_absolute():
+        return {}
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        open_to_others = any(somebody_else_may_rename_in(f.stat()) for f in on_the_way(folder))
+    except OSError:
+        return {}
+    if open_to_others or not _is_ours(folder) or not os.access(folder, os.W_OK):
+        return {}
+    return {COMPILED: str(folder.resolve())}
+
+
 def _place() -> Path:
     """Where it can be made: the user's own runtime folder if there is one that fits."""
     own = os.environ.get("XDG_RUNTIME_DIR", "")
-    if own and len(own) <= _LONGEST and os.access(own, os.W_OK) and _is_ours(Path(own)):
-        return Path(own)
-    return Path("/tmp")  # noqa: S108  what is made in it is a new folder that only we can enter
+    if own and os.access(own, os.W_OK) and _is_ours(Path(own)):
+        way = on_the_way(Path(own))
+        closed = not any(somebody_else_may_rename_in(folder.stat()) for folder in way)
+        if closed and len(str(way[0])) <= _LONGEST:
+            return way[0]
+    if everybody_may_rename_in(_TMP.stat()):
+        raise MachineError(
+            f"in {_TMP} everybody may rename the folder of a run's keys and put another there; "
+            f"as root: chmod +t {_TMP}, or set XDG_RUNTIME_DIR to a folder with mode 0700"
+        )
+    return _TMP
 
 
 def _remove(link: Path) -> None:

@@ -15,6 +15,7 @@ from common.plan_file import told_coordinator
 from common.wire.server_http import open_connection, server_url
 from launch.plan.topology import rank_environment, rank_processes
 from launch.starters.local import ProcessSpec, describe_exit
+from launch.starters.private import compiled_before
 
 LEARNER_READY_S = 180.0
 ACTOR_DRAIN_S = 60.0
@@ -83,7 +84,7 @@ def fine_tuning(
         name=name,
         command=_OWN_NETWORK + rank_processes(*module, ranks=ranks, private=private),
         log=log,
-        env=dict(rank_environment(threads, private=private)),
+        env=dict(rank_environment(threads, private=private)) | compiled_before(),
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,
@@ -120,5 +121,5 @@ def _started(process: ProcessPlan, logs: Path) -> ProcessSpec:
         name=process.name,
         command=(*(_OWN_NETWORK if process.own_network else ()), *process.command),
         log=logs / f"{process.name}.log",
-        env=dict(process.environment),
+        env=dict(process.environment) | compiled_before(),
     )

@@ -1,6 +1,8 @@
 """Members of a run who lie, break off or flood: what the others do goes on, and nothing is left."""
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +15,9 @@ import torch
 import zmq
 
 from actors.inference.staging import StagingReceiver
+from common.child_process import SOURCE_ROOT
 from common.errors import LZeroError
+from common.places import Address
 from common.wire.codec import SCHEMA_VERSION, Buffer, Record, encode
 from common.wire.parts import PART_BYTES
 from common.wire.records import Task, TaskLease
@@ -35,7 +39,7 @@ from learner.weights.channel import StagingChannel, take_snapshot
 from tests.coordination import SECRET, TASK, Peer, a_peer, an_intake, answer, hello
 from tests.leaks import nothing_is_left
 from tests.waiting import wait_for
-from tests.wires import WORKER_LIMITS, Place, a_place
+from tests.wires import ACTOR_LIMITS, WORKER_LIMITS, Place, a_line, a_place, new_key_pair
 
 BOTH = pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
 
@@ -218,14 +222,41 @@ def test_a_member_that_sends_a_giant_part_is_cut_off_and_comes_back(
 
 
 @BOTH
-def test_a_message_that_never_ends_is_nobody_elses_loss(
-    intake: Intake, place: Place, peer: Peer
-) -> None:
-    leases = peer.joined()
-    with a_peer(place, "a1", b"a1#s") as endless:
-        for _ in range(100):
-            endless.line._socket.send(bytes(1000), zmq.SNDMORE)
-        finishes_unharmed(intake, peer, leases)
+_A_DOOR_THAT_NOBODY_READS = """
+import sys
+from tests.wires import ACTOR_LIMITS, Address, Wire, new_key_pair
+with Wire(new_key_pair()) as wire:
+    door = wire.listen("test", Address(bind=sys.argv[1]), {sys.argv[2]: "a0"}, ACTOR_LIMITS)
+    print(door.address.key, flush=True)
+    door.wait()
+    print("it comes", flush=True)
+    sys.stdin.readline()
+    received = sum(door.receive() is not None for _ in range(20_000))
+    door.close()
+print(received, flush=True)
+"""
+
+
+@pytest.mark.nightly
+def test_a_member_that_goes_while_much_of_it_waits_ends_no_door(tmp_path: Path) -> None:
+    """libzmq aborts the process where a heartbeat is due to such a peer."""
+    keys, where = new_key_pair(), str(tmp_path / "door")
+    command = [sys.executable, "-c", _A_DOOR_THAT_NOBODY_READS, where, keys.public]
+    with subprocess.Popen(
+        command, cwd=SOURCE_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        address = Address(bind=where, key=process.stdout.readline().strip())
+        with a_line(address, keys, identity=b"a0#s") as line:
+            for _ in range(20_000):
+                line.send([bytes(1000)])
+            assert process.stdout.readline() == "it comes\n"
+            with pytest.raises(subprocess.TimeoutExpired):
+                process.wait(1)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(8)
+        left, _ = process.communicate("receive\n", timeout=10)
+    assert int(left) >= ACTOR_LIMITS.queued_in
 
 
 def test_values_that_the_model_cannot_take_never_reach_the_learner(

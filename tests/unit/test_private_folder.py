@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from common.config import Actors, Config
 from common.plan_file import keys_file, load_plan, own_keys
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles, members
-from launch.starters.private import _LONGEST, make_plan, private_folder
+from launch.starters.private import _LONGEST, compiled_before, make_plan, private_folder
 from learner.coordination.intake import ACTOR_LIMITS
+from tests.listeners import as_root
 
 TMP = Path("/tmp")
 
@@ -166,6 +168,68 @@ def test_a_runtime_folder_of_somebody_else_is_not_used(run: Path, runtime: Path)
 
     with private_folder(run) as folder:
         assert folder.parent == TMP
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o722])
+def test_a_runtime_folder_in_which_others_may_rename_is_not_used(
+    run: Path, runtime: Path, mode: int
+) -> None:
+    """They would put a folder of theirs in the place of ours, and get the keys."""
+    runtime.chmod(mode)
+
+    with private_folder(run) as folder:
+        assert folder.parent == TMP
+
+
+@pytest.mark.parametrize("open_to", ["everybody", pytest.param("its owner", marks=as_root)])
+def test_nor_one_that_others_may_rename(
+    run: Path, monkeypatch: pytest.MonkeyPatch, open_to: str
+) -> None:
+    with tempfile.TemporaryDirectory(dir=TMP) as above:
+        runtime = Path(above) / "runtime"
+        runtime.mkdir(mode=0o700)
+        if open_to == "everybody":
+            Path(above).chmod(0o777)
+        else:
+            os.chown(above, 65534, 65534)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(runtime))
+
+        with private_folder(run) as folder:
+            assert folder.parent == TMP
+
+
+@pytest.mark.parametrize("mode", [0o700, 0o755, 0o777])
+def test_what_was_compiled_is_kept_only_where_nobody_else_puts_anything(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch, mode: int
+) -> None:
+    with tempfile.TemporaryDirectory(dir=TMP) as cache:
+        Path(cache).chmod(mode)
+        monkeypatch.setenv("XDG_CACHE_HOME", cache)
+        kept = {"TORCHINDUCTOR_CACHE_DIR": f"{cache}/lzero/compiled"}
+
+        assert compiled_before() == ({} if mode == 0o777 else kept)
+        assert (Path(cache) / "lzero" / "compiled").stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_cache_folder_nothing_that_was_compiled_is_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/nowhere")
+
+    assert compiled_before() == {}
+
+
+def test_a_link_on_the_way_to_the_runtime_folder_is_gone_once(
+    run: Path, runtime: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever owns the link may let it point elsewhere later."""
+    (runtime / "real").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(runtime)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "link" / "real"))
+
+    with private_folder(run) as folder:
+        assert folder.parent == runtime / "real"
+    (runtime / "real").rmdir()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")

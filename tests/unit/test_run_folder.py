@@ -1,5 +1,6 @@
 """A run folder is never overwritten, and only an unfinished run goes on."""
 
+import os
 import time
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from common.errors import InputError
 from launch.models.export import find_checkpoint
+from launch.cli import main
 from launch.run import fine_tune
 from launch.run.evaluate import locate_checkpoint
 from launch.run.folder import (
@@ -21,6 +23,7 @@ from launch.run.folder import (
 )
 from launch.run.train import TrainRequest, how_to_go_on
 from learner.sft.config import Sft
+from tests.listeners import as_root
 
 
 def run_with(folder: Path, status: Status) -> RunFolder:
@@ -149,6 +152,79 @@ def test_a_file_given_as_a_checkpoint_is_not_called_missing(tmp_path: Path) -> N
 
     with pytest.raises(InputError, match=r"model.toml is not a folder"):
         locate_checkpoint(tmp_path / "model.toml")
+
+
+@as_root
+def test_a_folder_that_another_user_made_is_refused(tmp_path: Path) -> None:
+    """Its owner reads it whatever its mode, and whoever owns a link lets it point elsewhere."""
+    (tmp_path / "made").mkdir()
+    os.chown(tmp_path / "made", 65534, 65534)
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "link").symlink_to("ours")
+    os.chown(tmp_path / "link", 65534, 65534, follow_symlinks=False)
+
+    for name in ("made", "link"):
+        with (
+            pytest.raises(InputError, match=rf"{name} belongs to another user.*--name"),
+            locked(RunFolder(tmp_path / name)),
+        ):
+            pass
+        assert list((tmp_path / name).iterdir()) == []
+
+
+@pytest.mark.parametrize("trap", ["link", "hard link", "pipe"])
+def test_a_lock_that_somebody_put_there_changes_no_file(tmp_path: Path, trap: str) -> None:
+    run, precious = RunFolder(tmp_path / "trial"), tmp_path / "precious"
+    precious.write_text("kept")
+    run.path.mkdir()
+    lock = run.path / ".lock"
+    if trap == "link":
+        lock.symlink_to(precious)
+        with pytest.raises(InputError, match=r"\.lock cannot be opened.*remove it"), locked(run):
+            pass
+    else:
+        lock.hardlink_to(precious) if trap == "hard link" else os.mkfifo(lock)
+        with locked(run):
+            pass
+
+    assert precious.read_text() == "kept"
+
+
+def test_nobody_else_writes_to_folders_that_are_made_for_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run, before = RunFolder(tmp_path / "runs" / "mine" / "trial"), os.umask(0)
+    try:
+        with locked(run):
+            assert run.path.parent.stat().st_mode & 0o777 == 0o755
+            assert run.path.parent.parent.stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
+    assert not caplog.messages
+
+
+def test_nothing_that_a_command_makes_is_everybodys_to_change(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        assert main(["config"]) == 0
+        (tmp_path / "made").touch()
+    finally:
+        os.umask(before)
+    assert (tmp_path / "made").stat().st_mode & 0o777 == 0o664
+
+
+def test_a_place_where_everybody_may_rename_it_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, mode in (("open", 0o777), ("sticky", 0o1777)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name).chmod(mode)
+        with locked(RunFolder(tmp_path / name / "runs" / "trial")):
+            pass
+
+    (warning,) = caplog.messages
+    assert f"in {tmp_path / 'open'} everybody may rename the run folder" in warning
+    assert "chmod o-w" in warning
 
 
 def test_only_a_checkpoint_that_exists_is_promised(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import zmq
 
 from common.errors import MachineError
 from common.places import Address
@@ -194,6 +195,14 @@ def test_a_peer_that_sends_more_than_may_wait_loses_nothing_and_keeps_its_order(
         place.door.close()
 
     assert [int.from_bytes(bytes(parcel.frames[0]), "big") for parcel in got] == list(range(count))
+
+
+def test_no_heartbeat_is_due_to_a_peer_that_may_be_gone(place: Place) -> None:
+    """What it would do: ``test_a_member_that_goes_while_much_of_it_waits_ends_no_door``."""
+    with place.line("a0", identity=b"0") as line:
+        for end in (place.door, line):
+            assert end._socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
+            assert end._socket.getsockopt(zmq.TCP_KEEPALIVE) == 1, "the system asks instead"
 
 
 def test_what_cannot_arrive_is_dropped_or_an_error_as_the_door_wants(tcp: bool) -> None:

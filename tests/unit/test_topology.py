@@ -166,6 +166,16 @@ def test_several_ranks_meet_through_files_and_one_needs_nobody(tmp_path: Path) -
     assert environment["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] == "1"
 
 
+def test_what_torch_and_vllm_compile_and_load_again_is_where_nobody_else_puts_anything() -> None:
+    processes = plan(Config()).processes
+    server, learner = (p for p in processes if p.role != "actor")
+
+    for environment in (server.environment, learner.environment):
+        private = dict(environment)
+        assert private["TMPDIR"] == str(FILES.private)
+        assert private["TORCHINDUCTOR_CACHE_DIR"] == str(FILES.private / "compiled")
+
+
 def test_an_evaluation_is_pointed_at_its_suites_and_where_its_scores_go() -> None:
     process = evaluation("evaluate-before", FILES, suites=Path("/suites"), out=Path("/out"))
 
