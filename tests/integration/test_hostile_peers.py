@@ -12,7 +12,6 @@ from typing import Any
 import msgpack
 import pytest
 import torch
-import zmq
 
 from actors.inference.staging import StagingReceiver
 from common.child_process import SOURCE_ROOT
@@ -221,7 +220,6 @@ def test_a_member_that_sends_a_giant_part_is_cut_off_and_comes_back(
     assert "message refused" not in caplog.text, "it never arrived"
 
 
-@BOTH
 _A_DOOR_THAT_NOBODY_READS = """
 import sys
 from tests.wires import ACTOR_LIMITS, Address, Wire, new_key_pair

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from launch.models.export import find_checkpoint
 from launch.cli import main
+from launch.models.export import find_checkpoint
 from launch.run import fine_tune
 from launch.run.evaluate import locate_checkpoint
 from launch.run.folder import (
