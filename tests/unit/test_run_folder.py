@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
+from launch.cli import main
 from launch.models.export import find_checkpoint
 from launch.run import fine_tune
 from launch.run.evaluate import locate_checkpoint
@@ -182,3 +183,14 @@ def test_a_place_where_no_folder_can_be_is_named(place: str) -> None:
         locked(run),
     ):
         pass
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**31 - 1), "1" + 20 * "0"])
+def test_a_world_that_no_training_can_name_is_refused(
+    seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(tmp_path), "--world-seed", seed]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("lzero: --world-seed must be at ")
+    assert f"got {seed} (seed, at least 0 and at most 2147483646)" in said
