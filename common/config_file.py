@@ -218,7 +218,7 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
         return _convert_table(typing.get_args(hint)[1], value, where=where, key=key)
     number = as_number(value) if hint is float else value
     if not isinstance(number, hint) or (hint is int and isinstance(number, bool)):
-        quotes = f' (a text stands in quotes: "{value}")' if hint is str else ""
+        quotes = f' (a text stands in quotes: "{short(value)}")' if hint is str else ""
         quotes = quotes if isinstance(value, int | float | date | time) else ""
         raise ConfigError(f"{where}: {key} must be {kind_of(hint)}, got {short(value)}{quotes}")
     return number

@@ -40,7 +40,7 @@ def test_overrides_win_over_the_file_and_keep_their_type(tmp_path: Path) -> None
         ("[lerner]\ngroups = 4", r"unknown key 'lerner'; did you mean 'learner'\?"),
         ("[zzz]\na = 4", r"unknown key 'zzz'; known keys: actors, agent"),
         ("[learner]\ngroups = 'many'", r"learner.groups must be a whole number, got 'many'"),
-        ("[learner]\ngroups = true", r"learner.groups must be a whole number, got True"),
+        ("[learner]\ngroups = true", r"learner.groups must be a whole number, got true"),
         ("[learner]\ngroups = 0", r"learner.groups must be at least 1, got 0"),
         ("[model]\ndtype = 'int8'", r"model.dtype must be one of 'float32', 'bfloat16'"),
         ("[objective.gspo]\nclip = [0.9]", r"objective.gspo.clip must be a list of 2 values"),
