@@ -232,7 +232,7 @@ def test_a_plain_word_is_a_string(tmp_path: Path, override: str, value: str) -> 
         ("learner.learning_rate=1e-", "must be a number, got '1e-', which is no TOML"),
         ("world.enabled=yes", "world.enabled must be true or false, got 'yes', which is no TOML "
          "value; for example: --set world.enabled=true"),
-        ("world.enabled=True", "got 'True', which is no TOML value; for example: --set world.enabl"),
+        ("world.enabled=True", "got 'True', which is no TOML value; for example: --set"),
         ("run.nam=x", "unknown key 'run.nam'; did you mean 'run.name'?"),
     ],
 )  # fmt: skip
