@@ -6,7 +6,6 @@ came; unknown keys name the closest known one.
 
 import dataclasses
 import difflib
-import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from datetime import date, time
@@ -20,6 +19,7 @@ from common.config.renamed import as_named_now, refusal
 from common.errors import ConfigError, InputError
 from common.json_input import parse_json, read_text
 from common.json_output import as_number, json_text
+from common.toml_input import parse_toml
 from common.whole_file import write_whole
 
 T = TypeVar("T")
@@ -113,7 +113,7 @@ def read_tables(path: Path, *, called: str = "config file") -> dict[str, Any]:
         if path.suffix == ".json":
             tables = parse_json(text, f"{called} {path} cannot be parsed")
         else:
-            tables = tomllib.loads(text)
+            tables = parse_toml(text)
     except InputError as error:
         raise ConfigError(str(error)) from error
     except (ValueError, RecursionError) as error:
@@ -218,7 +218,7 @@ def _convert(hint: Any, value: Any, *, where: str, key: str) -> Any:
         return _convert_table(typing.get_args(hint)[1], value, where=where, key=key)
     number = as_number(value) if hint is float else value
     if not isinstance(number, hint) or (hint is int and isinstance(number, bool)):
-        quotes = f' (a text stands in quotes: "{value}")' if hint is str else ""
+        quotes = f' (a text stands in quotes: "{short(value)}")' if hint is str else ""
         quotes = quotes if isinstance(value, int | float | date | time) else ""
         raise ConfigError(f"{where}: {key} must be {kind_of(hint)}, got {short(value)}{quotes}")
     return number

@@ -15,6 +15,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from common.config.ranges import Range, annotations_of, is_key
+from common.config.spelling import toml_value
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +113,17 @@ def unit_of(hint: Any) -> str:
     """The unit of a number, or of the numbers in a list or table; empty for anything else."""
     own = [extra.unit for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Range)]
     return next(filter(None, (*own, *map(unit_of, typing.get_args(hint)))), "")
+
+
+def facts_of(key: Key) -> str:
+    """What values a key takes, their unit and its default, in one line."""
+    unit = f" ({key.unit})" if key.unit else ""
+    return f"{key.allowed}{unit}; default {default_of(key)}"
+
+
+def default_of(key: Key) -> str:
+    """The default of a key as a file has it."""
+    return "none, it must be given" if key.default is MISSING else toml_value(key.default)
 
 
 @functools.cache

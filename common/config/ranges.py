@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Annotated, Any, ClassVar, Literal
 
+from common.config.spelling import toml_value
 from common.errors import ConfigError
 
 HOUR_S, DAY_S = 3600.0, 86400.0
@@ -141,16 +142,17 @@ def annotations_of(kind: type[Section]) -> Mapping[str, Any]:
 def kind_of(hint: Any) -> str:
     """What an annotation allows, in words."""
     names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-    tables = {tuple: "a list", dict: "a table", Literal: "a string"}
-    return names.get(hint) or tables.get(typing.get_origin(hint)) or "a table"
+    others = {tuple: "a list", list: "a list", Literal: "a string"}
+    return names.get(hint) or others.get(typing.get_origin(hint) or hint) or "a table"
 
 
 def short(value: object) -> str:
-    """``repr`` of a value that may be huge, at most 80 characters."""
+    """A value that may be huge as a file has it, in at most 80 characters; text in quotes."""
     try:
-        text = repr(value)
+        is_plain = isinstance(value, str) and value.isprintable() and "'" not in value
+        text = f"'{value}'" if is_plain else toml_value(value)
     except (ValueError, RecursionError):  # a whole number of more than 4,300 digits; a deep list
-        return f"a {type(value).__name__} too large to show"
+        return f"{kind_of(type(value))} too large to show"
     return text if len(text) <= 80 else f"{text[:60]} ... ({len(text)} characters)"
 
 

@@ -166,8 +166,18 @@ def judge(trial: Trial, *, chosen: bool) -> Iterator[Finding]:
         name=f"attacks {trial.level}",
         verdict=Verdict.FAIL if chosen else Verdict.WARN,
         found=f"{found}; {shown}",
-        fix="do not run a model's code here before this is understood; see docs/sandbox.md",
+        fix=_fix(wrong),
     )
+
+
+def _fix(wrong: Sequence[ProbeResult]) -> str:
+    """What to do about attacks that did not end as they must."""
+    if all(result.out_of_time for result in wrong):
+        return (
+            "this proves nothing: also alone and with a longer limit the attack did not come to "
+            "its end, as on a machine that is busy; run `lzero doctor` again when it is quiet"
+        )
+    return "do not run a model's code here before this is understood; see docs/sandbox.md"
 
 
 _ADVICE = {

@@ -5,7 +5,16 @@ from dataclasses import MISSING, fields
 from typing import Any
 
 from common.config import Config
-from common.config.meaning import Key, Table, first_paragraph, keys_in, section_of, tables_below
+from common.config.meaning import (
+    Table,
+    default_of,
+    facts_of,
+    first_paragraph,
+    keys_in,
+    section_of,
+    tables_below,
+)
+from common.config.spelling import toml_value
 from common.config_file import tables_of
 from common.json_output import json_text
 from learner.sft.config import FineTuning
@@ -71,14 +80,16 @@ def _lines(config: Config) -> Iterator[str]:
         inline = [key for key in keys if not isinstance(getattr(section, key.name), Mapping)]
         for key in inline:
             yield f"# {_plain(key.meaning)}"
-            yield f"# {_facts(key)}"
-            yield f"{key.name} = {_toml(getattr(section, key.name))}"
+            yield f"# {facts_of(key)}"
+            yield f"{key.name} = {toml_value(getattr(section, key.name))}"
         for key in keys:
             value = getattr(section, key.name)
             if isinstance(value, Mapping):
                 yield f"\n{header[:-1]}.{key.name}]  # {_plain(key.meaning)}"
-                yield f"# {_facts(key)}"
-                yield from (f"{json_text(name)} = {_toml(item)}" for name, item in value.items())
+                yield f"# {facts_of(key)}"
+                yield from (
+                    f"{json_text(name)} = {toml_value(item)}" for name, item in value.items()
+                )
 
 
 def _sections(config: Any, path: str) -> Iterator[tuple[str, str, Any]]:
@@ -98,29 +109,9 @@ def _sections(config: Any, path: str) -> Iterator[tuple[str, str, Any]]:
             yield from _sections(value, f"{place}.")
 
 
-def _facts(key: Key) -> str:
-    unit = f" ({key.unit})" if key.unit else ""
-    return f"{key.allowed}{unit}; default {_default(key)}"
-
-
-def _default(key: Key) -> str:
-    return "none, it must be given" if key.default is MISSING else _toml(key.default)
-
-
-def _toml(value: Any) -> str:
-    """A value as TOML has it; a table of names in braces."""
-    if isinstance(value, bool | str):
-        return json_text(value, readable=True)
-    if isinstance(value, tuple | list):
-        return f"[{', '.join(map(_toml, value))}]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{json_text(k)} = {_toml(v)}" for k, v in value.items()) + "}"
-    return repr(value)
-
-
 def _table(table: Table) -> str:
     rows = "".join(
-        f"| `{key.name}` | `{_default(key)}` | {_cell(key.allowed)} | {_cell(key.unit)} "
+        f"| `{key.name}` | `{default_of(key)}` | {_cell(key.allowed)} | {_cell(key.unit)} "
         f"| {_cell(key.meaning)} |\n"
         for key in table.keys
     )

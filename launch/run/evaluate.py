@@ -10,9 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
-from common.config import Config, Evaluation, EvaluationSuite
+from common.config import Config, Evaluation, EvaluationSuite, World
 from common.config_file import load_config, load_earlier_config, save_config
-from common.errors import InputError
+from common.errors import ConfigError, InputError
 from common.evaluation import Suite, SuiteScore, write_suites
 from launch.models.model_checks import check_model
 from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, suites_of
@@ -58,11 +58,15 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
     """Serve the checkpoint, generate the world, ask its questions.
 
     Raises:
-        InputError: there is no usable model at that path.
+        InputError: there is no usable model at that path, or a number is out of range.
         RunError: the policy server or the evaluation failed.
     """
     if request.per_family < 1:
         raise InputError(f"--per-family must be at least 1, got {request.per_family}")
+    try:
+        World(seed=request.world_seed)
+    except ConfigError as error:
+        raise InputError(str(error).replace("world.seed", "--world-seed")) from error
     model, config = locate_checkpoint(request.checkpoint)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()

@@ -162,7 +162,10 @@ def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
     """What a run has kept, and the command that goes on with it."""
     last = folder.last_checkpoint()
     if last is None:
-        return f"no checkpoint was written yet; begin again with: {request.resume_command}"
+        return (
+            "no checkpoint was written yet; training starts at its first step again, and what was "
+            f"done before it is kept, with: {request.resume_command}"
+        )
     return f"checkpoint {last.name} is kept; go on with: {request.resume_command}"
 
 

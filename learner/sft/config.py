@@ -1,12 +1,12 @@
 """The settings of supervised fine-tuning: a table ``[sft]`` in a file, or options of a command."""
 
 import argparse
-import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
+from common.config.meaning import facts_of, keys_in
 from common.config.overrides import typed_text
 from common.config.ranges import MANY, Range, Section, Share
 from common.config_file import from_tables, key_names, read_tables, tables_of
@@ -97,11 +97,12 @@ REQUIRED = ("model", "traces", "output")
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Give a parser every key as an option, and a configuration file instead of or below them."""
     parser.add_argument("--config", type=Path, help="TOML or JSON file with a table [sft]")
-    for each in fields(Sft):
-        if typing.get_type_hints(Sft)[each.name] is bool:
-            parser.add_argument(option(each.name), action="store_true", default=None)
+    for key in keys_in(Sft):
+        text = f"{key.meaning} ({facts_of(key)})".replace("``", "`").replace("%", "%%")
+        if key.default is False:
+            parser.add_argument(option(key.name), action="store_true", default=None, help=text)
         else:
-            parser.add_argument(option(each.name), default=None, metavar="VALUE")
+            parser.add_argument(option(key.name), default=None, metavar="VALUE", help=text)
 
 
 def config_from_options(options: Mapping[str, Any]) -> Sft:

@@ -16,9 +16,10 @@ from actors.kernels.limits.host_uids import has_own_uids
 from actors.kernels.probes.bait import SECRET_VARIABLE, laid_out
 from actors.kernels.probes.catalogue import PROBES
 from actors.kernels.probes.probe import Family, Probe, ProbeOutcome
-from actors.kernels.probes.run import ProbeResult, probe_limits, run_probes
+from actors.kernels.probes.run import PATIENCE, ProbeResult, probe_limits, run_probes
 from common.config import Kernel
 from common.errors import MachineError
+from tests.timed_attacks import get_hold_of_something, never_end, take_twice_its_time
 
 pytestmark = pytest.mark.sandbox
 LEVELS = {"forked": "A-forked", "cold": "B-cold", "jupyter": "B-jupyter"}
@@ -156,6 +157,16 @@ def test_the_host_process_is_unharmed(campaign: Campaign) -> None:
 def test_no_process_of_a_sandbox_is_left(campaign: Campaign) -> None:
     assert any(result.probe.name == "leave a daemon" for result in campaign.results)
     assert campaign.survivors == []
+
+
+def test_an_attack_out_of_time_gets_one_more_try_and_one_that_succeeds_gets_none() -> None:
+    late, endless, escaped = run_campaign(
+        "forked", [take_twice_its_time, never_end, get_hold_of_something]
+    ).results
+
+    assert (late.outcome, late.probe.timeout_s) == (ProbeOutcome.BLOCKED, PATIENCE * 0.7)
+    assert (endless.out_of_time, endless.probe.timeout_s) == (True, PATIENCE * 0.2)
+    assert (escaped.outcome, escaped.probe.timeout_s) == (ProbeOutcome.ESCAPED, 10.0)
 
 
 @pytest.mark.nightly

@@ -40,7 +40,7 @@ def test_overrides_win_over_the_file_and_keep_their_type(tmp_path: Path) -> None
         ("[lerner]\ngroups = 4", r"unknown key 'lerner'; did you mean 'learner'\?"),
         ("[zzz]\na = 4", r"unknown key 'zzz'; known keys: actors, agent"),
         ("[learner]\ngroups = 'many'", r"learner.groups must be a whole number, got 'many'"),
-        ("[learner]\ngroups = true", r"learner.groups must be a whole number, got True"),
+        ("[learner]\ngroups = true", r"learner.groups must be a whole number, got true"),
         ("[learner]\ngroups = 0", r"learner.groups must be at least 1, got 0"),
         ("[model]\ndtype = 'int8'", r"model.dtype must be one of 'float32', 'bfloat16'"),
         ("[objective.gspo]\nclip = [0.9]", r"objective.gspo.clip must be a list of 2 values"),
@@ -58,6 +58,11 @@ def test_overrides_win_over_the_file_and_keep_their_type(tmp_path: Path) -> None
         ("[rewards]\npreset = 'l0'", r"rewards.preset must be one of 'default', 'l0_v1', 'none'"),
         ("[rewards]\nlength_tokens = 0", r"rewards.length_tokens must be at least 1, got 0"),
         ("[run\n", r"cannot be parsed"),
+        ("[run]\nseed = 1\nseed = 2", r"parsed: key 'seed' occurs twice, line 3$"),
+        ("[agent]\ntools = []\n\ntools = [\n'a',\n]\n# x", r"key 'tools' occurs twice, line 4$"),
+        ("[run]\nseed = 1\n[model]\n[run]\n", r"table 'run' occurs twice, line 4$"),
+        ("run.seed = 1\nrun.seed = 2", r"key 'run.seed' occurs twice, line 2$"),
+        ("run = {seed = 1, seed = 2}", r"Duplicate inline table key 'seed' \(at line 1"),
     ],
 )
 def test_a_mistake_names_the_key_and_what_was_expected(

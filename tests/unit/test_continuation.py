@@ -111,7 +111,7 @@ def test_rewards_and_servers_are_compared_by_content(tmp_path: Path) -> None:
     file = saved(tmp_path, config(rewards={"terms": {"f1": 1.0}}))
 
     assert not check_continuation(file, config(rewards={"terms": {"f1": 1.0}}), steps_done=None)
-    with pytest.raises(InputError, match=r"rewards.terms was {'f1': 1.0} and is {'f1': 0.5} now"):
+    with pytest.raises(InputError, match=r"rewards.terms was {f1 = 1.0} and is {f1 = 0.5} now"):
         check_continuation(file, config(rewards={"terms": {"f1": 0.5}}), steps_done=None)
 
 

@@ -140,6 +140,18 @@ def test_an_escape_fails_only_where_runs_would_take_that_level():
     assert f"1 of 2 blocked in 0.0 s; {PROBES[0].name}: ESCAPED (why)" in taken.found
 
 
+def test_attacks_that_ran_out_of_time_fail_with_the_advice_to_wait_for_a_quiet_machine():
+    late = attack_results(ProbeOutcome.BLOCKED, ProbeOutcome.TIMED_OUT)
+    worse = attack_results(ProbeOutcome.TIMED_OUT, ProbeOutcome.ESCAPED)
+
+    busy = by_name(judge(Trial(name="forked", results=late), chosen=True))["attacks A-forked"]
+    open_ = by_name(judge(Trial(name="forked", results=worse), chosen=True))["attacks A-forked"]
+
+    assert (busy.verdict, open_.verdict) == (Verdict.FAIL, Verdict.FAIL)
+    assert "busy; run `lzero doctor` again when it is quiet" in busy.fix
+    assert "do not run a model's code here" in open_.fix
+
+
 def test_a_launcher_that_cannot_start_says_why():
     findings = list(judge(Trial(name="cold", problem="no bwrap"), chosen=False))
 

@@ -63,6 +63,21 @@ def test_an_outcome_that_a_level_does_not_expect_is_not_ok():
     assert replace(result, outcome=ProbeOutcome.KILLED).ok
 
 
+def test_only_what_did_not_come_to_its_end_is_out_of_time():
+    probe = next(probe for probe in PROBES if probe.name == "overflow the stack")
+    flood = next(probe for probe in PROBES if probe.name == "print without end")
+    late = ProbeResult(
+        probe=probe, level="A-forked", outcome=ProbeOutcome.TIMED_OUT, reason="", seconds=10.0
+    )
+
+    assert late.out_of_time
+    assert not replace(late, outcome=ProbeOutcome.KILLED, deaf=True).out_of_time, "as it must end"
+    assert not replace(late, outcome=ProbeOutcome.ESCAPED).out_of_time
+    assert not replace(late, probe=flood).out_of_time, "a timeout is its expected end"
+    assert replace(late, probe=PROBES[0], outcome=ProbeOutcome.KILLED, deaf=True).out_of_time
+    assert not replace(late, probe=PROBES[0], outcome=ProbeOutcome.KILLED).out_of_time
+
+
 @attack(Family.FILES)
 def mistaken(target: Target) -> str:
     """Has a mistake in it."""

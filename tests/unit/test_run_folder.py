@@ -232,7 +232,8 @@ def test_only_a_checkpoint_that_exists_is_promised(tmp_path: Path) -> None:
     request = TrainRequest(config=Path("x.toml"), name="trial")
 
     assert how_to_go_on(run, request) == (
-        "no checkpoint was written yet; begin again with: lzero train x.toml --name trial --resume"
+        "no checkpoint was written yet; training starts at its first step again, and what was "
+        "done before it is kept, with: lzero train x.toml --name trial --resume"
     )
     (run.checkpoints / "step-000002").mkdir(parents=True)
     assert how_to_go_on(run, request) == (
@@ -258,3 +259,14 @@ def test_a_place_where_no_folder_can_be_is_named(place: str) -> None:
         locked(run),
     ):
         pass
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**31 - 1), "1" + 20 * "0"])
+def test_a_world_that_no_training_can_name_is_refused(
+    seed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["eval", str(tmp_path), "--world-seed", seed]) == 2
+
+    said = capsys.readouterr().err
+    assert said.startswith("lzero: --world-seed must be at ")
+    assert f"got {seed} (seed, at least 0 and at most 2147483646)" in said

@@ -1,3 +1,4 @@
+import argparse
 import dataclasses
 import json
 import re
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 
+from common.config.meaning import keys_in
 from common.errors import ConfigError, InputError, LZeroError
 from launch.data.world.tiny_model import untie, write_initial_model
 from launch.data.world.tokenizer import train_tokenizer
@@ -17,7 +19,7 @@ from launch.data.world.traces import write_traces
 from learner.checkpoints.model_folder import write_model_folder
 from learner.engine.model import load_model, token_logprobs
 from learner.packs.packing import pack_segments
-from learner.sft.config import Sft, config_from_options
+from learner.sft.config import Sft, add_options, config_from_options, option
 from learner.sft.main import run
 from learner.sft.optimizer import learning_rate_share
 from learner.sft.traces import chat_template, read_traces
@@ -226,7 +228,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_applied(
     [
         ("modle = 'x'", "unknown key 'sft.modle'; did you mean 'sft.model'?"),
         ("batch = 'x'", "sft.batch must be a whole number, got 'x'"),
-        ("batch = true", "sft.batch must be a whole number, got True"),
+        ("batch = true", "sft.batch must be a whole number, got true"),
         (f"grad_clip = 1{'0' * 400}", "sft.grad_clip must be a number, got 1000"),
         ("batch = 0", "sft.batch must be at least 1, got 0"),
         ("optimizer = 'sgd'", "sft.optimizer must be one of 'muon', 'adamw', got 'sgd'"),
@@ -262,9 +264,22 @@ def test_a_file_without_the_table_is_refused_with_the_new_name(tmp_path: Path) -
         config_from_options({"config": tmp_path / "sft.toml"})
 
 
+def test_the_help_says_of_every_option_what_it_means_and_takes() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+
+    said = " ".join(parser.format_help().split())
+
+    for key in keys_in(Sft):
+        assert f"{option(key.name)} " in said
+        assert key.meaning.replace("``", "`") in said.replace("- ", "-"), key.name
+    assert "How often every trace is seen. (whole number, at least 1" in said
+    assert "(epochs); default 1)" in said
+
+
 def test_an_option_that_is_no_value_is_named() -> None:
     with pytest.raises(
-        ConfigError, match=r"--batch must be a whole number, got 'many', which is no TOML value"
+        ConfigError, match=r"must be a whole number, got 'many', which is no TOML .*: --batch 8$"
     ):
         config_from_options({"model": "m", "traces": "t", "output": "007", "batch": "many"})
 

@@ -6,13 +6,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from actors.kernels.interface import CellResult, CellStatus, KernelDiedError, Launcher, LiveKernel
+from actors.kernels.interface import (
+    CellResult,
+    CellStatus,
+    DeathCause,
+    KernelDiedError,
+    Launcher,
+    LiveKernel,
+)
 from actors.kernels.probes.bait import Bait
 from actors.kernels.probes.catalogue import STAND_BY, TAKE_A_SHARE
 from actors.kernels.probes.inside import Target
 from actors.kernels.probes.probe import Probe, ProbeOutcome, opening_cell, verdict_of
 from common.config import Kernel as KernelConfig
 
+PATIENCE = 6
+"""How many times its limit an attack may take at its second try."""
 _SETUP_TIMEOUT_S = 30.0
 _MARK = 271828
 
@@ -25,6 +34,7 @@ class ProbeResult:
         level: of the kernel it ran in.
         reason: why it was blocked, or what it got hold of.
         seconds: wall time.
+        deaf: its kernel was killed because it did not stop in time after an interrupt.
     """
 
     probe: Probe
@@ -32,6 +42,12 @@ class ProbeResult:
     outcome: ProbeOutcome
     reason: str
     seconds: float
+    deaf: bool = False
+
+    @property
+    def out_of_time(self) -> bool:
+        """Whether it could not be carried out in its time, which proves nothing either way."""
+        return not self.ok and (self.outcome is ProbeOutcome.TIMED_OUT or self.deaf)
 
     @property
     def ok(self) -> bool:
@@ -63,6 +79,9 @@ async def run_probes(
 ) -> list[ProbeResult]:
     """Run ``probes`` one after the other; a kernel that dies is replaced for the next.
 
+    An attack that could not be carried out in its time gets one more try, in a kernel of its own
+    and with ``PATIENCE`` times that time: the machine may be busy.
+
     After each attack a sibling kernel is asked for a variable, and the host's servers whether
     somebody connected; an attack that harmed one or reached the other has escaped.
 
@@ -84,6 +103,11 @@ async def run_probes(
             if attacker is None or not attacker.alive:
                 attacker = await _open_kernel(launcher, target)
             result = await _run(launcher, attacker, probe, sibling, bait)
+            if result.out_of_time:
+                await attacker.close()
+                attacker = await _open_kernel(launcher, target)
+                patient = dataclasses.replace(probe, timeout_s=PATIENCE * probe.timeout_s)
+                result = await _run(launcher, attacker, patient, sibling, bait)
             results.append(result)
             if report is not None:
                 report(result)
@@ -97,7 +121,7 @@ async def _run(
     launcher: Launcher, kernel: LiveKernel, probe: Probe, sibling: "_Sibling", bait: Bait
 ) -> ProbeResult:
     started = time.monotonic()
-    outcome, reason = await _attack(kernel, probe)
+    outcome, reason, deaf = await _attack(kernel, probe)
     harm = await sibling.harm()
     if probe.keeps:
         harm = harm or await sibling.lack() or await _start_problem(launcher)
@@ -110,6 +134,7 @@ async def _run(
         outcome=ProbeOutcome.ESCAPED if harm else outcome,
         reason=harm or reason,
         seconds=time.monotonic() - started,
+        deaf=deaf and not harm,
     )
 
 
@@ -123,15 +148,16 @@ async def _start_problem(launcher: Launcher) -> str:
     return ""
 
 
-async def _attack(kernel: LiveKernel, probe: Probe) -> tuple[ProbeOutcome, str]:
+async def _attack(kernel: LiveKernel, probe: Probe) -> tuple[ProbeOutcome, str, bool]:
+    """Outcome, reason, and whether the kernel was killed as it did not stop at an interrupt."""
     try:
         result = await kernel.execute(probe.cell, timeout_s=probe.timeout_s)
         if probe.lethal:
             await kernel.execute("1", timeout_s=_SETUP_TIMEOUT_S)
     except KernelDiedError as error:
         await kernel.close()
-        return ProbeOutcome.KILLED, str(error)
-    return _outcome_of(result)
+        return ProbeOutcome.KILLED, str(error), error.cause is DeathCause.IGNORED_INTERRUPT
+    return *_outcome_of(result), False
 
 
 def _outcome_of(result: CellResult) -> tuple[ProbeOutcome, str]:
