@@ -1,6 +1,7 @@
 """Task types: what is asked for a task, and what a submitted answer to it is worth.
 
-``Task.kind`` names the type: ``qa``, ``number``, or ``package.module:name`` for a user's own.
+``Task.kind`` names the type: ``qa``, ``number``, ``date``, or ``package.module:name`` for a user's
+own.
 """
 
 import difflib
@@ -57,6 +58,7 @@ class TaskType(Protocol):
 _BUILT_IN = {
     "qa": "actors.rewards.kinds.question_answering:QuestionAnswering",
     "number": "actors.rewards.kinds.number:Number",
+    "date": "actors.rewards.kinds.date:Date",
 }
 """Where the built-in types are: each is imported when a task of its kind is met."""
 
