@@ -14,13 +14,15 @@ import string
 import unicodedata
 from functools import lru_cache
 
-_UNSPACED = (
+_UNSPACED = re.compile(
+    "["
     "\u0e01-\u0e5b\u0e81-\u0edf\u1000-\u109f\u1780-\u17df"  # Thai, Lao, Burmese, Khmer
     "\u3041-\u309f\u30a0-\u30ff\u31f0-\u31ff"  # Kana
     "\u3005-\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"  # Han
+    "]"
 )
 _MATH = "±≤≥≠¬√∞∪∩∈∉⊂⊃⊆∧∨∀∃∑∏∫÷∂∇"
-_NO_WORD = rf"\s{re.escape(string.punctuation)}{_MATH}♭{_UNSPACED}"
+_NO_WORD = rf"\s{re.escape(string.punctuation)}♭"
 LETTER = rf"[^\d{_NO_WORD}]"
 """One character of a word in folded text, but no digit; a pattern."""
 WORD_CHARACTER = rf"[^{_NO_WORD}]"
@@ -30,8 +32,7 @@ _OPENS = r"(?<![^\s(\[{,;:=^<>/*|$\"'])"  # what a sign of a number may stand be
 _DIGITS = r"\d++(?:\.\d++)?+"
 _REST = rf"(?:{LETTER}++|{_DIGITS})*+"
 _TOKEN = re.compile(
-    rf"[{_UNSPACED}{_MATH}]"
-    rf"|{LETTER}{{1,2}}\d{{0,2}}[-#♭](?!{WORD_CHARACTER}|[-#♭])"  # AB-, C#, NO3-
+    rf"{LETTER}{{1,2}}\d{{0,2}}[-#♭](?!{WORD_CHARACTER}|[-#♭])"  # AB-, C#, NO3-
     rf"|{LETTER}{_REST}(?:\+{{1,2}}(?!{WORD_CHARACTER}|\+))?"  # v1.0, C++, A+
     rf"|(?:{_OPENS}-(?=\d))?{_DIGITS}{_REST}(?:(?<=\d)%)?"  # -5, 3rd, 50%
     rf"|(?<!\S)[+^<>](?!\S)|(?<=\s)\+(?={LETTER})"  # p + q, p < q
@@ -64,7 +65,7 @@ _PLAIN = {
     "٪": "%",
     "\u034f": "",
 }
-_KEPT = frozenset(_MATH + "♭" + string.punctuation)
+_KEPT = frozenset("♭" + string.punctuation)
 
 
 class _Plainer(dict[int, str]):
@@ -90,7 +91,8 @@ def fold(text: str) -> str:
     """NFKC and case folding, with plain signs: the form that the patterns of this module read.
 
     Raised digits get a caret (``10²`` is ``10^2``), currencies become ``$``, digits of all scripts
-    ASCII ones; invisible characters go, and other punctuation and symbols become ``|``.
+    ASCII ones; invisible characters go, and other punctuation and symbols become ``|``. Characters
+    that are a word each have spaces around them.
     """
     if text.isascii():
         return text.casefold().translate(_TABLE)
@@ -138,6 +140,8 @@ def _plain(character: str) -> str:
     if character in _PLAIN:
         return _PLAIN[character]
     category = unicodedata.category(character)
+    if character in _MATH:
+        return f" {character} "
     if category == "Nd":
         return str(unicodedata.decimal(character))
     if category == "Cf" or "\ufe00" <= character <= "\ufe0f":
@@ -146,4 +150,6 @@ def _plain(character: str) -> str:
         return "$"
     if category[0] in "PS" and character not in _KEPT:
         return "|"
-    return " " if category[0] in "ZC" else character
+    if category[0] in "ZC":
+        return " "
+    return f" {character} " if _UNSPACED.match(character) else character

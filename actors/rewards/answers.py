@@ -34,7 +34,8 @@ from common.text_tokens import (
 )
 
 MAX_CHARACTERS = 4096
-"""Longer texts are cut, before and after NFKC, which may make 18 characters of one."""
+"""Longer texts are cut."""
+_MAX_FOLDED = 4 * MAX_CHARACTERS  # NFKC may make 18 characters of one
 
 _ARTICLES = frozenset({"a", "an", "the"})
 _SPECIAL = frozenset({"yes", "no", "noanswer"})
@@ -51,7 +52,7 @@ _IN_WORD = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class _Reading:
+class _Wording:
     """The words of a text in one reading.
 
     Attributes:
@@ -144,7 +145,7 @@ def _currencies(text: str) -> tuple[str, ...]:
     return tuple(sorted({c for c in shown if unicodedata.category(c) == "Sc"}))
 
 
-def _pairs(answer: str, gold: str) -> list[tuple[_Reading, _Reading]]:
+def _pairs(answer: str, gold: str) -> list[tuple[_Wording, _Wording]]:
     mine, theirs = _readings(answer[:MAX_CHARACTERS]), _readings(gold[:MAX_CHARACTERS])
     return list(zip(mine, theirs, strict=True))
 
@@ -156,9 +157,9 @@ def _forms(text: str) -> frozenset[tuple[str, ...]]:
 
 
 @lru_cache(1024)  # the same gold answers come with every trajectory of a group
-def _readings(text: str) -> tuple[_Reading, ...]:
+def _readings(text: str) -> tuple[_Wording, ...]:
     """``text`` in the three readings, in the order of the module's list."""
-    folded = fold(text)[:MAX_CHARACTERS]
+    folded = fold(text)[:_MAX_FOLDED]
     named = join_initials(folded)
     return tuple(_reading(scan(one)) for one in (named, _joined(named), folded))
 
@@ -168,7 +169,7 @@ def _joined(folded: str) -> str:
     return _IN_WORD.sub("", _CARET.sub("", grouped))
 
 
-def _reading(words: Sequence[str]) -> _Reading:
+def _reading(words: Sequence[str]) -> _Wording:
     bare = tuple(map(without_accents, words))
     last = len(bare) - 1
     content = tuple(
@@ -176,4 +177,4 @@ def _reading(words: Sequence[str]) -> _Reading:
         for place, (word, plain) in enumerate(zip(words, bare, strict=True))
         if word not in _ARTICLES or (word == "a" and place == last)
     )
-    return _Reading(bare, content)
+    return _Wording(bare, content)

@@ -150,7 +150,7 @@ def test_the_three_comparisons_of(
 @given(ANY_TEXT, st.lists(ANY_TEXT, min_size=1, max_size=3))
 @example("!!!", ["the"])
 @example("", ["Port"])
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 def test_squad_exact_match_agrees_with_another_implementation(answer: str, gold: list[str]) -> None:
     theirs = max(compute_exact(one, answer) for one in gold)
 
@@ -158,7 +158,7 @@ def test_squad_exact_match_agrees_with_another_implementation(answer: str, gold:
 
 
 @given(WORDS | st.text(max_size=20), WORDS | st.text(max_size=20))
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 def test_squad_f1_agrees_with_another_implementation(answer: str, gold: str) -> None:
     theirs = compute_f1(gold, answer)
 
@@ -200,7 +200,7 @@ ENGLISH = st.lists(
 @given(ENGLISH, ENGLISH)
 @example("yes", "yes it is")
 @example("The yes", "yes")
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 def test_hotpotqa_f1_agrees_with_the_slow_loop(answer: str, gold: str) -> None:
     assert squad_f1(answer, [gold]) == pytest.approx(squad_f1_by_loop(answer, gold))
 
@@ -220,6 +220,13 @@ def test_contains_wants_whole_words() -> None:
     assert contains("written in C++", ["C"]) == contains("type AB+", ["AB-"]) == 0.0
     assert contains("It is a harbor", ["A"]) == 0.0
     assert contains("It is type A.", ["A"]) == contains("I heard The The live", ["The The"]) == 1.0
+
+
+def test_a_long_gold_answer_in_any_script_is_compared_as_a_whole() -> None:
+    for letter, other in (("a", "b"), ("東", "京"), ("é", "ö")):
+        gold = letter * (MAX_CHARACTERS - 1)
+        assert exact_match(gold + letter, [gold + letter]) == 1.0
+        assert exact_match(gold + other, [gold + letter]) == 0.0
 
 
 def test_characters_are_tokens_where_words_are_not_spaced() -> None:
@@ -256,13 +263,13 @@ ODD_TEXT = ANY_TEXT | st.lists(st.sampled_from(PIECES), max_size=10).map("".join
 
 
 @given(ODD_TEXT)
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 def test_normalising_twice_changes_nothing(text: str) -> None:
     assert normalise(normalise(text)) == normalise(text)
 
 
 @given(ODD_TEXT)
-@settings(max_examples=300)
+@settings(max_examples=200, deadline=None)
 def test_what_can_be_matched_matches_itself(text: str) -> None:
     assert exact_match(text, [text]) == float(can_be_matched(text))
     assert exact_match(text.upper().lower(), [text.lower()]) == float(can_be_matched(text.lower()))
@@ -271,7 +278,7 @@ def test_what_can_be_matched_matches_itself(text: str) -> None:
 @given(ODD_TEXT, ODD_TEXT)
 @example("à la", "a la")
 @example("€5", "$5")
-@settings(max_examples=500)
+@settings(max_examples=300, deadline=None)
 def test_equality_goes_both_ways_and_implies_the_other_scores(one: str, other: str) -> None:
     equal = exact_match(one, [other])
 

@@ -4,7 +4,7 @@ import datetime
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.rewards.answers import contains, exact_match, f1
@@ -21,6 +21,7 @@ FORMS = (
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(DAYS, st.sampled_from(FORMS), st.sampled_from(FORMS))
 def test_a_day_is_the_same_in_every_form(day: datetime.date, form: str, other: str) -> None:
     one, same = form.format(day), other.format(day)
@@ -29,6 +30,7 @@ def test_a_day_is_the_same_in_every_form(day: datetime.date, form: str, other: s
     assert exact_match(one, [same]) == f1(one, [same]) == contains(one, [same]) == 1.0
 
 
+@settings(deadline=None)
 @given(DAYS, DAYS, st.sampled_from(FORMS), st.sampled_from(FORMS))
 def test_other_days_differ_in_every_form(
     day: datetime.date, other: datetime.date, form: str, second: str
@@ -81,6 +83,7 @@ def test_anything_else_is_no_date(text: str) -> None:
     assert parse_date(text) is None
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80) | st.text("0123456789-/. adbcmarchyof,", max_size=70))
 def test_no_text_makes_the_reader_fail(text: str) -> None:
     found = parse_date(text)
