@@ -2,8 +2,9 @@
 
 Two texts are compared by their words (``common/text_tokens.py``), which every script has, without
 English articles. An answer without any words matches nothing, so that "" or "!!!" can never equal a
-gold answer by accident. Punctuation inside of words is written in more than one way, so a text has
-three readings, and answers are equal if one reading of each is:
+gold answer by accident; one of symbols such as an emoji matches the same symbols. Punctuation
+inside of words is written in more than one way, so a text has three readings, and answers are equal
+if one reading of each is:
 
 * initials joined, other punctuation a space: ``U.S.-based`` is ``us based``;
 * punctuation between letters left out, as SQuAD does: ``O'Neill`` is ``oneill``, ``1 000`` 1000;
@@ -22,7 +23,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from actors.rewards.dates import same_date
+from actors.rewards.dates import CalendarDate, parse_date
 from actors.rewards.overlap import token_f1
 from common.text_tokens import (
     LETTER,
@@ -80,7 +81,7 @@ def tokens(answer: str) -> list[str]:
 
 
 def can_be_matched(gold: str) -> bool:
-    """Whether any answer could equal ``gold``: it is not too long, and it has a word."""
+    """Whether any answer could equal ``gold``: it is not too long, and it has a word or symbol."""
     return len(gold) <= MAX_CHARACTERS and bool(tokens(gold))
 
 
@@ -103,10 +104,16 @@ def f1(answer: str, gold: Sequence[str]) -> float:
     return max((_f1(answer, one) for one in gold), default=0.0)
 
 
+def forms(text: str) -> frozenset[tuple[str, ...] | CalendarDate]:
+    """All that a text may equal another by: its words in each reading, and the date that it is."""
+    readings = _readings(text[:MAX_CHARACTERS])
+    words = {form for one in readings for form in (one.all, one.content) if form}
+    date = parse_date(text)
+    return frozenset(words if date is None else {*words, date})
+
+
 def _equal(answer: str, gold: str) -> bool:
-    if _forms(answer).isdisjoint(_forms(gold)):
-        return same_date(answer, gold)
-    return not _clash(answer, gold)
+    return not forms(answer).isdisjoint(forms(gold)) and not _clash(answer, gold)
 
 
 def _holds(answer: str, gold: str) -> bool:
@@ -150,18 +157,18 @@ def _pairs(answer: str, gold: str) -> list[tuple[_Wording, _Wording]]:
     return list(zip(mine, theirs, strict=True))
 
 
-def _forms(text: str) -> frozenset[tuple[str, ...]]:
-    """All that a text may be equal by."""
-    readings = _readings(text[:MAX_CHARACTERS])
-    return frozenset(form for one in readings for form in (one.all, one.content) if form)
-
-
 @lru_cache(1024)  # the same gold answers come with every trajectory of a group
 def _readings(text: str) -> tuple[_Wording, ...]:
     """``text`` in the three readings, in the order of the module's list."""
     folded = fold(text)[:_MAX_FOLDED]
     named = join_initials(folded)
-    return tuple(_reading(scan(one)) for one in (named, _joined(named), folded))
+    readings = tuple(_reading(scan(one)) for one in (named, _joined(named), folded))
+    return readings if readings[0].all else (_reading(_symbols(text)),) * len(readings)
+
+
+def _symbols(text: str) -> list[str]:
+    """The symbols beyond ASCII, such as emoji: what an answer without any word may be."""
+    return [c for c in text if not c.isascii() and unicodedata.category(c) in ("So", "Sm")]
 
 
 def _joined(folded: str) -> str:

@@ -18,8 +18,8 @@ class QuestionAnswering(TaskType):
         if not any(map(self.can_match, task.answers)):
             raise ValueError(
                 f"no answer could match any of its gold answers, the first of which is "
-                f"{task.answers[0][:60]!r}: they hold nothing but punctuation and symbols, "
-                f"or more than {MAX_CHARACTERS} characters"
+                f"{task.answers[0][:60]!r}: they hold nothing but punctuation, or "
+                f"more than {MAX_CHARACTERS} characters"
             )
 
     def can_match(self, gold: str) -> bool:
