@@ -1,19 +1,16 @@
 """Task types: what is asked for a task, and what a submitted answer to it is worth.
 
-``Task.kind`` names the type: ``qa``, ``number``, or ``package.module:name`` for a user's own.
+``Task.kind`` names the type: ``qa``, ``number``, ``date``, or ``package.module:name`` for a user's
+own.
 """
 
 import difflib
-import math
 from collections.abc import Mapping
 from functools import cache
 from typing import Protocol, cast
 
-from actors.rewards.answers import MAX_CHARACTERS, can_be_matched, contains, exact_match, f1
 from actors.rewards.blame import place_of_function, told
-from actors.rewards.numeric import equal_numbers, parse_number
 from actors.rewards.returned import checked_number
-from actors.rewards.squad import squad_exact_match, squad_f1
 from common.errors import ConfigError, InputError, PluginError
 from common.json_input import surrogate_in
 from common.plugins import is_plugin, load_plugin
@@ -45,6 +42,10 @@ class TaskType(Protocol):
             ValueError: it cannot be asked or scored; the text says what is missing.
         """
 
+    def can_match(self, gold: str) -> bool:
+        """Whether an answer could match this gold answer; asked of built-in types, for warnings."""
+        return True
+
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
         """Measure a submitted answer: a finite number for each name in ``measures``.
 
@@ -54,81 +55,20 @@ class TaskType(Protocol):
         ...
 
 
-class QuestionAnswering(TaskType):
-    """``qa``: a short answer compared with gold answers."""
-
-    measures = ("exact_match", "f1", "contains", "squad_exact_match", "squad_f1")
-
-    def check(self, task: Task) -> None:
-        """Refuse a task none of whose gold answers could be matched; one that can is enough."""
-        if not any(map(can_be_matched, task.answers)):
-            raise ValueError(
-                f"no answer could match any of its gold answers, the first of which is "
-                f"{task.answers[0][:60]!r}: they hold nothing but punctuation, symbols and "
-                f"articles, or more than {MAX_CHARACTERS} characters"
-            )
-
-    def measure(self, task: Task, answer: str) -> Mapping[str, float]:
-        """Compare with every gold answer; the best one counts."""
-        return {
-            "exact_match": exact_match(answer, task.answers),
-            "f1": f1(answer, task.answers),
-            "contains": contains(answer, task.answers),
-            "squad_exact_match": squad_exact_match(answer, task.answers),
-            "squad_f1": squad_f1(answer, task.answers),
-        }
-
-
-class Number(TaskType):
-    """``number``: a numeric answer; ``actors/rewards/numeric.py`` says how numbers are written.
-
-    ``details["tolerance"]`` is the relative difference that is tolerated, 1e-6 unless given, and
-    ``details["absolute_tolerance"]`` the absolute one, 0 unless given.
-    """
-
-    measures = ("exact_match",)
-
-    def check(self, task: Task) -> None:
-        """Refuse a task none of whose gold answers is a number, and tolerances that are none."""
-        if not task.answers:
-            raise ValueError("a task of kind 'number' needs at least one gold answer")
-        if all(parse_number(answer) is None for answer in task.answers):
-            raise ValueError(f"gold answer {task.answers[0][:60]!r} is not a number")
-        _tolerances(task)
-
-    def measure(self, task: Task, answer: str) -> Mapping[str, float]:
-        """1 if the answer is a number that equals a gold one."""
-        relative, absolute = _tolerances(task)
-        equal = any(
-            equal_numbers(answer, gold, relative=relative, absolute=absolute)
-            for gold in task.answers
-        )
-        return {"exact_match": float(equal)}
-
-
-def _tolerances(task: Task) -> tuple[float, float]:
-    return _tolerance(task, "tolerance", 1e-6), _tolerance(task, "absolute_tolerance", 0.0)
-
-
-def _tolerance(task: Task, name: str, default: float) -> float:
-    text = task.details.get(name)
-    try:
-        value = default if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"details['{name}'] must be a number of at least 0, got {text!r}")
-    return value
-
-
-_BUILT_IN: dict[str, TaskType] = {"qa": QuestionAnswering(), "number": Number()}
+_BUILT_IN = {
+    "qa": "actors.rewards.kinds.question_answering:QuestionAnswering",
+    "number": "actors.rewards.kinds.number:Number",
+    "date": "actors.rewards.kinds.date:Date",
+}
+"""Where the built-in types are: each is imported when a task of its kind is met."""
 
 
 def unmatchable_answers(task: Task) -> list[str]:
     """Gold answers of a built-in kind that no answer could match, beside others that one can."""
-    if task.kind == "number":
-        return [answer for answer in task.answers if parse_number(answer) is None]
-    return [a for a in task.answers if not can_be_matched(a)] if task.kind == "qa" else []
+    if task.kind not in _BUILT_IN:
+        return []
+    kind = task_type(task.kind)
+    return [answer for answer in task.answers if not kind.can_match(answer)]
 
 
 @cache
@@ -139,7 +79,7 @@ def task_type(kind: str) -> TaskType:
         ConfigError: there is none, or the object of that name is no task type.
     """
     if kind in _BUILT_IN:
-        return _BUILT_IN[kind]
+        return cast(TaskType, load_plugin(_BUILT_IN[kind], key="kind")())
     if not is_plugin(kind):
         close = difflib.get_close_matches(kind, _BUILT_IN, n=1)
         hint = f"did you mean '{close[0]}'?" if close else f"known kinds: {', '.join(_BUILT_IN)}."

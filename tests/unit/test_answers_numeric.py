@@ -38,6 +38,25 @@ from common.wire.records import Task
         (r"$\frac{1}{3}$", Fraction(1, 3)),
         (r"-2\frac{1}{2}", Fraction(-5, 2)),
         ("１２", 12),
+        ("$-5", -5),
+        ("-$5", -5),
+        ("($5)", -5),
+        ("(€1,200.50)", Fraction(-2401, 2)),
+        ("100 €", 100),
+        ("$5 million", 5_000_000),
+        ("-2.5 billion", -2_500_000_000),
+        (r"\frac{-1}{2}", Fraction(-1, 2)),
+        (r"\frac{1}{-2}", Fraction(-1, 2)),
+        (r"\frac12", Fraction(1, 2)),
+        (r"1{,}000", 1000),
+        ("1 000", 1000),
+        ("1’000’000", 1000000),
+        ("10²", 100),
+        ("1.5 × 10⁻³", Fraction(3, 2000)),
+        (r"3 \times 10^{8}", 300_000_000),
+        ("50 percent", Fraction(1, 2)),
+        ("٣٫١٤", Fraction(157, 50)),
+        ("5\u200b0", 50),
     ],
 )
 def test_a_number_is_read_exactly(text: str, value: Fraction | int) -> None:
@@ -47,7 +66,8 @@ def test_a_number_is_read_exactly(text: str, value: Fraction | int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "", "-", "%", "about 5", "5 apples", "3,14", "12,34,567", "1/0", "1 000", "10²", "1e5000",
+        "", "-", "%", "about 5", "5 apples", "3,14", "12,34,567", "1/0", "10 00", "5²", "1e5000",
+        "1,2,3", "5,1990", "(5)", "-$-5", "$5$5", "5 million million", "million", "10^999", "5$6",
         "1e999999999", "nan", "inf", "5 6", "--5", "9" * 101, "1/2/3", "0x10",
     ],
 )  # fmt: skip

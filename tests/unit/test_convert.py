@@ -98,7 +98,7 @@ def test_a_repeated_question_is_taken_once(tmp_path: Path) -> None:
 
 
 def test_gold_answers_that_nothing_could_match_are_left_out(tmp_path: Path) -> None:
-    band = {**MUSIQUE, "id": "2hop__3", "answer": "The The", "answer_aliases": []}
+    band = {**MUSIQUE, "id": "2hop__3", "answer": "...", "answer_aliases": []}
     alias = {**MUSIQUE, "answer_aliases": ["!"]}
     file = write(tmp_path / "q.json", [alias, band])
 

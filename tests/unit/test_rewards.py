@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from actors.rewards.l0_v1 import _blocks
@@ -84,6 +84,7 @@ def test_an_action_outside_the_grammar_earns_no_format_reward(action: str) -> No
     assert rewards_of(DEFAULT, None, odd) == pytest.approx([0.1])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 12), st.integers(0, 11), st.lists(st.booleans(), min_size=2, max_size=4))
 def test_splitting_a_step_never_raises_the_sum(steps: int, which: int, parts: list[bool]) -> None:
     clean = [GOOD] * steps
@@ -96,6 +97,7 @@ def test_splitting_a_step_never_raises_the_sum(steps: int, which: int, parts: li
         assert after <= before + 1e-6
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([GOOD, FAILED, GARBLED]), min_size=1, max_size=20))
 def test_the_way_is_worth_at_most_a_fifth_however_many_steps(steps: list[Step]) -> None:
     for scorer in (DEFAULT, L0):

@@ -1,0 +1,1 @@
+"""The built-in task types, a file each; ``actors/rewards/task_types.py`` names them."""
