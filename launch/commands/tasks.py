@@ -20,6 +20,10 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     convert.add_argument("--answer", metavar="FIELD", help="of a shape that is not known")
     convert.add_argument("--kind", help="task type of all questions, e.g. number or judged")
     convert.set_defaults(run=_convert)
+    mix = actions.add_parser("mix", help="make one training set of several task files")
+    mix.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="see docs/data.md")
+    mix.add_argument("--out", type=Path, required=True, help="folder for the result")
+    mix.set_defaults(run=_mix)
     index = actions.add_parser("index", help="make the search index of a corpus")
     index.add_argument("corpus", type=Path, help="JSON lines with title and text")
     index.add_argument("database", type=Path, help="index to write")
@@ -63,6 +67,18 @@ def _convert(arguments: argparse.Namespace) -> int:
             f"warning: {done.from_prompt} questions were found in prompts alone, with whatever "
             "instructions those hold; look at them, or name their field with --question"
         )
+    return 0
+
+
+def _mix(arguments: argparse.Namespace) -> int:
+    from launch.data.mix.mixing import mix
+
+    with written(arguments.out):
+        done = mix(arguments.recipe, arguments.out)
+    files = ", ".join(f"{name} {count}" for name, count in done.written.items())
+    print(f"wrote to {arguments.out}: {files}; manifest.json says what became of every task")
+    for warning in done.warnings:
+        print(f"warning: {warning}")
     return 0
 
 

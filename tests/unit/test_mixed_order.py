@@ -43,8 +43,8 @@ def coordinator(order: Order) -> Coordinator:
     )  # fmt: skip
 
 
-@settings(max_examples=60, deadline=None)
-@given(WEIGHTS, st.integers(1, 120))
+@settings(max_examples=25, deadline=None)
+@given(WEIGHTS, st.integers(1, 60))
 def test_after_any_number_of_draws_each_share_is_within_one_of_the_ratio(
     weights: list[float], draws: int
 ) -> None:
@@ -58,7 +58,7 @@ def test_after_any_number_of_draws_each_share_is_within_one_of_the_ratio(
             assert abs(order.cursors[f"s{place}"] - exact) < 1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(WEIGHTS, st.integers(0, 3), st.integers(0, 60))
 def test_an_order_that_goes_on_from_cursors_gives_the_same_sequence(
     weights: list[float], seed: int, done: int
