@@ -49,12 +49,29 @@ def read_text(path: Path, *, what: str) -> str:
     Raises:
         InputError: as ``numbered_lines``.
     """
+    return text_of(read_bytes(path, what=what), f"{what} {path}")
+
+
+def read_bytes(path: Path, *, what: str) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+        InputError: it is missing, no regular file, or cannot be read.
+    """
     _require_file(path, what)
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f"{what} {path} cannot be read: {error.strerror}") from error
-    return _decoded(data, f"{what} {path}", "").removeprefix(_BOM)
+
+
+def text_of(data: bytes, name: str) -> str:
+    """The text in the bytes of a file, without its byte order mark.
+
+    Raises:
+        InputError: it is not UTF-8; begins with ``name``.
+    """
+    return _decoded(data, name, "").removeprefix(_BOM)
 
 
 def parse_json(text: str, where: str, *, replace_surrogates: bool = False) -> Any:

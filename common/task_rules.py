@@ -50,8 +50,15 @@ def task_rules(config: Config) -> TaskRules:
 
 def task_folders(config: Config) -> tuple[Path, ...]:
     """The folders of the task files that a configuration names."""
-    named = filter(None, (config.tasks.train, *(s.tasks for s in config.evaluation.suites)))
+    suites = (suite.tasks for suite in config.evaluation.suites)
+    named = (*training_files(config).values(), *suites)
     return tuple(Path(file).absolute().parent for file in named)
+
+
+def training_files(config: Config) -> dict[str, str]:
+    """The files of training tasks by the name of their source; that of a single one is empty."""
+    single = {"": config.tasks.train} if config.tasks.train else {}
+    return single | {source.name: source.path for source in config.tasks.sources}
 
 
 def check_kind(kind: str, rules: TaskRules) -> None:

@@ -6,7 +6,7 @@ Every mistake becomes one ``InputError`` that names the file, the line and the f
 import dataclasses
 import difflib
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -51,6 +51,31 @@ def read_tasks(
         tasks.append(task)
     if not tasks:
         raise InputError(f"task file {path} holds no tasks; expected one JSON object per line")
+    return tasks
+
+
+def read_sources(
+    files: Mapping[str, str], read: Callable[[Path], list[Task]]
+) -> dict[str, list[Task]]:
+    """The tasks of several files, which share no task id.
+
+    Args:
+        files: path by name of the source.
+        read: reads one, e.g. ``read_tasks`` with rules.
+
+    Raises:
+        InputError: as ``read`` does, or two files hold tasks of one id.
+    """
+    tasks = {name: read(Path(path)) for name, path in files.items()}
+    homes: dict[str, str] = {}
+    for name, found in tasks.items():
+        for task in found:
+            home = homes.setdefault(task.task_id, name)
+            if home != name:
+                raise InputError(
+                    f"task_id {task.task_id!r} is in {files[home]} and in {files[name]}; ids of "
+                    "sources that are trained on together must differ (lzero tasks mix joins files)"
+                )
     return tasks
 
 

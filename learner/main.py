@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.places import LEARNER, Role, RunPlan
 from common.plan_file import load_plan, own_keys, tell_coordinator
-from common.task_rules import task_rules
-from common.tasks import read_tasks
+from common.task_rules import task_rules, training_files
+from common.tasks import read_sources, read_tasks
 from common.telemetry.alert_lines import append_alert
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import write_totals
@@ -31,9 +31,10 @@ from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import SignalFilter, TaskOrder
+from learner.coordination.groups import Order, SignalFilter, TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import restore_ledger
+from learner.coordination.mixed_order import MixedOrder, WeightedTasks
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.engine.critic import CriticModel, load_critic
@@ -184,10 +185,10 @@ def _head(
     version: int,
 ) -> Iterator[Head]:
     """What only rank 0 has; tells where the coordinator listens once it does."""
-    tasks = _read(config, config.tasks.train)
+    tasks = read_sources(training_files(config), partial(read_tasks, rules=task_rules(config)))
     during = config.evaluation.during
     heldout = _during(config, during) if during else []
-    families = {task.task_id: family_of(task) for task in (*tasks, *heldout)}
+    families = _groups_in_metrics(tasks) | {task.task_id: family_of(task) for task in heldout}
     coordinator = _coordinator(
         config, tasks, vocabulary, tell=partial(append_alert, folder / "alerts.jsonl")
     )
@@ -234,10 +235,14 @@ def _known(plan: RunPlan, role: Role) -> dict[str, str]:
 
 
 def _coordinator(
-    config: Config, tasks: list[Task], vocabulary: int, *, tell: Callable[[str], None]
+    config: Config,
+    tasks: Mapping[str, Sequence[Task]],
+    vocabulary: int,
+    *,
+    tell: Callable[[str], None],
 ) -> Coordinator:
     return Coordinator(
-        TaskOrder(tasks, seed=config.run.seed),
+        _order(config, tasks),
         groups_per_batch=config.learner.groups,
         group_size=config.learner.group_size,
         max_staleness=config.learner.max_staleness,
@@ -251,6 +256,20 @@ def _coordinator(
         limits=ModelLimits(vocabulary=vocabulary, max_context=config.model.max_context),
         tell=tell,
     )
+
+
+def _order(config: Config, tasks: Mapping[str, Sequence[Task]]) -> Order:
+    if not config.tasks.sources:
+        return TaskOrder(tasks[""], seed=config.run.seed)
+    sources = [WeightedTasks(s.name, tasks[s.name], s.weight) for s in config.tasks.sources]
+    return MixedOrder(sources, seed=config.run.seed)
+
+
+def _groups_in_metrics(tasks: Mapping[str, Sequence[Task]]) -> dict[str, str]:
+    """What success is counted by, for each training task: its source, or with one its family."""
+    return {
+        task.task_id: source or family_of(task) for source, some in tasks.items() for task in some
+    }
 
 
 def _signal_filter(config: Config) -> SignalFilter | None:

@@ -12,7 +12,7 @@ from common.config.evaluation import Evaluation, EvaluationSuite
 from common.config.learning import Learner
 from common.config.objective import Apg, DecoupledPpo, Gae, Gspo, Objective, TokenTis, Topr
 from common.config.processes import Actors, PolicyServer, Transport
-from common.config.run import Lora, Model, Run, Tasks, World
+from common.config.run import Lora, Model, Run, Tasks, TaskSource, World
 from common.config.tools import (
     Files,
     McpServer,
@@ -47,6 +47,7 @@ __all__ = [
     "Run",
     "Search",
     "Service",
+    "TaskSource",
     "Tasks",
     "TokenTis",
     "Tools",

@@ -95,11 +95,37 @@ class World(Section):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TaskSource(Section):
+    """One of several task files that training draws from; ``lzero tasks mix`` makes one of them."""
+
+    AT: ClassVar[str] = "tasks.sources"
+
+    name: str
+    """Of its success in the metrics."""
+    path: str
+    """Task file; see docs/tasks.md for the format."""
+    weight: Annotated[float, Range("parts", above=0, most=1e9)] = 1.0
+    """Its part of the groups: two sources of weights 3 and 1 give three groups to one."""
+
+    def check(self) -> None:
+        """It can be told apart and read."""
+        fault = name_fault(self.name)
+        require(not fault, f"tasks.sources: name must be {fault}, got {self.name!r}")
+        require(
+            bool(self.path),
+            f"tasks.sources '{self.name}': path must be that of a task file, got ''",
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tasks(Section):
     """Task files (JSON lines) and the SQLite corpora that ``search`` reads."""
 
     train: str = ""
-    """Training tasks; see docs/tasks.md for the format."""
+    """Training tasks; see docs/tasks.md for the format. Empty where there are ``sources``."""
+    sources: tuple[TaskSource, ...] = ()
+    """Several files of training tasks, one table ``[[tasks.sources]]`` each, drawn from in the
+    ratio of their weights (docs/data.md)."""
     train_corpus: str = ""
     """Corpus of tasks whose ``corpus`` is ``train``, made by ``lzero index``."""
     kinds: tuple[str, ...] = ()
@@ -109,7 +135,15 @@ class Tasks(Section):
     """Folders from which tasks may bring files, beside the folder of their task file."""
 
     def check(self) -> None:
-        """Kinds and folders are names."""
+        """Kinds and folders are names, and tasks come from one file or from several."""
+        require(
+            not (self.train and self.sources),
+            f"tasks.train ({self.train}) and [[tasks.sources]] exclude each other; make a source "
+            "of the file, too",
+        )
+        names = [source.name for source in self.sources]
+        for name in names:
+            require(names.count(name) == 1, f"tasks.sources: two are called '{name}'")
         for kind in self.kinds:
             require(
                 ":" in kind, f"tasks.kinds must name types as package.module:name, got {kind!r}"

@@ -56,7 +56,7 @@ class StepRecord:
     exact_match: StepFloat
     """Share of the batch's answers that equal a gold answer."""
     family_success: StepShares
-    """The same by the task label ``family``."""
+    """The same by the task label ``family``, or by source where training draws from several."""
     heldout: Annotated[dict[str, float], Scope.EARLIER] = field(default_factory=dict)
     """The same of a short evaluation, of the weights before it, that ended since the line before
     this one; empty when there was none."""

@@ -11,11 +11,19 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     tasks = commands.add_parser("tasks", help="convert, index and check your own tasks")
     actions = tasks.add_subparsers(required=True, metavar="ACTION")
     convert = actions.add_parser("convert", help="make task and corpus files from a data set")
-    convert.add_argument("file", type=Path, help="questions")
-    convert.add_argument("--format", required=True, help="how they are written, e.g. hotpotqa")
-    convert.add_argument("--corpus", type=Path, help="passages, unless the questions carry them")
+    convert.add_argument("file", type=Path, help="questions: JSON, JSON lines, CSV, TSV, parquet")
     convert.add_argument("--out", type=Path, required=True, help="folder for the result")
+    convert.add_argument("--corpus", type=Path, help="passages; those of the questions otherwise")
+    convert.add_argument("--format", help="refuse the file unless it is of this shape")
+    convert.add_argument("--source", help="name of the set, for ids and labels")
+    convert.add_argument("--question", metavar="FIELD", help="of a shape that is not known")
+    convert.add_argument("--answer", metavar="FIELD", help="of a shape that is not known")
+    convert.add_argument("--kind", help="task type of all questions, e.g. number or judged")
     convert.set_defaults(run=_convert)
+    mix = actions.add_parser("mix", help="make one training set of several task files")
+    mix.add_argument("recipe", type=Path, metavar="RECIPE.toml", help="see docs/data.md")
+    mix.add_argument("--out", type=Path, required=True, help="folder for the result")
+    mix.set_defaults(run=_mix)
     index = actions.add_parser("index", help="make the search index of a corpus")
     index.add_argument("corpus", type=Path, help="JSON lines with title and text")
     index.add_argument("database", type=Path, help="index to write")
@@ -35,13 +43,42 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from launch.data.convert import convert
+    from launch.data.convert import Wanted, convert
+    from launch.data.sources.tasks import said_of
+
+    wanted = Wanted(
+        shape=arguments.format,
+        source=arguments.source,
+        kind=arguments.kind,
+        question=arguments.question,
+        answer=arguments.answer,
+    )
+    with written(arguments.out):
+        done = convert(arguments.file, out=arguments.out, corpus=arguments.corpus, wanted=wanted)
+    sets = ", ".join(f"{source} {count}" for source, count in sorted(done.sources.items()))
+    print(f"{arguments.file} is of the shape {done.shape}")
+    print(f"wrote {done.tasks} tasks ({sets}) and {done.pages} pages to {arguments.out}")
+    if questions := said_of(done.left_out, golds=False):
+        print(f"left out questions: {questions}")
+    if golds := said_of(done.left_out, golds=True):
+        print(f"left out gold answers of questions that have others: {golds}")
+    if done.from_prompt:
+        print(
+            f"warning: {done.from_prompt} questions were found in prompts alone, with whatever "
+            "instructions those hold; look at them, or name their field with --question"
+        )
+    return 0
+
+
+def _mix(arguments: argparse.Namespace) -> int:
+    from launch.data.mix.mixing import mix
 
     with written(arguments.out):
-        done = convert(arguments.file, arguments.format, corpus=arguments.corpus, out=arguments.out)
-    print(f"wrote {done.tasks} tasks and {done.pages} pages to {arguments.out}")
-    if done.unscorable:
-        print(f"left out {done.unscorable} questions: nothing could match their answers")
+        done = mix(arguments.recipe, arguments.out)
+    files = ", ".join(f"{name} {count}" for name, count in done.written.items())
+    print(f"wrote to {arguments.out}: {files}; manifest.json says what became of every task")
+    for warning in done.warnings:
+        print(f"warning: {warning}")
     return 0
 
 

@@ -1,262 +1,184 @@
-"""Converts published question sets into task and corpus files; see docs/tasks.md."""
+"""Converts question sets into task and corpus files; see docs/data.md."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from actors.rewards.answers import can_be_matched
 from common.errors import InputError
-from common.json_input import numbered_lines, parse_json, read_text
 from common.tasks import write_tasks
-from common.wire.records import Task
+from launch.data.sources.entries import Entry, Passage, Unusable, known_source, source_name
+from launch.data.sources.passages import read_passages, write_passages
+from launch.data.sources.reading import FileRecord, read_records
+from launch.data.sources.shapes import (
+    SHAPES,
+    Shape,
+    known_shapes,
+    listed_fields,
+    own_shape,
+    shape_of,
+)
+from launch.data.sources.tasks import LeftOut, said_of, tasks_of
 
-T = TypeVar("T")
-Page = tuple[str, str]
-"""Title and text."""
+KINDS = ("qa", "number", "date", "math", "judged")
+"""Task types of a short answer, which ``--kind`` may name."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Wanted:
+    """What a person says about a file; nothing has to be said of a published set.
+
+    Attributes:
+        shape: its records must be of this one.
+        source: name of the set, for ids and labels, where records do not say it.
+        kind: task type of all questions, instead of the one that goes with the shape.
+        question, answer: fields of a shape that is none of the known ones; both or none.
+    """
+
+    shape: str | None = None
+    source: str | None = None
+    kind: str | None = None
+    question: str | None = None
+    answer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Converted:
-    """How many tasks and pages were written, and how many questions could not be scored."""
+    """What was made of a file, and what was not.
 
-    tasks: int
+    Attributes:
+        shape: of its records.
+        sources: tasks of each set.
+        pages: passages written; 0 where there are none.
+        left_out: everything else, in file order.
+        from_prompt: questions that were nowhere but in a prompt, with its instructions.
+    """
+
+    shape: str
+    sources: dict[str, int]
     pages: int
-    unscorable: int = 0
+    left_out: tuple[LeftOut, ...] = ()
+    from_prompt: int = 0
+
+    @property
+    def tasks(self) -> int:
+        """Tasks written."""
+        return sum(self.sources.values())
 
 
-def convert(file: Path, kind: str, *, corpus: Path | None, out: Path) -> Converted:
-    """Write ``tasks.jsonl`` and ``corpus.jsonl`` to ``out``.
+NOTHING_SAID = Wanted()
 
-    Gold answers that nothing can match (only punctuation and articles, or too long) are left out,
-    and so is a question without any other.
+
+def convert(
+    file: Path, *, out: Path, corpus: Path | None = None, wanted: Wanted = NOTHING_SAID
+) -> Converted:
+    """Write ``tasks.jsonl`` to ``out``, and ``corpus.jsonl`` where there are passages.
+
+    Gold answers that nothing can match are left out, and so is a question without any other, one
+    that its set calls unanswerable, and the repeat of one. What is left out is in the result.
 
     Args:
-        file: the questions, a JSON list or JSON lines.
-        kind: how they are written, one of ``_TASKS``.
-        corpus: the passages, a JSON object of title to sentences, a list of ``{title, text}``, or
-            JSON lines of those; None takes the passages that come with the questions.
+        file: the questions, in any form that ``sources.reading`` reads.
         out: folder, made if missing.
+        corpus: the passages; None takes those that come with the questions.
+        wanted: what a person says about the file.
 
     Raises:
-        InputError: there is no such format, or a file is missing or not of that format; names the
-            record and the field.
+        InputError: a file is missing or broken, its shape is not known or not the wanted one (the
+            text lists the fields), a record is not of that shape (named with its field), or no task
+            is left.
     """
-    if kind not in _TASKS:
-        raise InputError(f"--format must be one of {', '.join(_TASKS)}, got {kind!r}")
-    records = list(_records(file))
-    read_task = _TASKS[kind]
-    tasks = [
-        _guard(read_task, record, f"{file}, question {number}")
-        for number, record in enumerate(records, start=1)
-    ]
-    if not tasks:
+    records = read_records(file, what="file")
+    if not records:
         raise InputError(f"{file} holds no questions")
-    pages = list(_corpus_pages(corpus)) if corpus else _own_pages(file, records, kind)
-    tasks = _with_unique_ids(tasks)
-    scorable = [found for task in tasks if (found := _scorable(task)) is not None]
+    shape = _shape(file, records[0], wanted)
+    read = [(record.where, _read(shape, record)) for record in records]
+    found = [(where, entry) for where, entry in read if isinstance(entry, Entry)]
+    entries = [(where, _completed(entry, file, shape, wanted)) for where, entry in found]
+    tasks, refused = tasks_of(entries)
+    left_out = [LeftOut(where, e.reason) for where, e in read if isinstance(e, Unusable)] + refused
+    if not tasks:
+        raise InputError(f"{file}: no question is left: {said_of(left_out, golds=False)}")
+    pages = read_passages(corpus) if corpus else _own_passages(entry for _, entry in entries)
     out.mkdir(parents=True, exist_ok=True)
-    write_tasks(scorable, out / "tasks.jsonl")
-    _write_pages(pages, out / "corpus.jsonl")
-    return Converted(tasks=len(scorable), pages=len(pages), unscorable=len(tasks) - len(scorable))
-
-
-def _scorable(task: Task) -> Task | None:
-    """The task with the gold answers that an answer could match; None if there are none."""
-    answers = tuple(answer for answer in task.answers if can_be_matched(answer))
-    return replace(task, answers=answers) if answers else None
-
-
-def _hotpotqa(record: dict[str, Any], where: str) -> Task:
-    facts = [_pair(fact, "supporting_facts") for fact in _list(record, "supporting_facts")]
-    titles = list(dict.fromkeys(str(title) for title, _ in facts))
-    return Task(
-        task_id=_identity(record, ("_id", "id"), where),
-        question=_string(record, "question"),
-        answers=(_string(record, "answer"),),
-        labels={
-            "family": "two_hop",
-            "source": "hotpotqa",
-            "type": str(record.get("type", "")),
-            "level": str(record.get("level", "")),
-            "supporting_titles": json.dumps(titles, ensure_ascii=False),
-        },
+    write_tasks(tasks, out / "tasks.jsonl")
+    return Converted(
+        shape=shape.name,
+        sources=dict(Counter(task.labels["source"] for task in tasks)),
+        pages=_write_corpus(pages, out / "corpus.jsonl"),
+        left_out=tuple(left_out),
+        from_prompt=sum("question_from" in task.labels for task in tasks),
     )
 
 
-def _musique(record: dict[str, Any], where: str) -> Task:
-    aliases = [str(alias) for alias in _list(record, "answer_aliases")]
-    supporting = [_string(p, "title") for p in _paragraphs(record) if p.get("is_supporting")]
-    task_id = _identity(record, ("id",), where)
-    return Task(
-        task_id=task_id,
-        question=_string(record, "question"),
-        answers=tuple(dict.fromkeys([_string(record, "answer"), *aliases])),
-        labels={
-            "family": task_id.split("_")[0] if task_id != where else "musique",
-            "source": "musique",
-            "supporting_titles": json.dumps(list(dict.fromkeys(supporting)), ensure_ascii=False),
-        },
-    )
-
-
-def _nq(record: dict[str, Any], where: str) -> Task:
-    answers = record["answer"]
-    answers = [answers] if isinstance(answers, str) else _list(record, "answer")
-    return Task(
-        task_id=_identity(record, ("id",), where),
-        question=_string(record, "question"),
-        answers=tuple(str(answer) for answer in answers),
-        labels={"family": "one_hop", "source": "nq"},
-    )
-
-
-_TASKS: dict[str, Callable[[dict[str, Any], str], Task]] = {
-    "hotpotqa": _hotpotqa,
-    "musique": _musique,
-    "nq": _nq,
-}
-
-
-def _guard(read: Callable[[dict[str, Any], str], T], record: dict[str, Any], where: str) -> T:
-    """Read one record; what is wrong with it becomes an ``InputError`` that says where."""
-    try:
-        return read(record, f"question-{where.rsplit(' ', 1)[-1]}")
-    except KeyError as error:
+def _shape(file: Path, first: FileRecord, wanted: Wanted) -> Shape:
+    _check_wanted(wanted)
+    if wanted.question and wanted.answer:
+        return own_shape(wanted.question, wanted.answer, wanted.kind or "qa")
+    found = SHAPES[wanted.shape] if wanted.shape else shape_of(first.row)
+    if found is None:
         raise InputError(
-            f"{where}: field {error} is missing; is this the right --format?"
-        ) from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _string(record: dict[str, Any], key: str) -> str:
-    value = record[key]
-    if not isinstance(value, str):
-        raise TypeError(f"field '{key}' must be a string, got {value!r}")
-    return value
-
-
-def _list(record: dict[str, Any], key: str) -> list[Any]:
-    value = record.get(key, [])
-    if not isinstance(value, list):
-        raise TypeError(f"field '{key}' must be a list, got {value!r:.60}")
-    return value
-
-
-def _pair(value: Any, key: str) -> tuple[Any, Any]:
-    if not isinstance(value, list) or len(value) != 2:
-        raise TypeError(f"field '{key}' must hold lists of two, got {value!r:.60}")
-    return value[0], value[1]
-
-
-def _paragraphs(record: dict[str, Any]) -> list[dict[str, Any]]:
-    for paragraph in (found := _list(record, "paragraphs")):
-        if not isinstance(paragraph, dict):
-            raise TypeError(f"field 'paragraphs' must hold objects, got {paragraph!r:.60}")
+            f"{file} is of no known shape; the fields of its first record are: "
+            f"{listed_fields(first.row)}. Name those that matter with --question FIELD --answer "
+            f"FIELD. Known are: {known_shapes(SHAPES.values())}"
+        )
+    if not found.fits(first.row):
+        other = shape_of(first.row)
+        raise InputError(
+            f"{file} is not of the shape {found.name} ({found.fields}); the fields of its first "
+            f"record are: {listed_fields(first.row)}. "
+            + (f"It looks like {other.name}: leave --format out" if other else "")
+        )
     return found
 
 
-def _identity(record: dict[str, Any], keys: Sequence[str], otherwise: str) -> str:
-    """The first id that there is, a number too; ``otherwise`` where there is none."""
-    for key in keys:
-        value = record.get(key)
-        if value is None or value == "":
-            continue
-        if isinstance(value, bool) or not isinstance(value, str | int):
-            raise TypeError(f"field '{key}' must be a string or a number, got {value!r:.60}")
-        return str(value)
-    return otherwise
+def _check_wanted(wanted: Wanted) -> None:
+    if bool(wanted.question) != bool(wanted.answer):
+        raise InputError("--question and --answer go together; name both fields")
+    if wanted.question and wanted.shape:
+        raise InputError("--format names a known shape, --question and --answer one of your own")
+    if wanted.shape is not None and wanted.shape not in SHAPES:
+        raise InputError(f"--format must be one of {', '.join(SHAPES)}, got {wanted.shape!r}")
+    if wanted.kind is not None and wanted.kind not in KINDS:
+        raise InputError(f"--kind must be one of {', '.join(KINDS)}, got {wanted.kind!r}")
 
 
-def _with_unique_ids(tasks: list[Task]) -> list[Task]:
-    """The tasks without those that repeat an id (question sets do contain repeats)."""
-    first = {task.task_id: task for task in reversed(tasks)}
-    return [task for task in tasks if first[task.task_id] is task]
-
-
-def _records(file: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a JSON list or of JSON lines."""
-    for number, record in enumerate(_values(file), start=1):
-        if not isinstance(record, dict):
-            raise InputError(f"{file}, record {number}: expected a JSON object, got {record!r:.60}")
-        yield record
-
-
-def _values(file: Path) -> list[Any]:
-    text = read_text(file, what="file")
-    if text.lstrip().startswith("["):
-        return list(parse_json(text, str(file), replace_surrogates=True))
-    return [
-        parse_json(line, f"{file}, line {number}", replace_surrogates=True)
-        for number, line in numbered_lines(file, what="file")
-    ]
-
-
-def _corpus_pages(file: Path) -> Iterator[Page]:
-    by_title = _titles_to_sentences(file)
-    if by_title is not None:
-        for title, sentences in by_title.items():
-            yield title, _guard(_joined, sentences, f"{file}, page {title[:60]!r}")
-        return
-    for number, record in enumerate(_records(file), start=1):
-        yield _page(record, f"{file}, page {number}")
-
-
-def _page(record: dict[str, Any], where: str) -> Page:
-    title = record.get("title")
-    body = record.get("text", record.get("paragraph_text"))
-    if not isinstance(title, str) or not isinstance(body, str):
-        raise InputError(f"{where}: expected strings 'title' and 'text'")
-    return title, body
-
-
-def _titles_to_sentences(file: Path) -> dict[str, Any] | None:
-    """The corpus as one object of title to sentences, or None where it is written otherwise."""
-    text = read_text(file, what="corpus")
-    if not text.lstrip().startswith("{"):
-        return None
+def _read(shape: Shape, record: FileRecord) -> Entry | Unusable:
+    """What a record says; what is wrong with it becomes an error that says where."""
     try:
-        table = parse_json(text, str(file), replace_surrogates=True)
-    except InputError as error:
-        if isinstance(error.__cause__, json.JSONDecodeError):
-            return None  # JSON lines
-        raise
-    is_page = isinstance(table.get("title"), str) and isinstance(table.get("text"), str)
-    return None if is_page else dict(table)
+        return shape.read(record.row)
+    except KeyError as error:
+        raise InputError(
+            f"{record.where}: field {error} is missing; the first record is of the shape "
+            f"{shape.name} ({shape.fields})"
+        ) from error
+    except (ValueError, AttributeError, TypeError, InputError) as error:
+        raise InputError(f"{record.where}: {error}") from error
 
 
-def _own_pages(file: Path, records: list[dict[str, Any]], kind: str) -> list[Page]:
+def _completed(entry: Entry, file: Path, shape: Shape, wanted: Wanted) -> Entry:
+    """The entry with a source, and of the wanted kind."""
+    if wanted.kind and entry.kind == "code":
+        raise InputError(f"{file} holds programs, whose tests score them; leave --kind out")
+    entry = replace(entry, kind=wanted.kind or entry.kind)
+    if entry.source and not wanted.source:
+        return entry
+    place = file.absolute()
+    named = wanted.source or known_source(place.name) or known_source(place.parent.name)
+    if named:
+        return replace(entry, source=source_name(named))
+    # Ids such as test_0 are unique in their set only, and which set it is nobody said.
+    return replace(entry, source=shape.name, original_id=None)
+
+
+def _own_passages(entries: Iterable[Entry]) -> list[Passage]:
     """The passages around the questions, each once."""
-    pages: dict[Page, None] = {}
-    read_pages = _hotpotqa_pages if kind == "hotpotqa" else _paragraph_pages
-    for number, record in enumerate(records, start=1):
-        pages.update(dict.fromkeys(_guard(read_pages, record, f"{file}, question {number}")))
-    if not pages:
-        raise InputError(f"{file} carries no passages; name a corpus with --corpus")
-    return list(pages)
+    return list(dict.fromkeys(page for entry in entries for page in entry.passages))
 
 
-def _hotpotqa_pages(record: dict[str, Any], where: str) -> list[Page]:
-    context = [_pair(entry, "context") for entry in _list(record, "context")]
-    return [(str(title), _joined(lines, where)) for title, lines in context]
-
-
-def _paragraph_pages(record: dict[str, Any], _: str) -> list[Page]:
-    return [(_string(p, "title"), _string(p, "paragraph_text")) for p in _paragraphs(record)]
-
-
-def _joined(sentences: Any, _: str) -> str:
-    if isinstance(sentences, str):
-        return sentences
-    if not isinstance(sentences, list):
-        raise TypeError(f"a page must be a text or a list of sentences, got {sentences!r:.60}")
-    return "".join(str(sentence) for sentence in sentences)
-
-
-def _write_pages(pages: list[Page], path: Path) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        for title, text in pages:
-            if title.strip() and text.strip():
-                file.write(json.dumps({"title": title, "text": text}, ensure_ascii=False) + "\n")
+def _write_corpus(pages: Iterable[Passage], path: Path) -> int:
+    """Passages written; a file of an earlier conversion does not stay where there are none."""
+    written = write_passages(pages, path)
+    if not written:
+        path.unlink()
+    return written

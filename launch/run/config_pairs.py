@@ -25,6 +25,7 @@ def check_pairs(config: Config) -> None:
         ConfigError: names both keys, their values and what to do.
     """
     for holds, message in (
+        *_tasks(config),
         *_lengths(config),
         *_memory(config),
         *_times(config),
@@ -35,6 +36,14 @@ def check_pairs(config: Config) -> None:
 
 
 Checked = Iterator[tuple[bool, str]]
+
+
+def _tasks(config: Config) -> Checked:
+    yield (
+        not (config.world.enabled and config.tasks.sources),
+        "world.enabled and [[tasks.sources]] exclude each other: the generated encyclopedia brings "
+        "its own tasks; take one of them out",
+    )
 
 
 def _lengths(config: Config) -> Checked:

@@ -25,7 +25,7 @@ FIXED: Mapping[str, str] = {
     "run": "seed",
     "model": "path dtype max_context lora.rank lora.alpha lora.targets",
     "world": "enabled seed train_tasks",
-    "tasks": "train train_corpus",
+    "tasks": "train sources train_corpus",
     "tools": "search.provider search.match search.results search.max_characters"
     " web.blocked_domains pages.provider pages.allowed_domains vision.model mcp",
     "agent": "mode tools system_prompt max_steps max_action_tokens max_tokens"
@@ -62,6 +62,8 @@ FREE: Mapping[str, str] = {
 }
 """Keys that may change at a resume, by section."""
 
+_LISTS_OF_TABLES = ("evaluation.suites", "tasks.sources")
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -81,7 +83,7 @@ class Change:
     @property
     def option(self) -> str:
         """What gives the earlier value again, for a shell; tables belong into the file."""
-        if isinstance(self.then, Mapping) or self.key == "evaluation.suites":
+        if isinstance(self.then, Mapping) or self.key in _LISTS_OF_TABLES:
             return f"{self.key} in the file"
         return f"--set {shlex.quote(f'{self.key}={json_text(self.then, readable=True)}')}"
 

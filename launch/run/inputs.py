@@ -81,6 +81,8 @@ def _inputs(config: Config) -> Iterator[tuple[str, str]]:
     if config.world.enabled:
         return
     yield from _named("tasks", train=config.tasks.train, train_corpus=config.tasks.train_corpus)
+    for source in config.tasks.sources:
+        yield from _named(f"tasks.sources.{source.name}", path=source.path)
     for suite in config.evaluation.suites:
         yield from _named(f"evaluation.suites.{suite.name}", tasks=suite.tasks, corpus=suite.corpus)
 

@@ -2,6 +2,7 @@
 
 import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from actors.agent.prompt import load_template
@@ -17,7 +18,8 @@ from common.config import Config
 from common.errors import InputError, MachineError
 from common.places import LEARNER, Address
 from common.plan_file import own_keys
-from common.task_rules import task_rules
+from common.task_rules import task_rules, training_files
+from common.tasks import read_sources
 from common.telemetry.writers import wandb_project
 from common.wire.sockets import Wire
 from launch.data.task_check import read_checked
@@ -97,14 +99,18 @@ def check_task_files(config: Config) -> None:
         InputError: a file is missing or malformed, or a task names a corpus that is not there.
     """
     tasks = config.tasks
-    if not tasks.train:
-        raise InputError("tasks.train is empty: name a task file, or set world.enabled = true")
+    if not training_files(config):
+        raise InputError(
+            "tasks.train is empty: name a task file, give [[tasks.sources]], or set "
+            "world.enabled = true"
+        )
     if "search" in config.agent.tools and config.tools.search.provider == "local":
         check_corpora(config)
     for folder in filter(lambda name: not Path(name).is_dir(), tasks.file_folders):
         raise InputError(f"tasks.file_folders: {folder} is not a folder")
-    for file in (tasks.train, *(suite.tasks for suite in config.evaluation.suites)):
-        read_checked(Path(file), task_rules(config))
+    for suite in config.evaluation.suites:
+        read_checked(Path(suite.tasks), task_rules(config))
+    read_sources(training_files(config), partial(read_checked, rules=task_rules(config)))
 
 
 def check_corpora(config: Config) -> None:

@@ -113,6 +113,10 @@ def _with_absolute_tasks(config: Config) -> Config:
     tasks = dataclasses.replace(
         config.tasks,
         train=_absolute(config.tasks.train),
+        sources=tuple(
+            dataclasses.replace(source, path=_absolute(source.path))
+            for source in config.tasks.sources
+        ),
         train_corpus=_absolute(config.tasks.train_corpus),
         file_folders=tuple(map(_absolute, config.tasks.file_folders)),
     )

@@ -11,7 +11,7 @@ from collections import deque
 from common.telemetry.quiet_log import QuietLog
 from common.wire.records import Trajectory
 from learner.coordination.counters import Counters
-from learner.coordination.groups import Group, SignalFilter, TaskOrder
+from learner.coordination.groups import Group, Order, SignalFilter
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ class GroupBuffer:
 
     def __init__(
         self,
-        order: TaskOrder,
+        order: Order,
         *,
         groups_per_batch: int,
         group_size: int,

@@ -27,7 +27,7 @@ from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
-from learner.coordination.groups import Group, SignalFilter, TaskOrder
+from learner.coordination.groups import Group, Order, SignalFilter
 from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
 from learner.coordination.sessions import Sessions
@@ -41,7 +41,7 @@ class Coordinator:
 
     def __init__(
         self,
-        order: TaskOrder,
+        order: Order,
         *,
         groups_per_batch: int,
         group_size: int,

@@ -2,9 +2,11 @@
 
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
+from common.errors import InputError
 from common.wire.records import Task, Trajectory
 from learner.advantages import has_signal
 from learner.coordination.leases import lease_id_of
@@ -15,13 +17,38 @@ MAX_ATTEMPTS = 3
 """Failed tries of one group member before the group goes on without it."""
 
 
+class Order(Protocol):
+    """Which training task comes next; ``TaskOrder`` of one file, ``MixedOrder`` of several."""
+
+    @property
+    def cursors(self) -> dict[str, int]:
+        """Tasks given out so far by source; all that a checkpoint needs."""
+        ...
+
+    def go_to(self, cursors: Mapping[str, int]) -> None:
+        """Go on where ``cursors`` were taken.
+
+        Raises:
+            InputError: they are of other sources.
+        """
+        ...
+
+    def next(self) -> Task:
+        """The next task; never ends."""
+        ...
+
+    def by_id(self, task_id: str) -> Task:
+        """The task of that id; KeyError when the task files no longer have it."""
+        ...
+
+
 class TaskOrder:
     """The order of training tasks: every epoch is a fresh permutation drawn from the seed.
 
     The order is a pure function of (seed, epoch), so a cursor is all that a checkpoint needs.
     """
 
-    def __init__(self, tasks: Sequence[Task], *, seed: int, cursor: int = 0) -> None:
+    def __init__(self, tasks: Sequence[Task], *, seed: int | str, cursor: int = 0) -> None:
         """Start at ``cursor`` tasks into the order.
 
         Raises:
@@ -36,6 +63,20 @@ class TaskOrder:
         self._permutation: list[int] = []
         self.cursor = cursor
 
+    @property
+    def cursors(self) -> dict[str, int]:
+        """The cursor, under no name."""
+        return {"": self.cursor}
+
+    def go_to(self, cursors: Mapping[str, int]) -> None:
+        """Go on at a cursor.
+
+        Raises:
+            InputError: it is one of several sources.
+        """
+        check_sources(cursors, self.cursors)
+        self.cursor = cursors[""]
+
     def next(self) -> Task:
         """The next task; never ends."""
         epoch, place = divmod(self.cursor, len(self._tasks))
@@ -49,6 +90,20 @@ class TaskOrder:
     def by_id(self, task_id: str) -> Task:
         """The task of that id; KeyError when the task file no longer has it."""
         return self._by_id[task_id]
+
+
+def check_sources(saved: Mapping[str, int], here: Mapping[str, int]) -> None:
+    """Refuse cursors of other sources than there are here.
+
+    Raises:
+        InputError: the names differ.
+    """
+    if saved.keys() != here.keys():
+        then, now = (", ".join(filter(None, names)) or "tasks.train" for names in (saved, here))
+        raise InputError(
+            f"the checkpoint was made with tasks of {then}, and there are those of {now} now; "
+            "resume with the sources that the run was started with"
+        )
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""The coordinator's state as bytes, for the checkpoint: cursor, counters, groups, trajectories.
+"""The coordinator's state as bytes, for the checkpoint: cursors, counters, groups, trajectories.
 
 Leases that were out when the ledger was written are handed out again after a resume, and counted
 as dropped under ``lost_at_restart``.
@@ -16,7 +16,9 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group
 
-LEDGER_FORMAT = 3
+LEDGER_FORMAT = 4
+_ONE_CURSOR = 3
+"""The format before training could draw from several sources; it had one ``cursor``."""
 
 
 def save_ledger(coordinator: Coordinator) -> bytes:
@@ -27,7 +29,7 @@ def save_ledger(coordinator: Coordinator) -> bytes:
             {
                 "format": LEDGER_FORMAT,
                 "schema": SCHEMA_VERSION,
-                "cursor": groups.order.cursor,
+                "cursors": groups.order.cursors,
                 "next_group": groups.next_group,
                 "next_evaluation": coordinator.next_evaluation,
                 "batches_taken": groups.batches_taken,
@@ -49,13 +51,13 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
     """Put a fresh coordinator into the state that ``save_ledger`` wrote.
 
     Raises:
-        InputError: another version of l-zero wrote it, or the task file no longer holds a task
-            of an open group.
+        InputError: another version of l-zero wrote it, it is of other sources of tasks, or the task
+            file no longer holds a task of an open group.
     """
     state = _readable(ledger)
     groups = coordinator.groups
     coordinator.next_evaluation = state["next_evaluation"]
-    groups.order.cursor = state["cursor"]
+    groups.order.go_to(state["cursors"])
     groups.next_group = state["next_group"]
     groups.batches_taken = state["batches_taken"]
     groups.counters = Counters(
@@ -76,6 +78,8 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
 def _readable(ledger: bytes) -> dict[str, Any]:
     """The ledger, if this version of l-zero can read it and the trajectories in it."""
     state = msgpack.unpackb(ledger, strict_map_key=False)
+    if state.get("format") == _ONE_CURSOR:
+        state |= {"format": LEDGER_FORMAT, "cursors": {"": state["cursor"]}}
     for name, ours in {"format": LEDGER_FORMAT, "schema": SCHEMA_VERSION}.items():
         if state.get(name) != ours:
             raise InputError(

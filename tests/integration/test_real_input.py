@@ -109,7 +109,6 @@ def start(
 def test_scripted_policy_scores_one_on_every_converted_question(tmp_path: Path) -> None:
     convert(
         DATA / "hotpot_small.json",
-        "hotpotqa",
         corpus=DATA / "hotpot_small_corpus.json",
         out=tmp_path,
     )
@@ -121,5 +120,5 @@ def test_scripted_policy_scores_one_on_every_converted_question(tmp_path: Path) 
         (task.task_id for task in tasks), 1.0
     )
     assert {t.outcome for t in trajectories} == {Outcome.SUBMITTED}
-    observed = next(t for t in trajectories if t.task_id == "s6").steps[0].observation
+    observed = next(t for t in trajectories if t.task_id == "hotpotqa-s6").steps[0].observation
     assert "Grind" in observed

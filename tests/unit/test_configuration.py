@@ -28,7 +28,7 @@ PRESETS = sorted((ROOT / "launch" / "presets").glob("*.toml"))
 MOST_KEYS = 110
 """Without those of a chosen objective, and of services, suites and servers that the user names."""
 CHOSEN = ("apg", "topr", "token_tis", "gspo", "decoupled_ppo", "gae")
-NAMED = ("services", "tools.mcp", "evaluation.suites")
+NAMED = ("services", "tools.mcp", "evaluation.suites", "tasks.sources")
 
 
 def test_there_are_few_keys() -> None:
@@ -132,7 +132,7 @@ def test_the_command_shows_value_default_meaning_unit_and_range(
         "default": 10.0,
     }
     assert shown["run.seed"]["value"] == 5
-    free = {"services", "tools.mcp", "evaluation.suites"}
+    free = {"services", "tools.mcp", "evaluation.suites", "tasks.sources"}
     assert set(keys_of(Config)) - free == set(shown)
 
 

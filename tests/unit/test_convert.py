@@ -1,15 +1,20 @@
-"""Published question sets become task and corpus files; a mistake names the question."""
+"""Question sets become task and corpus files; what is left out is said, a mistake is named."""
 
+import csv
+import gzip
 import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from common.errors import InputError
 from common.tasks import read_tasks
+from common.wire.records import Task
 from launch.cli import main
-from launch.data.convert import Converted, convert
+from launch.data.convert import NOTHING_SAID, Converted, Wanted, convert
 
 HOTPOTQA = {
     "_id": "h1",
@@ -25,6 +30,7 @@ MUSIQUE = {
     "question": "Who leads it?",
     "answer": "Kim",
     "answer_aliases": ["Kim Lee", "Kim"],
+    "answerable": True,
     "paragraphs": [
         {"title": "It", "paragraph_text": "Led by Kim.", "is_supporting": True},
         {"title": "Other", "paragraph_text": "Nothing.", "is_supporting": False},
@@ -38,174 +44,242 @@ def write(path: Path, value: Any) -> Path:
     return path
 
 
+def converted(
+    folder: Path, records: list[Any], wanted: Wanted = NOTHING_SAID, corpus: Path | None = None
+) -> tuple[Converted, list[Task]]:
+    file = write(folder / "q.json", records)
+    done = convert(file, out=folder / "out", corpus=corpus, wanted=wanted)
+    return done, read_tasks(folder / "out" / "tasks.jsonl")
+
+
 def pages(folder: Path) -> list[dict[str, str]]:
     return [json.loads(line) for line in (folder / "corpus.jsonl").read_text().splitlines()]
 
 
-def test_hotpotqa_brings_its_passages_and_names_the_supporting_ones(tmp_path: Path) -> None:
-    file = write(tmp_path / "q.json", [HOTPOTQA])
+def test_own_passages_become_the_corpus_and_a_repeat_is_taken_once(tmp_path: Path) -> None:
+    done, (task,) = converted(tmp_path, [HOTPOTQA, HOTPOTQA])
 
-    counts = convert(file, "hotpotqa", corpus=None, out=tmp_path / "out")
-
-    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
-    assert counts == Converted(tasks=1, pages=2)
-    assert (task.task_id, task.answers) == ("h1", ("Ana Núñez",))
-    assert json.loads(task.labels["supporting_titles"]) == ["Bären-Stadt", "Silent Harbor"]
+    assert (done.tasks, done.pages) == (1, 2)
+    assert [one.reason for one in done.left_out] == ["repeated"]
+    assert task.task_id == "hotpotqa-h1"
     assert pages(tmp_path / "out")[0] == {"title": "Bären-Stadt", "text": "A town. It is old."}
 
 
-def test_musique_keeps_every_alias_once(tmp_path: Path) -> None:
-    file = write(tmp_path / "q.json", [MUSIQUE])
+def test_without_passages_there_is_no_corpus_not_even_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "corpus.jsonl").write_text("of another file\n")
 
-    convert(file, "musique", corpus=None, out=tmp_path / "out")
+    done, _ = converted(tmp_path, [NQ])
 
-    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
-    assert task.answers == ("Kim", "Kim Lee")
-    assert json.loads(task.labels["supporting_titles"]) == ["It"]
-
-
-def test_nq_lines_take_a_corpus_of_titles_to_sentences(tmp_path: Path) -> None:
-    file = tmp_path / "q.jsonl"
-    file.write_text(f"{json.dumps(NQ)}\n{json.dumps(NQ)}\n")
-    corpus = write(tmp_path / "c.json", {"Moon": ["Far.", " Cold."], "Sun": ["Hot."]})
-
-    counts = convert(file, "nq", corpus=corpus, out=tmp_path / "out")
-
-    tasks = read_tasks(tmp_path / "out" / "tasks.jsonl")
-    assert counts == Converted(tasks=2, pages=2)
-    assert [task.task_id for task in tasks] == ["question-1", "question-2"]
-    assert tasks[0].answers == ("1972", "December 1972")
+    assert done.pages == 0
+    assert not (tmp_path / "out" / "corpus.jsonl").exists()
 
 
-@pytest.mark.parametrize("lines", [True, False])
-def test_a_corpus_may_be_a_list_or_lines_of_pages(tmp_path: Path, lines: bool) -> None:
-    file = write(tmp_path / "q.json", [NQ])
-    page = {"title": "Moon", "text": "Far."}
-    corpus = tmp_path / "corpus"
-    corpus.write_text(json.dumps(page) + "\n" if lines else json.dumps([page]))
+def test_ids_stay_in_another_order_and_in_a_part_of_the_file(tmp_path: Path) -> None:
+    rows = [{"question": f"who is {n}", "answer": [str(n)]} for n in range(4)]
 
-    convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+    _, tasks = converted(tmp_path, rows)
+    _, part = converted(tmp_path, [rows[3], rows[1]])
 
-    assert pages(tmp_path / "out") == [page]
-
-
-def test_a_repeated_question_is_taken_once(tmp_path: Path) -> None:
-    file = write(tmp_path / "q.json", [HOTPOTQA, HOTPOTQA])
-
-    counts = convert(file, "hotpotqa", corpus=None, out=tmp_path / "out")
-
-    assert counts == Converted(tasks=1, pages=2)
+    ids = {task.question: task.task_id for task in tasks}
+    assert all(task.task_id.startswith("nq-") for task in tasks)
+    assert {task.question: task.task_id for task in part} == {
+        name: ids[name] for name in ("who is 1", "who is 3")
+    }
 
 
-def test_gold_answers_that_nothing_could_match_are_left_out(tmp_path: Path) -> None:
-    band = {**MUSIQUE, "id": "2hop__3", "answer": "...", "answer_aliases": []}
-    alias = {**MUSIQUE, "answer_aliases": ["!"]}
-    file = write(tmp_path / "q.json", [alias, band])
+def test_an_id_of_two_questions_gets_the_hash_of_each(tmp_path: Path) -> None:
+    other = {**HOTPOTQA, "question": "Who else?"}
 
-    counts = convert(file, "musique", corpus=None, out=tmp_path / "out")
+    _, tasks = converted(tmp_path, [HOTPOTQA, other])
 
-    assert counts == Converted(tasks=1, pages=2, unscorable=1)
+    assert len({task.task_id for task in tasks}) == 2
+    assert all(task.task_id.startswith("hotpotqa-h1-") for task in tasks)
+
+
+def test_gold_answers_and_questions_that_are_left_out_are_told_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    alias = {**MUSIQUE, "answer_aliases": ["!", None]}
+    none = {**MUSIQUE, "id": "2hop__3", "answer": "!", "answer_aliases": []}
+    unanswerable = {**MUSIQUE, "id": "2hop__4", "answerable": False}
+    file = write(tmp_path / "q.json", [alias, none, unanswerable])
+
+    assert main(["tasks", "convert", str(file), "--out", str(tmp_path / "out")]) == 0
+
+    said = capsys.readouterr().out
+    assert "wrote 1 tasks (musique 1) and 2 pages" in said
+    assert "1 without a usable gold answer: nothing but punctuation" in said
+    assert "record 2)" in said
+    assert "1 unanswerable (answerable is false) (first: " in said
+    assert "1 nothing but punctuation, symbols and articles (first: " in said
+    assert "1 null (first: " in said
     assert [task.answers for task in read_tasks(tmp_path / "out" / "tasks.jsonl")] == [("Kim",)]
 
 
-@pytest.mark.parametrize(
-    ("kind", "content", "message"),
-    [
-        ("hotpotqa", "[{]", r"q.json: not valid JSON"),
-        ("hotpotqa", "[]", r"holds no questions"),
-        ("hotpotqa", "[1]", r"record 1: expected a JSON object"),
-        ("musique", json.dumps([{"id": "a"}]), r"question 1: field 'question' is missing"),
-        ("nq", json.dumps([NQ, {**NQ, "question": 3}]), r"question 2: field 'question' must be"),
-        ("nq", json.dumps([NQ]), r"carries no passages; name a corpus with --corpus"),
-        ("nq", json.dumps([{**NQ, "answer": []}]), r"question 1: .*at least one non-empty"),
-        ("nq", json.dumps([{**NQ, "answer": None}]), r"question 1: field 'answer' must be a list"),
-        ("nq", json.dumps([{**NQ, "id": [1]}]), r"question 1: field 'id' must be a string or a nu"),
-        (
-            "hotpotqa",
-            json.dumps([HOTPOTQA, {**HOTPOTQA, "supporting_facts": {"title": ["a"]}}]),
-            r"question 2: field 'supporting_facts' must be a list, got {'title'",
-        ),
-        (
-            "hotpotqa",
-            json.dumps([{**HOTPOTQA, "supporting_facts": ["ab"]}]),
-            r"question 1: field 'supporting_facts' must hold lists of two, got 'ab'",
-        ),
-        (
-            "hotpotqa",
-            json.dumps([{**HOTPOTQA, "context": None}]),
-            r"question 1: field 'context' must be a list, got None",
-        ),
-        (
-            "hotpotqa",
-            json.dumps([{**HOTPOTQA, "context": {"title": ["a"], "sentences": [["b"]]}}]),
-            r"question 1: field 'context' must be a list, got {'title'",
-        ),
-        (
-            "hotpotqa",
-            json.dumps([HOTPOTQA, {**HOTPOTQA, "context": [["Moon", 5]]}]),
-            r"q.json, question 2: a page must be a text or a list of sentences, got 5",
-        ),
-        (
-            "musique",
-            json.dumps([MUSIQUE, {**MUSIQUE, "paragraphs": [{"title": "It"}]}]),
-            r"question 2: field 'paragraph_text' is missing",
-        ),
-        (
-            "musique",
-            json.dumps([{**MUSIQUE, "paragraphs": ["It"]}]),
-            r"question 1: field 'paragraphs' must hold objects, got 'It'",
-        ),
-        (
-            "musique",
-            json.dumps([{**MUSIQUE, "answer_aliases": None}]),
-            r"question 1: field 'answer_aliases' must be a list, got None",
-        ),
-    ],
-)
-def test_a_mistake_names_the_question(
-    tmp_path: Path, kind: str, content: str, message: str
+def test_a_file_of_which_no_question_is_left_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no question is left: 1 unanswerable"):
+        converted(tmp_path, [{**MUSIQUE, "answerable": False}])
+
+
+def test_fields_of_ones_own_are_named_also_inside_of_others(tmp_path: Path) -> None:
+    row = {"id": 7, "q": {"text": "What is half of it?"}, "gold": 0.5}
+    wanted = Wanted(question="q.text", answer="gold", kind="number", source="halves")
+
+    _, (task,) = converted(tmp_path, [row], wanted)
+
+    assert (task.task_id, task.kind, task.answers) == ("halves-7", "number", ("0.5",))
+    assert task.labels == {"source": "halves", "family": "halves"}
+
+
+def test_every_form_of_file_gives_the_same_tasks(tmp_path: Path) -> None:
+    rows = [{"id": f"t{n}", "question": f"who, {n}", "golden_answers": [str(n)]} for n in range(3)]
+    lines = "\n".join(map(json.dumps, rows))
+    (tmp_path / "a.json").write_text(json.dumps(rows, indent=1))
+    (tmp_path / "b.jsonl").write_text(lines)
+    (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress(lines.encode()))
+    (tmp_path / "d.json").write_text(json.dumps({"Version": 1, "Data": rows}, indent=1))
+    (tmp_path / "e.json").write_text(json.dumps({"Version": 1, "Data": rows}))
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "f.parquet")
+    found = set()
+
+    for file in sorted(tmp_path.glob("?.*")):
+        convert(file, out=tmp_path / "out", wanted=Wanted(source="mine"))
+        found.add((tmp_path / "out" / "tasks.jsonl").read_text())
+
+    assert len(found) == 1
+    assert [t.task_id for t in read_tasks(tmp_path / "out" / "tasks.jsonl")] == [
+        "mine-t0", "mine-t1", "mine-t2",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
+def test_tables_are_read_with_quotes_and_line_ends_inside(
+    tmp_path: Path, suffix: str, separator: str
 ) -> None:
-    file = tmp_path / "q.json"
-    file.write_text(content)
+    file = tmp_path / f"t.{suffix}"
+    with file.open("w", newline="") as opened:
+        table = csv.writer(opened, delimiter=separator)
+        table.writerow(["metadata", "problem", "answer"])
+        table.writerow(["{'topic': 'Art', 'answer_type': 'Person'}", 'Who, "when"\nor\twhy?', "Bo"])
 
-    with pytest.raises(InputError, match=message):
-        convert(file, kind, corpus=None, out=tmp_path / "out")
-
-
-def test_a_corpus_page_without_text_is_named(tmp_path: Path) -> None:
-    file = write(tmp_path / "q.json", [NQ])
-    corpus = write(tmp_path / "c.json", [{"title": "Moon"}])
-
-    with pytest.raises(InputError, match=r"c.json, page 1: expected strings 'title' and 'text'"):
-        convert(file, "nq", corpus=corpus, out=tmp_path / "out")
-
-
-def test_a_corpus_page_of_neither_text_nor_sentences_is_named(tmp_path: Path) -> None:
-    file = write(tmp_path / "q.json", [NQ])
-    corpus = write(tmp_path / "c.json", {"Moon": ["Far."], "Sun": 5})
-
-    with pytest.raises(InputError, match=r"c.json, page 'Sun': a page must be a text or a list"):
-        convert(file, "nq", corpus=corpus, out=tmp_path / "out")
-
-
-@pytest.mark.parametrize(("given", "kept"), [(0, "0"), ("", "question-1"), (None, "question-1")])
-def test_an_id_is_kept_where_there_is_one(tmp_path: Path, given: object, kept: str) -> None:
-    file = write(tmp_path / "q.json", [{**NQ, "id": given}])
-    corpus = write(tmp_path / "c.json", {"Moon": ["Far."]})
-
-    convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+    convert(file, out=tmp_path / "out")
 
     (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
-    assert task.task_id == kept
+    assert (task.question, task.answers) == ('Who, "when"\nor\twhy?', ("Bo",))
+    assert task.labels == {
+        "family": "one_hop", "source": "simpleqa", "topic": "Art", "type": "Person",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("q.json", b"[{]", r"q.json: not valid JSON"),
+        ("q.json", b"[]", r"holds no questions"),
+        ("q.json", b"", r"holds no questions"),
+        ("q.json", b"[1]", r"record 1: expected a JSON object"),
+        ("q.jsonl", b'{"question": "a", "answer": ["b"]}\n{"question"', r"line 2: not valid JSON"),
+        ("q.jsonl", b'{"question": "a", "answer": [NaN]}', r"line 1: .*NaN is no JSON"),
+        ("q.gz", b"\x1f\x8b\x08", r"no whole gzip file"),
+        ("q.parquet", b"PAR1 and nothing else", r"no readable parquet file"),
+        ("q.csv", b"Question,Answer\nWho?\n", r"row 1: it has not as many fields as the head"),
+        ("q.csv", b'Question,Answer\n"Who?,a\n', r"line \d: not valid CSV"),
+        ("q.txt", b"Who? Anna", r"neither JSON, JSON lines nor parquet.*begins with 'Who\? Anna'"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_with_the_place(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(InputError, match=message):
+        convert(tmp_path / name, out=tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("records", "message"),
+    [
+        ([NQ, {**NQ, "question": 3}], r"record 2: field 'question' must be a text, got 3"),
+        ([NQ, {**NQ, "answer": [["a"]]}], r"record 2: field 'answer' must hold texts or numbers"),
+        ([NQ, {**NQ, "answer": [True]}], r"record 2: field 'answer' must hold .*, got True"),
+        ([NQ, {**NQ, "answer": {"b": 1}}], r"record 2: field 'answer' must hold .*, got {'b'"),
+        ([NQ, {"question": "a"}], r"record 2: field 'answer' is missing; .* shape nq"),
+        ([{**NQ, "id": [1]}], r"record 1: field 'id' must be a text or a whole number"),
+        ([{**HOTPOTQA, "supporting_facts": {"title": ["a"]}}], r"two lists of one length"),
+        ([{**HOTPOTQA, "supporting_facts": ["ab"]}], r"must hold lists of two, got \['ab'"),
+        ([{**HOTPOTQA, "context": [["Moon", 5]]}], r"a page must be a text or a list of sent"),
+        ([MUSIQUE, {**MUSIQUE, "paragraphs": [{"title": "It"}]}], r"record 2: field 'paragraph_t"),
+        ([{**MUSIQUE, "paragraphs": ["It"]}], r"must hold objects, got 'It'"),
+        ([{"question": "a", "answer": "b"}], r"no known shape; .*: question \(text\), answer \("),
+    ],
+)
+def test_a_record_that_is_not_as_it_must_be_is_named(
+    tmp_path: Path, records: list[Any], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        converted(tmp_path, records)
+
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (Wanted(shape="gsm8k"), r"not of the shape gsm8k .*question \(text\).*looks like nq"),
+        (Wanted(shape="hotpot"), r"--format must be one of .*hotpotqa.*, got 'hotpot'"),
+        (Wanted(question="question"), r"--question and --answer go together"),
+        (Wanted(question="q", answer="answer"), r"record 1: field 'q' is missing; there are: que"),
+        (Wanted(kind="code"), r"--kind must be one of qa, number"),
+        (Wanted(shape="nq", question="a", answer="b"), r"--format names a known shape"),
+    ],
+)
+def test_what_a_person_says_must_fit_the_file(tmp_path: Path, wanted: Wanted, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        converted(tmp_path, [NQ], wanted)
+
+
+PAGE = {"title": "Moon", "text": "Far."}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(PAGE) + "\n",
+        json.dumps([PAGE]),
+        json.dumps({"Moon": ["Fa", "r."]}),
+        json.dumps({"id": 1, "contents": '"Moon"\nFar.'}),
+        json.dumps({"title": "Moon", "paragraph_text": "Far."}),
+    ],
+)
+def test_a_corpus_may_be_written_in_several_ways(tmp_path: Path, content: str) -> None:
+    corpus = tmp_path / "corpus"
+    corpus.write_text(content)
+
+    converted(tmp_path, [NQ], corpus=corpus)
+
+    assert pages(tmp_path / "out") == [PAGE]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([{"title": "Moon"}], r"c.json, record 1: expected texts 'title' and 'text'"),
+        ({"Moon": ["Far."], "Sun": 5}, r"c.json, page 'Sun': a page must be a text or a list"),
+    ],
+)
+def test_a_corpus_page_that_is_none_is_named(tmp_path: Path, content: Any, message: str) -> None:
+    corpus = write(tmp_path / "c.json", content)
+
+    with pytest.raises(InputError, match=message):
+        converted(tmp_path, [NQ], corpus=corpus)
 
 
 def test_half_a_surrogate_pair_becomes_a_question_mark(tmp_path: Path) -> None:
-    file = write(tmp_path / "q.json", [{**NQ, "question": "Who \ud83d?"}])
     corpus = write(tmp_path / "c.json", {"Moon\ud83d": ["Far."]})
 
-    convert(file, "nq", corpus=corpus, out=tmp_path / "out")
+    _, (task,) = converted(tmp_path, [{**NQ, "question": "Who \ud83d?"}], corpus=corpus)
 
-    (task,) = read_tasks(tmp_path / "out" / "tasks.jsonl")
     assert (task.question, pages(tmp_path / "out")[0]["title"]) == ("Who ??", "Moon?")
 
 

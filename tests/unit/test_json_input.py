@@ -35,7 +35,7 @@ def converted(file: Path, corpus: str, questions: Path | None) -> bytes:
     (folder / "x.jsonl").write_text(PAGE)
     (folder / "q.jsonl").write_text(NQ)
     out = folder / "out"
-    convert(questions or folder / "q.jsonl", "nq", corpus=folder / corpus, out=out)
+    convert(questions or folder / "q.jsonl", corpus=folder / corpus, out=out)
     return (out / "tasks.jsonl").read_bytes() + (out / "corpus.jsonl").read_bytes()
 
 

@@ -1,0 +1,1 @@
+"""Question sets as they are published: how files are read, and what their rows mean."""
