@@ -57,6 +57,7 @@ class TaskType(Protocol):
 _BUILT_IN = {
     "qa": "actors.rewards.kinds.question_answering:QuestionAnswering",
     "number": "actors.rewards.kinds.number:Number",
+    "math": "actors.rewards.kinds.mathematics:Mathematics",
 }
 """Where the built-in types are: each is imported when a task of its kind is met."""
 
