@@ -129,7 +129,7 @@ async def evaluate(config: Config, plan: RunPlan, suites: Sequence[Suite], out: 
     kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
     try:
         await kernels.start()
-        async with started_judge(config) as judge:
+        async with started_judge(config, kernels) as judge:
             for suite in suites:
                 tasks = read_tasks(Path(suite.tasks), rules=task_rules(config))
                 corpora = dict.fromkeys((*run_corpora(config), "unseen"), suite.corpus)

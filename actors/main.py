@@ -36,7 +36,7 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
         wire = Wire(own_keys(plan, actor_id))
         link = make_link(config, actor_id, launcher.level, wire, coordinator_of(plan))
         try:
-            async with started_judge(config) as judge, started_tools(config) as tools:
+            async with started_judge(config, kernels) as judge, started_tools(config) as tools:
                 runner = make_runner(
                     config,
                     actor_id=actor_id,

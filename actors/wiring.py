@@ -7,9 +7,11 @@ from pathlib import Path
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import load_template
 from actors.episode import EpisodeRunner
+from actors.grader import started_grader
 from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
 from actors.rewards.judge.pool import Judge
+from actors.rewards.means import Means
 from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
@@ -33,18 +35,23 @@ def make_policy(config: Config, plan: RunPlan) -> PolicyClient:
 
 
 @asynccontextmanager
-async def started_judge(config: Config) -> AsyncIterator[Judge]:
+async def started_judge(
+    config: Config, sandboxes: KernelPool | None = None
+) -> AsyncIterator[Judge]:
     """What asks and scores the tasks of a run, started, and ended again at the end.
+
+    ``sandboxes`` are for tasks whose answers are programs.
 
     Raises:
         ConfigError: a reward term or a task type cannot be used.
     """
-    judge = Judge(config)
-    try:
-        await judge.start()
-        yield judge
-    finally:
-        await judge.close()
+    async with started_grader(config) as grader:
+        judge = Judge(config, Means(sandboxes=sandboxes, grader=grader))
+        try:
+            await judge.start()
+            yield judge
+        finally:
+            await judge.close()
 
 
 def make_runner(

@@ -55,9 +55,14 @@ def weights(rewards: Rewards) -> dict[str, float]:
     return {**PRESETS[rewards.preset], **rewards.terms}
 
 
+def void_answer(outcome: Outcome) -> bool:
+    """Whether no answer counts in an episode that ended so."""
+    return outcome in _ANSWER_VOID
+
+
 def counted_answer(answer: str | None, outcome: Outcome) -> str | None:
     """What is compared with the gold answers: None where no answer counts, else its beginning."""
-    if answer is None or outcome in _ANSWER_VOID:
+    if answer is None or void_answer(outcome):
         return None
     return answer[:MAX_CHARACTERS]
 
@@ -86,9 +91,14 @@ class Scorer:
         self._terms = TERMS | {name: self._find(name) for name in self._weights}
 
     def score(
-        self, task: Task, answer: str | None, steps: tuple[Step, ...], outcome: Outcome
+        self,
+        task: Task,
+        answer: str | None,
+        steps: tuple[Step, ...],
+        outcome: Outcome,
+        measured: Mapping[str, float] | None = None,
     ) -> Scored:
-        """Score one episode.
+        """Score one episode; ``measured`` is what the actor measured of the answer, if it did.
 
         The answer of an episode that timed out or killed its kernel does not count. An episode
         without steps has no rewards. One that failed through us gets ``no_scores`` instead.
@@ -100,7 +110,7 @@ class Scorer:
         nothing = no_scores(self._settings, len(steps))
         counted = counted_answer(answer, outcome)
         self._on_call(kind_name(task.kind))
-        measures = measure_answer(task, counted)
+        measures = measure_answer(task, counted, measured)
         facts = measures | {"submitted": float(answer is not None)}
         if not steps:
             return Scored(step_rewards=nothing.step_rewards, scores=nothing.scores | facts)

@@ -10,6 +10,7 @@ from functools import cache
 from typing import Protocol, cast
 
 from actors.rewards.blame import place_of_function, told
+from actors.rewards.means import Means
 from actors.rewards.returned import checked_number
 from common.errors import ConfigError, InputError, PluginError
 from common.json_input import surrogate_in
@@ -55,10 +56,35 @@ class TaskType(Protocol):
         ...
 
 
+class MeasuredWithMeans(TaskType):
+    """A built-in type whose measuring needs sandboxes or a model, which the actor has.
+
+    ``measure_with`` is awaited in the actor, where no code of the user's or the policy's may run.
+    """
+
+    most_characters: int
+    """Of an answer, which is cut before anything is done with it."""
+
+    async def measure_with(self, task: Task, answer: str, means: Means) -> Mapping[str, float]:
+        """Measure a submitted answer: a number for each name in ``measures``.
+
+        Raises:
+            LZeroError: it could not be measured, through no fault of the answer.
+        """
+        raise NotImplementedError
+
+    def measure(self, task: Task, answer: str) -> Mapping[str, float]:
+        """Not without means."""
+        raise NotImplementedError(f"kind {task.kind!r} is measured by the actor")
+
+
 _BUILT_IN = {
     "qa": "actors.rewards.kinds.question_answering:QuestionAnswering",
     "number": "actors.rewards.kinds.number:Number",
     "date": "actors.rewards.kinds.date:Date",
+    "math": "actors.rewards.kinds.mathematics:Mathematics",
+    "judged": "actors.rewards.kinds.judged:Judged",
+    "code": "actors.rewards.kinds.program:Code",
 }
 """Where the built-in types are: each is imported when a task of its kind is met."""
 
@@ -131,8 +157,15 @@ def asked_question(task: Task) -> str:
     return question
 
 
-def measure_answer(task: Task, answer: str | None) -> dict[str, float]:
+def measure_answer(
+    task: Task, answer: str | None, measured_with_means: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """The measurements of an answer; all 0 where there is none that counts.
+
+    Args:
+        task: what was asked.
+        answer: what counts of it.
+        measured_with_means: what was measured already; None where the type measures it here.
 
     Raises:
         ConfigError: the task's kind does not exist.
@@ -143,7 +176,9 @@ def measure_answer(task: Task, answer: str | None) -> dict[str, float]:
         measured = dict.fromkeys(kind.measures, 0.0)
     else:
         try:
-            given: object = kind.measure(task, answer)
+            given: object = measured_with_means
+            if given is None:
+                given = kind.measure(task, answer)
         except Exception as error:  # a user's type may raise anything
             raise _fault(task, f"measure raised {told(error)}") from error
         measured = _measured(task, kind, given)

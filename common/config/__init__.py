@@ -122,6 +122,13 @@ class Config:
                 f"(there are: {', '.join(sorted(self.services)) or 'none'})",
             )
 
+        judge = self.rewards.judge
+        require(
+            not judge or (judge in self.services and bool(self.services[judge].base_url)),
+            f"rewards.judge is '{judge}', but there is no [services.{judge}] with a base_url "
+            f"(there are: {', '.join(sorted(self.services)) or 'none'})",
+        )
+
     def service(self, name: str) -> Service:
         """The service of that name; for the empty name one that leaves all to the provider."""
         return self.services[name] if name else Service()

@@ -128,3 +128,9 @@ class Rewards(Section):
     workers: Annotated[int, Range("processes", least=1, most=64)] = 16
     """Processes per actor in which terms and task types run, at most; each scores one episode at
     a time. They are started as they are needed."""
+    judge: str = ""
+    """Table ``[services.NAME]`` of the OpenAI-compatible server whose model grades tasks of kind
+    ``judged``; its ``base_url`` ends in its version, e.g. ``http://HOST:8000/v1``."""
+    judge_trains: bool = False
+    """Let training tasks be of kind ``judged``, so that the model is trained on what another model
+    says of it."""

@@ -150,3 +150,5 @@ class Service(Section):
     api_key_env: str = ""
     """Environment variable of the actor with the key; empty for the usual one of the tool's
     provider, or for none where there is no provider."""
+    model: str = ""
+    """``rewards.judge``: name of the model there; empty for the only one that the server has."""

@@ -1,9 +1,15 @@
 """``lzero tasks``."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from launch.outputs import written
+
+if TYPE_CHECKING:
+    from common.config import Config
+    from common.wire.records import Task
 
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -38,6 +44,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     )
     check.add_argument(
         "--model", type=Path, metavar="FOLDER", help="warn of questions too long for this model"
+    )
+    check.add_argument(
+        "--run-references",
+        action="store_true",
+        help="run the reference program of each task of kind code against its tests",
     )
     check.set_defaults(run=_check)
 
@@ -108,4 +119,19 @@ def _check(arguments: argparse.Namespace) -> int:
     print(f"{arguments.file}: {len(tasks)} tasks, no mistakes")
     for warning in warnings:
         print(f"warning: {warning}")
-    return 0
+    return _run_references(tasks, config) if arguments.run_references else 0
+
+
+def _run_references(tasks: "Sequence[Task]", config: "Config | None") -> int:
+    """Run them and name those that fail; 1 if there are any."""
+    import asyncio
+
+    from common.config import Kernel
+    from launch.data.references import failing_references
+
+    kernel = config.kernel if config else Kernel()
+    ran, failed = asyncio.run(failing_references(tasks, kernel))
+    print(f"{ran} reference programs run in sandboxes, {len(failed)} do not pass their tests")
+    for task_id in failed:
+        print(f"fails: {task_id}")
+    return int(bool(failed))

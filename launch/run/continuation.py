@@ -30,7 +30,7 @@ FIXED: Mapping[str, str] = {
     " web.blocked_domains pages.provider pages.allowed_domains vision.model mcp",
     "agent": "mode tools system_prompt max_steps max_action_tokens max_tokens"
     " max_observation_characters max_tool_calls temperature format_reminders trim max_segments",
-    "rewards": "preset terms process_requires_submission length_tokens",
+    "rewards": "preset terms process_requires_submission length_tokens judge_trains",
     "learner": "groups group_size",
     "objective": "advantage",
     "evaluation": "per_family greedy_per_family control suites",
@@ -46,7 +46,7 @@ FREE: Mapping[str, str] = {
     "kernel": "launcher minimum_level kernelspec idle cell_timeout_s memory_mib"
     " sandbox_memory_mib cpu_s workspace_mib cgroup first_uid uids preload_numpy",
     "agent": "tool_timeout_s episode_timeout_s",
-    "rewards": "timeout_s workers",
+    "rewards": "timeout_s workers judge",
     "actors": "processes episodes",
     "transport": "listen silence_s lease_grace_s",
     "learner": "ranks threads max_staleness pack_tokens updates_per_batch filter_groups"

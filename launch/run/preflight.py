@@ -2,7 +2,9 @@
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 from actors.agent.prompt import load_template
@@ -15,12 +17,13 @@ from actors.tools.search.index import SearchIndex
 from actors.tools.started import run_corpora
 from common.child_process import SOURCE_ROOT
 from common.config import Config
-from common.errors import InputError, MachineError
+from common.errors import ConfigError, InputError, MachineError
 from common.places import LEARNER, Address
 from common.plan_file import own_keys
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources
 from common.telemetry.writers import wandb_project
+from common.wire.records import Task
 from common.wire.sockets import Wire
 from launch.data.task_check import read_checked
 from launch.models.model_checks import check_model
@@ -108,9 +111,33 @@ def check_task_files(config: Config) -> None:
         check_corpora(config)
     for folder in filter(lambda name: not Path(name).is_dir(), tasks.file_folders):
         raise InputError(f"tasks.file_folders: {folder} is not a folder")
+    rules = task_rules(config)
     for suite in config.evaluation.suites:
-        read_checked(Path(suite.tasks), task_rules(config))
-    read_sources(training_files(config), partial(read_checked, rules=task_rules(config)))
+        check_judged(config, read_checked(Path(suite.tasks), rules), trains=False)
+    found = read_sources(training_files(config), partial(read_checked, rules=rules))
+    check_judged(config, list(chain.from_iterable(found.values())), trains=True)
+
+
+def check_judged(config: Config, tasks: Sequence[Task], *, trains: bool) -> None:
+    """Refuse tasks that another model judges, where none is named or they are trained on.
+
+    Raises:
+        ConfigError: names the keys.
+    """
+    first = next((task for task in tasks if task.kind == "judged"), None)
+    if first is None:
+        return
+    if trains and not config.rewards.judge_trains:
+        raise ConfigError(
+            f"training task {first.task_id!r} is of kind 'judged': the model would be trained on "
+            "what another model says of it, and learn to please that. Keep such tasks for "
+            "evaluation.suites, or set rewards.judge_trains = true if that is what you want"
+        )
+    if not config.rewards.judge:
+        raise ConfigError(
+            f"task {first.task_id!r} is of kind 'judged', but rewards.judge names no table "
+            "[services.NAME] of a server whose model judges"
+        )
 
 
 def check_corpora(config: Config) -> None:

@@ -1,7 +1,8 @@
 """Has episodes scored in processes of their own, so that no reward can hold up an actor.
 
 consumes   tasks, answers and steps of the episodes of an actor
-produces   questions, step rewards and scores; a ``PluginError`` that names the cause where a term
+produces   questions, step rewards and scores; the measures of a type that needs sandboxes or a
+           model come from ``elsewhere.py``; a ``PluginError`` that names the cause where a term
            or a task type hangs, crashes, raises or returns nonsense
 waits for  a free judge process, for at most ``transport.lease_grace_s - rewards.timeout_s``, then
            its answer, for at most ``rewards.timeout_s``; both together fit the time of a lease
@@ -16,6 +17,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from actors.rewards.answers import MAX_CHARACTERS
+from actors.rewards.judge.elsewhere import Elsewhere
 from actors.rewards.judge.process import JudgeProcess, search_path
 from actors.rewards.judge.wire import (
     Answer,
@@ -27,6 +29,7 @@ from actors.rewards.judge.wire import (
     pack_setup,
     unpack_answer,
 )
+from actors.rewards.means import Means
 from actors.rewards.scorer import (
     Scored,
     counted_answer,
@@ -55,8 +58,11 @@ one, also on a machine that is busy with other things, where each start would co
 class Judge:
     """A small pool of judge processes; safe to ask many at once."""
 
-    def __init__(self, config: Config) -> None:
-        """Nothing is started before ``start``."""
+    def __init__(self, config: Config, means: Means | None = None) -> None:
+        """Nothing is started before ``start``; ``means`` are for the types that need some."""
+        self._elsewhere = Elsewhere(
+            means or Means(), places=config.rewards.workers, wait_s=config.judge_wait_s
+        )
         self._rewards = config.rewards
         setup = Setup(path=search_path(), kinds=config.tasks.kinds, rewards=config.rewards)
         self._setup = pack_setup(setup)
@@ -97,7 +103,7 @@ class Judge:
         """
         if not is_plugin(task.kind):
             return asked_question(task)
-        answer = await self._answer(QuestionRequest(task=task), steps=0)
+        answer = await self._answer(QuestionRequest(task=task), steps=0, wait_s=self._wait_s)
         if not isinstance(answer, str):
             raise PluginError(f"{kind_name(task.kind)}: a judge process gave no question")
         return answer
@@ -109,20 +115,28 @@ class Judge:
 
         Raises:
             PluginError: a term or the task's type failed, hung or crashed.
+            LZeroError: a sandbox, or the model that grades, could not be had.
         """
         if outcome is Outcome.INFRASTRUCTURE:
             return no_scores(self._rewards, len(steps))
+        began = time.monotonic()
+        measured = await self._elsewhere.measured(task, answer, outcome)
+        left_s = max(self._wait_s - (time.monotonic() - began), 1.0)
         cut = None if answer is None else answer[:MAX_CHARACTERS]
-        finished = ScoreRequest(task=task, answer=cut, steps=tuple(steps), outcome=outcome)
-        scored = await self._answer(finished, steps=len(steps))
+        finished = ScoreRequest(
+            task=task, answer=cut, steps=tuple(steps), outcome=outcome, measured=measured
+        )
+        scored = await self._answer(finished, steps=len(steps), wait_s=left_s)
         if not isinstance(scored, Scored):
             raise PluginError("rewards: a judge process gave no scores")
         self._went_well(finished)
         return scored
 
-    async def _answer(self, request: QuestionRequest | ScoreRequest, *, steps: int) -> str | Scored:
+    async def _answer(
+        self, request: QuestionRequest | ScoreRequest, *, steps: int, wait_s: float
+    ) -> str | Scored:
         about = f" of task {request.task.task_id!r}"
-        async with self._process(about) as process:
+        async with self._process(about, wait_s) as process:
             answer = await self._put(
                 process,
                 pack_request(request),
@@ -135,14 +149,14 @@ class Judge:
         return answer
 
     @asynccontextmanager
-    async def _process(self, about: str) -> AsyncIterator[JudgeProcess]:
+    async def _process(self, about: str, wait_s: float) -> AsyncIterator[JudgeProcess]:
         """A process for one request.
 
         There are never more than ``rewards.workers``: who starts one holds a place and found none
         idle, so that each of the others is in one of the other places.
         """
         try:
-            async with asyncio.timeout(self._wait_s) as limit:
+            async with asyncio.timeout(wait_s) as limit:
                 await self._free.acquire()
                 try:
                     process = await self._idle_or_new()
@@ -152,7 +166,7 @@ class Judge:
         except TimeoutError as error:
             if not limit.expired():
                 raise
-            raise self._none_free(about) from error
+            raise self._none_free(about, wait_s) from error
         self._busy[process] = time.monotonic()
         try:
             yield process
@@ -179,7 +193,7 @@ class Judge:
                 return process
             self._give_up(process)
 
-    def _none_free(self, about: str) -> PluginError:
+    def _none_free(self, about: str, wait_s: float) -> PluginError:
         now = time.monotonic()
         names = Counter(process.called for process in self._busy).most_common(3)
         busy = ", ".join(name for name, _ in names) or "nothing yet"
@@ -187,7 +201,7 @@ class Judge:
         count, most = len(self._busy), self._rewards.workers
         how_many = f"all {most}" if count == most else f"{count} of {most}, all that had started,"
         text = (
-            f"rewards{about}: no judge process was free for {self._wait_s:g} s; {how_many} are "
+            f"rewards{about}: no judge process was free for {wait_s:.3g} s; {how_many} are "
             f"busy with {busy} (longest: {longest:.1f} s); raise rewards.workers or make it faster"
         )
         log.warning("scoring failed reason=%s", text)

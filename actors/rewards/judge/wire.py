@@ -55,12 +55,13 @@ class QuestionRequest:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ScoreRequest:
-    """Asks what an episode is worth."""
+    """Asks what an episode is worth; ``measured`` where the actor measured the answer itself."""
 
     task: Task
     answer: str | None
     steps: tuple[Step, ...]
     outcome: Outcome
+    measured: Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +93,8 @@ def pack_request(request: QuestionRequest | ScoreRequest) -> bytes:
     if isinstance(request, QuestionRequest):
         return _frame([task])
     steps = [[getattr(step, name) for name in _STEP] for step in request.steps]
-    return _frame([task, request.answer, steps, request.outcome.value])
+    measured = None if request.measured is None else dict(request.measured)
+    return _frame([task, request.answer, steps, request.outcome.value, measured])
 
 
 def unpack_request(data: bytes) -> QuestionRequest | ScoreRequest:
@@ -101,7 +103,7 @@ def unpack_request(data: bytes) -> QuestionRequest | ScoreRequest:
     task = Task(**dict(zip(_TASK, map(_frozen, task_values), strict=True)))
     if not rest:
         return QuestionRequest(task=task)
-    answer, steps, outcome = rest
+    answer, steps, outcome, measured = rest
     return ScoreRequest(
         task=task,
         answer=answer,
@@ -109,6 +111,7 @@ def unpack_request(data: bytes) -> QuestionRequest | ScoreRequest:
             Step(**dict(zip(_STEP, map(_frozen, values), strict=True))) for values in steps
         ),
         outcome=Outcome(outcome),
+        measured=measured,
     )
 
 

@@ -60,7 +60,9 @@ def _answer(scorer: Scorer, frame: bytes, notes: int) -> Answer:
     try:
         if isinstance(request, QuestionRequest):
             return asked_question(request.task)
-        return scorer.score(request.task, request.answer, request.steps, request.outcome)
+        return scorer.score(
+            request.task, request.answer, request.steps, request.outcome, request.measured
+        )
     except BaseException as error:  # a user's code may raise anything, SystemExit too
         return _failure(error, notes, f" of task {request.task.task_id!r}")
 

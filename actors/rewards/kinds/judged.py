@@ -1,0 +1,43 @@
+"""Task type ``judged``."""
+
+from collections.abc import Mapping
+
+from actors.rewards.grading import MAX_CHARACTERS, Verdict, grading_prompt, read_verdict
+from actors.rewards.means import Means
+from actors.rewards.task_types import MeasuredWithMeans
+from common.errors import PluginError
+from common.wire.records import Task
+
+_ASKED = 3
+"""How often a model is asked that gives no verdict."""
+
+
+class Judged(MeasuredWithMeans):
+    """``judged``: a model says whether an answer is right, wrong or not attempted."""
+
+    measures = ("exact_match", "attempted", "wrong")
+    most_characters = MAX_CHARACTERS
+
+    def check(self, task: Task) -> None:
+        """Refuse a task without a reference answer."""
+        if not any(answer.strip() for answer in task.answers):
+            raise ValueError("a task of kind 'judged' needs at least one gold answer")
+
+    async def measure_with(self, task: Task, answer: str, means: Means) -> Mapping[str, float]:
+        """Ask the model; an answer that is blank is not attempted."""
+        verdict = Verdict.NOT_ATTEMPTED if not answer.strip() else None
+        grade = means.need_grader("judged")
+        prompt = grading_prompt(task.question, task.answers, answer)
+        for _ in range(_ASKED):
+            if verdict is None:
+                verdict = read_verdict(reply := await grade(prompt))
+        if verdict is None:
+            raise PluginError(
+                f"kind 'judged' of task {task.task_id!r}: the model was to reply A, B or C and "
+                f"replied {reply[:80]!r}, {_ASKED} times"
+            )
+        return {
+            "exact_match": float(verdict is Verdict.RIGHT),
+            "attempted": float(verdict is not Verdict.NOT_ATTEMPTED),
+            "wrong": float(verdict is Verdict.WRONG),
+        }
