@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 
-from actors.rewards.grading import MAX_CHARACTERS, Verdict, grading_prompt, read_verdict
+from actors.rewards.grading import MAX_CHARACTERS, Grade, grading_prompt, read_grade
 from actors.rewards.means import Means
 from actors.rewards.task_types import MeasuredWithMeans
 from common.errors import PluginError
 from common.wire.records import Task
 
 _ASKED = 3
-"""How often a model is asked that gives no verdict."""
+"""How often a model is asked that gives no grade."""
 
 
 class Judged(MeasuredWithMeans):
@@ -25,19 +25,19 @@ class Judged(MeasuredWithMeans):
 
     async def measure_with(self, task: Task, answer: str, means: Means) -> Mapping[str, float]:
         """Ask the model; an answer that is blank is not attempted."""
-        verdict = Verdict.NOT_ATTEMPTED if not answer.strip() else None
+        grade = Grade.NOT_ATTEMPTED if not answer.strip() else None
         grade = means.need_grader("judged")
         prompt = grading_prompt(task.question, task.answers, answer)
         for _ in range(_ASKED):
-            if verdict is None:
-                verdict = read_verdict(reply := await grade(prompt))
-        if verdict is None:
+            if grade is None:
+                grade = read_grade(reply := await grade(prompt))
+        if grade is None:
             raise PluginError(
                 f"kind 'judged' of task {task.task_id!r}: the model was to reply A, B or C and "
                 f"replied {reply[:80]!r}, {_ASKED} times"
             )
         return {
-            "exact_match": float(verdict is Verdict.RIGHT),
-            "attempted": float(verdict is not Verdict.NOT_ATTEMPTED),
-            "wrong": float(verdict is Verdict.WRONG),
+            "exact_match": float(grade is Grade.RIGHT),
+            "attempted": float(grade is not Grade.NOT_ATTEMPTED),
+            "wrong": float(grade is Grade.WRONG),
         }

@@ -51,7 +51,7 @@ async def passes(program: Program, kernels: KernelPool) -> bool:
 
 async def _passes_apart(program: Program, theirs: LiveKernel, ours: LiveKernel) -> bool:
     """Answer in one sandbox, tests in the other."""
-    relay = _Relay()
+    relay = _Calls()
     await _prepare(theirs, [_tool("next_call", "reply")], relay.next_call)
     await _prepare(ours, [_tool("call", "arguments"), _tool("passed")], relay.from_tests)
     entry, prefix = program.entry_point, program.prefix
@@ -83,7 +83,7 @@ async def _passes_together(program: Program, kernel: LiveKernel) -> bool:
     return words[-1:] == [word]
 
 
-class _Relay:
+class _Calls:
     """Carries calls from the tests to the answer, and replies back."""
 
     def __init__(self) -> None:
