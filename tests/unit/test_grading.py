@@ -37,7 +37,7 @@ TASK = Task(task_id="t", question="Who built it?", kind="judged", answers=("Ada 
         ("<think>A", None),
     ],
 )
-def test_a_verdict_is_one_letter(reply: str, grade: Grade | None) -> None:
+def test_a_grade_is_one_letter(reply: str, grade: Grade | None) -> None:
     assert read_grade(reply) is grade
 
 
@@ -70,7 +70,7 @@ def measure(script: Script, answer: str, *faults: int) -> tuple[Mapping[str, flo
 @pytest.mark.parametrize(
     ("letter", "measures"), [("A", (1.0, 1.0, 0.0)), ("B", (0.0, 1.0, 1.0)), ("C", (0.0, 0.0, 0.0))]
 )
-def test_the_verdict_becomes_measures(letter: str, measures: tuple[float, ...]) -> None:
+def test_the_grade_becomes_measures(letter: str, measures: tuple[float, ...]) -> None:
     measured, server = measure(in_turn(letter), "Lund")
 
     assert tuple(measured[name] for name in ("exact_match", "attempted", "wrong")) == measures
@@ -78,14 +78,14 @@ def test_the_verdict_becomes_measures(letter: str, measures: tuple[float, ...]) 
     assert "Ada Lund" in server.requests[0]["messages"][0]["content"]
 
 
-def test_a_reply_that_is_no_verdict_and_a_server_that_fails_are_asked_again() -> None:
+def test_a_reply_that_is_no_grade_and_a_server_that_fails_are_asked_again() -> None:
     measured, server = measure(in_turn("It is right.", "A"), "Lund", 503)
 
     assert measured["exact_match"] == 1.0
     assert len(server.requests) == 3
 
 
-def test_a_model_that_never_gives_a_verdict_is_no_fault_of_the_answer() -> None:
+def test_a_model_that_never_gives_a_grade_is_no_fault_of_the_answer() -> None:
     with pytest.raises(LZeroError, match=r"replied 'Grade: A', 3 times"):
         measure(lambda messages: "Grade: A", "Lund")
 

@@ -26,11 +26,11 @@ class Judged(MeasuredWithMeans):
     async def measure_with(self, task: Task, answer: str, means: Means) -> Mapping[str, float]:
         """Ask the model; an answer that is blank is not attempted."""
         grade = Grade.NOT_ATTEMPTED if not answer.strip() else None
-        grade = means.need_grader("judged")
+        ask = means.need_grader("judged")
         prompt = grading_prompt(task.question, task.answers, answer)
         for _ in range(_ASKED):
             if grade is None:
-                grade = read_grade(reply := await grade(prompt))
+                grade = read_grade(reply := await ask(prompt))
         if grade is None:
             raise PluginError(
                 f"kind 'judged' of task {task.task_id!r}: the model was to reply A, B or C and "
