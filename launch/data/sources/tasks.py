@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from actors.rewards.answers import MAX_CHARACTERS, can_be_matched
-from actors.rewards.numeric import parse_number
+from actors.rewards.answers import MAX_CHARACTERS
+from actors.rewards.task_types import task_type
 from common.wire.records import Task
 from launch.data.sources.entries import Entry, family_of_source
 
 _HASH_DIGITS = 16
+_UNMATCHABLE = {"qa": "nothing but punctuation", "number": "no number", "date": "no date"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +78,10 @@ def _fault(gold: str | None, kind: str) -> str:
         return "null"
     if not gold.strip():
         return "empty"
-    if kind == "number" and parse_number(gold) is None:
-        return "no number"
     if kind == "qa" and len(gold) > MAX_CHARACTERS:
         return f"longer than {MAX_CHARACTERS} characters"
-    if kind == "qa" and not can_be_matched(gold):
-        return "nothing but punctuation, symbols and articles"
+    if not task_type(kind).can_match(gold):
+        return _UNMATCHABLE.get(kind, f"nothing that kind {kind!r} could match")
     return ""
 
 
