@@ -15,9 +15,12 @@ class Search(Section):
 
     provider: Literal["local", "serper", "exa", "firecrawl"] = "local"
     """An index of your own (docs/tasks.md), or a service on the web (docs/tools.md)."""
-    match: Literal["all", "any"] = "all"
+    match: Literal["all", "any"] = "any"
     """``local``: whether a page must hold all words of a query or any of them."""
-    results: Annotated[int, Range("pages", least=1, most=1000)] = 1
+    title_weight: Annotated[float, Range("times", least=0, most=1e6)] = 10.0
+    """``local``: what a word in a title is worth beside one in the text. Above 1, a page whose
+    title is the query comes first."""
+    results: Annotated[int, Range("pages", least=1, most=1000)] = 5
     """Pages returned, best first."""
     max_characters: Annotated[int, Range("characters", least=1, most=1 << 26)] = 1000
     """Longest text returned for one page."""

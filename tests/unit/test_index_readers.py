@@ -38,7 +38,7 @@ class WatchedIndex(SearchIndex):
     """A real index that notices when two threads use it."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, match="any")
+        super().__init__(path)
         self.alone = threading.Lock()
         self.was_shared = False
 
@@ -116,7 +116,7 @@ def test_searches_that_time_out_leave_asyncio_s_threads_and_later_searches_alone
     async def others() -> str:
         config = Config(
             agent=Agent(tools=("search", "submit_final_answer")),
-            tools=Tools(search=Search(match="any")),
+            tools=Tools(search=Search()),
         )
         tool = make_tools(config, {"train": str(database)})["search"]
         task = Task(task_id="t", question="?", answers=("a",), corpus="train")
@@ -140,7 +140,7 @@ def test_searches_that_time_out_leave_asyncio_s_threads_and_later_searches_alone
 
 def test_closing_stops_what_runs(database: Path) -> None:
     async def closed() -> list[Any]:
-        readers = IndexReaders([SearchIndex(database, match="any")])
+        readers = IndexReaders([SearchIndex(database)])
         running = asyncio.create_task(readers.search(SLOW))
         await asyncio.sleep(0)
         await readers.close()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from actors.tools.search.corpus import passages
-from actors.tools.search.index import NO_RESULTS, SearchIndex, build_index
+from actors.tools.search.index import COMMON_PAGES, NO_RESULTS, SearchIndex, build_index
+from common.config import Search
 from common.errors import InputError
 from launch.cli import main
 
@@ -19,6 +20,10 @@ PAGES = [
     ("Notes", "Notes by Ada Lovelace."),
     ("São Paulo", "A city in Brazil, home of Zoë O'Brien."),
 ]
+
+
+PLAIN = Search(match="all", results=1, title_weight=1.0)
+"""All words must match, and titles are words like others."""
 
 
 @pytest.fixture
@@ -31,22 +36,24 @@ def database(tmp_path: Path) -> Path:
 
 
 def test_all_words_must_match_and_the_shorter_page_ranks_first(database: Path) -> None:
-    index = SearchIndex(database)
+    index = SearchIndex(database, PLAIN)
     assert index.search("Ada Lovelace") == PAGES[1][1]
     assert index.search("ada lovelace BORN?") == PAGES[0][1]
     assert index.search("Ada Lovelace composer") == NO_RESULTS
 
 
 def test_any_word_matches_when_asked(database: Path) -> None:
-    assert SearchIndex(database, match="any").search("born yesterday") == PAGES[0][1]
+    assert SearchIndex(database, Search(results=1)).search("born yesterday") == PAGES[0][1]
 
 
 def test_a_page_without_its_title_gets_it_as_first_line(database: Path) -> None:
-    assert SearchIndex(database).search("sao paulo brazil") == "São Paulo\n" + PAGES[2][1]
+    assert SearchIndex(database, PLAIN).search("sao paulo brazil") == "São Paulo\n" + PAGES[2][1]
 
 
 def test_several_results_come_best_first_and_cut_to_length(database: Path) -> None:
-    index = SearchIndex(database, results=2, max_characters=10)
+    index = SearchIndex(
+        database, Search(match="all", results=2, title_weight=1.0, max_characters=10)
+    )
     assert index.search("lovelace") == "Notes by A\n\nAda Lovela"
 
 
@@ -68,7 +75,7 @@ def test_several_results_come_best_first_and_cut_to_length(database: Path) -> No
     ],
 )
 def test_any_string_is_a_safe_query(database: Path, query: str) -> None:
-    assert SearchIndex(database).search(query) == NO_RESULTS
+    assert SearchIndex(database, PLAIN).search(query) == NO_RESULTS
 
 
 HOSTILE_QUERIES = {
@@ -82,7 +89,7 @@ HOSTILE_QUERIES = {
 
 @pytest.mark.parametrize("query", HOSTILE_QUERIES.values(), ids=HOSTILE_QUERIES)
 def test_no_query_takes_longer_than_its_beginning(database: Path, query: str) -> None:
-    index = SearchIndex(database)
+    index = SearchIndex(database, PLAIN)
     begin = time.process_time()
 
     index.search(query)
@@ -91,13 +98,13 @@ def test_no_query_takes_longer_than_its_beginning(database: Path, query: str) ->
 
 
 def test_a_repeated_word_counts_once(database: Path) -> None:
-    assert SearchIndex(database).search("born " * 63 + "lovelace") == PAGES[0][1]
+    assert SearchIndex(database, PLAIN).search("born " * 63 + "lovelace") == PAGES[0][1]
 
 
 @pytest.mark.parametrize("query", [["ada"], {"q": "ada"}, b"ada", None])
 def test_a_query_that_is_no_text_is_a_type_error(database: Path, query: Any) -> None:
     with pytest.raises(TypeError, match="query must be text, got "):
-        SearchIndex(database).search(query)
+        SearchIndex(database, PLAIN).search(query)
 
 
 def test_a_search_that_is_given_up_ends_whenever_that_happens(tmp_path: Path) -> None:
@@ -123,12 +130,12 @@ def test_a_search_that_is_given_up_ends_whenever_that_happens(tmp_path: Path) ->
 
 @pytest.mark.parametrize("query", ["zoe o'brien", "ZOË O’BRIEN", "Zoe\u0308 brien", '"zoë"'])
 def test_accents_case_and_punctuation_do_not_matter(database: Path, query: str) -> None:
-    assert SearchIndex(database).search(query).startswith("São Paulo")
+    assert SearchIndex(database, PLAIN).search(query).startswith("São Paulo")
 
 
 def test_the_index_is_opened_read_only(database: Path) -> None:
     before = database.read_bytes()
-    index = SearchIndex(database)
+    index = SearchIndex(database, PLAIN)
     index.search("ada")
     index.close()
     assert database.read_bytes() == before
@@ -185,9 +192,9 @@ def test_no_corpus_takes_quadratic_time(tmp_path: Path) -> None:
 def test_an_index_that_is_damaged_or_cannot_be_written_is_named(
     database: Path, tmp_path: Path
 ) -> None:
-    index = SearchIndex(database)
+    index = SearchIndex(database, PLAIN)
     with sqlite3.connect(tmp_path / "empty.sqlite") as made:
-        made.execute("PRAGMA user_version = 1")
+        made.execute("PRAGMA user_version = 2")
     made.close()
     with pytest.raises(
         InputError, match=r"empty\.sqlite' is not a SQLite file that holds an index: no such table"
@@ -217,7 +224,7 @@ def test_missing_empty_and_foreign_files_are_refused(tmp_path: Path) -> None:
         SearchIndex(tmp_path / "none.sqlite")
     with pytest.raises(InputError, match="is not a SQLite file"):
         SearchIndex(tmp_path / "text.sqlite")
-    with pytest.raises(InputError, match="format version 0, expected 1"):
+    with pytest.raises(InputError, match="format version 0, expected 2"):
         SearchIndex(tmp_path / "foreign.sqlite")
 
 
@@ -241,7 +248,7 @@ def test_a_folder_of_texts_is_indexed_under_headings_and_file_names(
 
     assert main(["index", str(library), "--out", str(database)]) == 0
 
-    index = SearchIndex(database)
+    index = SearchIndex(database, PLAIN)
     assert "indexed 3 pages" in capsys.readouterr().out
     assert index.search("roses") == (
         "The Garden\nIntro words.\n\n## The Garden\n\nRoses grow here."
@@ -264,7 +271,7 @@ def test_long_texts_become_passages_that_repeat_the_title(tmp_path: Path) -> Non
 
     pages = build_index([tmp_path / "book.txt"], database, passage_characters=400)
 
-    found = SearchIndex(database).search("book topic17")
+    found = SearchIndex(database, PLAIN).search("book topic17")
     assert 10 <= pages <= 30
     assert found.startswith("book\n")
     assert "topic17." in found
@@ -302,4 +309,62 @@ def test_tasks_index_still_takes_a_corpus_and_a_database(tmp_path: Path) -> None
     database = tmp_path / "x.sqlite"
 
     assert main(["tasks", "index", str(tmp_path / "corpus"), str(database)]) == 0
-    assert SearchIndex(database).search("zed") == "Zed is a letter."
+    assert SearchIndex(database, PLAIN).search("zed") == "Zed is a letter."
+
+
+def indexed(folder: Path, *pages: tuple[str, str]) -> Path:
+    lines = [json.dumps({"title": title, "text": text}) for title, text in pages]
+    (folder / "pages.jsonl").write_text("\n".join(lines))
+    build_index(folder / "pages.jsonl", folder / "pages.sqlite")
+    return folder / "pages.sqlite"
+
+
+def test_the_page_whose_title_is_the_query_comes_first(tmp_path: Path) -> None:
+    short, long = "Wren Wren Wren.", "Wren, the ship. " + "It sailed for many years. " * 40
+    database = indexed(tmp_path, ("Songs of Wren", short), ("Wren", long), ("Wren Wren", short))
+
+    index = SearchIndex(database)
+    assert index.find("wren?", 3)[0].title == "Wren"
+    assert index.find("WREN, Wren!", 3)[0].title == "Wren Wren"
+    assert SearchIndex(database, PLAIN).find("wren", 3)[0].title != "Wren"
+
+
+def test_a_word_in_a_title_outweighs_those_of_the_text(tmp_path: Path) -> None:
+    told = "Tales\nHarbor, harbor and harbor."
+    database = indexed(tmp_path, ("Tales", told), ("The Silent Harbor", "A novel by Anna Keller."))
+
+    titles = [page.title for page in SearchIndex(database).find("Who wrote of the harbor?", 2)]
+    assert titles == ["The Silent Harbor", "Tales"]
+    assert SearchIndex(database, PLAIN).search("harbor") == told
+
+
+@pytest.mark.parametrize(
+    ("title", "query"),
+    [
+        ("東京タワー", "東京タワー"),
+        ("日本の首都", "首都"),
+        ("ประเทศไทย", "ไทย"),
+        ("대한민국", "대한민국"),
+        ("ＡＢＣ株式会社", "abc"),
+        ("Lange Straße", "lange strasse"),
+        ("Co\u00adope\u00adration", "cooperation"),
+        ("C#", "C#"),
+    ],
+)
+def test_pages_in_any_script_are_found_by_their_titles(
+    tmp_path: Path, title: str, query: str
+) -> None:
+    others = (("C++", "A language."), ("京都", "古い都市。"), ("Other", "Nothing of the kind."))
+    database = indexed(tmp_path, *others, (title, "x"))
+
+    assert SearchIndex(database, Search(results=1)).find(query, 1)[0].title == title
+    assert SearchIndex(database, PLAIN).find(query, 1)[0].title == title
+
+
+def test_words_of_every_page_are_looked_up_only_if_nothing_else_is_found(tmp_path: Path) -> None:
+    pages = [(f"Page {n}", f"The page of number{n}.") for n in range(COMMON_PAGES + 1)]
+    index = SearchIndex(indexed(tmp_path, *pages), Search(results=3))
+
+    assert [page.title for page in index.find("the page of number7", 3)] == ["Page 7"]
+    assert [page.title for page in index.find("the page", 3)] == ["Page 0", "Page 1", "Page 2"]
+    assert len(index.find("the zebra", 3)) == 3

@@ -8,13 +8,14 @@ import pytest
 from actors.tools.search.index import SearchIndex, build_index
 from common.chat import parse_action
 from common.config import World as WorldConfig
+from common.config_file import load_config
 from launch.data.world import names
 from launch.data.world.demonstrator import PERFECT, Demonstrator
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.files import evaluation_tasks, training_tasks, write_world
 from launch.data.world.names import Pool
 from launch.data.world.questions import FAMILIES, KINDS, TOPICS, Question, distinct
-from launch.data.world.traces import open_index, traces
+from launch.data.world.traces import SEARCH, open_index, traces
 
 SEEDS = (0, 1, 2)
 POOLS: tuple[Pool, ...] = ("train", "heldout", "unseen")
@@ -162,6 +163,12 @@ def test_every_action_of_a_trace_parses_as_the_agent_would_read_it() -> None:
         assert trace[-1].action
         for span in trace:
             assert (parse_action(span.text) is not None) is span.action
+
+
+def test_demonstrations_search_as_the_policy_will() -> None:
+    preset = Path(__file__).parents[2] / "launch" / "presets" / "quickstart.toml"
+
+    assert load_config(preset).tools.search == SEARCH
 
 
 def test_practice_puts_no_weight_on_thoughts_and_changes_no_text() -> None:

@@ -139,8 +139,15 @@ def _read_page(line: str, where: str) -> Page:
 
 
 def _storable(text: str) -> str:
-    """NFC text that UTF-8 can hold, composed in blocks because that takes quadratic time."""
+    """NFC text that UTF-8 can hold."""
     if text.isascii():
         return text
-    blocks = _BLOCK.findall(valid_text(text))
-    return "".join(unicodedata.normalize("NFC", block) for block in blocks)
+    return "".join(unicodedata.normalize("NFC", block) for block in blocks(valid_text(text)))
+
+
+def blocks(text: str) -> list[str]:
+    """The text in parts of at most 4096 characters that end in white space where there is some.
+
+    To normalise many marks on one letter takes quadratic time.
+    """
+    return _BLOCK.findall(text)

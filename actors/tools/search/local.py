@@ -70,12 +70,7 @@ class LocalSearch(FunctionTool):
         self._large.clear()
 
     def _open(self, path: Path) -> SearchIndex:
-        return SearchIndex(
-            path,
-            match=self._search.match,
-            results=self._search.results,
-            max_characters=self._search.max_characters,
-        )
+        return SearchIndex(path, self._search)
 
 
 class DisabledSearch(FunctionTool):

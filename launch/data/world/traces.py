@@ -9,6 +9,7 @@ from pathlib import Path
 
 from actors.tools.search.index import SearchIndex, build_index
 from common.chat import ParsedAction, action_text, observation_text, prompt_text
+from common.config import Search
 from launch.data.world.demonstrator import PERFECT, WARM_START, Demonstration, Demonstrator, Mix
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.names import EntityType
@@ -17,6 +18,8 @@ from launch.data.world.questions import KINDS, Question, draw
 TRACES_PER_WORLD = 512
 """Demonstrations before a new training world is drawn; a fixed world would be memorised."""
 
+SEARCH = Search(match="all", results=1, title_weight=1.0)
+"""How the policy of launch/presets/quickstart.toml searches, and so what it has to be shown."""
 
 _BEFORE_CODE = "</think>"
 
@@ -137,4 +140,4 @@ def open_index(world: Encyclopedia, folder: Path) -> SearchIndex:
     """Index a world in ``folder`` and open it as the actors do."""
     write_corpus(world, folder / "corpus.jsonl")
     build_index(folder / "corpus.jsonl", folder / "index.sqlite")
-    return SearchIndex(folder / "index.sqlite")
+    return SearchIndex(folder / "index.sqlite", SEARCH)
