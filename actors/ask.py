@@ -28,7 +28,7 @@ from actors.wiring import make_policy, make_runner, started_judge, token_convers
 from common.asking import AskedQuestion, AskJob
 from common.config import Config
 from common.episode_record import EvaluationRecord, evaluation_record, record_line
-from common.errors import InputError, PolicyServerError
+from common.errors import InputError, LZeroError, PolicyServerError
 from common.places import RunPlan
 from common.wire.records import Outcome, Purpose, TaskLease, Trajectory
 
@@ -50,6 +50,7 @@ async def ask_all(questions: Sequence[AskedQuestion], asker: Asker, sink: TextIO
 
     Raises:
         PolicyServerError: nothing but failures came in for a while.
+        InputError: ``sink`` cannot be written to.
     """
     waiting, failed, in_a_row = list(reversed(questions)), 0, 0
 
@@ -69,9 +70,7 @@ async def ask_all(questions: Sequence[AskedQuestion], asker: Asker, sink: TextIO
         async with asyncio.TaskGroup() as group:
             for _ in range(min(asker.parallel, len(questions))):
                 group.create_task(work())
-    except* PolicyServerError as errors:
-        raise errors.exceptions[0] from None
-    except* OSError as errors:
+    except* LZeroError as errors:
         raise errors.exceptions[0] from None
     return failed
 
@@ -86,8 +85,11 @@ async def _ask(question: AskedQuestion, asker: Asker, sink: TextIO) -> Trajector
         seconds=round(trajectory.finished_at - trajectory.started_at, 3),
         prompt_tokens=conversation.prompt_tokens,
     )
-    sink.write(record_line(record))
-    sink.flush()
+    try:
+        sink.write(record_line(record))
+        sink.flush()
+    except OSError as error:
+        raise InputError(f"the episodes cannot be written: {error}") from error
     return trajectory
 
 
@@ -113,10 +115,11 @@ def episode_file(path: Path) -> Iterator[TextIO]:
         if path.is_file():
             with path.open("rb+") as file:
                 file.truncate(file.read().rfind(b"\n") + 1)
-        with path.open("a", encoding="utf-8") as sink:
-            yield sink
+        sink = path.open("a", encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path} cannot be written: {error}") from error
+    with sink:
+        yield sink
 
 
 def pending(

@@ -34,10 +34,10 @@ class AskedSoFar:
             parts.append(f"right {sum(self._right.values()) / self.done:.1%}")
         if self._failed:
             parts.append(f"{len(self._failed)} failed")
-        if new := self.done - self._before:
+        new, left = self.done - self._before, self._total - self.done
+        if new and left:
             rate = new / max(time.monotonic() - self._started, 1e-3)
-            left = (self._total - self.done) / rate
-            parts += [f"{rate:.1f}/s", f"{describe_duration(left)} left"]
+            parts += [f"{rate:.1f}/s", f"{describe_duration(left / rate)} left"]
         return ", ".join(parts)
 
     def _look(self) -> None:

@@ -25,6 +25,8 @@ TITLES = {
     "contains": "contains",
 }
 """Measures as tables call them; others go by their own name."""
+_PAGE_ONLY = ("squad_f1",)
+"""Measures that a terminal has no room for."""
 FACTS = ("tasks", "failed", "answered", "steps", "tokens in", "tokens out", "seconds")
 
 
@@ -51,6 +53,7 @@ def as_json(result: EvalResult) -> dict[str, Any]:
 def print_result(result: EvalResult, console: Console) -> None:
     """Scores, comparison, published results, and what is missing."""
     console.print(_scores(result))
+    console.print(_facts(result))
     if result.comparison:
         console.print(_comparison(result))
         if changed := result.comparison.changed:
@@ -139,25 +142,39 @@ _NOTHING = Interval(mean=0.0, low=0.0, high=1.0)
 
 def _scores(result: EvalResult) -> Table:
     results = result.results
-    measures, passes = measures_in(results), passes_in(results)
-    has_cost = any(group.cost is not None for group in results.sets.values())
+    measures = [m for m in measures_in(results) if m not in _PAGE_ONLY]
+    passes = passes_in(results)
     table = Table(title=cell(heading(result)), title_justify="left")
-    table.add_column("")
+    table.add_column("in %, 95 %")
     titles = [TITLES.get(measure, measure) for measure in measures]
-    for title in (*titles, *(f"pass@{k}" for k in passes), *FACTS, *(["cost"] * has_cost)):
+    for title in ("tasks", *titles, *(f"pass@{k}" for k in passes)):
         table.add_column(cell(title), justify="right")
     for name, group in rows_of(results):
-        cost = "" if group.cost is None else f"{group.cost:.5f}"
-        table.add_row(
-            cell(name),
-            *(percent(group.scores.get(measure)) for measure in measures),
-            *(percent(group.pass_at.get(k)) for k in passes),
-            *facts_of(group),
-            *([cost] * has_cost),
-        )
+        found = [group.scores.get(m) for m in measures] + [group.pass_at.get(k) for k in passes]
+        table.add_row(cell(name), str(group.tasks), *map(_two_lines, found))
     if results.mean_of_sets:
         means = (results.mean_of_sets.get(measure) for measure in measures)
-        table.add_row("mean of sets", *("" if m is None else f"{100 * m:.1f} %" for m in means))
+        table.add_row("mean of sets", "", *("" if m is None else f"{100 * m:.1f}" for m in means))
+    return table
+
+
+def _two_lines(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    mean, low, high = (f"{100 * x:.1f}" for x in (interval.mean, interval.low, interval.high))
+    return f"{mean}\n{low}-{high}"
+
+
+def _facts(result: EvalResult) -> Table:
+    results = result.results
+    has_cost = any(group.cost is not None for group in results.sets.values())
+    table = Table(title="per episode", title_justify="left")
+    table.add_column("")
+    for title in (*FACTS[1:], *(["cost"] * has_cost)):
+        table.add_column(title, justify="right")
+    for name, group in rows_of(results):
+        cost = "" if group.cost is None else f"{group.cost:.5f}"
+        table.add_row(cell(name), *facts_of(group)[1:], *([cost] * has_cost))
     return table
 
 

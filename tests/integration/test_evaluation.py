@@ -1,6 +1,10 @@
 """``lzero eval`` against a real OpenAI-compatible server: every mode, resuming, comparing."""
 
 import json
+import os
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from common.wire.records import Task
 from launch.cli import main
 from launch.evaluate.folder import EvalFolder
 from tests.chat_server import ChatServer, Messages, Reply, Script
+from tests.waiting import wait_for
 
 pytestmark = pytest.mark.sandbox
 
@@ -155,7 +160,8 @@ def test_the_same_command_goes_on_where_it_stopped_and_asks_failures_again(
         asked = len(server.requests)
         lines = (files / "out" / "episodes.jsonl").read_bytes().splitlines(keepends=True)
         kept = [line for line in lines if b"Tom" not in line]
-        failed = lines[-1].replace(b'"outcome": "unparsable"', b'"outcome": "infrastructure"')
+        (cut,) = (line for line in lines if b"Tom" in line)
+        failed = cut.replace(b'"outcome": "unparsable"', b'"outcome": "infrastructure"')
         (files / "out" / "episodes.jsonl").write_bytes(b"".join([*kept, failed]) + b'{"outc')
         server._script = knows(*BORN)
         again = evaluated(capsys, server, *options)
@@ -165,6 +171,30 @@ def test_the_same_command_goes_on_where_it_stopped_and_asks_failures_again(
         assert "Tom" in server.requests[-1]["messages"][-1]["content"]
         assert again["sets"]["towns"]["scores"]["exact_match"]["mean"] == 1.0
         assert again["sets"]["towns"]["episodes"] == 3
+
+
+def interrupt_when(happened: Callable[[], bool]) -> None:
+    """Press Ctrl-C then; waits at most 30 s."""
+    wait_for(happened, timeout_s=30)
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_keeps_what_was_asked(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--tasks", str(files / "towns.jsonl"), "--mode", "direct", "--parallel", "1"]
+    with ChatServer(knows(*BORN), faults=[None, "hang"]) as server:
+        command = ["eval", "--url", server.url, *options, "--out", str(files / "out")]
+        press = threading.Thread(target=interrupt_when, args=(lambda: len(server.requests) == 2,))
+        press.start()
+        status = main(command)
+        press.join()
+        said = capsys.readouterr()
+        kept = [episode.key[1] for episode in read_evaluation(files / "out" / "episodes.jsonl")]
+        again = main(command)
+
+    assert (status, said.out, again) == (130, "", 0)
+    assert "the same command goes on" in said.err
+    assert kept == ["born-0"]
+    assert "1 of 3 questions have been asked already" in capsys.readouterr().err
 
 
 def test_a_folder_made_under_other_settings_is_refused_and_the_difference_is_named(
