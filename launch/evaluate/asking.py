@@ -49,12 +49,11 @@ def ask_rest(config: Config, job: AskJob, folder: EvalFolder, progress: Progress
         if searches and not job.corpus:
             progress.say("search will find nothing: there is no --corpus")
         save_config(config, folder.config)
-        so_far = AskedSoFar(folder.episodes, len(questions))
-        progress.watch_news(so_far.line)
+        progress.watch_news(AskedSoFar(folder.episodes, len(questions)).line)
         with _policy(config, job, folder, progress) as (plan, check):
             progress.phase(f"asking {len(left)} questions in mode {job.mode}")
             asyncio.run(_watched(ask_pending(config, job, left, sink, plan), check))
-        progress.say(so_far.line())
+        progress.end_news()
 
 
 @contextmanager

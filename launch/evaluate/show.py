@@ -27,7 +27,7 @@ TITLES = {
 """Measures as tables call them; others go by their own name."""
 _PAGE_ONLY = ("squad_f1",)
 """Measures that a terminal has no room for."""
-FACTS = ("tasks", "failed", "answered", "steps", "tokens in", "tokens out", "seconds")
+FACTS = ("tasks", "failed", "answers", "steps", "tokens in", "tokens out", "seconds")
 
 
 def as_json(result: EvalResult) -> dict[str, Any]:
@@ -52,9 +52,11 @@ def as_json(result: EvalResult) -> dict[str, Any]:
 
 def print_result(result: EvalResult, console: Console) -> None:
     """Scores, comparison, published results, and what is missing."""
+    say(console, heading(result))
     console.print(_scores(result))
     console.print(_facts(result))
     if result.comparison:
+        say(console, f"minus {result.comparison.other}, {result.comparison.common} common tasks")
         console.print(_comparison(result))
         if changed := result.comparison.changed:
             say(console, f"left out: {changed} ids that have another question there")
@@ -144,7 +146,7 @@ def _scores(result: EvalResult) -> Table:
     results = result.results
     measures = [m for m in measures_in(results) if m not in _PAGE_ONLY]
     passes = passes_in(results)
-    table = Table(title=cell(heading(result)), title_justify="left")
+    table = Table()
     table.add_column("in %, 95 %")
     titles = [TITLES.get(measure, measure) for measure in measures]
     for title in ("tasks", *titles, *(f"pass@{k}" for k in passes)):
@@ -168,8 +170,8 @@ def _two_lines(interval: Interval | None) -> str:
 def _facts(result: EvalResult) -> Table:
     results = result.results
     has_cost = any(group.cost is not None for group in results.sets.values())
-    table = Table(title="per episode", title_justify="left")
-    table.add_column("")
+    table = Table()
+    table.add_column("episodes")
     for title in (*FACTS[1:], *(["cost"] * has_cost)):
         table.add_column(title, justify="right")
     for name, group in rows_of(results):
@@ -181,8 +183,7 @@ def _facts(result: EvalResult) -> Table:
 def _comparison(result: EvalResult) -> Table:
     comparison = result.comparison
     assert comparison is not None  # noqa: S101  asked for only where there is one
-    title = f"minus {comparison.other}, {comparison.common} tasks in common"
-    table = Table(title=cell(title), title_justify="left")
+    table = Table()
     for column in ("", "measure", "difference", "95 % interval", "p", "n"):
         table.add_column(column, justify="left" if column in ("", "measure") else "right")
     for name, differences in comparison.sets.items():

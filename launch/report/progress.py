@@ -49,7 +49,7 @@ class ProgressPanel:
         self._said: set[str] = set()
         self._look: Callable[[], str] = lambda: ""
         self._news = ""
-        self._news_said = 0.0
+        self._news_said, self._last_news_said = 0.0, ""
 
     def __enter__(self) -> "ProgressPanel":
         """Take the bottom of the terminal."""
@@ -94,6 +94,13 @@ class ProgressPanel:
         """From now on show what ``look`` says; without a terminal, every few seconds."""
         self._look = look
 
+    def end_news(self) -> None:
+        """Say what came last, unless it was said; nothing more is looked at."""
+        news = self._look()
+        if news != self._last_news_said:
+            self.say(news)
+        self._look, self._news = (lambda: ""), ""
+
     def tick(self) -> None:
         """Look for news and show it."""
         self._look_for_news()
@@ -122,8 +129,9 @@ class ProgressPanel:
 
     def _look_for_news(self) -> None:
         news, now = self._look(), time.monotonic()
-        if self._live is None and news != self._news and now - self._news_said > _PLAIN_NEWS_S:
-            self._news_said = now
+        is_due = now - self._news_said > _PLAIN_NEWS_S
+        if self._live is None and is_due and news not in ("", self._last_news_said):
+            self._news_said, self._last_news_said = now, news
             self.say(news)
         self._news = news
 
