@@ -91,7 +91,11 @@ class ProgressPanel:
         self._scores = (title, folder, set())
 
     def watch_news(self, look: Callable[[], str]) -> None:
-        """From now on show what ``look`` says; without a terminal, every few seconds."""
+        """From now on show what ``look`` says.
+
+        Without a terminal it is said every few seconds, if what stands before its first comma
+        has changed: times that are left change always.
+        """
         self._look = look
 
     def end_news(self) -> None:
@@ -130,7 +134,8 @@ class ProgressPanel:
     def _look_for_news(self) -> None:
         news, now = self._look(), time.monotonic()
         is_due = now - self._news_said > _PLAIN_NEWS_S
-        if self._live is None and is_due and news not in ("", self._last_news_said):
+        is_new = news.partition(",")[0] != self._last_news_said.partition(",")[0]
+        if self._live is None and is_due and is_new:
             self._news_said, self._last_news_said = now, news
             self.say(news)
         self._news = news

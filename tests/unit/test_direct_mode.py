@@ -28,6 +28,7 @@ PROSE = "She moved as a child. Her parents lived by the sea.\n\n"
         f"{PROSE}### Final answer:\nPort Alden",
         f"{PROSE}> The answer is: Port Alden",
         f"{PROSE}So the final answer is Port Alden.",
+        f"{PROSE}The answer to this question is: Port Alden",
         f"{PROSE}<answer> Port Alden </answer> I hope that helps.",
         f"{PROSE}\\boxed{{Port Alden}}",
         f"{PROSE}Answer: $\\boxed{{Port Alden}}$",

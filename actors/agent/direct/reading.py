@@ -32,7 +32,11 @@ _LINE = re.compile(
     re.MULTILINE | re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
-_SENTENCE = re.compile(r"\banswer is[ \t]*[:：]?[ \t]+(\S[^\n]*)$", re.MULTILINE | re.IGNORECASE)
+_SENTENCE = re.compile(
+    r"\banswer(?:[ ]to[ ](?:the|this|your)[ ](?:question|problem))?[ ]is"
+    r"[ \t]*[:：]?[ \t]+(\S[^\n]*)$",
+    re.MULTILINE | re.IGNORECASE,
+)
 _DIGITS = re.compile(
     r"(?:(?<![\w)\]])[-+\u2212])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[ ]?/[ ]?\d+)?(?:[ ]?\\?%)?"
 )
