@@ -23,7 +23,7 @@ from actors.agent.stand_alone import stand_alone_config, with_limits_of
 from actors.tools.search.index import SearchIndex
 from common.asking import AskJob
 from common.config import Config
-from common.config_file import tables_of
+from common.config_file import load_config, tables_of
 from common.episode_record import EvaluationRecord
 from common.errors import ConfigError
 from common.json_output import json_text
@@ -99,7 +99,7 @@ def _prepared(request: AskRequest) -> tuple[Config, ServedModel | None]:
         config = with_limits_of(asked_config(request, stand_alone_config()), served)
     else:
         model, own = locate_checkpoint(request.model)
-        config = asked_config(request, own or config_of_folder(model))
+        config = asked_config(request, own or _of_folder(request, model))
         config = dataclasses.replace(
             config, model=dataclasses.replace(config.model, path=str(model))
         )
@@ -109,6 +109,13 @@ def _prepared(request: AskRequest) -> tuple[Config, ServedModel | None]:
     if corpus := config.tasks.train_corpus:
         SearchIndex(Path(corpus)).close()
     return config, served
+
+
+def _of_folder(request: AskRequest, model: Path) -> Config:
+    """A model folder has no configuration: that of the file, else the settings of an agent."""
+    if request.config_file is not None:
+        return load_config(request.config_file)
+    return config_of_folder(model)
 
 
 async def _described(request: AskRequest) -> ServedModel:
