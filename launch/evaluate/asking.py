@@ -49,8 +49,8 @@ def ask_rest(config: Config, job: AskJob, folder: EvalFolder, progress: Progress
         if searches and not job.corpus:
             progress.say("search will find nothing: there is no --corpus")
         save_config(config, folder.config)
-        progress.watch_news(AskedSoFar(folder.episodes, len(questions)).line)
         with _policy(config, job, folder, progress) as (plan, check):
+            progress.watch_news(AskedSoFar(folder.episodes, len(questions)).line)
             progress.phase(f"asking {len(left)} questions in mode {job.mode}")
             asyncio.run(_watched(ask_pending(config, job, left, sink, plan), check))
         progress.end_news()
