@@ -3,20 +3,22 @@
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from actors.agent.conversation import Conversation
+from actors.agent.direct.wording import Wording
 from actors.agent.events import Episode
 from actors.agent.loop import AgentLoop
-from actors.agent.token_conversation import TokenConversation
-from actors.policy import PolicyClient
 from actors.rewards.judge.pool import Judge
 from actors.rewards.scorer import Scored
-from common.chat import ChatRenderer, Tokenizer
 from common.errors import LZeroError
 from common.task_rules import NO_EXTRAS, TaskRules, check_given_task
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
+
+Conversations = Callable[[float], Conversation]
+"""Makes the conversation of one episode with the policy; takes the temperature of its sampling."""
 
 
 class EpisodeRunner:
@@ -26,60 +28,53 @@ class EpisodeRunner:
         self,
         *,
         actor_id: str,
-        policy: PolicyClient,
+        conversations: Conversations,
         loop: AgentLoop,
-        tokenizer: Tokenizer,
-        renderer: ChatRenderer,
         judge: Judge,
-        max_context: int,
-        direct: bool = False,
         rules: TaskRules = NO_EXTRAS,
         folders: Sequence[Path] = (),
+        wording: Wording | None = None,
     ) -> None:
-        """Run episodes of ``loop`` in contexts of at most ``max_context`` tokens.
+        """Run episodes of ``loop``.
 
         Args:
             actor_id: of this actor.
-            policy: samples.
+            conversations: with the policy.
             loop: runs the steps.
-            tokenizer: of the policy.
-            renderer: over that tokenizer.
             judge: asks and scores; started.
-            max_context: tokens.
-            direct: the policy answers in one message, without cells.
             rules: what a task may bring along, whoever leases it.
             folders: of the task files that this actor knows of.
+            wording: words the questions for the policy; None leaves them as they are.
         """
         self._actor_id = actor_id
-        self._policy, self._loop = policy, loop
-        self._tokenizer, self._renderer = tokenizer, renderer
-        self._judge = judge
+        self._conversations, self._loop = conversations, loop
+        self._judge, self._wording = judge, wording
         self._rules, self._folders = rules, tuple(folders)
-        self._max_context = max_context
-        self._direct = direct
 
-    async def run(self, lease: TaskLease) -> Trajectory:
+    def converse(self, temperature: float) -> Conversation:
+        """A conversation for ``run``, for who wants to look at it afterwards."""
+        return self._conversations(temperature)
+
+    async def run(self, lease: TaskLease, conversation: Conversation | None = None) -> Trajectory:
         """Run one episode; never raises but for cancellation."""
         started_at = time.time()
-        conversation = TokenConversation(
-            policy=self._policy,
-            renderer=self._renderer,
-            tokenizer=self._tokenizer,
-            limit=self._max_context,
-            temperature=lease.temperature,
-            whole_turns=self._direct,
-        )
+        conversation = conversation or self.converse(lease.temperature)
         task, episode = lease.task, _NOT_BEGUN
         try:
             check = partial(check_given_task, task, self._folders, self._rules)
             await asyncio.to_thread(check) if task.files else check()
-            task = dataclasses.replace(task, question=await self._judge.ask(task))
+            task = dataclasses.replace(task, question=await self._asked(task))
             episode = await self._loop.run(task, conversation)
             scored = await self._score(lease.task, episode)
         except LZeroError as error:  # a task type or a reward term of the user's failed
             episode = _failed(episode, error)
             scored = await self._score(lease.task, episode)
         return self._trajectory(lease, task.question, episode, scored, conversation, started_at)
+
+    async def _asked(self, task: Task) -> str:
+        """The question as the policy is asked it."""
+        question = await self._judge.ask(task)
+        return question if self._wording is None else await self._wording(task, question)
 
     async def _score(self, task: Task, episode: Episode) -> Scored:
         return await self._judge.score(task, episode.answer, episode.steps, episode.outcome)
@@ -90,7 +85,7 @@ class EpisodeRunner:
         question: str,
         episode: Episode,
         scored: Scored,
-        conversation: TokenConversation,
+        conversation: Conversation,
         started_at: float,
     ) -> Trajectory:
         return Trajectory(

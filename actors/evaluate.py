@@ -20,7 +20,7 @@ from actors.episode import EpisodeRunner
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.tools.started import run_corpora, started_tools
-from actors.wiring import make_policy, make_runner, started_judge
+from actors.wiring import make_policy, make_runner, started_judge, token_conversations
 from common.config import Config
 from common.config_file import load_config
 from common.episode_record import evaluation_record, record_line
@@ -139,7 +139,7 @@ async def evaluate(config: Config, plan: RunPlan, suites: Sequence[Suite], out: 
                     runner = make_runner(
                         config,
                         actor_id="evaluate",
-                        policy=policy,
+                        conversations=token_conversations(config, policy),
                         kernels=kernels,
                         tools=tools,
                         judge=judge,

@@ -13,7 +13,7 @@ from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.runner import run_leases
 from actors.tools.started import started_tools
-from actors.wiring import make_policy, make_runner, started_judge
+from actors.wiring import make_policy, make_runner, started_judge, token_conversations
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, MachineError
@@ -40,7 +40,7 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
                 runner = make_runner(
                     config,
                     actor_id=actor_id,
-                    policy=policy,
+                    conversations=token_conversations(config, policy),
                     kernels=kernels,
                     tools=tools,
                     judge=judge,

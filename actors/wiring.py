@@ -4,9 +4,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from actors.agent.conversation import Conversation
+from actors.agent.direct.wording import Wording
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import load_template
-from actors.episode import EpisodeRunner
+from actors.agent.token_conversation import TokenConversation
+from actors.episode import Conversations, EpisodeRunner
 from actors.grader import started_grader
 from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
@@ -54,26 +57,47 @@ async def started_judge(
             await judge.close()
 
 
+def token_conversations(config: Config, policy: PolicyClient) -> Conversations:
+    """Conversations in token ids with the run's policy servers.
+
+    Raises:
+        InputError: the model folder has no usable tokenizer.
+    """
+    tokenizer = FileTokenizer(Path(config.model.path))
+    renderer = ChatRenderer(tokenizer)
+
+    def begin(temperature: float) -> Conversation:
+        return TokenConversation(
+            policy=policy,
+            renderer=renderer,
+            tokenizer=tokenizer,
+            limit=config.model.max_context,
+            temperature=temperature,
+            whole_turns=config.agent.mode == "direct",
+        )
+
+    return begin
+
+
 def make_runner(
     config: Config,
     *,
     actor_id: str,
-    policy: PolicyClient,
-    kernels: KernelPool,
+    conversations: Conversations,
+    kernels: KernelPool | None,
     tools: Mapping[str, Tool],
     judge: Judge,
     folders: Sequence[Path] = (),
+    wording: Wording | None = None,
 ) -> EpisodeRunner:
     """An episode runner over these parts; ``tools`` and ``judge`` are started.
 
     Files of tasks come from the folders of the configuration's task files, from ``folders`` and
-    from ``tasks.file_folders``.
+    from ``tasks.file_folders``. Direct mode needs no ``kernels``.
 
     Raises:
-        InputError: the model folder has no usable tokenizer.
         ConfigError: the prompt template cannot be used.
     """
-    tokenizer = FileTokenizer(Path(config.model.path))
     loop = AgentLoop(
         agent=config.agent,
         kernels=kernels,
@@ -84,13 +108,10 @@ def make_runner(
     )
     return EpisodeRunner(
         actor_id=actor_id,
-        policy=policy,
+        conversations=conversations,
         loop=loop,
-        tokenizer=tokenizer,
-        renderer=ChatRenderer(tokenizer),
         judge=judge,
-        max_context=config.model.max_context,
-        direct=config.agent.mode == "direct",
         rules=task_rules(config),
         folders=(*task_folders(config), *folders),
+        wording=wording,
     )

@@ -64,10 +64,28 @@ class TrajectoryRecord(EpisodeRecord):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationRecord(EpisodeRecord):
-    """An episode of an evaluation before or after training, with its task."""
+    """An episode of an evaluation, with its task.
+
+    Attributes:
+        task: what was asked, as its file has it.
+        weight_version: that sampled it; 0 for a model that no run has trained.
+        question_set: name of the set that the task is from; empty before and after training.
+        sample: number among the episodes of the same task, from 0.
+        seconds: from its start to its scores.
+        prompt_tokens: that the policy was given, those of each request counted anew.
+    """
 
     task: Task
     weight_version: int
+    question_set: str = ""
+    sample: int = 0
+    seconds: float = 0.0
+    prompt_tokens: int = 0
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Set, task and sample: what no two episodes of an evaluation share."""
+        return (self.question_set, self.task.task_id, self.sample)
 
     @property
     def family(self) -> str:

@@ -8,9 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from actors.agent.token_conversation import TokenConversation
+from actors.episode import Conversations
 from actors.kernels.interface import CellResult, CellStatus
 from actors.kernels.tool_specs import ToolSpec
 from actors.tokenizer import FileTokenizer
+from common.chat import ChatRenderer
 from common.wire.generation import Generation
 
 MODEL = Path(__file__).resolve().parents[1] / "launch" / "presets" / "warmstart"
@@ -36,6 +39,18 @@ class ScriptedPolicy:
             versions=np.full(len(ids), 3, dtype=np.int32),
             finish_reason="stop",
         )
+
+
+def conversations(policy: Any, *, limit: int, direct: bool = False) -> Conversations:
+    """Conversations in token ids with a policy of a test."""
+    return lambda temperature: TokenConversation(
+        policy=policy,
+        renderer=ChatRenderer(TOKENIZER),
+        tokenizer=TOKENIZER,
+        limit=limit,
+        temperature=temperature,
+        whole_turns=direct,
+    )
 
 
 class FakeKernel:

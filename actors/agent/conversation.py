@@ -60,6 +60,9 @@ class Sample:
 class Conversation(Protocol):
     """The context of one episode as its policy takes it. Nothing sampled is encoded again."""
 
+    prompt_tokens: int
+    """Tokens that the policy was given so far, those of each request counted anew."""
+
     @property
     def tokens(self) -> int:
         """Tokens in the context now; an estimate where the policy does not tell."""

@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.agent.conversation import ContextTooLongError, Conversation
+from actors.agent.direct.reading import direct_answer
 from actors.agent.events import Episode, EpisodeListener
-from actors.agent.observations import FORMAT_REMINDER, direct_answer
+from actors.agent.observations import FORMAT_REMINDER
 from actors.agent.prompt import PromptTemplate
 from actors.agent.state import (
     EpisodeState,
@@ -136,9 +137,9 @@ class AgentLoop:
             )
 
     async def _answer_directly(self, state: EpisodeState) -> Outcome:
-        """One message, of which the text after the thinking is the answer."""
+        """One message, out of which the answer is read."""
         step = await self._sample(state)
-        state.toolbox.answer = cut_answer(direct_answer(step.action)) or None
+        state.toolbox.answer = cut_answer(direct_answer(step.action, state.task.kind)) or None
         state.tell_step()
         return Outcome.SUBMITTED if state.toolbox.answer else Outcome.UNPARSABLE
 

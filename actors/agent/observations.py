@@ -16,8 +16,6 @@ FORMAT_REMINDER = (
 
 _GAP = "\n…\n"
 _TRACEBACK = "Traceback (most recent call last):"
-_THINK_END = "</think>"
-_TURN_END = "<|im_end|>"
 
 
 class Observer:
@@ -118,8 +116,3 @@ def cut(text: str, characters: int) -> str:
     wanted = len(text) - traceback if traceback >= 0 else 0
     end = min(max(wanted, (room + 1) // 3), room - room // 3)
     return f"{text[: room - end]}{_GAP}{text[-end:]}"
-
-
-def direct_answer(text: str) -> str:
-    """The answer in a message without code: what follows the thinking."""
-    return text.rpartition(_THINK_END)[2].removesuffix(_TURN_END).strip()

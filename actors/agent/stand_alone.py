@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from actors.agent.chat.models import ServedModel
+from actors.agent.direct.reading import NOT_SCORED
 from actors.tools.arguments import valid_text
 from actors.tools.tool import FunctionTool, Tool, UserTool
 from common.config import Agent, Config, Kernel, Learner, Model
@@ -22,8 +23,6 @@ GivenTool = str | Callable[..., Any] | Tool
 
 _ANSWER, _SEARCH = "submit_final_answer", "search"
 _MAX_CONTEXT = 32768
-_KIND = "stand_alone"
-"""Task kind of questions that nobody scores."""
 
 
 def stand_alone_config() -> Config:
@@ -98,7 +97,7 @@ def make_task(question: str, files: Sequence[str | Path] = ()) -> Task:
         return Task(
             task_id=f"stand-alone-{uuid.uuid4().hex[:12]}",
             question=valid_text(question),
-            kind=_KIND,
+            kind=NOT_SCORED,
             files=tuple(map(str, paths)),
         )
     except ValueError as error:

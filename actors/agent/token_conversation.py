@@ -51,6 +51,7 @@ class TokenConversation:
         self._ids: dict[int, _StepIds] = {}
         self._rendered: tuple[str, list[int]] = ("", renderer.observation(""))
         self.limit = limit
+        self.prompt_tokens = 0
 
     @property
     def tokens(self) -> int:
@@ -102,6 +103,7 @@ class TokenConversation:
             stop_strings=() if self._whole_turns else self._renderer.stop_strings,
         )
         ids = generation.token_ids
+        self.prompt_tokens += len(self._current)
         self._current.sample(step, ids, generation.logprobs, generation.versions)
         self._ids[step] = _StepIds(action=ids.tolist(), observation=[])
         text = self._tokenizer.decode(ids.tolist())

@@ -121,6 +121,33 @@ def paired_bars(
     return _svg(width, 8 + row * len(names), title, "".join(body))
 
 
+def interval_bars(
+    shares: Mapping[str, tuple[float, float, float]], *, title: str, width: float = 640
+) -> str:
+    """One horizontal bar per name: its mean, with a line from the low to the high end."""
+    if not shares:
+        return ""
+    row, label, bars = 26.0, 200.0, width - 200.0 - 60.0
+    body = []
+    for index, (name, (mean, low, high)) in enumerate(shares.items()):
+        top = 4 + index * row
+        body.append(_text(label - 8, top + 14, name, anchor="end"))
+        hint = f"{name}: {mean:.1%} ({low:.1%} to {high:.1%})"
+        body.append(_bar(label, top + 3, max(1.0, bars * mean), 14, "#b9d3df", hint))
+        left, right, middle = label + bars * low, label + bars * high, top + 10
+        body += [
+            f'<line x1="{left:.1f}" x2="{right:.1f}" y1="{middle}" y2="{middle}" '
+            f'stroke="{COLOURS[0]}" stroke-width="2"/>',
+            *(
+                f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{middle - 5}" y2="{middle + 5}" '
+                f'stroke="{COLOURS[0]}" stroke-width="2"/>'
+                for x in (left, right)
+            ),
+        ]
+        body.append(_text(label + bars * max(mean, high) + 6, top + 14, f"{mean:.1%}"))
+    return _svg(width, 8 + row * len(shares), title, "".join(body))
+
+
 def legend(entries: Sequence[tuple[str, str]]) -> str:
     """Coloured names below a chart."""
     items = "".join(

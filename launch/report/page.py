@@ -44,6 +44,7 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
     )
     page = Template(files("launch.report").joinpath("page.html").read_text(encoding="utf-8"))
     text = page.substitute(
+        style=style_sheet(),
         name=html_text(summary.name),
         subtitle=html_text(_subtitle(summary, config)),
         tiles=_tiles(summary),
@@ -59,6 +60,11 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
         config_json=html_text(json_text(dataclasses.asdict(config), indent=1)),
     )
     folder.report.write_text(text, encoding="utf-8")
+
+
+def style_sheet() -> str:
+    """What all pages look like."""
+    return files("launch.report").joinpath("style.css").read_text(encoding="utf-8")
 
 
 def learning_curves(metrics: Sequence[StepRecord], summary: Summary) -> str:
@@ -171,6 +177,11 @@ def _tiles(summary: Summary) -> str:
         ("reinforcement learning", describe_duration(wall.rl), f"{rate:.1f} trajectories/s"),
         ("staleness seen", f"max {stale.max}", f"bound {stale.bound}, mean {stale.mean:.2f}"),
     ]
+    return tile_row(tiles)
+
+
+def tile_row(tiles: Sequence[tuple[str, str, str]]) -> str:
+    """Boxes with a name, a value and a note."""
     return "".join(
         f'<div class="tile"><span>{html_text(name)}</span><b>{html_text(value)}</b>'
         f"<small>{html_text(note)}</small></div>"

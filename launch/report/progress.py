@@ -1,6 +1,7 @@
 """Shows how far a run is: one live panel on a terminal, plain lines elsewhere."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -25,6 +26,7 @@ from launch.report.training_view import (
 from launch.screen import cell, say
 
 _REFRESH_S = 0.25
+_PLAIN_NEWS_S = 10.0
 _PLAIN_LINES = 20
 """About how many lines a run's steps take without a terminal."""
 
@@ -45,6 +47,9 @@ class ProgressPanel:
         self._last_refresh = 0.0
         self._last_plain_step = 0
         self._said: set[str] = set()
+        self._look: Callable[[], str] = lambda: ""
+        self._news = ""
+        self._news_said, self._last_news_said = 0.0, ""
 
     def __enter__(self) -> "ProgressPanel":
         """Take the bottom of the terminal."""
@@ -85,8 +90,24 @@ class ProgressPanel:
         """From now on show the suite scores that appear in ``folder``."""
         self._scores = (title, folder, set())
 
+    def watch_news(self, look: Callable[[], str]) -> None:
+        """From now on show what ``look`` says.
+
+        Without a terminal it is said every few seconds, if what stands before its first comma
+        has changed: times that are left change always.
+        """
+        self._look = look
+
+    def end_news(self) -> None:
+        """Say what came last, unless it was said; nothing more is looked at."""
+        news = self._look()
+        if news != self._last_news_said:
+            self.say(news)
+        self._look, self._news = (lambda: ""), ""
+
     def tick(self) -> None:
         """Look for news and show it."""
+        self._look_for_news()
         self._look_at_scores()
         self._look_at_alerts()
         news = self._look_at_training()
@@ -109,6 +130,15 @@ class ProgressPanel:
                 self.say(describe_view(view))
             self._say_alerts(view)
         return bool(records)
+
+    def _look_for_news(self) -> None:
+        news, now = self._look(), time.monotonic()
+        is_due = now - self._news_said > _PLAIN_NEWS_S
+        is_new = news.partition(",")[0] != self._last_news_said.partition(",")[0]
+        if self._live is None and is_due and is_new:
+            self._news_said, self._last_news_said = now, news
+            self.say(news)
+        self._news = news
 
     def _say_alerts(self, view: View) -> None:
         """Say once what keeps the run from learning; its numbers change, its remedy does not."""
@@ -139,6 +169,7 @@ class ProgressPanel:
     def _panel(self) -> RenderableType:
         spent = describe_duration(time.monotonic() - self._phase_started)
         lines: list[RenderableType] = [cell(f"{self._phase} ({spent})")]
+        lines += [cell(self._news)] if self._news else []
         view = self._training.view() if self._training is not None else None
         if view is not None:
             bar = ProgressBar(total=view.steps, completed=view.step)

@@ -93,17 +93,19 @@ def _named(section: str, **paths: str) -> Iterator[tuple[str, str]]:
 
 def _digest(key: str, path: Path) -> str:
     try:
-        return _of_model(path) if key == "model.path" else _of_file(path)
+        return digest_of_model(path) if key == "model.path" else digest_of_file(path)
     except OSError as error:
         raise InputError(f"{key}: {path} cannot be read: {error.strerror}") from error
 
 
-def _of_file(path: Path) -> str:
+def digest_of_file(path: Path) -> str:
+    """Of all of its bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _of_model(folder: Path) -> str:
-    texts = [f"{name} {_of_file(folder / name)}" for name in _MODEL_TEXTS]
+def digest_of_model(folder: Path) -> str:
+    """Of its configuration and tokenizer, and of names and sizes of its weights."""
+    texts = [f"{name} {digest_of_file(folder / name)}" for name in _MODEL_TEXTS]
     weights = [f"{file.name} {file.stat().st_size}" for file in sorted(folder.glob(_MODEL_WEIGHTS))]
     return hashlib.blake2b("\n".join(texts + weights).encode()).hexdigest()

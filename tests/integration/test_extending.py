@@ -19,7 +19,7 @@ from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.rewards.task_types import asked_question, check_task, task_type
 from actors.tools.started import started_tools
-from actors.wiring import make_policy, make_runner, started_judge
+from actors.wiring import make_policy, make_runner, started_judge, token_conversations
 from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigError
@@ -121,7 +121,7 @@ def play(config: Config, folder: Path, tasks: list[Task]) -> dict[str, Trajector
                 runner = make_runner(
                     config,
                     actor_id="a0",
-                    policy=policy,
+                    conversations=token_conversations(config, policy),
                     kernels=kernels,
                     tools=tools,
                     judge=judge,

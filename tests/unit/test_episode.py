@@ -17,11 +17,10 @@ from actors.episode import EpisodeRunner
 from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.rewards.judge.pool import Judge
 from actors.tools.catalogue import make_tools
-from common.chat import ChatRenderer
 from common.config import Agent, Config, Rewards
 from common.errors import PolicyServerError
 from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Task, TaskLease, Trajectory
-from tests.scripted_agent import TOKENIZER, FakeKernel, FakePool, ScriptedPolicy
+from tests.scripted_agent import TOKENIZER, FakeKernel, FakePool, ScriptedPolicy, conversations
 
 SEARCH = '<think>look</think><code>print(search("x"))</code>'
 SUBMIT = '<think>done</think><code>submit_final_answer("Port Alden")</code>'
@@ -59,13 +58,9 @@ def play(
     )
     runner = EpisodeRunner(
         actor_id="a0",
-        policy=policy,  # type: ignore[arg-type]
+        conversations=conversations(policy, limit=max_context, direct=settings.mode == "direct"),
         loop=loop,
-        tokenizer=TOKENIZER,
-        renderer=ChatRenderer(TOKENIZER),
         judge=JUDGE,
-        max_context=max_context,
-        direct=settings.mode == "direct",
     )
     lease = TaskLease(
         lease_id="l",

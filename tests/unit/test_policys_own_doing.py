@@ -26,7 +26,7 @@ from common.config import Agent, Config
 from common.wire.generation import Generation
 from common.wire.records import Outcome, Purpose, Segment, Task, TaskLease, Trajectory
 from tests.makers import make_trajectory
-from tests.scripted_agent import TOKENIZER, FakePool
+from tests.scripted_agent import TOKENIZER, FakePool, conversations
 
 TOOLS = ("notepad", "planning", "context", "submit_final_answer")
 NAMES = [spec.name for spec in ToolSet(Agent(tools=TOOLS), {}).specs]
@@ -205,7 +205,7 @@ def judging() -> Iterator[tuple[asyncio.Runner, Judge]]:
 async def play(replies: list[tuple[Any, ...]], judge: Judge) -> Trajectory:
     runner = EpisodeRunner(
         actor_id="a",
-        policy=AnyPolicy([]),  # type: ignore[arg-type]
+        conversations=conversations(AnyPolicy([]), limit=4000),
         loop=AgentLoop(
             agent=Agent(tools=TOOLS, max_steps=3, max_action_tokens=60),
             kernels=FakePool(WiredKernel(replies)),  # type: ignore[arg-type]
@@ -213,10 +213,7 @@ async def play(replies: list[tuple[Any, ...]], judge: Judge) -> Trajectory:
             prompt=PromptTemplate("Work."),
             cell_timeout_s=1.0,
         ),
-        tokenizer=TOKENIZER,
-        renderer=ChatRenderer(TOKENIZER),
         judge=judge,
-        max_context=4000,
     )
     return await runner.run(
         TaskLease(

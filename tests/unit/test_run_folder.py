@@ -8,9 +8,9 @@ import pytest
 
 from common.errors import InputError
 from launch.cli import main
+from launch.evaluate.checkpoint import locate_checkpoint
 from launch.models.export import find_checkpoint
 from launch.run import fine_tune
-from launch.run.evaluate import locate_checkpoint
 from launch.run.folder import (
     PhaseClock,
     RunFolder,

@@ -58,6 +58,7 @@ class ChatConversation:
         self._estimate = TokenEstimate()
         self._counted_messages = self._counted_tokens = 0
         self.limit = limit
+        self.prompt_tokens = 0
 
     @property
     def messages(self) -> tuple[ChatMessage, ...]:
@@ -154,6 +155,7 @@ class ChatConversation:
         if tokens is None:
             tokens = self._estimate.of(text)
         before = self.tokens if prompt is None else prompt
+        self.prompt_tokens += before
         self._answer(text)
         self._counted_tokens, self._counted_messages = before + tokens, len(self._messages)
         return tokens

@@ -1,4 +1,4 @@
-"""``lzero eval``: scores any checkpoint on a fresh held-out world."""
+"""``lzero eval --world-seed``: scores any checkpoint on a fresh held-out world."""
 
 import dataclasses
 import tempfile
@@ -11,9 +11,10 @@ from rich.table import Table
 
 from common.child_process import SOURCE_ROOT
 from common.config import Config, Evaluation, EvaluationSuite, World
-from common.config_file import load_config, load_earlier_config, save_config
+from common.config_file import load_config, save_config
 from common.errors import ConfigError, InputError
 from common.evaluation import Suite, SuiteScore, write_suites
+from launch.evaluate.checkpoint import locate_checkpoint
 from launch.models.model_checks import check_model
 from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, suites_of
 from launch.plan.topology import RunFiles, evaluation
@@ -67,7 +68,8 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         World(seed=request.world_seed)
     except ConfigError as error:
         raise InputError(str(error).replace("world.seed", "--world-seed")) from error
-    model, config = locate_checkpoint(request.checkpoint)
+    model, own = locate_checkpoint(request.checkpoint)
+    config = own or load_config(PRESET)
     check_model(model, max_context=config.model.max_context)
     check_sandbox_present()
     with (
@@ -88,33 +90,6 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         world_seed=request.world_seed,
         search_disabled=request.search_disabled,
         scores=scores,
-    )
-
-
-def locate_checkpoint(path: Path) -> tuple[Path, Config]:
-    """The Hugging Face folder and the configuration behind a run, checkpoint or model folder.
-
-    Raises:
-        InputError: ``path`` is none of them.
-    """
-    folder = path.expanduser().resolve()
-    if not folder.is_dir():
-        missing = "is not a folder" if folder.exists() else "does not exist"
-        raise InputError(f"checkpoint {path} {missing}")
-    run = RunFolder(folder)
-    if run.state_file.is_file():
-        checkpoint = run.last_checkpoint()
-        if checkpoint is None:
-            raise InputError(f"run {path} has no checkpoint yet")
-        return checkpoint / "hf", load_earlier_config(run.config)
-    if (folder / "hf").is_dir():
-        run = RunFolder(folder.parents[1])
-        return folder / "hf", load_earlier_config(run.config if run.config.is_file() else PRESET)
-    if (folder / "config.json").is_file():
-        return folder, load_config(PRESET)
-    raise InputError(
-        f"{path} is neither a run (state.json), nor a checkpoint (hf/), nor a Hugging Face model "
-        "folder (config.json)"
     )
 
 

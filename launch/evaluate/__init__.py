@@ -1,0 +1,1 @@
+"""``lzero eval``: asks models questions, scores, compares and shows what came of it."""
