@@ -31,7 +31,9 @@ WORD_CHARACTER = rf"[^{_NO_WORD}]"
 _OPENS = r"(?<![^\s(\[{,;:=^<>/*|$\"'])"  # what a sign of a number may stand behind
 _DIGITS = r"\d++(?:\.\d++)?+"
 _REST = rf"(?:{LETTER}++|{_DIGITS})*+"
-_TOKEN = re.compile(
+_NO_BEGINNING = r"[ !\"#$%&'()*,./:;=?@\[\\\]_`{|}~♭]{0,3}+"  # no token begins with them
+_USUAL = r"[a-z]++(?=[ ,.;:!?)'\"|]|\Z)|[0-9]++(?=[ ,;:!?)]|\Z)"  # quicker found than by:
+ANY_TOKEN = (
     rf"{LETTER}{{1,2}}\d{{0,2}}[-#♭](?!{WORD_CHARACTER}|[-#♭])"  # AB-, C#, NO3-
     rf"|{LETTER}{_REST}(?:\+{{1,2}}(?!{WORD_CHARACTER}|\+))?"  # v1.0, C++, A+
     rf"|(?:{_OPENS}-(?=\d))?{_DIGITS}{_REST}(?:(?<=\d)%)?"  # -5, 3rd, 50%
@@ -40,17 +42,24 @@ _TOKEN = re.compile(
     rf"|(?<={WORD_CHARACTER})\^(?=[(\[{{]?-?{WORD_CHARACTER})|(?<=[)\]}}])\^(?=[(\[{{]?-?{WORD_CHARACTER})"
     r"|(?<![^\s\d)])[<>](?=\s*+-?\d)"
 )
-_INITIALS = re.compile(
+"""What is a token; a pattern without groups."""
+
+_TOKEN = re.compile(f"{_NO_BEGINNING}({_USUAL}|{ANY_TOKEN})")
+INITIALS = re.compile(
     rf"(?<!{WORD_CHARACTER}){LETTER}\."
     rf"(?:(?:\s?{LETTER}\.)++(?:{LETTER}(?!{WORD_CHARACTER}))?+|{LETTER}(?!{WORD_CHARACTER}))"
 )
-_POINT_FIRST = re.compile(r"(?<![\w.])\.(?=\d)")
-_THOUSANDS = re.compile(r"(?<!\d)(?<!\d[.,])\d{1,3}(?:,\d{3})++(?!\d|,\d)")
-_POINTS = re.compile(r"(?<![\d.])\d++(?:\.\d++){2,}+")
-_SPACED_PERCENT = re.compile(r"(?<=\d)\s++%")
+_ONE_INITIAL = re.compile(rf"\.(?<={LETTER}\.)(?<!{WORD_CHARACTER}{LETTER}\.)")
+_POINT_FIRST = re.compile(r"\.(?=\d)(?<![\w.]\.)")
+THOUSANDS = re.compile(r"(?<!\d)(?<!\d[.,])\d{1,3}(?:,\d{3})++(?!\d|,\d)")
+_COMMA_IN_NUMBER = re.compile(r",\d")
+POINTS = re.compile(r"(?<![\d.])\d++(?:\.\d++){2,}+")
+_TWO_POINTS = re.compile(r"\.\d++\.")
+SPACED_PERCENT = re.compile(r"(?<=\d)\s++%")
 _PERCENT_WORDS = re.compile(r"(?<![^ ])([\d.-]*\d)(?: percent| per cent)(?![^ ])")
-_SIGN_BEFORE_CURRENCY = re.compile(rf"{_OPENS}-\$\s?(?=\.?\d)")
+SIGN_BEFORE_CURRENCY = re.compile(rf"{_OPENS}-\$\s?(?=\.?\d)")
 
+_FOREIGN = re.compile("[^\x00-\x7f]++")
 _RAISED = re.compile("[\u207a\u207b]?[\u2070\u00b9\u00b2\u00b3\u2074-\u2079]+")
 _VULGAR = re.compile("[\u00bc-\u00be\u2150-\u215f\u2189]")
 _MARKS = str.maketrans(dict.fromkeys("™℠®©"))
@@ -84,7 +93,11 @@ def word_tokens(text: str) -> list[str]:
 
     Articles are kept. The tokens of ``" ".join(word_tokens(text))`` are the same ones.
     """
-    return [without_accents(token) for token in scan(join_initials(fold(text)))]
+    folded = fold(text)
+    tokens = scan(join_initials(folded))
+    if folded.isascii():
+        return tokens
+    return [token if token.isascii() else _without_accents(token) for token in tokens]
 
 
 def fold(text: str) -> str:
@@ -93,29 +106,68 @@ def fold(text: str) -> str:
     Raised digits get a caret (``10²`` is ``10^2``), currencies become ``$``, digits of all scripts
     ASCII ones; invisible characters go, and other punctuation and symbols become ``|``. Characters
     that are a word each have spaces around them.
+
+    ASCII characters begin something of their own in every normal form, so that a text may be
+    folded in parts that begin with one: few of most texts need more than case folding.
     """
     if text.isascii():
-        return text.casefold().translate(_TABLE)
+        return _fold_ascii(text)
+    parts: list[str] = []
+    done = 0
+    for foreign in _FOREIGN.finditer(text):
+        begin = max(0, foreign.start() - 1)  # the letter that accents may belong to
+        parts += _fold_ascii(text[done:begin]), _fold_part(text[begin : foreign.end()])
+        done = foreign.end()
+    return "".join([*parts, _fold_ascii(text[done:])])
+
+
+def _fold_ascii(text: str) -> str:
+    return text.casefold().translate(_TABLE)
+
+
+def _fold_part(text: str) -> str:
+    return _fold_short(text) if len(text) <= _SHORT else fold_whole(text)
+
+
+def fold_whole(text: str) -> str:
+    """What ``fold`` gives, for any text without a look at its parts."""
     text = _VULGAR.sub(r" \g<0> ", _RAISED.sub(r"^\g<0>", text.translate(_MARKS)))
     text = unicodedata.normalize("NFKC", text).casefold().translate(_TABLE)
     return unicodedata.normalize("NFC", text)
 
 
+_SHORT = 4
+"""Characters of a part that may come often, e.g. a letter with its accent."""
+_fold_short = lru_cache(1 << 14)(fold_whole)
+
+
 def join_initials(folded: str) -> str:
     """``u.s.`` and ``j. r. r.`` as one word each."""
-    return _INITIALS.sub(lambda found: re.sub(r"[.\s]", "", found.group()) + " ", folded)
+    if not _ONE_INITIAL.search(folded):
+        return folded
+    return INITIALS.sub(lambda found: re.sub(r"[.\s]", "", found.group()) + " ", folded)
 
 
 def scan(folded: str) -> list[str]:
     """The tokens of folded text, with their accents."""
-    text = _SIGN_BEFORE_CURRENCY.sub(" -", folded)
-    text = _POINT_FIRST.sub("0.", text)
-    text = _THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
-    text = _POINTS.sub(lambda found: found.group().replace(".", " "), text)
-    tokens = _TOKEN.findall(_SPACED_PERCENT.sub("%", text))
+    tokens = _TOKEN.findall(plain_numbers(folded))
     if "percent" not in tokens and "cent" not in tokens:
         return tokens
     return _PERCENT_WORDS.sub(r"\1%", " ".join(tokens)).split(" ")
+
+
+def plain_numbers(folded: str) -> str:
+    """The text with its numbers written as the patterns of tokens read them.
+
+    What asks whether there is anything to change is quicker than the pattern that changes it.
+    """
+    text = SIGN_BEFORE_CURRENCY.sub(" -", folded) if "-$" in folded else folded
+    text = _POINT_FIRST.sub("0.", text)
+    if _COMMA_IN_NUMBER.search(text):
+        text = THOUSANDS.sub(lambda found: found.group().replace(",", ""), text)
+    if _TWO_POINTS.search(text):
+        text = POINTS.sub(lambda found: found.group().replace(".", " "), text)
+    return SPACED_PERCENT.sub("%", text) if "%" in text else text
 
 
 def without_accents(token: str) -> str:

@@ -368,3 +368,9 @@ def test_words_of_every_page_are_looked_up_only_if_nothing_else_is_found(tmp_pat
     assert [page.title for page in index.find("the page of number7", 3)] == ["Page 7"]
     assert [page.title for page in index.find("the page", 3)] == ["Page 0", "Page 1", "Page 2"]
     assert len(index.find("the zebra", 3)) == 3
+
+
+def test_words_that_are_read_together_at_the_end_of_a_title_are_one(tmp_path: Path) -> None:
+    pages = (("Other", "JR " * 9), ("J. R.", "A person with a long page. " * 9))
+
+    assert SearchIndex(indexed(tmp_path, *pages)).find("J. R.", 1)[0].title == "J. R."

@@ -1,12 +1,14 @@
 """Words of a text in any script; case, accents and width make no difference."""
 
+import re
 import time
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from common.text_tokens import word_tokens
+from common import text_tokens
+from common.text_tokens import ANY_TOKEN, INITIALS, fold, fold_whole, scan, word_tokens
 
 PIECES = [*"aAbéàU.J-+#^ <>%$/'5,0²½東กé♭×−|()¬\u200b", "the", "1,000", "50 %", "per cent"]
 TEXTS = st.text(max_size=40) | st.lists(st.sampled_from(PIECES), max_size=12).map("".join)
@@ -55,6 +57,30 @@ def test_the_words_of_words_are_the_same(text: str) -> None:
 
     assert word_tokens(" ".join(tokens)) == tokens
     assert all(token and not token.isspace() for token in tokens)
+
+
+@given(TEXTS | st.text(st.characters(codec="utf-8"), max_size=30))
+@example("a\u200b\u0301b")
+@example("\u0301é ﬁ\u0327x")
+@settings(max_examples=400, deadline=None)
+def test_what_is_folded_in_parts_is_folded_as_a_whole(text: str) -> None:
+    assert fold(text) == fold_whole(text)
+
+
+@given(TEXTS)
+@example("-$ .5 1,234 1.2.3 J. R. 5 % x")
+@settings(max_examples=400, deadline=None)
+def test_the_quick_way_to_tokens_finds_those_of_the_patterns(text: str) -> None:
+    folded = fold_whole(text)
+    joined = INITIALS.sub(lambda found: re.sub(r"[.\s]", "", found.group()) + " ", folded)
+    plain = text_tokens.SIGN_BEFORE_CURRENCY.sub(" -", joined)
+    plain = re.sub(r"(?<![\w.])\.(?=\d)", "0.", plain)
+    plain = text_tokens.THOUSANDS.sub(lambda found: found.group().replace(",", ""), plain)
+    plain = text_tokens.POINTS.sub(lambda found: found.group().replace(".", " "), plain)
+    wanted = re.findall(ANY_TOKEN, text_tokens.SPACED_PERCENT.sub("%", plain))
+
+    if "percent" not in wanted and "cent" not in wanted:
+        assert scan(text_tokens.join_initials(folded)) == wanted
 
 
 @pytest.mark.parametrize(

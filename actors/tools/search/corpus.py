@@ -21,7 +21,7 @@ PASSAGE_CHARACTERS = 1000
 _HEADING = re.compile(r"^#{1,6}[^\S\n]+(\S.*)$", re.MULTILINE)
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _SPACE = re.compile(r"\s+")
-_BLOCK = re.compile(r".{0,4095}\s|.{1,4096}", re.DOTALL)
+_BLOCK = re.compile(r".{1,4096}+\Z|.{0,4095}\s|.{1,4096}", re.DOTALL)
 
 Page = tuple[str, str]
 """Title, and a text that begins with the title."""
