@@ -30,7 +30,8 @@ class Attempt:
     """One task done once.
 
     Attributes:
-        actions: sampled; ``strict`` of them in the grammar as sampled, ``accepted`` as read.
+        actions: sampled; ``accepted`` of them as read.
+        heard: of which it is known how they were sampled; ``strict`` of them in the grammar.
         answer: submitted; None for none.
         right: whether it is a gold answer.
     """
@@ -38,6 +39,7 @@ class Attempt:
     task_id: str
     outcome: str
     actions: int
+    heard: int
     strict: int
     accepted: int
     answer: str | None
@@ -86,7 +88,7 @@ class Measured:
 
         submitted = sum(one.answer is not None for one in self.attempts)
         return {
-            "strict_percent": share("strict", actions),
+            "strict_percent": share("strict", sum(one.heard for one in self.attempts)),
             "accepted_percent": share("accepted", actions),
             "submitted_percent": 100 * submitted / n,
             "right_percent": share("right", n),
@@ -135,6 +137,7 @@ async def _attempt(run: Runs, variant: Variant, task: Task, transcripts: Path | 
         task_id=task.task_id,
         outcome=episode.outcome.value,
         actions=len(episode.steps),
+        heard=len(follower.written),
         strict=follower.strict,
         accepted=sum(step.code is not None for step in episode.steps),
         answer=answer,
