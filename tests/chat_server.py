@@ -52,7 +52,8 @@ def work_in(messages: Messages) -> Messages:
     asked = [
         number
         for number, message in enumerate(messages)
-        if message["role"] == "user" and not message["content"].startswith("<output>")
+        if message["role"] == "user"
+        and not message["content"].startswith(("<output>", "Your code printed:"))
     ]
     return messages[asked[-1] :]
 

@@ -15,6 +15,7 @@ _FORM = "<think>{think}</think><code>{code}</code>"
 _NO_ACTION = "Nothing was run: your message was no action. Write it like this:\n"
 _CUT_OFF = "Nothing was run: your message was too long and was cut off. Write less, like this:\n"
 _NOTHING = "# Python, e.g. print(...) or submit_final_answer(...)"
+_ECHOED = "I go on from what my code printed."
 _LONGEST_CODE, _LONGEST_THOUGHT, _LONGEST_ANSWER = 1500, 160, 80
 
 _TAG = re.compile(r"</?(?:think|code|output)>|<\|[^|<>]*\|>")
@@ -22,7 +23,7 @@ _BLOCK = re.compile(r"<code>(.*?)(?:</?(?:think|code|output)>|\Z)", re.DOTALL)
 _SUBMITTED = re.compile(r"^.*?(submit_final_answer\(.+\))", re.MULTILINE)
 _STATED = re.compile(
     r"(?:####|\banswer(?:\s+is)?\s*[:=]|\banswer\s+is)[ \t]*(\S(?:[^\n.]|\.(?! |\n|$))*)"
-    r"|\\boxed\{([^{}\n]+)\}|<output>([^<\n]+)</output>",
+    r"|\\boxed\{([^{}\n]+)\}|<output>\s*(-?\d[\d.,]*)\s*</output>",
     re.IGNORECASE,
 )
 _NUMBER = re.compile(r"\$?(-?\d+(?:,\d{3})*(?:\.\d+)?)(?![\d,.]*\d)")
@@ -70,6 +71,8 @@ def _submission(text: str) -> str:
 
 def _thought(text: str) -> str:
     """The first line of words in ``text``, shortened."""
+    if text.lstrip().startswith("<output>"):  # an echo of what it was shown
+        return _ECHOED
     words = _TAG.sub("\n", text.partition("```")[0].partition("<code>")[0])
     words = next((line.strip() for line in words.splitlines() if line.strip()), "")
     return words[:_LONGEST_THOUGHT].rstrip() or "what to do next"

@@ -343,3 +343,15 @@ def test_a_reminder_takes_the_place_of_the_message_that_was_no_action() -> None:
 
     with ChatServer(replies("It is two.", ACTION)) as server:
         talk(server, work)
+
+
+def test_an_output_before_a_reminder_loses_the_tags_that_were_echoed() -> None:
+    async def work(conversation: ChatConversation) -> None:
+        conversation.begin(Opening(system="", task="How many?"))
+        for step, output, ours in ((0, "2", False), (1, "Write <think>", True)):
+            await conversation.sample(step, max_tokens=64)
+            conversation.observe(step, output, ours=ours)
+        assert conversation.messages[-1].content == "Your code printed:\n2\n\nWrite <think>"
+
+    with ChatServer(replies(ACTION, "<output>2</output>")) as server:
+        talk(server, work)

@@ -297,7 +297,7 @@ def test_a_reminder_shows_its_own_tags_and_none_of_the_models() -> None:
 
     given = TOKENIZER.decode(policy.prompts[1][len(policy.prompts[0]) :])
     reminder = given.removeprefix("<output>12</output> <|im_end|>")
-    assert "<think>12</think><code>submit_final_answer(12)</code>" in reminder
+    assert "</think><code>submit_final_answer(12)</code>" in reminder
     assert reminder.count("<output>") == 1
 
 

@@ -35,6 +35,13 @@ def test_the_thought_is_the_beginning_of_the_models_own_words() -> None:
     assert shown.think == "I add them."
 
 
+def test_an_output_that_was_echoed_is_neither_a_thought_nor_an_answer() -> None:
+    reminder = format_reminder("<output>Cell In[1], line 1</output>")
+
+    assert "Cell In" not in reminder
+    assert "submit_final_answer('" not in reminder
+
+
 @pytest.mark.parametrize("written", ["", "Hello.", "<think>", "<|im_end|>", "```\n```"])
 def test_without_code_or_answer_the_form_is_still_whole(written: str) -> None:
     assert parse_action(last_line_on(format_reminder(written))) is not None

@@ -112,12 +112,14 @@ class ChatConversation:
         """Append the observation of ``step``.
 
         A reminder takes the place of the message that was no action: small models go on as they
-        began, and what they began with was wrong.
+        began, and what they began with was wrong. An output before it loses its tags, which they
+        would echo.
         """
         observation = text if ours else _observation(text)
         if ours:
             self._steps[step].is_dropped = True
             self._messages.pop()
+            self._say(_retold(self._messages.pop().content))
             self._counted_messages = self._counted_tokens = 0
         self._steps[step].observation = observation
         self._say(observation)
@@ -182,6 +184,13 @@ class ChatConversation:
 
     def _answer(self, text: str) -> None:
         self._messages.append(ChatMessage(role="assistant", content=text or _NOTHING))
+
+
+def _retold(message: str) -> str:
+    """A message of the user's side; an output in words instead of tags."""
+    if not message.startswith(_OUTPUT):
+        return message
+    return message.replace(_OUTPUT, "Your code printed:\n", 1).replace("</output>", "", 1)
 
 
 def _observation(text: str) -> str:
