@@ -200,7 +200,9 @@ def test_a_model_that_forgets_the_form_is_reminded_of_it() -> None:
         episode = agent_of(server).run("What is twice 21?")
 
     assert episode.answer == "42"
-    assert "</think><code>submit_final_answer('probably 42')</code>" in observations(server)[0]
+    reminded = server.requests[-1]["messages"][-1]["content"]
+    assert reminded.startswith("Your code printed:\nx is 21\n\nNothing was run:")
+    assert reminded.endswith("</think><code>submit_final_answer('probably 42')</code>")
 
 
 def test_a_model_that_never_keeps_the_form_is_given_up() -> None:
