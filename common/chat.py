@@ -11,7 +11,7 @@ A context only grows: what was rendered or sampled before is never rendered agai
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -39,6 +39,8 @@ MAX_OVERSHOOT = 16
 _MOST_REMEMBERED = 1024
 """Escaped texts that a renderer keeps: tools' descriptions are the same in every episode."""
 
+_NEW_TURN = re.compile(r"\s*<\|im_end\|>\s*<\|im_start\|>(user|assistant)\n")
+_SHOWN_OUTPUT = re.compile(r"(<output>.*?</output>)", re.DOTALL)
 _TURN_ENDS = ("<|im_end|>", "<|endoftext|>")
 _TAG = r"</?(?:think|code|output)>"
 _RESERVED = re.compile(rf"<(?=\|)|{_TAG}")
@@ -89,6 +91,13 @@ def parse_action(text: str) -> ParsedAction | None:
     return ParsedAction(think=think, code=code.strip("\r\n"))
 
 
+def without_turn_end(text: str) -> str:
+    """``text`` without the tags that end a turn, which a decoded action may end with."""
+    for tag in _TURN_ENDS:
+        text = text.removesuffix(tag)
+    return text
+
+
 def escape_tags(text: str, reserved: Iterable[str] = ()) -> str:
     """Break every tag of the grammar in ``text`` by a space after its first character.
 
@@ -118,6 +127,20 @@ def prompt_text(
     return "".join(_prompt_parts(question, system, notepad, reserved))
 
 
+def split_turns(system: str) -> list[tuple[str, str]]:
+    """Role and text of each message of a system prompt that goes on with worked examples.
+
+    A prompt may write the tags of further turns out; text from outside of it cannot. An output
+    within a turn of the assistant is a message of the user's side.
+    """
+    first, *rest = _NEW_TURN.split(system)
+    messages = [("system", first.strip())]
+    for role, text in zip(rest[::2], rest[1::2], strict=True):
+        parts = _SHOWN_OUTPUT.split(text) if role == "assistant" else [text]
+        messages += [(role if n % 2 == 0 else "user", part.strip()) for n, part in enumerate(parts)]
+    return [(role, text) for role, text in messages if text]
+
+
 def task_text(question: str, notepad: str = "") -> str:
     """What the policy is asked: the question and, if there is one, its notepad."""
     return f"{question}\n\nYour notepad:\n{notepad}" if notepad else question
@@ -144,6 +167,10 @@ def _prompt_parts(
 
 def _observation_parts(text: str, reserved: Iterable[str]) -> tuple[str, str, str]:
     return "<output>", escape_tags(text.rstrip(), reserved), "</output>"
+
+
+def _reminder_text(text: str) -> str:
+    return f"<output>{text.rstrip()}</output>"
 
 
 class ChatRenderer:
@@ -199,6 +226,19 @@ class ChatRenderer:
     def observation(self, text: str) -> list[int]:
         """Token ids of an observation, up to where the next action begins."""
         return self._encode(*_observation_parts(text, self._reserved))
+
+    def reminder(self, text: str) -> list[int]:
+        """Token ids of an observation that we wrote ourselves, and that may show tags.
+
+        What it holds from outside must have gone through ``escape``.
+        """
+        return self._tokenizer.encode(_reminder_text(text))
+
+    def new_turn(self, observation: Sequence[int]) -> list[int]:
+        """Token ids of an observation behind an action that ended the turn: a turn of its own."""
+        opening = self._tokenizer.encode("\n<|im_start|>user\n")
+        closing = self._tokenizer.encode("<|im_end|>\n<|im_start|>assistant\n")
+        return [*opening, *observation, *closing]
 
     def escape(self, text: str) -> str:
         """``text`` from outside as it may stand in a system prompt: nothing in it is a tag."""

@@ -37,7 +37,25 @@ Script = Callable[[Messages], Reply | str]
 
 def replies(*texts: Reply | str) -> Script:
     """Answer with ``texts`` in turn, by the number of answers in the chat."""
-    return lambda messages: texts[sum(m["role"] == "assistant" for m in messages)]
+    return lambda messages: texts[actions_in(messages)]
+
+
+def actions_in(messages: Messages) -> int:
+    """Actions that a chat holds behind its worked examples; a reminder stands for one."""
+    work = work_in(messages)
+    reminders = sum(message["content"].count("Nothing was run:") for message in work)
+    return reminders + sum(message["role"] == "assistant" for message in work)
+
+
+def work_in(messages: Messages) -> Messages:
+    """A chat from its task on, without system prompt and worked examples."""
+    asked = [
+        number
+        for number, message in enumerate(messages)
+        if message["role"] == "user"
+        and not message["content"].startswith(("<output>", "Your code printed:"))
+    ]
+    return messages[asked[-1] :]
 
 
 def in_turn(*texts: Reply | str) -> Script:

@@ -89,8 +89,14 @@ class Conversation(Protocol):
         """Tokens of the action and of the observation of a step of this segment."""
         ...
 
-    def observe(self, step: int, text: str) -> None:
-        """Append the observation of ``step``."""
+    def observe(self, step: int, text: str, *, ours: bool = False) -> None:
+        """Append the observation of ``step``.
+
+        Args:
+            step: its number.
+            text: what is observed.
+            ours: it is a reminder, whose own tags are shown; the rest went through ``escape``.
+        """
         ...
 
     async def sample(

@@ -8,6 +8,7 @@ behind them only. Pure.
 
 import re
 
+from actors.agent.bare_code import bare_code
 from actors.agent.fences import find_fence, whole_fence
 from common.chat import ACTION_END, ParsedAction, action_text, escape_tags, parse_action
 
@@ -45,7 +46,7 @@ def rewrite(text: str, *, stopped: bool = True) -> str:
 
     Rewritten are: an end that the server stripped as its stop string; thoughts without their tags,
     with one of them, or with tags in them; a Markdown fence in the code block, or in its place;
-    anything after the first code block.
+    Python without any mark; anything after the first code block.
 
     Args:
         text: what the model wrote.
@@ -56,7 +57,11 @@ def rewrite(text: str, *, stopped: bool = True) -> str:
     if parsed is not None and _cleaned(parsed.code) == parsed.code:
         return ours
     think, rest = _split_thoughts(ours)
-    action = _tagged(think, rest, stopped=stopped) or _fenced(think, rest, stopped=stopped)
+    action = (
+        _tagged(think, rest, stopped=stopped)
+        or _fenced(think, rest, stopped=stopped)
+        or (_bare(think, rest) if stopped else None)
+    )
     written = action_text(action) if action is not None else text
     return written if parse_action(written) is not None else text
 
@@ -119,6 +124,14 @@ def _fenced(think: str, rest: str, *, stopped: bool) -> ParsedAction | None:
     if _after(rest, 0, _THINK) is not None and rest[fence.end :].strip():
         return None  # a draft in thoughts that never ended
     return _action(think, rest[: fence.start], fence.code)
+
+
+def _bare(think: str, rest: str) -> ParsedAction | None:
+    """The action in code without a mark; thoughts that never ended hold none."""
+    if _after(rest, 0, _THINK) is not None:
+        return None
+    found = bare_code(rest)
+    return None if found is None else _action(think, *found)
 
 
 def _action(think: str, before: str, code: str) -> ParsedAction:

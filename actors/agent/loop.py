@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from actors.agent.conversation import ContextTooLongError, Conversation
+from actors.agent.conversation import ContextTooLongError, Conversation, Sample
 from actors.agent.direct.reading import direct_answer
 from actors.agent.events import Episode, EpisodeListener
-from actors.agent.observations import FORMAT_REMINDER
+from actors.agent.foreign_action import rewrite
 from actors.agent.prompt import PromptTemplate
+from actors.agent.reminders import format_reminder
 from actors.agent.state import (
     EpisodeState,
     Wait,
@@ -29,7 +30,7 @@ from actors.agent.toolbox import ToolSet, cut_answer
 from actors.kernels.interface import CellResult, CellStatus, DeathCause, KernelDiedError, LiveKernel
 from actors.kernels.pool import KernelPool
 from actors.tools.tool import Tool
-from common.chat import parse_action
+from common.chat import ParsedAction, parse_action, without_turn_end
 from common.config import Agent
 from common.errors import InputError, LZeroError
 from common.wire.records import Outcome, Step, Task
@@ -150,11 +151,11 @@ class AgentLoop:
             step = await self._sample(state)
             if step.code is not None:
                 output = await self._run_cell(state, kernel, step.code)
+                fits = self._observe(state, output)
             elif ending := self._unparsable(state):
                 return ending
             else:
-                output = FORMAT_REMINDER
-            fits = self._observe(state, output)
+                fits = self._remind(state, step)
             state.tell_step()
             if state.toolbox.answer is not None:
                 return Outcome.SUBMITTED
@@ -171,7 +172,7 @@ class AgentLoop:
         sample = await state.conversation.sample(number, max_tokens=room, on_delta=on_delta)
         state.observer.add(number)
         state.tokens += sample.tokens
-        action = parse_action(sample.text) if self._agent.mode == "agent" else None
+        action = self._read(sample) if self._agent.mode == "agent" else None
         step = Step(
             action=sample.text,
             code=action.code if action is not None else None,
@@ -184,6 +185,13 @@ class AgentLoop:
         if listener is not None:
             listener.on_action(number, step.action, step.code)
         return step
+
+    def _read(self, sample: Sample) -> ParsedAction | None:
+        """The action that a sampled text is; what was sampled stays as it is."""
+        if self._agent.accepted_actions == "strict":
+            return parse_action(sample.text)
+        text = without_turn_end(sample.text)
+        return parse_action(rewrite(text, stopped=sample.finish_reason == "stop"))
 
     def _unparsable(self, state: EpisodeState) -> Outcome | None:
         """How an action that does not parse ends the episode, or None if it is forgiven."""
@@ -231,6 +239,16 @@ class AgentLoop:
         finally:
             clock.end_cell(time.monotonic(), by_itself=by_itself)
         return result
+
+    def _remind(self, state: EpisodeState, step: Step) -> bool:
+        """Show the form of an action, with what the step held of one."""
+        number, escape = len(state.steps) - 1, state.conversation.escape
+        text = format_reminder(step.action, cut_off=step.finish_reason == "length", escape=escape)
+        fitted: str | None = text
+        if number + 1 < self._agent.max_steps and self._tokens_left(state) > 0:
+            fitted = state.observer.remind(number, text)
+        state.steps[-1] = replace(state.steps[-1], observation=fitted or "")
+        return fitted is not None
 
     def _observe(self, state: EpisodeState, output: str) -> bool:
         """Put an output on record and, if there is a next step, into the context."""

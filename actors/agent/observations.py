@@ -8,12 +8,6 @@ from actors.agent.window import ContextWindow
 from actors.kernels.sandboxed.terminal import as_terminal
 from common.config import Agent
 
-FORMAT_REMINDER = (
-    "That was not an action: write one think block, then one code block that holds one Python "
-    "cell, and nothing else."
-)
-"""Shown for an action that does not parse, where that is forgiven."""
-
 _GAP = "\n…\n"
 _TRACEBACK = "Traceback (most recent call last):"
 
@@ -57,6 +51,13 @@ class Observer:
         if notepad != self._notepad_seen and notepad not in text:
             text = f"{text}\n[notepad]\n{notepad}".lstrip("\n")
         self._notepad_seen = notepad
+        return text
+
+    def remind(self, step: int, text: str) -> str | None:
+        """Put a reminder of ours into the context; the text, or None if it did not fit."""
+        if self._window.changed or not self._fits(text):
+            return self.observe(step, text)
+        self._conversation.observe(step, text, ours=True)
         return text
 
     def observe(self, step: int, text: str) -> str | None:

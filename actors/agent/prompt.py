@@ -1,5 +1,6 @@
 """The system prompt as a Jinja template that users can replace."""
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -16,6 +17,7 @@ from common.errors import ConfigError
 SHIPPED = "notebook"
 """``agent.system_prompt`` of the template that comes with the package."""
 WORKSPACE = "/workspace"
+_BEFORE_TURN_END = re.compile(r"\s+(?=<\|im_end\|>)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +35,7 @@ class PromptTemplate:
     It may use ``tools`` (each with ``name``, ``signature``, ``doc``), ``max_steps``,
     ``max_action_tokens``, ``max_observation_characters``, ``workspace``, ``files`` (names),
     ``has_notepad``, ``has_context`` and the filter ``first_line``. Unknown names are errors.
+    It may go on with turns of a worked example, with their tags written out.
     """
 
     def __init__(self, source: str, *, name: str = "system prompt") -> None:
@@ -73,7 +76,7 @@ class PromptTemplate:
         if self._template is None:
             return ""
         try:
-            return self._template.render(
+            written = self._template.render(
                 tools=[_shown(tool, escape) for tool in tools],
                 max_steps=agent.max_steps,
                 max_action_tokens=agent.max_action_tokens,
@@ -82,9 +85,10 @@ class PromptTemplate:
                 files=[escape(file) for file in files],
                 has_notepad="notepad" in agent.tools,
                 has_context="context" in agent.tools,
-            ).strip()
+            )
         except Exception as error:  # a template may do anything, such as divide by zero
             raise ConfigError(f"{self._name}: {type(error).__name__}: {error}") from error
+        return _BEFORE_TURN_END.sub("", written.strip())
 
 
 def load_template(name: str) -> PromptTemplate:

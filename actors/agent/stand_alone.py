@@ -43,6 +43,7 @@ def stand_alone_config() -> Config:
             episode_timeout_s=1800.0,
             trim="soft",
             max_segments=64,
+            accepted_actions="any",
             format_reminders=3,
         ),
     )

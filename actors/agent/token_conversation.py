@@ -71,22 +71,24 @@ class TokenConversation:
         for one in kept:
             ids = self._ids[one.step]
             if one.replacement is not None:
-                ids.observation = self._render(one.replacement)
+                ids.observation = self._in_turn(one.step, self._render(one.replacement))
             self._current.give(ids.action)
             self._current.give(ids.observation)
 
     def measure(self, text: str) -> int:
         """Tokens that ``text`` would take as an observation."""
-        return len(self._render(text))
+        newest = next(reversed(self._ids), None)
+        ids = self._render(text)
+        return len(ids if newest is None else self._in_turn(newest, ids))
 
     def step_tokens(self, step: int) -> tuple[int, int]:
         """Tokens of the action and of the observation of ``step``."""
         ids = self._ids[step]
         return len(ids.action), len(ids.observation)
 
-    def observe(self, step: int, text: str) -> None:
-        """Append the observation of ``step``."""
-        ids = self._render(text)
+    def observe(self, step: int, text: str, *, ours: bool = False) -> None:
+        """Append the observation of ``step``; as a turn of its own where the action ended one."""
+        ids = self._in_turn(step, self._renderer.reminder(text) if ours else self._render(text))
         self._ids[step].observation = ids
         self._current.give(ids)
 
@@ -119,6 +121,12 @@ class TokenConversation:
         if self._current.has_actions:
             return (*self._finished, self._current.build())
         return tuple(self._finished) or (self._current.build(most=self.limit),)
+
+    def _in_turn(self, step: int, observation: list[int]) -> list[int]:
+        """``observation`` as it goes on from the action of ``step``."""
+        action = self._ids[step].action
+        ended = bool(action) and action[-1] in self._renderer.turn_end_token_ids
+        return self._renderer.new_turn(observation) if ended else observation
 
     def _render(self, text: str) -> list[int]:
         """Ids of an observation; the last one is remembered, as it is measured, then shown."""

@@ -87,6 +87,10 @@ class Agent(Section):
     episode_timeout_s: Annotated[float, Range("s", above=0, most=7 * DAY_S)] = 120.0
     """Wall time of an episode; after an overrun that its own cells caused it is kept, and its
     answer does not count."""
+    accepted_actions: Literal["strict", "any"] = "strict"
+    """``strict``: only the grammar of docs/agent.md; ``any``: also what plainly means an action,
+    such as a fence of Python, as ``lzero agent`` always accepts. What is trained on are the tokens
+    that were sampled, either way."""
     format_reminders: Annotated[int, Range("actions", least=0, most=100_000)] = 0
     """Actions per episode that do not parse and are answered with a reminder of the format; the
     next one ends the episode."""

@@ -26,10 +26,11 @@ FIXED: Mapping[str, str] = {
     "model": "path dtype max_context lora.rank lora.alpha lora.targets",
     "world": "enabled seed train_tasks",
     "tasks": "train sources train_corpus",
-    "tools": "search.provider search.match search.results search.max_characters"
+    "tools": "search.provider search.match search.results search.max_characters search.title_weight"
     " web.blocked_domains pages.provider pages.allowed_domains vision.model mcp",
     "agent": "mode tools system_prompt max_steps max_action_tokens max_tokens"
-    " max_observation_characters max_tool_calls temperature format_reminders trim max_segments",
+    " max_observation_characters max_tool_calls temperature accepted_actions format_reminders"
+    " trim max_segments",
     "rewards": "preset terms process_requires_submission length_tokens judge_trains",
     "learner": "groups group_size",
     "objective": "advantage",

@@ -30,7 +30,7 @@ from common.errors import ConfigError, InputError, MachineError
 from common.wire.records import Outcome
 from launch.notebooks.export import make_notebook
 from launch.notebooks.transcripts import transcript_of
-from tests.chat_server import ChatServer, Messages, Reply, in_turn, replies, tokens_of
+from tests.chat_server import ChatServer, Messages, Reply, in_turn, replies, tokens_of, work_in
 
 pytestmark = pytest.mark.sandbox
 LIMIT_S = 30
@@ -76,7 +76,8 @@ def test_an_agent_works_in_its_notebook_until_it_has_an_answer() -> None:
     assert episode.steps[0].observation == "x is 21"
     assert episode.steps[1].tool_calls == ("submit_final_answer",)
     assert episode.kernel_level.startswith(("A", "B"))
-    system, task = server.requests[0]["messages"]
+    system = server.requests[0]["messages"][0]
+    (task,) = work_in(server.requests[0]["messages"])
     assert "submit_final_answer(" in system["content"]
     assert "notepad" in system["content"]
     assert task == {"role": "user", "content": "What is twice 21?"}
@@ -136,7 +137,7 @@ def test_plain_functions_are_tools() -> None:
     assert episode.steps[0].observation == "not so\n12"
     assert episode.steps[0].tool_calls == ("fail", "double")
     prompt = server.requests[0]["messages"][0]["content"]
-    assert "double(number: int, *, times: int = 1) -> int\n    Double a number." in prompt
+    assert "double(number: int, *, times: int = 1) -> int: Double a number." in prompt
     assert "notepad" not in prompt
 
 
@@ -199,7 +200,9 @@ def test_a_model_that_forgets_the_form_is_reminded_of_it() -> None:
         episode = agent_of(server).run("What is twice 21?")
 
     assert episode.answer == "42"
-    assert "one think block, then one code block" in observations(server)[0]
+    reminded = server.requests[-1]["messages"][-1]["content"]
+    assert reminded.startswith("Your code printed:\nx is 21\n\nNothing was run:")
+    assert reminded.endswith("</think><code>submit_final_answer('probably 42')</code>")
 
 
 def test_a_model_that_never_keeps_the_form_is_given_up() -> None:
@@ -266,8 +269,9 @@ def test_an_open_agent_keeps_its_sandbox_between_tasks() -> None:
 
 def test_many_tasks_run_at_once() -> None:
     def script(messages: Messages) -> str:
-        number = messages[1]["content"].split()[-1]
-        seen = [m["content"] for m in messages if m["content"].startswith("<output>")]
+        work = work_in(messages)
+        number = work[0]["content"].split()[-1]
+        seen = [m["content"] for m in work if m["content"].startswith("<output>")]
         return act(f"submit_final_answer(y + {number})") if seen else act(f"y = {number}; y")
 
     async def work() -> list[Episode]:
@@ -429,7 +433,7 @@ def test_half_a_character_in_an_answer_does_not_lose_the_work(
     told = json.loads(done.stdout)
     assert told["answer"] == "café ?!"
     assert told["steps"][0]["action"].startswith("<think>half: ?</think>")
-    assert server.requests[0]["messages"][1]["content"] == "x??"
+    assert work_in(server.requests[0]["messages"])[0]["content"] == "x??"
     assert "café ?!" in (tmp_path / "a.ipynb").read_text(encoding="utf-8")
 
 
@@ -458,7 +462,7 @@ def test_a_wrong_address_is_one_line(tmp_path: Path) -> None:
 
 def test_ctrl_c_keeps_what_was_done(tmp_path: Path) -> None:
     def script(messages: Messages) -> str:
-        if len(messages) > 2:
+        if len(work_in(messages)) > 1:
             second.set()
             threading.Event().wait(0.5)
         return ADD

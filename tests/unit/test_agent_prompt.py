@@ -14,7 +14,7 @@ from actors.agent.prompt import PromptTemplate, load_template
 from actors.agent.token_conversation import TokenConversation
 from actors.kernels.tool_specs import ToolParameter, ToolSpec
 from actors.tools.tool import FunctionTool
-from common.chat import ChatRenderer
+from common.chat import ChatRenderer, parse_action, split_turns
 from common.config import Agent
 from common.errors import ConfigError
 from common.wire.records import Task
@@ -161,3 +161,34 @@ def test_breaking_tags_only_adds_spaces(parts: list[str]) -> None:
     broken = break_all_tags(text)
     assert broken.replace(" ", "") == text.replace(" ", "")
     assert break_all_tags(broken) == broken
+
+
+def test_the_shipped_example_is_in_the_form_that_it_asks_for() -> None:
+    shipped = load_template("notebook").render(Agent(), [tool(name="search")])
+    shown = [text for role, text in split_turns(shipped) if role == "assistant"]
+
+    assert len(shown) == 5
+    assert all(parse_action(text) is not None for text in shown)
+
+
+def test_the_shipped_prompt_shows_how_to_search_only_where_there_is_a_search() -> None:
+    example = "print(search("
+
+    assert example not in load_template("notebook").render(Agent(), [tool(name="web.search")])
+    assert example in load_template("notebook").render(Agent(), [tool(name="search")])
+
+
+def test_turns_written_out_in_a_prompt_are_messages_and_outputs_those_of_the_users_side() -> None:
+    system = (
+        "Be brief.<|im_end|>\n<|im_start|>user\nOne?<|im_end|>\n<|im_start|>assistant\n"
+        "<think>a</think><code>x</code><output>1</output><think>b</think><code>y</code>"
+    )
+
+    assert split_turns(system) == [
+        ("system", "Be brief."),
+        ("user", "One?"),
+        ("assistant", "<think>a</think><code>x</code>"),
+        ("user", "<output>1</output>"),
+        ("assistant", "<think>b</think><code>y</code>"),
+    ]
+    assert split_turns("") == []

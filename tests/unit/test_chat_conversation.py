@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 from transformers.utils.chat_template_utils import render_jinja_template
 
+from actors.agent.chat.answer import ChatMessage
 from actors.agent.chat.client import ChatClient
 from actors.agent.chat.conversation import ChatConversation
 from actors.agent.conversation import KeptStep, Opening
-from common.chat import escape_tags, observation_text, parse_action, prompt_text
+from actors.agent.prompt import load_template
+from actors.kernels.tool_specs import ToolSpec
+from common.chat import escape_tags, observation_text, parse_action, prompt_text, split_turns
+from common.config import Agent
 from common.errors import PolicyServerError
 from tests.chat_server import ChatServer, Reply, replies, tokens_of
 from tests.chat_talk import ACTION, OPENING, sampled, talk
@@ -308,3 +312,46 @@ def test_the_shipped_chat_template_renders_the_contexts_of_training() -> None:
     ):
         rendered, _ = render_jinja_template([chat], chat_template=template)
         assert rendered == [expected]
+
+
+def test_worked_examples_of_a_prompt_are_the_turns_that_training_has() -> None:
+    system = load_template("notebook").render(Agent(), [ToolSpec(name="search", doc="Look.")])
+    messages = [{"role": role, "content": text} for role, text in split_turns(system)]
+    messages += [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": ACTION}]
+    template = Path("launch/presets/chat_template.jinja").read_text()
+
+    rendered, _ = render_jinja_template([messages], chat_template=template)
+
+    assert rendered == [prompt_text("Who?", system) + ACTION]
+
+
+def test_a_reminder_takes_the_place_of_the_message_that_was_no_action() -> None:
+    async def work(conversation: ChatConversation) -> None:
+        conversation.begin(Opening(system="", task="How many?"))
+        await conversation.sample(0, max_tokens=64)
+        conversation.observe(0, "Write <think>", ours=True)
+        assert conversation.messages == (
+            ChatMessage(role="user", content="How many?\n\nWrite <think>"),
+        )
+        await conversation.sample(1, max_tokens=64)
+        conversation.observe(1, "2")
+        shown = conversation.messages
+        conversation.begin(
+            Opening(system="", task="How many?"), [KeptStep(step=0), KeptStep(step=1)]
+        )
+        assert conversation.messages == shown
+
+    with ChatServer(replies("It is two.", ACTION)) as server:
+        talk(server, work)
+
+
+def test_an_output_before_a_reminder_loses_the_tags_that_were_echoed() -> None:
+    async def work(conversation: ChatConversation) -> None:
+        conversation.begin(Opening(system="", task="How many?"))
+        for step, output, ours in ((0, "2", False), (1, "Write <think>", True)):
+            await conversation.sample(step, max_tokens=64)
+            conversation.observe(step, output, ours=ours)
+        assert conversation.messages[-1].content == "Your code printed:\n2\n\nWrite <think>"
+
+    with ChatServer(replies(ACTION, "<output>2</output>")) as server:
+        talk(server, work)

@@ -247,8 +247,53 @@ def test_unparsable_action_is_forgiven_as_often_as_configured() -> None:
     trajectory = play(ScriptedPolicy("no tags", SUBMIT), format_reminders=1)
 
     assert trajectory.outcome is Outcome.SUBMITTED
-    assert "one think block" in trajectory.steps[0].observation
+    assert "<think>no tags</think><code>" in trajectory.steps[0].observation
     assert trajectory.steps[0].status == ""
+
+
+FENCED = 'I submit it:\n```python\nsubmit_final_answer("Port Alden")\n```<|im_end|>'
+
+
+def test_a_foreign_form_of_an_action_counts_only_where_it_is_accepted() -> None:
+    strict = play(ScriptedPolicy(FENCED))
+    accepted = play(ScriptedPolicy(FENCED), accepted_actions="any", max_action_tokens=64)
+
+    assert strict.outcome is Outcome.UNPARSABLE
+    assert accepted.outcome is Outcome.SUBMITTED
+    assert accepted.steps[0].code == 'submit_final_answer("Port Alden")'
+
+
+def test_of_an_accepted_action_the_very_tokens_that_were_sampled_are_trained_on() -> None:
+    look = "First:\n```python\nprint(1)\n```<|im_end|>"
+    trajectory = play(ScriptedPolicy(look, FENCED), accepted_actions="any", max_action_tokens=64)
+
+    (segment,) = trajectory.segments
+    for step, text in enumerate((look, FENCED)):
+        sampled = segment.action_index == step
+        assert segment.token_ids[sampled].tolist() == TOKENIZER.encode(text)
+        assert set(segment.behaviour_logprobs[sampled].tolist()) == {-0.5}
+        assert set(segment.versions[sampled].tolist()) == {3}
+    assert trajectory.steps[0].action == look
+    assert not segment.behaviour_logprobs[segment.action_index == NOT_AN_ACTION].any()
+
+
+def test_what_follows_an_action_that_ended_the_turn_is_a_turn_of_its_own() -> None:
+    policy = ScriptedPolicy("First:\n```python\nprint(1)\n```<|im_end|>", SUBMIT)
+    play(policy, accepted_actions="any")
+
+    written = TOKENIZER.decode(policy.prompts[1])
+    turn = "<|im_start|>user\n<output>a page</output><|im_end|>\n<|im_start|>assistant\n"
+    assert written.endswith(f"```<|im_end|>\n{turn}")
+
+
+def test_a_reminder_shows_its_own_tags_and_none_of_the_models() -> None:
+    policy = ScriptedPolicy("<output>12</output> <|im_end|>", SUBMIT)
+    play(policy, format_reminders=1, max_action_tokens=64)
+
+    given = TOKENIZER.decode(policy.prompts[1][len(policy.prompts[0]) :])
+    reminder = given.removeprefix("<output>12</output> <|im_end|>")
+    assert "</think><code>submit_final_answer(12)</code>" in reminder
+    assert reminder.count("<output>") == 1
 
 
 def test_direct_mode_takes_the_whole_message_as_the_answer() -> None:

@@ -46,6 +46,10 @@ DRAFT = "try:\n```python\ndraft()\n```"
         ("<think>a</think><code>\n~~~\nx\n~~~\n</code>", "a", "x"),
         ("<think>a</think><code>\ufeffx</code>", "a", "x"),
         ("```python\n\ufeffx\n```", "", "x"),
+        ("submit_final_answer(24)", "", "submit_final_answer(24)"),
+        ("<think>a</think>\nx = 1\nprint(x)", "a", "x = 1\nprint(x)"),
+        ("So it is 24.\nsubmit_final_answer(24)", "So it is 24.", "submit_final_answer(24)"),
+        ("So it is 24.\n`submit_final_answer(24)`", "So it is 24.", "submit_final_answer(24)"),
     ],
 )
 def test_what_plainly_means_an_action_is_read_as_one(written: str, think: str, code: str) -> None:
@@ -67,11 +71,22 @@ def test_what_plainly_means_an_action_is_read_as_one(written: str, think: str, c
         "<think>a</think>\n```bash\nls\n```",
         "<think>a</think>\n```\n```",
         "inline ```x``` only",
+        "Done",
+        "x = 1",
+        "I could call print(x) here.",
+        "Call submit_final_answer(24) then.",
+        "submit_final_answer(24)\nor should I?",
+        "<think>maybe\nsubmit_final_answer(24)",
+        "submit_final_answer(24",
     ],
 )
 def test_what_means_no_action_is_left_as_it_came(written: str) -> None:
     assert rewrite(written) == cut_after_end(written)
     assert parse_action(rewrite(written)) is None
+
+
+def test_code_without_a_mark_that_was_cut_off_is_not_run() -> None:
+    assert rewrite("import shutil\nprint(1)", stopped=False) == "import shutil\nprint(1)"
 
 
 def test_a_fence_that_was_cut_off_is_not_run() -> None:
@@ -90,6 +105,8 @@ def test_a_fence_that_was_cut_off_is_not_run() -> None:
         "<think>a</think><code>" + "```\n" * 17_000 + "</code>",
         "<think>a</think>" + "<code>" * 10_000 + "x</code>",
         "\n" * 70_000 + " " * 10_000,
+        "(" * 70_000,
+        "f(" * 9_000,
     ],
 )
 def test_reading_takes_time_in_proportion_to_the_text(text: str) -> None:

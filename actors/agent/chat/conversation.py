@@ -11,6 +11,7 @@ Nothing here is fit for training: the server's token ids are not known.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from actors.agent.chat.answer import ChatAnswer, ChatMessage
 from actors.agent.chat.client import ChatClient
@@ -18,9 +19,14 @@ from actors.agent.conversation import ContextTooLongError, DeltaListener, KeptSt
 from actors.agent.foreign_action import rewrite
 from actors.agent.foreign_tags import break_all_tags
 from actors.agent.token_estimate import TokenEstimate
-from common.chat import ACTION_END, observation_text, task_text
+from common.chat import ACTION_END, observation_text, split_turns, task_text
 from common.wire.records import Segment
 
+_ROLES: dict[str, Literal["system", "user", "assistant"]] = {
+    "system": "system",
+    "user": "user",
+    "assistant": "assistant",
+}
 _NOTHING = "(no answer)"
 """Stands for an empty action in later prompts; servers refuse empty messages."""
 _OUTPUT = "<output>"
@@ -34,6 +40,7 @@ class _StepText:
     action: str
     action_tokens: int
     observation: str | None = None
+    is_dropped: bool = False
 
 
 class ChatConversation:
@@ -80,14 +87,15 @@ class ChatConversation:
         """Write the messages anew: the opening and the steps that are kept."""
         self._messages = []
         self._counted_messages = self._counted_tokens = 0
-        if opening.system.strip():
-            self._messages.append(ChatMessage(role="system", content=opening.system))
+        for role, text in split_turns(opening.system):
+            self._messages.append(ChatMessage(role=_ROLES[role], content=text))
         self._say(break_all_tags(task_text(opening.task, opening.notepad)))
         for one in kept:
             step = self._steps[one.step]
             if one.replacement is not None:
                 step.observation = _observation(one.replacement)
-            self._answer(step.action)
+            if not step.is_dropped:
+                self._answer(step.action)
             if step.observation is not None:
                 self._say(step.observation)
 
@@ -101,9 +109,19 @@ class ChatConversation:
         seen = self._estimate.of(one.observation) if one.observation is not None else 0
         return one.action_tokens, seen
 
-    def observe(self, step: int, text: str) -> None:
-        """Append the observation of ``step``."""
-        observation = _observation(text)
+    def observe(self, step: int, text: str, *, ours: bool = False) -> None:
+        """Append the observation of ``step``.
+
+        A reminder takes the place of the message that was no action: small models go on as they
+        began, and what they began with was wrong. An output before it loses its tags, which they
+        would echo.
+        """
+        observation = text if ours else _observation(text)
+        if ours:
+            self._steps[step].is_dropped = True
+            self._messages.pop()
+            self._say(_retold(self._messages.pop().content))
+            self._counted_messages = self._counted_tokens = 0
         self._steps[step].observation = observation
         self._say(observation)
 
@@ -168,6 +186,13 @@ class ChatConversation:
 
     def _answer(self, text: str) -> None:
         self._messages.append(ChatMessage(role="assistant", content=text or _NOTHING))
+
+
+def _retold(message: str) -> str:
+    """A message of the user's side; an output in words instead of tags."""
+    if not message.startswith(_OUTPUT):
+        return message
+    return message.replace(_OUTPUT, "Your code printed:\n", 1).replace("</output>", "", 1)
 
 
 def _observation(text: str) -> str:
