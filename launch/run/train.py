@@ -18,6 +18,7 @@ from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunError
 from common.evaluation import Suite, SuiteScore, write_suites
 from common.places import LEARNER, RunPlan
+from launch.data.recall import low_recall
 from launch.data.world import write_world
 from launch.plan.evaluation import suites_of, with_world_suites
 from launch.plan.topology import RunFiles, evaluation
@@ -85,6 +86,8 @@ def train(request: TrainRequest, console: Console) -> Summary:
     if request.resume:
         _changes(folder, given)
     check_run(given)
+    if not request.resume and (warning := low_recall(given)):
+        say(console, f"warning: {warning}")
     if keep_old and (kept := set_aside(folder)):
         say(console, f"kept the earlier run '{given.run.name}' as {kept}")
     with locked(folder):

@@ -16,6 +16,7 @@ from launch.data.mix.choice import components, filter_fault, quotas, set_aside, 
 from launch.data.mix.manifest import Chosen, Made, Pool, write_manifest
 from launch.data.mix.overlap import EvaluationIndex, entities, question_key
 from launch.data.mix.recipe import UNKNOWN_LICENCE, Difficulty, MixSource, Recipe, read_recipe
+from launch.data.sources.fields import titles_of_label
 from launch.data.sources.passages import read_passages, write_passages
 
 _UNMEASURED = "without a pass rate"
@@ -155,16 +156,13 @@ def _sampled(pools: Iterable[Pool], recipe: Recipe) -> dict[str, tuple[str, Task
 
 def _split(sampled: Mapping[str, tuple[str, Task]], recipe: Recipe) -> tuple[Chosen, Chosen]:
     """Training tasks and those set aside, which share no entity with them."""
-    about = {task_id: list(entities(task, _titles(task))) for task_id, (_, task) in sampled.items()}
+    about = {
+        task_id: list(entities(task, titles_of_label(task)))
+        for task_id, (_, task) in sampled.items()
+    }
     aside = set_aside(components(about), recipe.mix.heldout) if recipe.mix.heldout else set()
     train = [found for task_id, found in sampled.items() if task_id not in aside]
     return train[: recipe.mix.tasks], [sampled[task_id] for task_id in sampled if task_id in aside]
-
-
-def _titles(task: Task) -> list[str]:
-    text = task.labels.get("supporting_titles")
-    value = parse_json(text, f"task {task.task_id!r}: label supporting_titles") if text else []
-    return [str(title) for title in value] if isinstance(value, list) else []
 
 
 def _write(out: Path, train: Chosen, heldout: Chosen, recipe: Recipe) -> dict[str, int]:

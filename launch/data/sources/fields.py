@@ -9,7 +9,9 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from common.errors import InputError
 from common.json_input import parse_json
+from common.wire.records import Task
 from launch.data.sources.reading import Row
 
 
@@ -153,3 +155,17 @@ def _unwrapped(value: Any, key: str) -> Any:
     if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
         return parse_json(value, f"field '{key}'", replace_surrogates=True)
     return value
+
+
+def titles_of_label(task: Task) -> list[str]:
+    """The titles in the label ``supporting_titles`` of a task; none without it.
+
+    Raises:
+        InputError: it is no JSON list of texts.
+    """
+    label = task.labels.get("supporting_titles")
+    where = f"task {task.task_id!r}: label supporting_titles"
+    titles = parse_json(label, where) if label else []
+    if not isinstance(titles, list) or not all(isinstance(title, str) for title in titles):
+        raise InputError(f"{where} must be a JSON list of titles, got {label!r:.100}")
+    return titles
