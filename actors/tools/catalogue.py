@@ -5,6 +5,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from actors.kernels.limits.host_uids import HostUids
@@ -16,6 +17,7 @@ from actors.tools.tool import FunctionTool, Tool, UserTool
 from actors.tools.visual_qa import VisualQa
 from actors.tools.web.client import WebClient
 from actors.tools.web.read_page import JinaPages, LocalPages, ReadPage
+from actors.tools.web.retriever import DEFAULT_SERVICE, RetrieverSearch
 from actors.tools.web.rules import PageRules
 from actors.tools.web.search import WebSearch
 from common.config import Config, McpServer
@@ -89,8 +91,17 @@ def _search(
         return DisabledSearch()
     if search.provider == "local":
         return LocalSearch(search, corpora)
+    if search.provider == "retriever":
+        return _retriever(config)
     service = config.service(search.service)
     return WebSearch(search, service, config.tools.web.blocked_domains, client)
+
+
+def _retriever(config: Config) -> Tool:
+    """A server of the user's own, which nobody has to be gentle with: without a rate limit."""
+    search, web = config.tools.search, replace(config.tools.web, requests_per_s=0.0)
+    usual = DEFAULT_SERVICE if DEFAULT_SERVICE in config.services else ""
+    return RetrieverSearch(search, config.service(search.service or usual), WebClient(web))
 
 
 def _read_page(config: Config, rules: PageRules, client: WebClient, reader: DocumentReader) -> Tool:

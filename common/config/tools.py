@@ -9,12 +9,13 @@ from common.config.ranges import DAY_S, FIXED, MANY, Range, Section
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search(Section):
-    """The ``search`` tool: a local index (SQLite FTS5, BM25) or a web search service."""
+    """The ``search`` tool: a local index (SQLite FTS5, BM25), or a server that searches."""
 
     AT: ClassVar[str] = "tools.search"
 
-    provider: Literal["local", "serper", "exa", "firecrawl"] = "local"
-    """An index of your own (docs/tasks.md), or a service on the web (docs/tools.md)."""
+    provider: Literal["local", "retriever", "serper", "exa", "firecrawl"] = "local"
+    """An index of your own (docs/tasks.md), a retrieval server of your own, or a service on the web
+    (docs/tools.md)."""
     match: Literal["all", "any"] = "any"
     """``local``: whether a page must hold all words of a query or any of them."""
     title_weight: Annotated[float, Range("times", least=0, most=1e6)] = 10.0
@@ -26,7 +27,8 @@ class Search(Section):
     """Longest text returned for one page."""
     service: str = ""
     """Web providers: table ``[services.NAME]`` with another address or key; empty for the
-    provider's public address and the key in its usual variable, e.g. SERPER_API_KEY."""
+    provider's public address and the key in its usual variable, e.g. SERPER_API_KEY. ``retriever``:
+    table of the server; empty for ``[services.retriever]``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
