@@ -90,6 +90,9 @@ REMOVED: Mapping[str, str] = {
 }
 """Why a key is gone."""
 
+BEFORE: Mapping[str, Any] = {"tools.search.title_weight": 1.0}
+"""What was so before there was a key: a run of then goes by it, and not by the default of today."""
+
 
 def refusal(kind: type, tables: Mapping[str, Any]) -> str:
     """What is wrong with the first key that is no key any more; empty if all may be known."""
@@ -108,9 +111,10 @@ def as_named_now(kind: type, tables: Mapping[str, Any]) -> dict[str, Any]:
     """What of an earlier version's configuration says something today, under today's names.
 
     Values of keys that only a person can carry over, and of those that are gone, are left out.
+    Where there was no key yet, what was so then is said.
     """
     found: dict[str, Any] = {}
-    for key, value in _leaves(tables):
+    for key, value in (*BEFORE.items(), *_leaves(tables)):
         name = RENAMED.get(key, key)
         is_gone = key in REMOVED or not _PLAIN.fullmatch(name)
         if not is_gone and _fixed(kind, name.split(".")) is None:

@@ -7,7 +7,7 @@ import pytest
 from actors.agent.prompt import load_template
 from actors.rewards.scorer import Scorer
 from common.config import Agent, Config, Rewards
-from common.config_file import load_config, load_earlier_config
+from common.config_file import load_config, load_earlier_config, save_config
 from common.errors import ConfigError
 
 PRESETS = Path(__file__).resolve().parents[2] / "launch" / "presets"
@@ -152,6 +152,7 @@ def test_a_run_of_an_earlier_version_keeps_what_still_has_a_meaning() -> None:
     assert config.model.path == "/l-zero/launch/presets/warmstart"
     assert config.agent.max_steps == 5, "under its own name"
     assert config.tools.search.results == 7, "under its new name"
+    assert config.tools.search.title_weight == 1.0, "as it was searched before there was the key"
     assert config.kernel.minimum_level != "unsafe"
     assert config.transport.listen == "", "a port of the loopback opens nothing to others"
 
@@ -162,3 +163,8 @@ def test_what_no_version_said_is_refused_in_an_earlier_configuration_too(tmp_pat
 
     with pytest.raises(ConfigError, match="max_stepz"):
         load_earlier_config(file)
+
+
+def test_a_run_of_this_version_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    save_config(Config(), tmp_path / "config.json")
+    assert load_earlier_config(tmp_path / "config.json") == Config()

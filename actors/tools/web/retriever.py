@@ -90,8 +90,7 @@ def _address(search: Search, service: Service) -> str:
         raise ConfigError(f"{key}: {service.base_url!r} is not an address: {error}") from None
     if url.scheme not in ("http", "https") or not url.raw_host:
         raise ConfigError(
-            f"{key} must be an address like http://HOST:8000/retrieve, "
-            f"got {service.base_url!r}"
+            f"{key} must be an address like http://HOST:8000/retrieve, got {service.base_url!r}"
         )
     plain = service.base_url.rstrip("/")
     return plain + _PATH if url.path.strip("/") == "" else plain
