@@ -174,14 +174,15 @@ def _sampled(config: Config) -> list[Task]:
 
 def _warning(part: float, asked: int, config: Config) -> str:
     search = config.tools.search
+    any_word = "tools.search.match = 'any' (it is 'all'), " if search.match == "all" else ""
     return (
         f"search found a supporting page, or the answer, in its first {search.results} pages for "
         f"only {part:.0%} of {asked} training tasks, asked as they are written: there is little to "
-        "learn from pages that are not found. See lzero index --check TASKS --config RUN.toml; is "
-        f"tasks.train_corpus ({config.tasks.train_corpus}) the corpus of these tasks? What helps: "
-        f"more tools.search.results ({search.results}), tools.search.match = 'any' "
-        f"('{search.match}'), a longer tools.search.max_characters ({search.max_characters}), or "
-        "another retriever (docs/tools.md)"
+        "learn from pages that are not found. Is tasks.train_corpus "
+        f"({config.tasks.train_corpus}) the corpus of these tasks? Else this may help: {any_word}"
+        f"more tools.search.results than {search.results}, tools.search.max_characters above "
+        f"{search.max_characters}, or another retriever (docs/tools.md); lzero index --check TASKS "
+        "--config RUN.toml measures it"
     )
 
 

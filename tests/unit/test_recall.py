@@ -152,8 +152,10 @@ def test_a_run_whose_search_finds_too_little_is_warned_with_what_to_do(index: Pa
     warning = low_recall(run_config(index, HOPS, *lost))
 
     assert "in its first 5 pages for only 33% of 3 training tasks" in warning
-    assert "tools.search.match" in warning
+    assert "more tools.search.results than 5" in warning
+    assert "tools.search.match" not in warning
     assert str(index) in warning
+    assert "tools.search.match = 'any'" in low_recall(run_config(index, LOST, match="all"))
 
 
 def test_no_run_is_warned_whose_search_finds_enough_or_cannot_be_judged(index: Path) -> None:
