@@ -3,11 +3,13 @@
 import dataclasses
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from actors.inference.server import vllm_command, vllm_environment
 from common.config import Config
 from common.config_file import save_config
 from common.places import LEARNER, RunPlan, ServerPlace
@@ -17,9 +19,12 @@ from common.wire.sockets import Door, Wire
 from launch.plan.topology import RunFiles
 from launch.starters.local import last_lines
 from launch.starters.private import make_plan, private_folder
-from launch.starters.specs import policy_servers
+from launch.starters.specs import answers, policy_servers
 from learner.weights.channel import WORKER_LIMITS
 from tests.waiting import wait_for
+
+CHAT_TEMPLATE = Path("launch/presets/chat_template.jinja")
+"""With it a chat is token for token the context of a training run."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,34 @@ def policy_server(config: Config, folder: Path) -> Iterator[Served]:
             yield Served(plan, process.pid)
         finally:
             end(process)
+
+
+@contextmanager
+def chat_server_of(config: Config, folder: Path) -> Iterator[str]:
+    """The address of a vLLM server as anybody would start it, for chats with ``model.path``."""
+    log, port = folder / "server.log", _free_port()
+    command = [*vllm_command(config, "", cpu=True), "--chat-template", str(CHAT_TEMPLATE)]
+    at = command.index("--uds")
+    command[at : at + 2] = ["--host", "127.0.0.1", "--port", str(port)]
+    environment = vllm_environment(
+        config, cpu=True, private=folder, keys=folder / "none", inherited=os.environ
+    )
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            command, env=environment, stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        url = f"http://127.0.0.1:{port}"
+        wait_until(lambda: answers(url, "/health"), process, log)
+        yield f"{url}/v1"
+    finally:
+        end(process)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def wait_until(is_ready: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:

@@ -4,9 +4,6 @@ A real vLLM server with the shipped checkpoint and the shipped chat template.
 """
 
 import asyncio
-import os
-import socket
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +15,6 @@ from actors.agent.chat.models import ServedModel
 from actors.agent.conversation import Opening
 from actors.agent.events import Episode
 from actors.agent.notebook_agent import NotebookAgent
-from actors.inference.server import vllm_command, vllm_environment
 from actors.rewards.answers import exact_match
 from actors.tokenizer import FileTokenizer
 from actors.tools.search.index import build_index
@@ -29,22 +25,14 @@ from common.wire.records import Task
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.files import evaluation_tasks
 from launch.data.world.traces import write_corpus
-from launch.starters.specs import answers
-from tests.policy_server import end, wait_until
+from tests.policy_server import chat_server_of
 
 pytestmark = [pytest.mark.nightly, pytest.mark.vllm, pytest.mark.sandbox]
 
 QUICKSTART = Path("launch/presets/quickstart.toml")
-TEMPLATE = Path("launch/presets/chat_template.jinja")
 QUESTIONS = 24
 RIGHT_AT_LEAST = 2
 """Greedily the checkpoint answers 23 % of one-hop questions: fewer than 2 of 24 is 1 in 70."""
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -54,24 +42,8 @@ def config() -> Config:
 
 @pytest.fixture(scope="module")
 def server(config: Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("vllm")
-    log, port = folder / "server.log", free_port()
-    command = [*vllm_command(config, "", cpu=True), "--chat-template", str(TEMPLATE)]
-    at = command.index("--uds")
-    command[at : at + 2] = ["--host", "127.0.0.1", "--port", str(port)]
-    environment = vllm_environment(
-        config, cpu=True, private=folder, keys=folder / "none", inherited=os.environ
-    )
-    with log.open("w") as output:
-        process = subprocess.Popen(
-            command, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(url, "/health"), process, log)
-        yield f"{url}/v1"
-    finally:
-        end(process)
+    with chat_server_of(config, tmp_path_factory.mktemp("vllm")) as url:
+        yield url
 
 
 def test_the_server_says_what_it_has(server: str) -> None:
