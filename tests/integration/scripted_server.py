@@ -36,9 +36,13 @@ async def serve(socket: str, model: Path, scripts: dict[str, list[str]]) -> None
 
     async def generate(request: web.Request) -> web.Response:
         text = tokenizer.decode((await request.json())["token_ids"])
-        question = text.split("user\n", 1)[1].split("<|im_end|>", 1)[0]
-        done = text.split("assistant\n", 1)[1].count("<output>")
-        return web.json_response(generate_response(tokenizer.encode(by_prompt[question][done])))
+        turns = text.split("user\n")[1:]
+        asked = [turn.split("<|im_end|>", 1)[0] for turn in turns]
+        # Before it are the worked examples of the system prompt.
+        start = next(n for n, question in enumerate(asked) if question in by_prompt)
+        done = "".join(turns[start:]).count("<output>")
+        action = by_prompt[asked[start]][done]
+        return web.json_response(generate_response(tokenizer.encode(action)))
 
     application = web.Application(client_max_size=1 << 26)
     application.router.add_post("/inference/v1/generate", generate)
