@@ -22,6 +22,12 @@ QUESTION = (
 MODEL = "played"
 
 
+def actions_done(messages: list[dict[str, str]]) -> int:
+    """Answers since the question: the worked examples of the system prompt come before it."""
+    asked = next(n for n, message in enumerate(messages) if QUESTION in message["content"])
+    return sum(message["role"] == "assistant" for message in messages[asked:])
+
+
 class PlayedModel(BaseHTTPRequestHandler):
     """An OpenAI-compatible server whose next answer is the next written action."""
 
@@ -34,7 +40,7 @@ class PlayedModel(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """``/v1/chat/completions``, streamed or not."""
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        turn = sum(message["role"] == "assistant" for message in body["messages"])
+        turn = actions_done(body["messages"])
         part = {"role": "assistant", "content": self.actions[turn]}
         head = {"id": f"played-{turn}", "created": 0, "model": MODEL}
         choice = {"index": 0, "finish_reason": "stop"}
