@@ -5,6 +5,7 @@ own.
 """
 
 import difflib
+from abc import abstractmethod
 from collections.abc import Mapping
 from functools import cache
 from typing import Protocol, cast
@@ -65,17 +66,24 @@ class MeasuredWithMeans(TaskType):
     most_characters: int
     """Of an answer, which is cut before anything is done with it."""
 
+    @abstractmethod
     async def measure_with(self, task: Task, answer: str, means: Means) -> Mapping[str, float]:
         """Measure a submitted answer: a number for each name in ``measures``.
 
         Raises:
             LZeroError: it could not be measured, through no fault of the answer.
         """
-        raise NotImplementedError
 
     def measure(self, task: Task, answer: str) -> Mapping[str, float]:
-        """Not without means."""
-        raise NotImplementedError(f"kind {task.kind!r} is measured by the actor")
+        """Not without means.
+
+        Raises:
+            PluginError: always; whoever measures has to ask ``measure_with``.
+        """
+        raise PluginError(
+            f"{kind_name(task.kind)} of task {task.task_id!r} needs sandboxes or a model to be "
+            "measured, which only the actor has; use measure_with"
+        )
 
 
 _BUILT_IN = {
