@@ -1,4 +1,4 @@
-"""AskedQuestion sets, and what is asked of a model: which questions, how, and how often."""
+"""Sets of questions, and what is asked of a model: which questions, how, and how often."""
 
 from dataclasses import dataclass
 from pathlib import Path
