@@ -134,7 +134,7 @@ def _run_sets(arguments: argparse.Namespace) -> int:
     from common.whole_file import write_whole
     from launch.evaluate.page import write_page
     from launch.evaluate.run import evaluate_sets
-    from launch.evaluate.show import as_json, print_result
+    from launch.evaluate.show import as_json, print_result, told_failures
     from launch.screen import say
     from launch.starters.local import Interrupted
 
@@ -151,12 +151,8 @@ def _run_sets(arguments: argparse.Namespace) -> int:
         print(text)
     else:
         print_result(result, Console())
-    if result.results.failed:
-        say(
-            errors,
-            f"{result.results.failed} episodes failed through no fault of the model (see "
-            f"{result.folder.logs}); the same command asks them again",
-        )
+    for line in told_failures(result.results):
+        say(errors, line)
     return EXIT_FAILED_EPISODES if result.results.failed else EXIT_DONE
 
 

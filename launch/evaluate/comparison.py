@@ -1,16 +1,16 @@
 """Compares two results over the tasks that both asked: paired differences. Pure."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.episode_record import EvaluationRecord
 from common.errors import InputError
-from common.wire.records import Outcome
 from launch.evaluate.estimates import Difference, paired_difference
-from launch.evaluate.results import TaskEpisodes, by_task, measures_of
+from launch.evaluate.results import TaskEpisodes, by_task, counting, measures_of
 
-ALL = "all"
+Key = tuple[str, str]
+"""Of a task: its set and its id."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,13 +19,15 @@ class Comparison:
 
     Attributes:
         other: folder of the second.
-        sets: by name; ``all`` where there are several.
+        sets: by name.
+        overall: over all of them; empty for one.
         common: tasks that both asked.
         changed: ids that both have, but with another question; left out.
     """
 
     other: str
     sets: dict[str, dict[str, Difference]]
+    overall: dict[str, Difference]
     common: int
     changed: int = 0
 
@@ -39,33 +41,36 @@ class _Pair:
 def compare_results(
     first: Sequence[EvaluationRecord], second: Sequence[EvaluationRecord], other: str
 ) -> Comparison:
-    """The first result minus the second, over common task ids.
+    """The first result minus the second, over the tasks of both.
+
+    A task is the same by its id, of the set of the same name where there is one.
 
     Raises:
         InputError: they have no task in common.
     """
-    ours, theirs = _by_id(first), _by_id(second)
-    shared = [task_id for task_id in ours if task_id in theirs]
-    same = [i for i in shared if _question(ours[i]) == _question(theirs[i])]
+    found = list(_pairs(by_task(counting(first)), by_task(counting(second))))
+    same = [pair for pair in found if _question(pair.first) == _question(pair.second)]
     if not same:
         raise InputError(f"--against {other}: no task that was asked there was asked here, too")
     groups: defaultdict[str, list[_Pair]] = defaultdict(list)
-    for task_id in same:
-        pair = _Pair(first=ours[task_id], second=theirs[task_id])
+    for pair in same:
         groups[pair.first.records[0].question_set].append(pair)
-    if len(groups) > 1:
-        groups[ALL] = [pair for pairs in list(groups.values()) for pair in pairs]
     return Comparison(
         other=other,
         sets={name: _differences(pairs) for name, pairs in groups.items()},
+        overall=_differences(same) if len(groups) > 1 else {},
         common=len(same),
-        changed=len(shared) - len(same),
+        changed=len(found) - len(same),
     )
 
 
-def _by_id(records: Sequence[EvaluationRecord]) -> Mapping[str, TaskEpisodes]:
-    kept = [record for record in records if record.outcome != Outcome.INFRASTRUCTURE]
-    return {task_id: episodes for (_, task_id), episodes in by_task(kept).items()}
+def _pairs(ours: Mapping[Key, TaskEpisodes], theirs: Mapping[Key, TaskEpisodes]) -> Iterator[_Pair]:
+    """What both have, also where their sets have other names."""
+    by_id = {task_id: episodes for (_, task_id), episodes in theirs.items()}
+    for key, first in ours.items():
+        second = theirs.get(key) or by_id.get(key[1])
+        if second is not None:
+            yield _Pair(first=first, second=second)
 
 
 def _question(task: TaskEpisodes) -> str:
@@ -73,7 +78,10 @@ def _question(task: TaskEpisodes) -> str:
 
 
 def _differences(pairs: Sequence[_Pair]) -> dict[str, Difference]:
-    measures = measures_of([record for pair in pairs for record in pair.first.records])
+    """By what both measure: a question may be of another kind there."""
+    measures = measures_of(
+        [record for pair in pairs for record in pair.first.records + pair.second.records]
+    )
     return {
         measure: paired_difference(
             [pair.first.mean(measure) for pair in pairs],

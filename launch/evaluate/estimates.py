@@ -7,6 +7,7 @@ averaged before anything is said about uncertainty. Shares are in [0, 1], interv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +45,8 @@ def wilson(share: float, n: int) -> Interval:
 
         centre = (p + z²/2n) / (1 + z²/n),  half = z/(1 + z²/n) sqrt(p(1-p)/n + z²/4n²)
 
-    Where ``share`` is a mean over tasks of shares over samples, it is at least as wide as it has
-    to be: no distribution in [0, 1] has a larger variance than p (1 - p).
+    Where ``share`` is a mean of other values in [0, 1], it is at least as wide as it has to be: no
+    distribution there has a larger variance than p (1 - p).
 
     Source: Wilson 1927, "Probable inference, the law of succession, and statistical inference".
 
@@ -77,6 +78,18 @@ def bootstrap(
         return Interval(mean=0.0, low=0.0, high=1.0)
     low, high = np.quantile(resampled_means(data, seed=seed, resamples=resamples), (0.025, 0.975))
     return Interval(mean=float(data.mean()), low=float(low), high=float(high))
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """The mean of ``values``, one per task, with its interval.
+
+    Wilson's where each is 0 or 1, and where all are the same share, of whose spread resampling
+    would know nothing; else that of ``bootstrap``.
+    """
+    known = set(values)
+    if known <= {0.0, 1.0} or (len(known) == 1 and 0 <= min(known) <= 1):
+        return wilson(fmean(values) if values else 0.0, len(values))
+    return bootstrap(values)
 
 
 def pass_at_k(samples: int, right: int, k: int) -> float:
@@ -111,6 +124,9 @@ def paired_difference(
 
         p = min(1, 2 (min(#{d* <= 0}, #{d* >= 0}) + 1) / (B + 1))
 
+    It is never below 2^(1 - n), the least of the exact test of signs over n pairs: a few pairs that
+    agree by chance have no spread to resample.
+
     Source: Efron & Tibshirani 1993, "An introduction to the bootstrap", chapters 13 and 16; the
     added one: Davison & Hinkley 1997, section 4.2.
 
@@ -133,7 +149,7 @@ def paired_difference(
         mean=float(data.mean()),
         low=float(low),
         high=float(high),
-        p=min(1.0, 2 * (tail + 1) / (resamples + 1)),
+        p=min(1.0, max(2 * (tail + 1) / (resamples + 1), math.ldexp(1.0, 1 - len(data)))),
         n=len(data),
     )
 

@@ -48,7 +48,7 @@ class EvalSettings:
         mode, samples, limit, temperature: as in ``common.asking.AskJob``.
         corpus: index file; empty for none.
         corpus_digest: of what it holds.
-        config: agent, tools, kernel, task kinds and context of the configuration, as tables.
+        config: agent, tools, kernel, task kinds, judge and context of the configuration, as tables.
     """
 
     model: str
@@ -136,7 +136,7 @@ def opened(folder: EvalFolder, settings: EvalSettings) -> Iterator[None]:
     """Hold the folder for one command that goes on, or begins, under ``settings``.
 
     Raises:
-        InputError: it holds something else, or was made under others; names what differs.
+        InputError: it holds something else, or episodes under others; names what differs.
     """
     if folder.path.is_dir() and not folder.settings.is_file():
         others = sorted(entry.name for entry in folder.path.iterdir() if entry.name != ".lock")
@@ -146,7 +146,7 @@ def opened(folder: EvalFolder, settings: EvalSettings) -> Iterator[None]:
                 f"{', '.join(others[:3])}); choose another folder"
             )
     with locked(RunFolder(folder.path)):
-        if folder.settings.is_file():
+        if folder.episodes.is_file() and folder.episodes.stat().st_size:
             _check_same(folder, settings)
         else:
             text = json_text(dataclasses.asdict(settings), indent=1)

@@ -9,21 +9,27 @@ from string import Template
 from common.episode_record import EvaluationRecord
 from common.json_output import json_text
 from launch.evaluate.estimates import Interval
-from launch.evaluate.published import PublishedTable, published, tables_beside
+from launch.evaluate.published import PublishedTable, published
 from launch.evaluate.results import MAIN, Results
 from launch.evaluate.run import EvalResult
 from launch.evaluate.sets import describe_homes
 from launch.evaluate.show import (
+    ALL_TASKS,
+    COMPARED,
     FACTS,
     TITLES,
     as_json,
+    compared_rows,
     facts_of,
     heading,
     measures_in,
     passes_in,
     percent,
     rows_of,
+    sets_beside,
     shares_beside,
+    tables_of,
+    told_failures,
 )
 from launch.report.charts import interval_bars
 from launch.report.page import describe_step, style_sheet, tile_row
@@ -45,7 +51,7 @@ def write_page(result: EvalResult) -> None:
         chart=_chart(result.results),
         scores=_scores(result.results),
         comparison=_comparison(result),
-        published="".join(_beside(result, t) for t in tables_beside(result.settings.names)),
+        published="".join(_beside(result, t) for t in tables_of(result)),
         facts=_facts(result.results),
         episodes=_episodes(result.folder.read_episodes()),
         settings_json=html_text(json_text(dataclasses.asdict(result.settings), indent=1)),
@@ -55,37 +61,40 @@ def write_page(result: EvalResult) -> None:
 
 
 def _tiles(results: Results) -> str:
-    groups = results.sets | ({"all tasks": results.overall} if results.overall else {})
+    groups = [*results.sets.items()]
+    if results.overall is not None:
+        groups.append((ALL_TASKS, results.overall))
     return tile_row(
         [
-            (f"{name}, exact", f"{group.scores[MAIN].mean:.1%}", f"n {group.tasks}")
-            for name, group in groups.items()
+            (
+                f"{name}, exact",
+                f"{group.scores[MAIN].mean:.1%}" if group.scores else "no result",
+                f"n {group.tasks}",
+            )
+            for name, group in groups
         ]
     )
 
 
 def _alerts(results: Results) -> str:
-    said = []
-    if results.failed:
-        said.append(
-            f"{results.failed} episodes failed through the machinery and are not counted; the same "
-            "command asks them again"
-        )
+    said = ["\n".join(told)] if (told := told_failures(results)) else []
     if results.missing:
         said.append(
             "Sets that were not there, and where they are published:\n"
             + describe_homes(results.missing)
         )
     return "".join(
-        f'<p class="alert" style="white-space: pre-line">{html_text(text)}</p>' for text in said
+        f'<p class="alert" style="white-space: pre-wrap">{html_text(text)}</p>' for text in said
     )
 
 
 def _chart(results: Results) -> str:
-    shares = {
-        title.strip(): _ends(group.scores[MAIN]) for title, group in rows_of(results) if group.tasks
-    }
-    return interval_bars(shares, title="exact match by set") if len(shares) > 1 else ""
+    bars = [
+        (title.replace("  ", "– ", 1), _ends(group.scores[MAIN]))
+        for title, group in rows_of(results)
+        if group.scores
+    ]
+    return interval_bars(bars, title="exact match by set") if len(bars) > 1 else ""
 
 
 def _ends(interval: Interval) -> tuple[float, float, float]:
@@ -106,7 +115,8 @@ def _scores(results: Results) -> str:
     ]
     if results.mean_of_sets:
         means = (results.mean_of_sets.get(m) for m in measures)
-        rows.append(("mean of sets", "", *("" if m is None else f"{m:.1%}" for m in means)))
+        shown = ("" if m is None else f"{100 * m:.1f} %" for m in means)
+        rows.append(("mean of sets", "", *shown, *([""] * len(passes))))
     return _table(head, rows)
 
 
@@ -123,29 +133,18 @@ def _comparison(result: EvalResult) -> str:
     comparison = result.comparison
     if comparison is None:
         return ""
-    rows = [
-        (
-            name,
-            TITLES.get(measure, measure),
-            f"{100 * one.mean:+.1f}",
-            f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
-            f"{one.p:.4f}",
-            str(one.n),
-        )
-        for name, differences in comparison.sets.items()
-        for measure, one in differences.items()
-    ]
+    changed = f" Left out: {comparison.changed} ids that have another question there."
     return (
         f"<h2>Compared with {html_text(comparison.other)}</h2><p>This result minus the other, in "
         f"percentage points, over the {comparison.common} tasks that both were asked; interval and "
-        "p (two-sided) by resampling pairs.</p>"
-        + _table(["", "measure", "difference", "95 % interval", "p", "n"], rows)
+        f"p (two-sided) by resampling pairs.{changed if comparison.changed else ''}</p>"
+        + f'<div class="wide">{_table(COMPARED, list(compared_rows(comparison)))}</div>'
     )
 
 
 def _beside(result: EvalResult, table: PublishedTable) -> str:
-    sets = [name for name in table.sets if name in result.results.sets]
-    head = ["", *(published().titles[name] for name in sets), "mean"]
+    titles = (published().titles[name] for name in sets_beside(result.results, table))
+    head = ["", *titles, "mean"]
     rows = [
         (title, *(f"{100 * share:.1f}" for share in shares))
         for title, shares in shares_beside(result.results, table)

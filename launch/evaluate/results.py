@@ -4,7 +4,7 @@ A task counts once: the scores of its samples are averaged first. Episodes that 
 machinery are no observations of the model; they are counted apart.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -12,7 +12,7 @@ from statistics import fmean
 from actors.rewards.task_types import task_type
 from common.episode_record import EvaluationRecord
 from common.wire.records import Outcome
-from launch.evaluate.estimates import Interval, bootstrap, pass_at_k, wilson
+from launch.evaluate.estimates import Interval, mean_interval, pass_at_k
 from launch.evaluate.folder import EvalSettings
 from launch.evaluate.request import Prices
 
@@ -28,7 +28,7 @@ class GroupResult:
         tasks: with at least one episode that counts.
         episodes: that count.
         failed: episodes that failed through the machinery.
-        scores: by measure; a mean over tasks with its interval.
+        scores: by measure; a mean over tasks with its interval. Empty without tasks.
         pass_at: chance that one of k samples is right, by k.
         submitted: share of episodes with an answer.
         prompt_tokens, generated_tokens, steps, seconds: means over episodes.
@@ -58,6 +58,7 @@ class Results:
         overall: all tasks of all sets; None for one set.
         mean_of_sets: mean over sets of each measure that all of them have; empty for one set.
         missing: sets of the suite that were not there.
+        failures: why episodes failed through the machinery, and how many, the most common first.
     """
 
     sets: dict[str, GroupResult]
@@ -65,6 +66,7 @@ class Results:
     overall: GroupResult | None
     mean_of_sets: dict[str, float]
     missing: tuple[str, ...] = ()
+    failures: dict[str, int] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -109,19 +111,24 @@ def score(
         if several
         else {},
         missing=tuple(missing),
+        failures=dict(
+            Counter(record.failure for record in records if _is_lost(record)).most_common()
+        ),
     )
 
 
 def score_group(records: Sequence[EvaluationRecord], prices: Prices) -> GroupResult:
     """The scores of these episodes together."""
-    kept = [record for record in records if record.outcome != Outcome.INFRASTRUCTURE]
+    kept = counting(records)
     tasks = list(by_task(kept).values())
     prompt, generated = (_mean([getattr(r, name) for r in kept]) for name in _TOKENS)
     return GroupResult(
         tasks=len(tasks),
         episodes=len(kept),
         failed=len(records) - len(kept),
-        scores={name: _interval(name, tasks) for name in measures_of(kept)},
+        scores={
+            name: mean_interval([task.mean(name) for task in tasks]) for name in measures_of(kept)
+        },
         pass_at=_pass_at(tasks),
         submitted=_mean([float(record.answer is not None) for record in kept]),
         prompt_tokens=prompt,
@@ -135,6 +142,11 @@ def score_group(records: Sequence[EvaluationRecord], prices: Prices) -> GroupRes
 _TOKENS = ("prompt_tokens", "tokens_generated")
 
 
+def counting(records: Sequence[EvaluationRecord]) -> list[EvaluationRecord]:
+    """Those that did not fail through the machinery."""
+    return [record for record in records if not _is_lost(record)]
+
+
 def by_task(records: Sequence[EvaluationRecord]) -> dict[tuple[str, str], TaskEpisodes]:
     """The episodes of each task, by set and id."""
     tasks: defaultdict[tuple[str, str], TaskEpisodes] = defaultdict(TaskEpisodes)
@@ -144,19 +156,12 @@ def by_task(records: Sequence[EvaluationRecord]) -> dict[tuple[str, str], TaskEp
 
 
 def measures_of(records: Sequence[EvaluationRecord]) -> tuple[str, ...]:
-    """What all kinds of these tasks measure, the well-known ones first."""
+    """What all kinds of these tasks measure, the well-known ones first; nothing without any."""
     kinds = {record.task.kind for record in records}
     shared = (
-        set.intersection(*(set(task_type(kind).measures) for kind in kinds)) if kinds else {MAIN}
+        set.intersection(*(set(task_type(kind).measures) for kind in kinds)) if kinds else set()
     )
     return tuple(m for m in _ORDER if m in shared) + tuple(sorted(shared - set(_ORDER)))
-
-
-def _interval(measure: str, tasks: Sequence[TaskEpisodes]) -> Interval:
-    """Wilson's where each episode is right or wrong, else by resampling tasks."""
-    means = [task.mean(measure) for task in tasks]
-    values = {record.scores.get(measure, 0.0) for task in tasks for record in task.records}
-    return wilson(_mean(means), len(means)) if values <= {0.0, 1.0} else bootstrap(means)
 
 
 def _pass_at(tasks: Sequence[TaskEpisodes]) -> dict[int, Interval]:
@@ -166,7 +171,8 @@ def _pass_at(tasks: Sequence[TaskEpisodes]) -> dict[int, Interval]:
         return {}
     ks = sorted({1 << power for power in range(most.bit_length())} | {most})
     return {
-        k: bootstrap([pass_at_k(len(task.records), task.right, k) for task in tasks]) for k in ks
+        k: mean_interval([pass_at_k(len(task.records), task.right, k) for task in tasks])
+        for k in ks
     }
 
 
@@ -177,6 +183,10 @@ def _families(records: Sequence[EvaluationRecord], prices: Prices) -> dict[str, 
     if len(families) < 2:
         return {}
     return {name: score_group(families[name], prices) for name in sorted(families)}
+
+
+def _is_lost(record: EvaluationRecord) -> bool:
+    return record.outcome == Outcome.INFRASTRUCTURE
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -162,7 +162,11 @@ def _tables(config: Config) -> Mapping[str, Any]:
     tables = tables_of(config)
     kept = {name: tables[name] for name in _SECTIONS}
     kept["kernel"].pop("idle")
-    return kept | {"kinds": tables["tasks"]["kinds"], "max_context": config.model.max_context}
+    return kept | {
+        "kinds": tables["tasks"]["kinds"],
+        "judge": config.rewards.judge,
+        "max_context": config.model.max_context,
+    }
 
 
 def _default_folder(settings: EvalSettings) -> Path:

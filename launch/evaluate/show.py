@@ -1,12 +1,14 @@
 """A result as JSON and as tables on a terminal."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from launch.evaluate.comparison import Comparison
 from launch.evaluate.estimates import Interval
 from launch.evaluate.published import PublishedTable, published, tables_beside
 from launch.evaluate.results import GroupResult, Results
@@ -27,6 +29,10 @@ TITLES = {
 """Measures as tables call them; others go by their own name."""
 _PAGE_ONLY = ("squad_f1",)
 """Measures that a terminal has no room for."""
+_NAME_WIDTH = 10
+ALL_TASKS = "all tasks"
+SHOWN_FAILURES = 3
+COMPARED = ("", "measure", "difference", "95 % interval", "p", "n")
 FACTS = ("tasks", "failed", "answers", "steps", "tokens in", "tokens out", "seconds")
 
 
@@ -45,6 +51,7 @@ def as_json(result: EvalResult) -> dict[str, Any]:
         "overall": _group(results.overall) if results.overall else None,
         "mean_of_sets": results.mean_of_sets,
         "missing": {name: published().homes[name] for name in results.missing},
+        "failures": results.failures,
         "published": [dataclasses.asdict(table) for table in tables_beside(result.settings.names)],
         "against": dataclasses.asdict(result.comparison) if result.comparison else None,
     }
@@ -53,19 +60,65 @@ def as_json(result: EvalResult) -> dict[str, Any]:
 def print_result(result: EvalResult, console: Console) -> None:
     """Scores, comparison, published results, and what is missing."""
     say(console, heading(result))
-    console.print(_scores(result))
-    console.print(_facts(result))
+    console.print(_scores(result.results))
+    if passes_in(result.results):
+        console.print(_passes(result.results))
+    console.print(_facts(result.results))
     if result.comparison:
         say(console, f"minus {result.comparison.other}, {result.comparison.common} common tasks")
-        console.print(_comparison(result))
+        console.print(_comparison(result.comparison))
         if changed := result.comparison.changed:
             say(console, f"left out: {changed} ids that have another question there")
-    for table in tables_beside(result.settings.names):
+    for table in tables_of(result):
         console.print(beside(result.results, table))
         say(console, f"{table.source}; {table.note}")
     if result.results.missing:
         say(console, "not there, and published at:\n" + describe_homes(result.results.missing))
     say(console, f"result   {result.folder.results}\npage     {result.folder.report}")
+
+
+def tables_of(result: EvalResult) -> Iterator[PublishedTable]:
+    """Published tables about a set of which this result has the same measure."""
+    for table in tables_beside(result.settings.names):
+        if sets_beside(result.results, table):
+            yield table
+
+
+def sets_beside(results: Results, table: PublishedTable) -> tuple[str, ...]:
+    """The sets of a published table of which this result has the same measure."""
+    return tuple(
+        name
+        for name in table.sets
+        if name in results.sets and table.measure in results.sets[name].scores
+    )
+
+
+def told_failures(results: Results) -> list[str]:
+    """How many episodes failed through the machinery, and the most common reasons."""
+    if not results.failed:
+        return []
+    shown = list(results.failures.items())[:SHOWN_FAILURES]
+    more = len(results.failures) - len(shown)
+    return [
+        f"{results.failed} episodes failed through no fault of the model and are not counted; the "
+        "same command asks them again",
+        *(f"  {count} x {reason}" for reason, count in shown),
+        *([f"  and {more} other reasons"] if more else []),
+    ]
+
+
+def compared_rows(comparison: Comparison) -> Iterator[tuple[str, ...]]:
+    """Of what ``COMPARED`` names, a row per set and measure, then over all sets."""
+    for name, differences in (*comparison.sets.items(), (ALL_TASKS, comparison.overall)):
+        for measure, one in differences.items():
+            yield (
+                name,
+                TITLES.get(measure, measure),
+                f"{100 * one.mean:+.1f}",
+                f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
+                f"{one.p:.4f}",
+                str(one.n),
+            )
 
 
 def rows_of(results: Results) -> Iterator[tuple[str, GroupResult]]:
@@ -75,7 +128,7 @@ def rows_of(results: Results) -> Iterator[tuple[str, GroupResult]]:
         for family, part in results.families.get(name, {}).items():
             yield f"  {family}", part
     if results.overall is not None:
-        yield "all tasks", results.overall
+        yield ALL_TASKS, results.overall
 
 
 def measures_in(results: Results) -> list[str]:
@@ -117,12 +170,8 @@ def heading(result: EvalResult) -> str:
 
 def beside(results: Results, table: PublishedTable) -> Table:
     """Our shares above the published ones, over the sets that both have."""
-    sets = tuple(name for name in table.sets if name in results.sets)
-    shown = Table(title=cell(f"{table.name}, exact match in %"), title_justify="left")
-    shown.add_column("")
-    for name in sets:
-        shown.add_column(cell(published().titles[name]), justify="right")
-    shown.add_column("mean", justify="right")
+    titles = (published().titles[name] for name in sets_beside(results, table))
+    shown = _table("", (*titles, "mean"), title=f"{table.name}, exact match in %")
     for title, shares in shares_beside(results, table):
         shown.add_row(cell(title), *(f"{100 * share:.1f}" for share in shares))
     return shown
@@ -132,31 +181,31 @@ def shares_beside(
     results: Results, table: PublishedTable
 ) -> Iterator[tuple[str, tuple[float, ...]]]:
     """Our row and the published ones: a share per common set, then their mean."""
-    sets = tuple(name for name in table.sets if name in results.sets)
-    ours = [results.sets[n].scores.get(table.measure, _NOTHING).mean for n in sets]
+    sets = sets_beside(results, table)
+    ours = [results.sets[name].scores[table.measure].mean for name in sets]
     yield "this result", (*ours, sum(ours) / len(ours))
     for row in table.rows:
         yield row.name, (*(row.shares[name] for name in sets), row.mean(sets))
 
 
-_NOTHING = Interval(mean=0.0, low=0.0, high=1.0)
-
-
-def _scores(result: EvalResult) -> Table:
-    results = result.results
-    measures = [m for m in measures_in(results) if m not in _PAGE_ONLY]
-    passes = passes_in(results)
-    table = Table()
-    table.add_column("in %, 95 %")
-    titles = [TITLES.get(measure, measure) for measure in measures]
-    for title in ("tasks", *titles, *(f"pass@{k}" for k in passes)):
-        table.add_column(cell(title), justify="right")
+def _scores(results: Results) -> Table:
+    measures = [measure for measure in measures_in(results) if measure not in _PAGE_ONLY]
+    titles = (TITLES.get(measure, measure) for measure in measures)
+    table = _table("in %, 95 %", ("tasks", *titles))
     for name, group in rows_of(results):
-        found = [group.scores.get(m) for m in measures] + [group.pass_at.get(k) for k in passes]
+        found = (group.scores.get(measure) for measure in measures)
         table.add_row(cell(name), str(group.tasks), *map(_two_lines, found))
     if results.mean_of_sets:
         means = (results.mean_of_sets.get(measure) for measure in measures)
         table.add_row("mean of sets", "", *("" if m is None else f"{100 * m:.1f}" for m in means))
+    return table
+
+
+def _passes(results: Results) -> Table:
+    passes = passes_in(results)
+    table = _table("in %, 95 %", [f"pass@{k}" for k in passes])
+    for name, group in rows_of(results):
+        table.add_row(cell(name), *(_two_lines(group.pass_at.get(k)) for k in passes))
     return table
 
 
@@ -167,35 +216,29 @@ def _two_lines(interval: Interval | None) -> str:
     return f"{mean}\n{low}-{high}"
 
 
-def _facts(result: EvalResult) -> Table:
-    results = result.results
+def _facts(results: Results) -> Table:
     has_cost = any(group.cost is not None for group in results.sets.values())
-    table = Table()
-    table.add_column("episodes")
-    for title in (*FACTS[1:], *(["cost"] * has_cost)):
-        table.add_column(title, justify="right")
+    table = _table("episodes", (*FACTS[1:], *(["cost"] * has_cost)))
     for name, group in rows_of(results):
         cost = "" if group.cost is None else f"{group.cost:.5f}"
         table.add_row(cell(name), *facts_of(group)[1:], *([cost] * has_cost))
     return table
 
 
-def _comparison(result: EvalResult) -> Table:
-    comparison = result.comparison
-    assert comparison is not None  # noqa: S101  asked for only where there is one
-    table = Table()
-    for column in ("", "measure", "difference", "95 % interval", "p", "n"):
-        table.add_column(column, justify="left" if column in ("", "measure") else "right")
-    for name, differences in comparison.sets.items():
-        for measure, one in differences.items():
-            table.add_row(
-                cell(name),
-                cell(TITLES.get(measure, measure)),
-                f"{100 * one.mean:+.1f}",
-                f"{100 * one.low:+.1f} to {100 * one.high:+.1f}",
-                f"{one.p:.4f}",
-                str(one.n),
-            )
+def _comparison(comparison: Comparison) -> Table:
+    table = _table(COMPARED[0], COMPARED[1:])
+    for row in compared_rows(comparison):
+        table.add_row(*map(cell, row))
+    return table
+
+
+def _table(first: str, others: Iterable[str], *, title: str | None = None) -> Table:
+    """A table whose numbers are whole where there is room for them; names are folded instead."""
+    table = Table(title=None if title is None else cell(title), title_justify="left")
+    table.add_column(first, overflow="fold", min_width=_NAME_WIDTH)
+    for name in others:
+        words = Text("\n").join(map(cell, name.split()))
+        table.add_column(words, justify="right", no_wrap=True)
     return table
 
 

@@ -13,6 +13,9 @@ INK = "#5c6b73"
 SMALLEST_SHARE = 0.005
 """Bars that are shorter before and after are left out."""
 
+_LABEL_CHARACTERS = 28
+"""That 200 units of width hold, left of a bar."""
+
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 14.0, 12.0, 34.0
 
 Point = tuple[float, float]
@@ -122,16 +125,19 @@ def paired_bars(
 
 
 def interval_bars(
-    shares: Mapping[str, tuple[float, float, float]], *, title: str, width: float = 640
+    shares: Sequence[tuple[str, tuple[float, float, float]]], *, title: str, width: float = 640
 ) -> str:
-    """One horizontal bar per name: its mean, with a line from the low to the high end."""
+    """One horizontal bar per name: its mean, with a line from the low to the high end.
+
+    Names may be equal; one that has no room is cut, and whole in the hint of its bar.
+    """
     if not shares:
         return ""
     row, label, bars = 26.0, 200.0, width - 200.0 - 60.0
     body = []
-    for index, (name, (mean, low, high)) in enumerate(shares.items()):
+    for index, (name, (mean, low, high)) in enumerate(shares):
         top = 4 + index * row
-        body.append(_text(label - 8, top + 14, name, anchor="end"))
+        body.append(_text(label - 8, top + 14, _shortened(name), anchor="end"))
         hint = f"{name}: {mean:.1%} ({low:.1%} to {high:.1%})"
         body.append(_bar(label, top + 3, max(1.0, bars * mean), 14, "#b9d3df", hint))
         left, right, middle = label + bars * low, label + bars * high, top + 10
@@ -146,6 +152,10 @@ def interval_bars(
         ]
         body.append(_text(label + bars * max(mean, high) + 6, top + 14, f"{mean:.1%}"))
     return _svg(width, 8 + row * len(shares), title, "".join(body))
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LABEL_CHARACTERS else f"{name[: _LABEL_CHARACTERS - 1]}…"
 
 
 def legend(entries: Sequence[tuple[str, str]]) -> str:

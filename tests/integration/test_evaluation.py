@@ -2,9 +2,11 @@
 
 import json
 import os
+import re
 import signal
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +298,7 @@ def test_a_suite_shows_published_tables_and_names_what_is_missing(
             ["--url", "URL", "--tasks", "TASKS", "--model", "other", "--against", "/"],
             "settings.json",
         ),
+        (["--url", "URL", "--tasks", "JUDGED"], "rewards.judge names no table"),
         (["nothing-here", "--tasks", "TASKS"], "nothing-here does not exist"),
         (["--world-seed", "7"], "--world-seed needs a run"),
     ],
@@ -303,8 +306,10 @@ def test_a_suite_shows_published_tables_and_names_what_is_missing(
 def test_what_cannot_be_meant_is_refused_in_one_line(
     arguments: list[str], said: str, files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_tasks([replace(TASKS[0], kind="judged")], files / "judged.jsonl")
     with ChatServer(knows()) as server:
         named = {"URL": server.url, "TASKS": str(files / "towns.jsonl"), "MODEL": str(files)}
+        named["JUDGED"] = str(files / "judged.jsonl")
         given = [named.get(argument, argument) for argument in arguments]
         status = main(["eval", *given, *(["--out", str(files / "out")] * ("URL" in arguments))])
         assert not server.requests
@@ -328,6 +333,7 @@ def test_a_server_that_breaks_down_ends_it_with_its_words_and_nothing_is_lost(
 
     assert (status, again) == (1, 0)
     assert "2 episodes failed" in said
+    assert re.search("2 x .*out of cheese", said)
     results = json.loads(EvalFolder(files / "out").results.read_text())
     assert results["sets"]["towns"]["scores"]["exact_match"]["mean"] == 1.0
 

@@ -11,6 +11,7 @@ import pytest
 from launch.evaluate.estimates import (
     Z,
     bootstrap,
+    mean_interval,
     paired_difference,
     pass_at_k,
     resampled_means,
@@ -53,6 +54,19 @@ def test_the_wilson_interval_holds_the_shares_that_the_score_test_does_not_rejec
     assert interval.mean == share
     assert interval.low == pytest.approx(kept.min(), abs=1e-5)
     assert interval.high == pytest.approx(kept.max(), abs=1e-5)
+
+
+def test_equal_values_are_no_certainty_and_shares_of_samples_have_one_interval() -> None:
+    assert mean_interval([1.0, 0.0, 1.0]) == wilson(2 / 3, 3)
+    assert mean_interval([0.4, 0.4]) == wilson(0.4, 2)
+    assert mean_interval([0.5, 0.25]) == bootstrap([0.5, 0.25])
+    assert mean_interval([7.0, 7.0]) == bootstrap([7.0, 7.0])
+    assert mean_interval([]) == wilson(0.0, 0)
+
+
+@pytest.mark.parametrize(("n", "least"), [(1, 1.0), (2, 0.5), (5, 1 / 16), (30, 2 / 10_001)])
+def test_few_pairs_that_agree_prove_little(n: int, least: float) -> None:
+    assert paired_difference([1.0] * n, [0.0] * n).p == pytest.approx(least)
 
 
 def test_nothing_is_known_without_tasks() -> None:

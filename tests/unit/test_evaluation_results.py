@@ -13,6 +13,7 @@ from launch.evaluate.folder import AskedSet, EvalFolder, EvalSettings, opened
 from launch.evaluate.published import published, tables_beside
 from launch.evaluate.request import Prices
 from launch.evaluate.results import score, score_group
+from launch.evaluate.show import told_failures
 
 FREE = Prices()
 
@@ -119,13 +120,25 @@ def test_families_are_shown_where_a_set_has_several() -> None:
 
 
 def test_a_set_without_episodes_knows_nothing() -> None:
-    group = score(settings("towns"), [], FREE).sets["towns"]
+    lost = episode(0, 0.0, question_set="other", outcome=Outcome.INFRASTRUCTURE)
 
-    assert (group.tasks, group.scores["exact_match"].low, group.scores["exact_match"].high) == (
-        0,
-        0.0,
-        1.0,
-    )
+    results = score(settings("towns", "other"), [episode(0, 1.0), lost], FREE)
+
+    assert (results.sets["other"].tasks, results.sets["other"].scores) == (0, {})
+    assert results.mean_of_sets == {}
+
+
+def test_why_episodes_failed_is_told_with_the_most_common_reason_first() -> None:
+    records = [
+        replace(episode(n, 0.0, outcome=Outcome.INFRASTRUCTURE), failure=f"reason {n // 3 or n}")
+        for n in range(6)
+    ]
+
+    results = score(settings("towns"), [*records, episode(9, 1.0)], FREE)
+
+    assert next(iter(results.failures.items())) == ("reason 1", 4)
+    assert told_failures(results)[1:] == ["  4 x reason 1", "  1 x reason 0", "  1 x reason 2"]
+    assert told_failures(score(settings("towns"), [], FREE)) == []
 
 
 def test_cost_is_that_of_an_episode_and_absent_without_prices() -> None:
@@ -153,13 +166,38 @@ def test_several_sets_are_compared_one_by_one_and_together() -> None:
     first = [episode(0, 1.0), episode(0, 1.0, question_set="other")]
     second = [episode(0, 0.0), episode(0, 1.0, question_set="other")]
 
-    sets = compare_results(first, second, "b").sets
+    comparison = compare_results(first, second, "b")
 
-    assert {name: one["exact_match"].mean for name, one in sets.items()} == {
+    assert {name: one["exact_match"].mean for name, one in comparison.sets.items()} == {
         "towns": 1.0,
         "other": 0.0,
-        "all": 0.5,
     }
+    assert comparison.overall["exact_match"].mean == 0.5
+
+
+def test_sets_that_share_questions_are_compared_each_with_its_own_episodes() -> None:
+    def asked(right: float, name: str) -> EvaluationRecord:
+        return replace(episode(0, right), question_set=name)
+
+    first = [asked(1.0, "all"), asked(0.0, "part")]
+    comparison = compare_results(first, [asked(0.0, "all"), asked(1.0, "part")], "b")
+
+    assert {name: one["exact_match"].mean for name, one in comparison.sets.items()} == {
+        "all": 1.0,
+        "part": -1.0,
+    }
+    assert comparison.common == 2
+    renamed = compare_results(first, [asked(0.0, "another")], "b")
+    assert renamed.sets["all"]["exact_match"].mean == 1.0
+    assert renamed.common == 2
+
+
+def test_questions_of_another_kind_are_compared_by_what_both_measure() -> None:
+    judged = replace(episode(0, 1.0), task=replace(episode(0, 1.0).task, kind="judged"))
+
+    comparison = compare_results([episode(0, 0.0)], [judged], "b")
+
+    assert set(comparison.sets["towns"]) == {"exact_match"}
 
 
 def test_results_without_a_common_task_cannot_be_compared() -> None:
@@ -177,6 +215,19 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
         pass
 
     assert [entry.name for entry in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_settings_may_change_as_long_as_nothing_was_asked(tmp_path: Path) -> None:
+    folder = EvalFolder(tmp_path / "out")
+    with opened(folder, settings("towns")):
+        folder.episodes.touch()
+
+    with opened(folder, settings("others")):
+        folder.episodes.write_text("{}")
+
+    assert folder.read_settings().names == ("others",)
+    with pytest.raises(InputError, match="other settings"), opened(folder, settings("towns")):
+        pass
 
 
 def test_two_commands_never_write_to_one_folder(tmp_path: Path) -> None:
