@@ -1,13 +1,16 @@
 """Compares two results over the tasks that both asked: paired differences. Pure."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from common.episode_record import EvaluationRecord
 from common.errors import InputError
+from common.wire.records import Task
 from launch.evaluate.estimates import Difference, paired_difference
 from launch.evaluate.results import TaskEpisodes, by_task, counting, measures_of
+
+_NOTHING_IN_COMMON = "--against {}: no task that was asked there is asked here, too"
 
 Key = tuple[str, str]
 """Of a task: its set and its id."""
@@ -38,6 +41,17 @@ class _Pair:
     second: TaskEpisodes
 
 
+def check_comparable(tasks: Iterable[Task], second: Sequence[EvaluationRecord], other: str) -> None:
+    """Look before anything is asked whether the second result will have a task in common.
+
+    Raises:
+        InputError: it has none.
+    """
+    there = {(record.task.task_id, record.task.question) for record in counting(second)}
+    if not any((task.task_id, task.question) in there for task in tasks):
+        raise InputError(_NOTHING_IN_COMMON.format(other))
+
+
 def compare_results(
     first: Sequence[EvaluationRecord], second: Sequence[EvaluationRecord], other: str
 ) -> Comparison:
@@ -51,7 +65,7 @@ def compare_results(
     found = list(_pairs(by_task(counting(first)), by_task(counting(second))))
     same = [pair for pair in found if _question(pair.first) == _question(pair.second)]
     if not same:
-        raise InputError(f"--against {other}: no task that was asked there was asked here, too")
+        raise InputError(_NOTHING_IN_COMMON.format(other))
     groups: defaultdict[str, list[_Pair]] = defaultdict(list)
     for pair in same:
         groups[pair.first.records[0].question_set].append(pair)

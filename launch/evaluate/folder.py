@@ -173,7 +173,7 @@ def _check_same(folder: EvalFolder, settings: EvalSettings) -> None:
 
 def _flat(value: Any, path: str = "") -> dict[str, Any]:
     """Leaves by their path, like ``config.agent.max_steps`` and ``sets[0].digest``."""
-    if isinstance(value, dict) and value:
+    if isinstance(value, dict):
         parts = [_flat(inner, f"{path}.{key}".removeprefix(".")) for key, inner in value.items()]
     elif isinstance(value, list) and value and isinstance(value[0], dict):
         parts = [_flat(inner, f"{path}[{number}]") for number, inner in enumerate(value)]

@@ -21,15 +21,16 @@ from actors.agent.chat.client import ChatClient
 from actors.agent.chat.models import ServedModel
 from actors.agent.stand_alone import stand_alone_config, with_limits_of
 from actors.tools.search.index import SearchIndex
-from common.asking import AskJob
+from common.asking import AskJob, questions_of
 from common.config import Config
 from common.config_file import load_config, tables_of
 from common.episode_record import EvaluationRecord
 from common.errors import ConfigError
 from common.json_output import json_text
+from common.task_rules import task_rules
 from launch.evaluate.asking import ask_rest
 from launch.evaluate.checkpoint import locate_checkpoint
-from launch.evaluate.comparison import Comparison, compare_results
+from launch.evaluate.comparison import Comparison, check_comparable, compare_results
 from launch.evaluate.folder import AskedSet, EvalFolder, EvalSettings, opened
 from launch.evaluate.request import (
     AskRequest,
@@ -72,9 +73,12 @@ def evaluate_sets(request: AskRequest, console: Console) -> EvalResult:
     config, served = _prepared(request)
     settings = _settings(request, config, served)
     folder = EvalFolder((request.out or _default_folder(settings)).expanduser().absolute())
+    job = _job(request, config, settings)
     against = _episodes_of(request.against) if request.against else None
+    if against is not None:
+        asked = (question.task for question in questions_of(job, task_rules(config)))
+        check_comparable(asked, against, str(request.against))
     with opened(folder, settings):
-        job = _job(request, config, settings)
         with ProgressPanel(console) as progress:
             ask_rest(config, job, folder, progress)
         records = folder.read_episodes()

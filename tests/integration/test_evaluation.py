@@ -258,6 +258,21 @@ def test_samples_give_pass_at_k_and_a_second_result_is_compared_in_pairs(
     assert (difference["mean"], difference["n"]) == (0.5, 1)
 
 
+def test_a_comparison_that_cannot_be_made_is_refused_before_anything_is_asked(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--mode", "direct", "--against", str(files / "sums")]
+    with ChatServer(knows()) as server:
+        sums = ("--tasks", files / "sums.jsonl", "--mode", "direct", "--out", files / "sums")
+        evaluated(capsys, server, *sums)
+        asked = len(server.requests)
+        towns = ["--tasks", str(files / "towns.jsonl"), "--out", str(files / "towns")]
+        status = main(["eval", "--url", server.url, *towns, *options])
+
+    assert (status, len(server.requests)) == (2, asked)
+    assert "no task that was asked there is asked here, too" in capsys.readouterr().err
+
+
 def test_a_suite_shows_published_tables_and_names_what_is_missing(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -201,7 +201,7 @@ def test_questions_of_another_kind_are_compared_by_what_both_measure() -> None:
 
 
 def test_results_without_a_common_task_cannot_be_compared() -> None:
-    with pytest.raises(InputError, match="--against there: no task"):
+    with pytest.raises(InputError, match="--against there: no task that was"):
         compare_results([episode(0, 1.0)], [episode(1, 1.0)], "there")
 
 
