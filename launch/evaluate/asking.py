@@ -23,7 +23,7 @@ from launch.evaluate.folder import EvalFolder
 from launch.evaluate.progress import AskedSoFar
 from launch.plan.topology import RunFiles
 from launch.report.progress import ProgressPanel
-from launch.run.preflight import check_judged
+from launch.run.preflight import check_scoring
 from launch.starters import specs
 from launch.starters.local import POLL_S, Interrupted, Supervisor, interruptible
 from launch.starters.private import make_plan, private_folder
@@ -33,7 +33,7 @@ def ask_rest(config: Config, job: AskJob, folder: EvalFolder, progress: Progress
     """Ask what the folder has no episode of yet.
 
     Raises:
-        ConfigError: a model has to judge answers, and none is named.
+        ConfigError: answers could not be scored, as without a model to judge them.
         LZeroError: something cannot be started or read, or the policy is gone.
         Interrupted: Ctrl-C or SIGTERM; what was asked until then is kept.
     """
@@ -41,7 +41,7 @@ def ask_rest(config: Config, job: AskJob, folder: EvalFolder, progress: Progress
     tasks = [question.task for question in questions[: len(questions) // job.samples]]
     for task in tasks:
         check_task(task)
-    check_judged(config, tasks, trains=False)
+    check_scoring(config, tasks, trains=False)
     with episode_file(folder.episodes) as sink:
         left = pending(questions, folder.read_episodes())
         if len(left) < len(questions):

@@ -10,6 +10,7 @@ from pathlib import Path
 from actors.agent.prompt import load_template
 from actors.kernels.bubblewrap import check_sandbox
 from actors.kernels.runtime import find_runtime
+from actors.rewards.maths.process import PATIENCE_S
 from actors.rewards.scorer import Scorer
 from actors.rewards.task_types import task_type
 from actors.tools.catalogue import make_tools, missing_variables
@@ -113,9 +114,25 @@ def check_task_files(config: Config) -> None:
         raise InputError(f"tasks.file_folders: {folder} is not a folder")
     rules = task_rules(config)
     for suite in config.evaluation.suites:
-        check_judged(config, read_checked(Path(suite.tasks), rules), trains=False)
+        check_scoring(config, read_checked(Path(suite.tasks), rules), trains=False)
     found = read_sources(training_files(config), partial(read_checked, rules=rules))
-    check_judged(config, list(chain.from_iterable(found.values())), trains=True)
+    check_scoring(config, list(chain.from_iterable(found.values())), trains=True)
+
+
+def check_scoring(config: Config, tasks: Sequence[Task], *, trains: bool) -> None:
+    """Refuse tasks whose answers could not be scored as configured.
+
+    Raises:
+        ConfigError: names the keys.
+    """
+    check_judged(config, tasks, trains=trains)
+    least = PATIENCE_S + 1
+    if config.rewards.timeout_s < least and any(task.kind == "math" for task in tasks):
+        raise ConfigError(
+            f"rewards.timeout_s ({config.rewards.timeout_s:g}) must be at least {least:g} for "
+            f"tasks of kind 'math': one comparison may take {PATIENCE_S:g} s, and the episode of "
+            "an answer that is cut off before would be dropped instead of being wrong"
+        )
 
 
 def check_judged(config: Config, tasks: Sequence[Task], *, trains: bool) -> None:

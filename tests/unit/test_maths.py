@@ -1,5 +1,7 @@
 """A mathematical answer equals a gold one however it is written, and nothing else does."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -9,6 +11,10 @@ from actors.rewards.maths.exact import based, number
 from actors.rewards.maths.structure import collection
 from actors.rewards.maths.symbolic import equal_formulas
 from actors.rewards.maths.written import MAX_CHARACTERS, read
+from common.config import Config, Rewards
+from common.errors import ConfigError
+from common.wire.records import Task
+from launch.run.preflight import check_scoring
 
 SAME = r"""
 3/7                          == \frac{3}{7}
@@ -182,3 +188,12 @@ def test_a_text_of_one_piece_again_and_again_is_read_at_once(piece: str) -> None
     text = (piece * MAX_CHARACTERS)[:MAX_CHARACTERS]
 
     assert collection(read(text).body) is None or "," in piece
+
+
+def test_a_time_for_scoring_in_which_no_bomb_is_found_wrong_is_refused() -> None:
+    task = Task(task_id="m", question="How much?", kind="math", answers=("2",))
+
+    check_scoring(Config(rewards=Rewards(timeout_s=7.0)), [task], trains=True)
+    check_scoring(Config(rewards=Rewards(timeout_s=1.0)), [replace(task, kind="qa")], trains=True)
+    with pytest.raises(ConfigError, match=r"rewards\.timeout_s \(5\) must be at least 7"):
+        check_scoring(Config(rewards=Rewards(timeout_s=5.0)), [task], trains=False)
