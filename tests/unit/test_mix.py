@@ -57,6 +57,32 @@ def test_weights_seed_and_split_make_the_same_bytes_every_time(tmp_path: Path) -
     assert abs(taken["a"] - 37.5) <= 0.5
 
 
+def test_the_order_of_lines_makes_no_difference_also_among_duplicates(tmp_path: Path) -> None:
+    text = "[mix]\ntasks = 40\nheldout = 10\n" + source("a")
+    twice = [*numbered("a", 20), *(task(f"b-{n}", f"who is a number {n}?") for n in range(20))]
+
+    made = []
+    for order in (twice, twice[::-1]):
+        mix(recipe(tmp_path, text, a=order), tmp_path / "out")
+        made.append(
+            [read_tasks(tmp_path / "out" / name) for name in ("train.jsonl", "heldout.jsonl")]
+        )
+
+    assert made[0] == made[1]
+    assert {found.task_id[0] for tasks in made[0] for found in tasks} == {"a"}
+
+
+@pytest.mark.parametrize("name", ["train", "heldout"])
+def test_a_file_that_is_read_is_never_written_over(tmp_path: Path, name: str) -> None:
+    file = recipe(tmp_path, "[mix]\ntasks = 4\n" + source(name), **{name: numbered("a", 9)})
+    before = (tmp_path / f"{name}.jsonl").read_bytes()
+
+    with pytest.raises(InputError, match=f"{name}.jsonl is an input of the mix"):
+        mix(file, tmp_path)
+
+    assert (tmp_path / f"{name}.jsonl").read_bytes() == before
+
+
 def test_the_manifest_counts_every_task_of_every_source(tmp_path: Path) -> None:
     rows = [
         task("a-0", "Who wrote the book?"),

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -19,6 +20,7 @@ from launch.data.mix.recipe import UNKNOWN_LICENCE, Difficulty, MixSource, Recip
 from launch.data.sources.fields import titles_of_label
 from launch.data.sources.passages import read_passages, write_passages
 
+OUTPUTS = ("train.jsonl", "heldout.jsonl", "corpus.jsonl", "manifest.json")
 _UNMEASURED = "without a pass rate"
 
 
@@ -33,13 +35,15 @@ class Mixed:
 def mix(file: Path, out: Path) -> Mixed:
     """Write ``train.jsonl``, ``heldout.jsonl``, ``corpus.jsonl`` and ``manifest.json`` to ``out``.
 
-    The same recipe and files give the same bytes.
+    The same recipe and files give the same bytes; another order of their lines, the same tasks.
 
     Raises:
         ConfigError: the recipe is malformed.
-        InputError: a file is missing or broken, two tasks have one id, or nothing is left.
+        InputError: a file is missing or broken or would be written over, two tasks have one id, or
+            nothing is left.
     """
     recipe = read_recipe(file)
+    _check_not_overwritten([str(file), *recipe.inputs], out)
     evaluation = {path: read_tasks(Path(path)) for path in recipe.mix.evaluation}
     index = EvaluationIndex(evaluation.items(), ngram=recipe.mix.ngram)
     rates = pass_rates(recipe.difficulty)
@@ -55,6 +59,15 @@ def mix(file: Path, out: Path) -> Mixed:
     counts = {path: len(tasks) for path, tasks in evaluation.items()}
     write_manifest(out, made, evaluation=counts, written=written)
     return Mixed(written=written, warnings=tuple(_warnings(recipe, pools, train, heldout)))
+
+
+def _check_not_overwritten(inputs: Iterable[str], out: Path) -> None:
+    outputs = {(out / name).resolve() for name in OUTPUTS}
+    for path in inputs:
+        if Path(path).resolve() in outputs:
+            raise InputError(
+                f"{path} is an input of the mix and would be written over; name another --out"
+            )
 
 
 def pass_rates(difficulty: Difficulty) -> dict[str, float] | None:
@@ -97,7 +110,7 @@ def _pool(
 ) -> Pool:
     """The tasks of a source that pass every stage; their questions are added to ``seen``."""
     tasks, kept, left_out = read_tasks(Path(source.path)), [], Counter[str]()
-    for task in tasks:
+    for task in sorted(tasks, key=attrgetter("task_id")):
         reason = filter_fault(task, recipe.filters)
         key = question_key(task.question)
         if reason:
