@@ -93,6 +93,11 @@ def test_a_number_is_read_where_it_is_marked_else_the_last_one_counts(
             "Answer: \\boxed{\\left( 3, \\frac{\\pi}{2} \\right)}",
             "\\left( 3, \\frac{\\pi}{2} \\right)",
         ),
+        ("The answer is **p - q**.", "p - q"),
+        ("Answer: `3/4`.", "3/4"),
+        ("**Answer:**\n$$\n\\frac{3}{4}\n$$", "\\frac{3}{4}"),
+        ("Answer: \\[\nx = 3\n\\]", "x = 3"),
+        ("Answer: \\[x = 3\\]", "\\[x = 3\\]"),
         ("cut off: \\boxed{\\frac{1}{2}", "\\frac{1}{2}"),
     ],
 )

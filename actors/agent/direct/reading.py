@@ -3,7 +3,8 @@ r"""Reads the short answer out of what a model wrote in one message. Pure.
 Thoughts come off first. Then the last of these marks counts, wherever it stands:
 
     <answer>Port Alden</answer>
-    Answer: Port Alden                   also "Final answer:", in bold, or on the next line
+    Answer: Port Alden                   also "Final answer:", in bold, on the next line, or there
+                                         in $$ or \[
     \boxed{42}
     #### 42
     ... the answer is Port Alden.        at the end of a line
@@ -28,7 +29,7 @@ _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LINE = re.compile(
     r"(?:^[ \t>*_#-]*|(?<=[.!?])[*_]*[ \t]+[*_]*)"
     r"(?:(?:the|my|your)[ ])?(?:final[ ]|short[ ])?answer(?:[ ]is)?"
-    r"[ \t]*[*_]*[ \t]*[:：][ \t]*[*_]*[ \t]*(?:\n\s*)?(\S[^\n]*)$",
+    r"[ \t]*[*_]*[ \t]*[:：][ \t]*[*_]*[ \t]*(?:\n\s*)?(?:(?:\$\$|\\\[)[ \t]*\n\s*)?(\S[^\n]*)$",
     re.MULTILINE | re.IGNORECASE,
 )
 _HASHES = re.compile(r"^[ \t]*####[ \t]*(\S[^\n]*)$", re.MULTILINE)
@@ -41,6 +42,7 @@ _DIGITS = re.compile(
     r"(?:(?<![\w)\]])[-+\u2212])?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:[ ]?/[ ]?\d+)?(?:[ ]?\\?%)?"
 )
 _WRAPPING = " \t*_`"
+_WRAPPED_STOP = re.compile(r"(?<=[*_`])\.$")
 
 
 def direct_answer(text: str, kind: str) -> str:
@@ -83,7 +85,7 @@ def _clean(marked: str) -> str:
     """Without Markdown around it, and without the box in it."""
     start = marked.rfind(_BOXED)
     text = _braced(marked, start + len(_BOXED)) if start >= 0 else marked
-    return text.strip().strip(_WRAPPING)
+    return _WRAPPED_STOP.sub("", text.strip()).strip(_WRAPPING)
 
 
 def _braced(text: str, start: int) -> str:
