@@ -53,11 +53,15 @@ def check_comparable(tasks: Iterable[Task], second: Sequence[EvaluationRecord], 
 
 
 def compare_results(
-    first: Sequence[EvaluationRecord], second: Sequence[EvaluationRecord], other: str
+    first: Sequence[EvaluationRecord],
+    second: Sequence[EvaluationRecord],
+    other: str,
+    names: Sequence[str],
 ) -> Comparison:
     """The first result minus the second, over the tasks of both.
 
-    A task is the same by its id, of the set of the same name where there is one.
+    A task is the same by its id, of the set of the same name where there is one. ``names`` are
+    those of the first result's sets, in their order.
 
     Raises:
         InputError: they have no task in common.
@@ -71,7 +75,7 @@ def compare_results(
         groups[pair.first.records[0].question_set].append(pair)
     return Comparison(
         other=other,
-        sets={name: _differences(pairs) for name, pairs in groups.items()},
+        sets={name: _differences(groups[name]) for name in names if name in groups},
         overall=_differences(same) if len(groups) > 1 else {},
         common=len(same),
         changed=len(found) - len(same),

@@ -53,7 +53,7 @@ def write_page(result: EvalResult) -> None:
         comparison=_comparison(result),
         published="".join(_beside(result, t) for t in tables_of(result)),
         facts=_facts(result.results),
-        episodes=_episodes(result.folder.read_episodes()),
+        episodes=_episodes(result.folder.read_episodes(), result.settings.names),
         settings_json=html_text(json_text(dataclasses.asdict(result.settings), indent=1)),
         results_json=html_text(json_text(as_json(result), indent=1)),
     )
@@ -166,13 +166,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]], *, ours: int = 0)
     return f"<table>{''.join(lines)}</table>"
 
 
-def _episodes(records: Sequence[EvaluationRecord]) -> str:
+def _episodes(records: Sequence[EvaluationRecord], names: Sequence[str]) -> str:
     parts = []
-    for name in dict.fromkeys(record.question_set for record in records):
+    for name in names:
         own = [record for record in records if record.question_set == name and record.steps]
         right = [record for record in own if record.is_exact][:SHOWN]
         wrong = [record for record in own if not record.is_exact][:SHOWN]
-        parts.append(f"<h3>{html_text(name)}</h3>" + "".join(map(_episode, right + wrong)))
+        if own:
+            parts.append(f"<h3>{html_text(name)}</h3>" + "".join(map(_episode, right + wrong)))
     return "".join(parts)
 
 

@@ -85,7 +85,7 @@ def evaluate_sets(request: AskRequest, console: Console) -> EvalResult:
     results = score(settings, records, request.prices, request.chosen.missing)
     comparison = None
     if against is not None:
-        comparison = compare_results(records, against, str(request.against))
+        comparison = compare_results(records, against, str(request.against), settings.names)
     return EvalResult(folder=folder, settings=settings, results=results, comparison=comparison)
 
 

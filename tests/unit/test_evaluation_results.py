@@ -154,7 +154,7 @@ def test_results_are_compared_over_the_same_questions_only() -> None:
     second = [episode(n, float(n == 0)) for n in range(1, 3)] + [episode(9, 1.0)]
     changed = replace(episode(3, 1.0), task=replace(episode(3, 1.0).task, question="Other?"))
 
-    comparison = compare_results(first, [*second, changed], "b")
+    comparison = compare_results(first, [*second, changed], "b", ["towns"])
 
     difference = comparison.sets["towns"]["exact_match"]
     assert (comparison.common, comparison.changed) == (2, 1)
@@ -166,12 +166,13 @@ def test_several_sets_are_compared_one_by_one_and_together() -> None:
     first = [episode(0, 1.0), episode(0, 1.0, question_set="other")]
     second = [episode(0, 0.0), episode(0, 1.0, question_set="other")]
 
-    comparison = compare_results(first, second, "b")
+    comparison = compare_results(first, second, "b", ["other", "towns"])
 
     assert {name: one["exact_match"].mean for name, one in comparison.sets.items()} == {
         "towns": 1.0,
         "other": 0.0,
     }
+    assert list(comparison.sets) == ["other", "towns"]
     assert comparison.overall["exact_match"].mean == 0.5
 
 
@@ -180,14 +181,16 @@ def test_sets_that_share_questions_are_compared_each_with_its_own_episodes() -> 
         return replace(episode(0, right), question_set=name)
 
     first = [asked(1.0, "all"), asked(0.0, "part")]
-    comparison = compare_results(first, [asked(0.0, "all"), asked(1.0, "part")], "b")
+    comparison = compare_results(
+        first, [asked(0.0, "all"), asked(1.0, "part")], "b", ["all", "part"]
+    )
 
     assert {name: one["exact_match"].mean for name, one in comparison.sets.items()} == {
         "all": 1.0,
         "part": -1.0,
     }
     assert comparison.common == 2
-    renamed = compare_results(first, [asked(0.0, "another")], "b")
+    renamed = compare_results(first, [asked(0.0, "another")], "b", ["all", "part"])
     assert renamed.sets["all"]["exact_match"].mean == 1.0
     assert renamed.common == 2
 
@@ -195,14 +198,14 @@ def test_sets_that_share_questions_are_compared_each_with_its_own_episodes() -> 
 def test_questions_of_another_kind_are_compared_by_what_both_measure() -> None:
     judged = replace(episode(0, 1.0), task=replace(episode(0, 1.0).task, kind="judged"))
 
-    comparison = compare_results([episode(0, 0.0)], [judged], "b")
+    comparison = compare_results([episode(0, 0.0)], [judged], "b", ["towns"])
 
     assert set(comparison.sets["towns"]) == {"exact_match"}
 
 
 def test_results_without_a_common_task_cannot_be_compared() -> None:
     with pytest.raises(InputError, match="--against there: no task that was"):
-        compare_results([episode(0, 1.0)], [episode(1, 1.0)], "there")
+        compare_results([episode(0, 1.0)], [episode(1, 1.0)], "there", ["towns"])
 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def result(tmp_path: Path) -> EvalResult:
         folder=EvalFolder(tmp_path),
         settings=given,
         results=score(given, records, Prices(prompt=1.0)),
-        comparison=compare_results(records, others, "runs/other"),
+        comparison=compare_results(records, others, "runs/other", given.names),
     )
 
 
