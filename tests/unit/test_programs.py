@@ -1,6 +1,7 @@
 """What is run for an answer that is a program, and what crosses between its two sandboxes."""
 
 import json
+import time
 from collections import Counter, OrderedDict, deque, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -35,6 +36,7 @@ def test_an_answer_without_the_function_completes_the_prefix() -> None:
         "def area(r):\n    return 3",
         "```python\ndef area(r):\n    return 3\n```",
         "Here it is:\n\n```\ndef area(r):\n    return 3\n```\nDone.",
+        "Here it is:\n\n```python\ndef area(r):\n    return 3\n",
         "area = lambda r: 3",
     ],
 )
@@ -45,6 +47,14 @@ def test_an_answer_with_the_function_stands_alone(answer: str) -> None:
     assert "area" in program.answer
     assert "```" not in program.answer
     assert (program.prefix, program.entry_point) == (PROMPT, "area")
+
+
+def test_an_answer_of_nothing_but_open_fences_takes_no_longer_than_another() -> None:
+    began = time.process_time()
+
+    program_of(task(), "```x\n" * 12_800)
+
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
