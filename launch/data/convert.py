@@ -7,6 +7,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from common.tasks import write_tasks
+from launch.data.outputs import check_outputs
 from launch.data.sources.entries import Entry, Passage, Unusable, known_source, source_name
 from launch.data.sources.passages import read_passages, write_passages
 from launch.data.sources.reading import FileRecord, read_records
@@ -22,6 +23,8 @@ from launch.data.sources.tasks import LeftOut, said_of, tasks_of
 
 KINDS = ("qa", "number", "date", "math", "judged")
 """Task types of a short answer, which ``--kind`` may name."""
+
+_TASKS, _CORPUS = "tasks.jsonl", "corpus.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,10 +87,12 @@ def convert(
         wanted: what a person says about the file.
 
     Raises:
-        InputError: a file is missing or broken, its shape is not known or not the wanted one (the
-            text lists the fields), a record is not of that shape (named with its field), or no task
-            is left.
+        InputError: a file is missing or broken, or would be written over; its shape is not known or
+            not the wanted one (the text lists the fields), a record is not of that shape (named
+            with its field), or no task is left.
     """
+    inputs = [file, corpus] if corpus else [file]
+    check_outputs(out, (_TASKS, _CORPUS), inputs=inputs, made_by=_TASKS)
     records = read_records(file, what="file")
     if not records:
         raise InputError(f"{file} holds no questions")
@@ -101,11 +106,12 @@ def convert(
         raise InputError(f"{file}: no question is left: {said_of(left_out, golds=False)}")
     pages = read_passages(corpus) if corpus else _own_passages(entry for _, entry in entries)
     out.mkdir(parents=True, exist_ok=True)
-    write_tasks(tasks, out / "tasks.jsonl")
+    written = write_passages(pages, out / _CORPUS)
+    write_tasks(tasks, out / _TASKS)
     return Converted(
         shape=shape.name,
         sources=dict(Counter(task.labels["source"] for task in tasks)),
-        pages=_write_corpus(pages, out / "corpus.jsonl"),
+        pages=written,
         left_out=tuple(left_out),
         from_prompt=sum("question_from" in task.labels for task in tasks),
     )
@@ -174,11 +180,3 @@ def _completed(entry: Entry, file: Path, shape: Shape, wanted: Wanted) -> Entry:
 def _own_passages(entries: Iterable[Entry]) -> list[Passage]:
     """The passages around the questions, each once."""
     return list(dict.fromkeys(page for entry in entries for page in entry.passages))
-
-
-def _write_corpus(pages: Iterable[Passage], path: Path) -> int:
-    """Passages written; a file of an earlier conversion does not stay where there are none."""
-    written = write_passages(pages, path)
-    if not written:
-        path.unlink()
-    return written

@@ -66,13 +66,37 @@ def test_own_passages_become_the_corpus_and_a_repeat_is_taken_once(tmp_path: Pat
 
 
 def test_without_passages_there_is_no_corpus_not_even_an_earlier_one(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "corpus.jsonl").write_text("of another file\n")
+    converted(tmp_path, [HOTPOTQA])
 
     done, _ = converted(tmp_path, [NQ])
 
     assert done.pages == 0
     assert not (tmp_path / "out" / "corpus.jsonl").exists()
+
+
+def test_no_file_that_is_read_or_not_from_an_earlier_conversion_is_lost(tmp_path: Path) -> None:
+    file, corpus = write(tmp_path / "q.json", [NQ]), tmp_path / "corpus.jsonl"
+    corpus.write_text('{"title": "Moon", "text": "Far."}\n')
+    tasks = write(tmp_path / "tasks.jsonl", [NQ])
+
+    for given in (file, tasks):
+        with pytest.raises(InputError, match=r"is read, and --out .* would write over it"):
+            convert(given, out=tmp_path, corpus=corpus)
+    tasks.unlink()
+    with pytest.raises(InputError, match=r"corpus\.jsonl would be replaced, and is not from"):
+        convert(file, out=tmp_path)
+
+    assert pages(tmp_path) == [{"title": "Moon", "text": "Far."}]
+
+
+def test_a_broken_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"title": "Moon", "text": "Far."}\n{"title": 5}\n')
+
+    with pytest.raises(InputError, match=r"c\.jsonl, line 2: expected texts"):
+        converted(tmp_path, [NQ], corpus=corpus)
+
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_ids_stay_in_another_order_and_in_a_part_of_the_file(tmp_path: Path) -> None:
