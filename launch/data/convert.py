@@ -1,7 +1,7 @@
 """Converts question sets into task and corpus files; see docs/data.md."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from common.tasks import write_tasks
 from launch.data.outputs import check_outputs
 from launch.data.sources.entries import Entry, Passage, Unusable, known_source, source_name
 from launch.data.sources.passages import read_passages, write_passages
-from launch.data.sources.reading import FileRecord, read_records
+from launch.data.sources.reading import FileRecord, Row, read_records
 from launch.data.sources.shapes import (
     SHAPES,
     Shape,
@@ -96,7 +96,7 @@ def convert(
     records = read_records(file, what="file")
     if not records:
         raise InputError(f"{file} holds no questions")
-    shape = _shape(file, records[0], wanted)
+    shape = _shape(file, [record.row for record in records], wanted)
     read = [(record.where, _read(shape, record)) for record in records]
     found = [(where, entry) for where, entry in read if isinstance(entry, Entry)]
     entries = [(where, _completed(entry, file, shape, wanted)) for where, entry in found]
@@ -117,22 +117,22 @@ def convert(
     )
 
 
-def _shape(file: Path, first: FileRecord, wanted: Wanted) -> Shape:
+def _shape(file: Path, rows: Sequence[Row], wanted: Wanted) -> Shape:
     _check_wanted(wanted)
     if wanted.question and wanted.answer:
         return own_shape(wanted.question, wanted.answer, wanted.kind or "qa")
-    found = SHAPES[wanted.shape] if wanted.shape else shape_of(first.row)
+    found = SHAPES[wanted.shape] if wanted.shape else shape_of(rows)
     if found is None:
         raise InputError(
             f"{file} is of no known shape; the fields of its first record are: "
-            f"{listed_fields(first.row)}. Name those that matter with --question FIELD --answer "
+            f"{listed_fields(rows[0])}. Name those that matter with --question FIELD --answer "
             f"FIELD. Known are: {known_shapes(SHAPES.values())}"
         )
-    if not found.fits(first.row):
-        other = shape_of(first.row)
+    if not any(map(found.fits, rows)):
+        other = shape_of(rows)
         raise InputError(
             f"{file} is not of the shape {found.name} ({found.fields}); the fields of its first "
-            f"record are: {listed_fields(first.row)}. "
+            f"record are: {listed_fields(rows[0])}. "
             + (f"It looks like {other.name}: leave --format out" if other else "")
         )
     return found
@@ -155,7 +155,7 @@ def _read(shape: Shape, record: FileRecord) -> Entry | Unusable:
         return shape.read(record.row)
     except KeyError as error:
         raise InputError(
-            f"{record.where}: field {error} is missing; the first record is of the shape "
+            f"{record.where}: field {error} is missing; most records are of the shape "
             f"{shape.name} ({shape.fields})"
         ) from error
     except (ValueError, AttributeError, TypeError, InputError) as error:

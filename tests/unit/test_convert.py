@@ -99,6 +99,19 @@ def test_a_broken_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not list((tmp_path / "out").iterdir())
 
 
+@pytest.mark.parametrize("first", [0, 3])
+def test_most_records_say_the_shape_wherever_an_odd_one_stands(tmp_path: Path, first: int) -> None:
+    rows = [{"problem": f"p{n}", "answer": f"x^{n}", "url": "u"} for n in range(3)]
+    rows.insert(first, {"problem": "p", "answer": "42", "url": "u"})
+
+    done, tasks = converted(tmp_path, rows)
+
+    assert (done.shape, {task.kind for task in tasks}) == ("math", {"math"})
+    odd = {"question": "q", "supporting_facts": []}
+    with pytest.raises(InputError, match="record 1: field 'answer' is missing; most records are"):
+        converted(tmp_path, [odd, HOTPOTQA, HOTPOTQA])
+
+
 def test_ids_stay_in_another_order_and_in_a_part_of_the_file(tmp_path: Path) -> None:
     rows = [{"question": f"who is {n}", "answer": [str(n)]} for n in range(4)]
 

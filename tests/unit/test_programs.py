@@ -1,6 +1,7 @@
 """What is run for an answer that is a program, and what crosses between its two sandboxes."""
 
 import json
+import sys
 import time
 from collections import Counter, OrderedDict, deque, namedtuple
 from decimal import Decimal
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.rewards.programs.inside import Other, decoded, encoded
+from actors.rewards.programs.inside import Other, check, decoded, encoded
 from actors.rewards.programs.program import check_program, program_of
 from actors.rewards.task_types import check_task
 from common.errors import InputError
@@ -97,6 +98,17 @@ def test_a_reference_has_to_be_one_program() -> None:
         check_program(task(PROMPT, PROMPT))
     with pytest.raises(ValueError, match="reference program in answers is not Python"):
         check_program(task("def ("))
+
+
+@pytest.mark.parametrize("raised", ["StopIteration", "StopAsyncIteration", "AssertionError"])
+def test_no_answer_ends_the_loop_that_tests_it(raised: str) -> None:
+    tests = "for found in map(area, [1]):\n    assert found == 1"
+
+    try:
+        with pytest.raises(RuntimeError):
+            check("", tests, "area", lambda _: json.dumps(["raised", raised, ""]), list)
+    finally:
+        sys.modules.pop("solution")
 
 
 Point = namedtuple("Point", "x y")

@@ -189,7 +189,7 @@ class SearchIndex:
 
     def _ranked(self, words: Sequence[str], results: int) -> list[int]:
         titled: list[int] = []
-        if self._settings.title_weight > 1:
+        if words and self._settings.title_weight > 1:
             titled = self._ids(_TITLED, " ".join(words), results)
         matched: list[int] = []
         for some in self._alternatives(tuple(dict.fromkeys(words))[:MAX_QUERY_WORDS]):
