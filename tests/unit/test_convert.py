@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +192,35 @@ def test_every_form_of_file_gives_the_same_tasks(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_ids_of_a_column_with_an_empty_cell_are_whole_numbers(tmp_path: Path) -> None:
+    rows = pyarrow.table({"id": [7.0, None], "question": ["a", "b"], "golden_answers": [["c"]] * 2})
+    parquet.write_table(rows, tmp_path / "f.parquet")
+
+    convert(tmp_path / "f.parquet", out=tmp_path / "out", wanted=Wanted(source="mine"))
+
+    found = [task.task_id for task in read_tasks(tmp_path / "out" / "tasks.jsonl")]
+    assert found[0] == "mine-7"
+
+
+def test_a_process_that_read_parquet_ends_as_it_should(tmp_path: Path) -> None:
+    file = tmp_path / "f.parquet"
+    parquet.write_table(pyarrow.table({"question": ["a"], "answer": [["b"]]}), file)
+    code = (
+        "import sys; from pathlib import Path; from launch.data.sources.reading import "
+        f"read_records; sys.exit(len(read_records(Path({str(file)!r}), what='file')))"
+    )
+
+    readers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+
+    assert [reader.wait(60) for reader in readers] == [1] * 4
+
+
+def test_a_field_of_a_table_may_hold_a_whole_page(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"Question,Answer\n{'Who? ' * 30_000},Bo\n")
+
+    assert convert(tmp_path / "t.csv", out=tmp_path / "out").tasks == 1
+
+
 @pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_tables_are_read_with_quotes_and_line_ends_inside(
     tmp_path: Path, suffix: str, separator: str
@@ -222,6 +253,7 @@ def test_tables_are_read_with_quotes_and_line_ends_inside(
         ("q.parquet", b"PAR1 and nothing else", r"no readable parquet file"),
         ("q.csv", b"Question,Answer\nWho?\n", r"row 1: it has not as many fields as the head"),
         ("q.csv", b'Question,Answer\n"Who?,a\n', r"line \d: not valid CSV"),
+        ("q.csv", b"Question,Answer,Answer\nWho?,a,b\n", r"field 'Answer' occurs twice"),
         ("q.txt", b"Who? Anna", r"neither JSON, JSON lines nor parquet.*begins with 'Who\? Anna'"),
     ],
 )
