@@ -65,9 +65,9 @@ class EvaluationIndex:
 
     def overlap(self, task: Task) -> tuple[str, str] | None:
         """The set that a task overlaps with and how, or None."""
-        for key in _keys(task):
-            if key in self._questions:
-                return self._questions[key], "same question"
+        for asked in _keys(task):
+            if asked in self._questions:
+                return self._questions[asked], "same question"
         words = word_tokens(task.question)
         for run in (run for length in sorted(self._lengths) for run in _runs(words, length)):
             if run in self._runs:
@@ -78,8 +78,8 @@ class EvaluationIndex:
         return None
 
     def _add(self, name: str, task: Task) -> None:
-        for key in _keys(task):
-            self._questions.setdefault(key, name)
+        for asked in _keys(task):
+            self._questions.setdefault(asked, name)
         words = word_tokens(task.question)
         length = max(self._half, min(self._ngram, len(words)))
         self._lengths.add(length)
