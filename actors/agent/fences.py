@@ -1,6 +1,7 @@
 """Finds Markdown code blocks of Python as models write them. Pure, in one pass over the lines."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 _OPENING = re.compile(r"([ \t]*)(`{3,}|~{3,})[ \t]*\{?\.?([\w+#.-]*)")
@@ -17,7 +18,12 @@ class Fence:
 
 
 def find_fence(text: str, *, unclosed: bool, start: int = 0) -> Fence | None:
-    """The first block from ``start`` on that is Python, or does not say what it is.
+    """The first of ``find_fences``, or None."""
+    return next(find_fences(text, unclosed=unclosed, start=start), None)
+
+
+def find_fences(text: str, *, unclosed: bool, start: int = 0) -> Iterator[Fence]:
+    """The blocks from ``start`` on that are Python, or do not say what they are.
 
     Args:
         text: what a model wrote.
@@ -30,13 +36,12 @@ def find_fence(text: str, *, unclosed: bool, start: int = 0) -> Fence | None:
             opened = _opening(line, at)
         elif opened.is_closed_by(line):
             if opened.is_python:
-                return Fence(start=opened.start, end=at + len(line), code=opened.code())
+                yield Fence(start=opened.start, end=at + len(line), code=opened.code())
             opened = None
         else:
             opened.lines.append(line)
     if unclosed and opened is not None and opened.is_python:
-        return Fence(start=opened.start, end=len(text), code=opened.code())
-    return None
+        yield Fence(start=opened.start, end=len(text), code=opened.code())
 
 
 def whole_fence(text: str) -> str | None:

@@ -3,9 +3,9 @@
 A date is a whole text of one of these forms, with an English month's name or its abbreviation:
 ``3 March 1990``, ``the 3rd of March, 1990``, ``March 3rd, 1990``, ``1990 March 3``, ``1990-03-03``,
 ``03/03/1990``, ``3.3.1990``; without its year ``March 3``; without its day ``March 1990``,
-``1990-03``, ``03/1990``; a year alone, ``1990``. ``on``, ``in``, ``the`` and a day of the week may
-stand in front; the day of the week is not looked at. A year has four digits, or three beside a
-month's name, or an era (``44 BC``, ``AD 79``).
+``1990-03``, ``03/1990``; a year alone, ``1990``. ``on``, ``in``, ``the`` may
+stand in front, and before a day also that of the week, which is not looked at, or its abbreviation.
+A year has four digits, or three beside a month's name, or an era (``44 BC``, ``AD 79``).
 
 Of two numbers with ``/`` or ``-`` before a year the first is the month (as in English-language data
 sets), with ``.`` the day; the other order is taken where that is no date (``13/04/1990``).
@@ -35,7 +35,9 @@ _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _MONTH = rf"(?P<month>{'|'.join(sorted(_MONTH_OF, key=len, reverse=True))})"
 _ERA = r"(?P<era>bce?|ad|ce)"
 _YEAR = rf"(?:ad (?P<after>\d{{1,4}})|(?P<before>\d{{1,4}}) ?{_ERA}|(?P<year>\d{{3,4}}))"
-_LEAD = re.compile(r"(?:(?:on|in) )?(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day )?(?:the )?")
+_WEEKDAY = r"(?:mon|tues|wednes|thurs|fri|satur|sun)day|mon|tues?|wed|thu(?:rs?)?|fri|sat|sun"
+_WEEKDAY_FIRST = re.compile(rf"(?:(?:on|in) )?(?:{_WEEKDAY})\b")
+_LEAD = re.compile(rf"(?:(?:on|in) )?(?:(?:{_WEEKDAY}) )?(?:the )?")
 _WORDED = tuple(
     re.compile(form)
     for form in (
@@ -73,7 +75,9 @@ def parse_date(text: str) -> CalendarDate | None:
     if len(text) > _MAX_CHARACTERS:
         return None
     folded = fold(text).strip(" .,;")
-    return _numeric(_without_lead(folded)) or _worded(folded)
+    found = _numeric(_without_lead(folded)) or _worded(folded)
+    is_fitting = found is None or found.day or not _WEEKDAY_FIRST.match(folded)
+    return found if is_fitting else None
 
 
 def same_date(answer: str, gold: str) -> bool:

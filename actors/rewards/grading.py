@@ -29,7 +29,9 @@ without contradicting a reference.
 
 Reply with the single letter A, B or C and nothing else."""
 _REPLY = re.compile(r"[\s\"'*(]*([ABC])[\s\"'*).]*")
-_THOUGHTS = re.compile(r"\s*<think>.*?</think>", re.DOTALL)
+_THOUGHTS_END = "</think>"
+_CONTROL = re.compile(r"<|\[(?=/?[A-Z_]+\])")
+"""How the marks begin that end a message or a role in the templates of chat models."""
 
 
 class Grade(StrEnum):
@@ -41,15 +43,24 @@ class Grade(StrEnum):
 
 
 def grading_prompt(question: str, references: Sequence[str], submission: str) -> str:
-    """What the model is asked; the submission is quoted and bounded."""
+    """What the model is asked; the submission is quoted and bounded.
+
+    A server turns the marks of its chat template into special tokens wherever they stand, so that
+    ``<|im_end|>`` in a submission would end the user's message: such marks are escaped.
+    """
     return _PROMPT.format(
-        question=json.dumps(question, ensure_ascii=False),
-        references=json.dumps(list(references), ensure_ascii=False),
-        submission=json.dumps(submission[:MAX_CHARACTERS], ensure_ascii=False),
+        question=_quoted(question),
+        references=_quoted(list(references)),
+        submission=_quoted(submission[:MAX_CHARACTERS]),
     )
+
+
+def _quoted(value: str | list[str]) -> str:
+    text = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
+    return _CONTROL.sub(lambda mark: f"\\u{ord(mark.group()):04x}", text)
 
 
 def read_grade(reply: str) -> Grade | None:
     """The grade of a reply that is one letter, perhaps after thoughts; None for any other."""
-    found = _REPLY.fullmatch(_THOUGHTS.sub("", reply, count=1))
+    found = _REPLY.fullmatch(reply.rpartition(_THOUGHTS_END)[2])
     return Grade(found.group(1)) if found else None

@@ -1,15 +1,16 @@
 """Converts question sets into task and corpus files; see docs/data.md."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from common.errors import InputError
 from common.tasks import write_tasks
+from launch.data.outputs import check_outputs
 from launch.data.sources.entries import Entry, Passage, Unusable, known_source, source_name
 from launch.data.sources.passages import read_passages, write_passages
-from launch.data.sources.reading import FileRecord, read_records
+from launch.data.sources.reading import FileRecord, Row, read_records
 from launch.data.sources.shapes import (
     SHAPES,
     Shape,
@@ -22,6 +23,8 @@ from launch.data.sources.tasks import LeftOut, said_of, tasks_of
 
 KINDS = ("qa", "number", "date", "math", "judged")
 """Task types of a short answer, which ``--kind`` may name."""
+
+_TASKS, _CORPUS = "tasks.jsonl", "corpus.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -84,14 +87,16 @@ def convert(
         wanted: what a person says about the file.
 
     Raises:
-        InputError: a file is missing or broken, its shape is not known or not the wanted one (the
-            text lists the fields), a record is not of that shape (named with its field), or no task
-            is left.
+        InputError: a file is missing or broken, or would be written over; its shape is not known or
+            not the wanted one (the text lists the fields), a record is not of that shape (named
+            with its field), or no task is left.
     """
+    inputs = [file, corpus] if corpus else [file]
+    check_outputs(out, (_TASKS, _CORPUS), inputs=inputs, made_by=_TASKS)
     records = read_records(file, what="file")
     if not records:
         raise InputError(f"{file} holds no questions")
-    shape = _shape(file, records[0], wanted)
+    shape = _shape(file, [record.row for record in records], wanted)
     read = [(record.where, _read(shape, record)) for record in records]
     found = [(where, entry) for where, entry in read if isinstance(entry, Entry)]
     entries = [(where, _completed(entry, file, shape, wanted)) for where, entry in found]
@@ -101,32 +106,33 @@ def convert(
         raise InputError(f"{file}: no question is left: {said_of(left_out, golds=False)}")
     pages = read_passages(corpus) if corpus else _own_passages(entry for _, entry in entries)
     out.mkdir(parents=True, exist_ok=True)
-    write_tasks(tasks, out / "tasks.jsonl")
+    written = write_passages(pages, out / _CORPUS)
+    write_tasks(tasks, out / _TASKS)
     return Converted(
         shape=shape.name,
         sources=dict(Counter(task.labels["source"] for task in tasks)),
-        pages=_write_corpus(pages, out / "corpus.jsonl"),
+        pages=written,
         left_out=tuple(left_out),
         from_prompt=sum("question_from" in task.labels for task in tasks),
     )
 
 
-def _shape(file: Path, first: FileRecord, wanted: Wanted) -> Shape:
+def _shape(file: Path, rows: Sequence[Row], wanted: Wanted) -> Shape:
     _check_wanted(wanted)
     if wanted.question and wanted.answer:
         return own_shape(wanted.question, wanted.answer, wanted.kind or "qa")
-    found = SHAPES[wanted.shape] if wanted.shape else shape_of(first.row)
+    found = SHAPES[wanted.shape] if wanted.shape else shape_of(rows)
     if found is None:
         raise InputError(
             f"{file} is of no known shape; the fields of its first record are: "
-            f"{listed_fields(first.row)}. Name those that matter with --question FIELD --answer "
+            f"{listed_fields(rows[0])}. Name those that matter with --question FIELD --answer "
             f"FIELD. Known are: {known_shapes(SHAPES.values())}"
         )
-    if not found.fits(first.row):
-        other = shape_of(first.row)
+    if not any(map(found.fits, rows)):
+        other = shape_of(rows)
         raise InputError(
             f"{file} is not of the shape {found.name} ({found.fields}); the fields of its first "
-            f"record are: {listed_fields(first.row)}. "
+            f"record are: {listed_fields(rows[0])}. "
             + (f"It looks like {other.name}: leave --format out" if other else "")
         )
     return found
@@ -149,7 +155,7 @@ def _read(shape: Shape, record: FileRecord) -> Entry | Unusable:
         return shape.read(record.row)
     except KeyError as error:
         raise InputError(
-            f"{record.where}: field {error} is missing; the first record is of the shape "
+            f"{record.where}: field {error} is missing; most records are of the shape "
             f"{shape.name} ({shape.fields})"
         ) from error
     except (ValueError, AttributeError, TypeError, InputError) as error:
@@ -174,11 +180,3 @@ def _completed(entry: Entry, file: Path, shape: Shape, wanted: Wanted) -> Entry:
 def _own_passages(entries: Iterable[Entry]) -> list[Passage]:
     """The passages around the questions, each once."""
     return list(dict.fromkeys(page for entry in entries for page in entry.passages))
-
-
-def _write_corpus(pages: Iterable[Passage], path: Path) -> int:
-    """Passages written; a file of an earlier conversion does not stay where there are none."""
-    written = write_passages(pages, path)
-    if not written:
-        path.unlink()
-    return written

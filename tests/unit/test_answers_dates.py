@@ -18,6 +18,7 @@ FORMS = (
     "{0.day}. {0:%b}. {0.year}", "the {0.day}th of {0:%B}, {0.year}", "{0.year}/{0.month}/{0.day}",
     "{0:%m}/{0:%d}/{0.year}", "{0.day}.{0.month}.{0.year}", "{0:%A}, {0:%B} {0.day} {0.year}.",
     "on {0:%b} {0.day}th {0.year}", "{0.day}-{0:%b}-{0.year}", "{0.year} {0:%B} {0.day}",
+    "{0:%a}, {0.day} {0:%b} {0.year}",
 )  # fmt: skip
 
 
@@ -77,6 +78,7 @@ def test_a_date_is_read(text: str, year: int | None, month: int | None, day: int
         "2001-05", "1990-91", "3-5 March 1990", "March 3 90", "03/04/90", "about 1990", "0 BC",
         "30 February 1990", "29 Feb 1900", "13/13/1990", "1990-03/03", "1,990", "19900303",
         "May the 4th be with you", "Mayor 1990", "3 March 1990, London", "1990 or 1991", "on 12",
+        "Sun 1990", "Monday March 1990",
     ],
 )  # fmt: skip
 def test_anything_else_is_no_date(text: str) -> None:

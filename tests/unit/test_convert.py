@@ -3,6 +3,8 @@
 import csv
 import gzip
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +68,50 @@ def test_own_passages_become_the_corpus_and_a_repeat_is_taken_once(tmp_path: Pat
 
 
 def test_without_passages_there_is_no_corpus_not_even_an_earlier_one(tmp_path: Path) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "corpus.jsonl").write_text("of another file\n")
+    converted(tmp_path, [HOTPOTQA])
 
     done, _ = converted(tmp_path, [NQ])
 
     assert done.pages == 0
     assert not (tmp_path / "out" / "corpus.jsonl").exists()
+
+
+def test_no_file_that_is_read_or_not_from_an_earlier_conversion_is_lost(tmp_path: Path) -> None:
+    file, corpus = write(tmp_path / "q.json", [NQ]), tmp_path / "corpus.jsonl"
+    corpus.write_text('{"title": "Moon", "text": "Far."}\n')
+    tasks = write(tmp_path / "tasks.jsonl", [NQ])
+
+    for given in (file, tasks):
+        with pytest.raises(InputError, match=r"is read, and --out .* would write over it"):
+            convert(given, out=tmp_path, corpus=corpus)
+    tasks.unlink()
+    with pytest.raises(InputError, match=r"corpus\.jsonl would be replaced, and is not from"):
+        convert(file, out=tmp_path)
+
+    assert pages(tmp_path) == [{"title": "Moon", "text": "Far."}]
+
+
+def test_a_broken_corpus_leaves_nothing_behind(tmp_path: Path) -> None:
+    corpus = tmp_path / "c.jsonl"
+    corpus.write_text('{"title": "Moon", "text": "Far."}\n{"title": 5}\n')
+
+    with pytest.raises(InputError, match=r"c\.jsonl, line 2: expected texts"):
+        converted(tmp_path, [NQ], corpus=corpus)
+
+    assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("first", [0, 3])
+def test_most_records_say_the_shape_wherever_an_odd_one_stands(tmp_path: Path, first: int) -> None:
+    rows = [{"problem": f"p{n}", "answer": f"x^{n}", "url": "u"} for n in range(3)]
+    rows.insert(first, {"problem": "p", "answer": "42", "url": "u"})
+
+    done, tasks = converted(tmp_path, rows)
+
+    assert (done.shape, {task.kind for task in tasks}) == ("math", {"math"})
+    odd = {"question": "q", "supporting_facts": []}
+    with pytest.raises(InputError, match="record 1: field 'answer' is missing; most records are"):
+        converted(tmp_path, [odd, HOTPOTQA, HOTPOTQA])
 
 
 def test_ids_stay_in_another_order_and_in_a_part_of_the_file(tmp_path: Path) -> None:
@@ -153,6 +192,35 @@ def test_every_form_of_file_gives_the_same_tasks(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_ids_of_a_column_with_an_empty_cell_are_whole_numbers(tmp_path: Path) -> None:
+    rows = pyarrow.table({"id": [7.0, None], "question": ["a", "b"], "golden_answers": [["c"]] * 2})
+    parquet.write_table(rows, tmp_path / "f.parquet")
+
+    convert(tmp_path / "f.parquet", out=tmp_path / "out", wanted=Wanted(source="mine"))
+
+    found = [task.task_id for task in read_tasks(tmp_path / "out" / "tasks.jsonl")]
+    assert found[0] == "mine-7"
+
+
+def test_a_process_that_read_parquet_ends_as_it_should(tmp_path: Path) -> None:
+    file = tmp_path / "f.parquet"
+    parquet.write_table(pyarrow.table({"question": ["a"], "answer": [["b"]]}), file)
+    code = (
+        "import sys; from pathlib import Path; from launch.data.sources.reading import "
+        f"read_records; sys.exit(len(read_records(Path({str(file)!r}), what='file')))"
+    )
+
+    readers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(4)]
+
+    assert [reader.wait(60) for reader in readers] == [1] * 4
+
+
+def test_a_field_of_a_table_may_hold_a_whole_page(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text(f"Question,Answer\n{'Who? ' * 30_000},Bo\n")
+
+    assert convert(tmp_path / "t.csv", out=tmp_path / "out").tasks == 1
+
+
 @pytest.mark.parametrize(("suffix", "separator"), [("csv", ","), ("tsv", "\t")])
 def test_tables_are_read_with_quotes_and_line_ends_inside(
     tmp_path: Path, suffix: str, separator: str
@@ -185,6 +253,7 @@ def test_tables_are_read_with_quotes_and_line_ends_inside(
         ("q.parquet", b"PAR1 and nothing else", r"no readable parquet file"),
         ("q.csv", b"Question,Answer\nWho?\n", r"row 1: it has not as many fields as the head"),
         ("q.csv", b'Question,Answer\n"Who?,a\n', r"line \d: not valid CSV"),
+        ("q.csv", b"Question,Answer,Answer\nWho?,a,b\n", r"field 'Answer' occurs twice"),
         ("q.txt", b"Who? Anna", r"neither JSON, JSON lines nor parquet.*begins with 'Who\? Anna'"),
     ],
 )

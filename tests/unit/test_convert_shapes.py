@@ -137,7 +137,7 @@ ROWS: dict[str, tuple[dict[str, Any], str, str, str, tuple[Any, ...]]] = {
 def test_a_record_is_known_by_its_fields(name: str) -> None:
     row, shape, source, kind, golds = ROWS[name]
 
-    found = shape_of(row)
+    found = shape_of([row])
 
     assert found is not None
     entry = found.read(row)

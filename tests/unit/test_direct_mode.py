@@ -1,6 +1,7 @@
 """Direct mode: how a short answer is asked for, and how it is read out of free text."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -114,6 +115,25 @@ def test_of_code_the_last_python_block_counts() -> None:
     assert direct_answer(text, "code").strip() == "def f():\n    return 1"
     assert direct_answer("def f():\n    return 1", "code") == "def f():\n    return 1"
     assert direct_answer("```python\ndef f():\n    return 2", "code").strip().endswith("return 2")
+
+
+def test_tags_are_paired_in_their_order() -> None:
+    text = "</answer><answer>Leeds</answer> or <answer>Port Alden</answer> or <answer>"
+
+    assert direct_answer(text, "qa") == "Port Alden"
+    assert direct_answer("<answer>Port Alden", "qa") == "<answer>Port Alden"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [("<answer>" * 20_000, "qa"), ("```python\nx\n```\n" * 5000, "code")],
+)
+def test_reading_takes_time_linear_in_the_message(text: str, kind: str) -> None:
+    began = time.process_time()
+
+    direct_answer(text, kind)
+
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize("kind", ["qa", "number", "math", "code", "judged", "my.types:Own"])

@@ -77,7 +77,7 @@ def test_a_file_that_is_read_is_never_written_over(tmp_path: Path, name: str) ->
     file = recipe(tmp_path, "[mix]\ntasks = 4\n" + source(name), **{name: numbered("a", 9)})
     before = (tmp_path / f"{name}.jsonl").read_bytes()
 
-    with pytest.raises(InputError, match=f"{name}.jsonl is an input of the mix"):
+    with pytest.raises(InputError, match=f"{name}.jsonl is read, and --out"):
         mix(file, tmp_path)
 
     assert (tmp_path / f"{name}.jsonl").read_bytes() == before
@@ -131,13 +131,31 @@ def test_passages_are_joined_and_files_of_an_earlier_mix_do_not_stay(tmp_path: P
     file = recipe(tmp_path, text, a=numbered("a", 2), b=numbered("b", 2))
     page = json.dumps({"title": "Moon", "text": "Far."})
     (tmp_path / "c.jsonl").write_text(f"{page}\n{page}\n")
-    (tmp_path / "out").mkdir()
+    mix(file, tmp_path / "out")
     (tmp_path / "out" / "heldout.jsonl").write_text("of an earlier mix")
 
     done = mix(file, tmp_path / "out")
 
     assert done.written == {"train.jsonl": 4, "corpus.jsonl": 1}
     assert not (tmp_path / "out" / "heldout.jsonl").exists()
+
+
+@pytest.mark.parametrize("name", ["heldout.jsonl", "train.jsonl"])
+def test_a_mix_never_writes_over_what_it_reads_or_what_it_did_not_make(
+    tmp_path: Path, name: str
+) -> None:
+    text = '[mix]\ntasks = 4\nevaluation = ["DIR/heldout.jsonl"]\n' + source("train")
+    file = recipe(tmp_path, text, train=numbered("a", 2), heldout=numbered("e", 2))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / name).write_text("mine")
+
+    with pytest.raises(InputError, match=r"is read, and --out .* would write over it"):
+        mix(file, tmp_path)
+    with pytest.raises(InputError, match=rf"{name} would be replaced, and is not from an earlier"):
+        mix(file, tmp_path / "other")
+
+    assert len(read_tasks(tmp_path / "heldout.jsonl")) == 2
+    assert (tmp_path / "other" / name).read_text() == "mine"
 
 
 def test_missing_files_are_listed_with_where_they_are_published(tmp_path: Path) -> None:
@@ -205,18 +223,29 @@ def test_a_question_is_the_same_but_for_case_spaces_and_last_marks() -> None:
         ("so one two three four yes", "the Bo Lee!", "answer and words of the question"),
         ("so one two three four yes", "Ann", None),
         ("one two three four five six seven and eight", "Ann", None),
+        ("“Who” wrote IT, then?", "Ann", None),
+        ("Who wrote “it”?", "Ann", "same question"),
+        ("Answer in a word: is it the long one?", "Ann", "words of the question"),
+        ("谁写了红楼梦又写了什么呢", "Ann", "words of the question"),
     ],
 )
 def test_overlap_with_an_evaluation_set_is_seen(
     question: str, answer: str, how: str | None
 ) -> None:
     asked = [task("e", "one two three four five six seven eight nine", "Bo Lee")]
-    asked.append(task("f", "Who wrote it?"))
+    asked += [task("f", "Who wrote it?"), task("g", "Is it the long one?", "yes")]
+    asked.append(task("h", "谁写了红楼梦又写了什么"))
     index = EvaluationIndex([("set", asked)], ngram=8)
 
     found = index.overlap(task("t", question, answer))
 
     assert found == (("set", how) if how else None)
+
+
+def test_signs_make_another_question_of_a_calculation() -> None:
+    index = EvaluationIndex([("set", [task("e", "5 * 3 = ?", "15", kind="number")])], ngram=13)
+
+    assert index.overlap(task("t", "5 / 3 = ?", "1.67", kind="number")) is None
 
 
 def test_titles_and_names_are_one_kind_of_entity_and_numbers_none() -> None:

@@ -1,6 +1,8 @@
 """What is run for an answer that is a program, and what crosses between its two sandboxes."""
 
 import json
+import sys
+import time
 from collections import Counter, OrderedDict, deque, namedtuple
 from decimal import Decimal
 from fractions import Fraction
@@ -8,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from actors.rewards.programs.inside import Other, decoded, encoded
+from actors.rewards.programs.inside import Other, check, decoded, encoded
 from actors.rewards.programs.program import check_program, program_of
 from actors.rewards.task_types import check_task
 from common.errors import InputError
@@ -35,6 +37,7 @@ def test_an_answer_without_the_function_completes_the_prefix() -> None:
         "def area(r):\n    return 3",
         "```python\ndef area(r):\n    return 3\n```",
         "Here it is:\n\n```\ndef area(r):\n    return 3\n```\nDone.",
+        "Here it is:\n\n```python\ndef area(r):\n    return 3\n",
         "area = lambda r: 3",
     ],
 )
@@ -45,6 +48,14 @@ def test_an_answer_with_the_function_stands_alone(answer: str) -> None:
     assert "area" in program.answer
     assert "```" not in program.answer
     assert (program.prefix, program.entry_point) == (PROMPT, "area")
+
+
+def test_an_answer_of_nothing_but_open_fences_takes_no_longer_than_another() -> None:
+    began = time.process_time()
+
+    program_of(task(), "```x\n" * 12_800)
+
+    assert time.process_time() - began < 0.5
 
 
 @pytest.mark.parametrize(
@@ -87,6 +98,17 @@ def test_a_reference_has_to_be_one_program() -> None:
         check_program(task(PROMPT, PROMPT))
     with pytest.raises(ValueError, match="reference program in answers is not Python"):
         check_program(task("def ("))
+
+
+@pytest.mark.parametrize("raised", ["StopIteration", "StopAsyncIteration", "AssertionError"])
+def test_no_answer_ends_the_loop_that_tests_it(raised: str) -> None:
+    tests = "for found in map(area, [1]):\n    assert found == 1"
+
+    try:
+        with pytest.raises(RuntimeError):
+            check("", tests, "area", lambda _: json.dumps(["raised", raised, ""]), list)
+    finally:
+        sys.modules.pop("solution")
 
 
 Point = namedtuple("Point", "x y")

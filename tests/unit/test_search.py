@@ -329,6 +329,24 @@ def test_the_page_whose_title_is_the_query_comes_first(tmp_path: Path) -> None:
     assert SearchIndex(database, PLAIN).find("wren", 3)[0].title != "Wren"
 
 
+def test_an_index_takes_the_place_of_no_other_file(tmp_path: Path) -> None:
+    database = indexed(tmp_path, ("Wren", "A bird."))
+    corpus = tmp_path / "pages.jsonl"
+    before = corpus.read_bytes()
+
+    with pytest.raises(InputError, match=r"pages\.jsonl' is no index and would be replaced"):
+        build_index(corpus, corpus)
+
+    assert corpus.read_bytes() == before
+    assert build_index(corpus, database) == 1
+
+
+def test_a_query_without_words_finds_nothing_not_even_a_title_without_any(tmp_path: Path) -> None:
+    database = indexed(tmp_path, ("!!!", "An album."), ("Wren", "A bird."))
+
+    assert SearchIndex(database).find(" ?", 3) == []
+
+
 def test_a_word_in_a_title_outweighs_those_of_the_text(tmp_path: Path) -> None:
     told = "Tales\nHarbor, harbor and harbor."
     database = indexed(tmp_path, ("Tales", told), ("The Silent Harbor", "A novel by Anna Keller."))

@@ -17,7 +17,7 @@ Where nothing is marked: the last number for ``number``, the whole text for all 
 import re
 from collections.abc import Iterator
 
-from actors.agent.fences import Fence, find_fence
+from actors.agent.fences import Fence, find_fences
 from actors.rewards.numeric import parse_number
 
 NOT_SCORED = "stand_alone"
@@ -25,7 +25,7 @@ NOT_SCORED = "stand_alone"
 
 _THINK, _THINK_END, _TURN_END = "<think>", "</think>", "<|im_end|>"
 _BOXED = "\\boxed{"
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _LINE = re.compile(
     r"(?:^[ \t>*_#-]*|(?<=[.!?])[*_]*[ \t]+[*_]*)"
     r"(?:(?:the|my|your)[ ])?(?:final[ ]|short[ ])?answer(?:[ ]is)?"
@@ -73,12 +73,24 @@ def _last_marked(text: str) -> str:
 
 
 def _marks(text: str) -> Iterator[tuple[int, str]]:
-    for pattern in (_TAGGED, _LINE, _HASHES, _SENTENCE):
+    yield from _tagged(text)
+    for pattern in (_LINE, _HASHES, _SENTENCE):
         for match in pattern.finditer(text):
             yield match.start(1), match[1]
     start = text.rfind(_BOXED)
     if start >= 0:
         yield start, _braced(text, start + len(_BOXED))
+
+
+def _tagged(text: str) -> Iterator[tuple[int, str]]:
+    """What stands between an opening tag and the next closing one, in one pass over the text."""
+    begin: int | None = None
+    for tag in _TAG.finditer(text):
+        if not tag[1]:
+            begin = tag.end() if begin is None else begin
+        elif begin is not None:
+            yield begin, text[begin : tag.start()]
+            begin = None
 
 
 def _clean(marked: str) -> str:
@@ -115,7 +127,6 @@ def _last_number(text: str) -> str:
 def _last_code(text: str) -> str:
     """The code of the last block of Python, which may lack its end."""
     last: Fence | None = None
-    start = 0
-    while (fence := find_fence(text, unclosed=True, start=start)) is not None:
-        last, start = fence, fence.end
+    for last in find_fences(text, unclosed=True):  # noqa: B007 - the last one is wanted
+        pass
     return last.code if last is not None else ""

@@ -30,7 +30,7 @@ def equal_answers(given: str, gold: str, formulas: Formulas) -> bool:
     left, right = read(given), read(gold)
     if not left.body or not right.body:
         return False
-    if left.unit and right.unit and left.unit != right.unit:
+    if left.unit and left.unit != right.unit and (right.unit or _is_choice(right.body)):
         return False
     return _equal_values(left.body, right.body, formulas)
 
@@ -70,6 +70,10 @@ def _equal_words(given: str, gold: str) -> bool | None:
     if _TEXT.fullmatch(gold) or _WORDS.fullmatch(gold):
         return _plain(bare) == _plain(wanted)
     return None
+
+
+def _is_choice(gold: str) -> bool:
+    return _CHOICE.fullmatch(_TEXT.sub(r"\1", gold)) is not None
 
 
 def _plain(words: str) -> str:

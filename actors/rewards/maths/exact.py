@@ -31,7 +31,7 @@ _BASES = (
     "twelve",
 )
 
-_THOUSANDS = re.compile(r"([-+]?)(\d{1,3}(?:(?:,\s*\d{3})+|(?: \d{3})+))((?:\.\d+)?\s*(?:\\?%)?)")
+_THOUSANDS = re.compile(r"([-+]?)(\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+))((?:\.\d+)?\s*(?:\\?%)?)")
 
 CLOSE = Fraction(1, 10**9)
 """Relative difference up to which a decimal is the fraction that no decimal equals."""

@@ -42,13 +42,16 @@ _BARE = re.compile(
 )
 _POWERS = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
 _WORDS = re.compile(r"[A-Za-z][A-Za-z .]*")
+_SAYS_MORE = re.compile(r"\b(?:and|or|nor|no|not)\b", re.IGNORECASE)
+_TEXT_END = re.compile(r"\\text\s*\{[^{}]*\}$")
 
 
 def split_unit(text: str) -> tuple[str, str]:
     r"""A value and its unit, which is empty for none; one name for all its spellings.
 
     In ``\text{...}`` any words behind a value are its unit; bare words only where they are known
-    ones, as letters are variables otherwise.
+    ones, as letters are variables otherwise. Words behind words, or with "or" or "not" in them, are
+    no unit: they may name a second answer.
     """
     sign = _DEGREE_SIGN.search(text)
     if sign and sign.start():
@@ -60,7 +63,7 @@ def split_unit(text: str) -> tuple[str, str]:
     words = found.group("words").strip().rstrip(".")
     if not words:
         return value, ""
-    if not _WORDS.fullmatch(words):
+    if not _WORDS.fullmatch(words) or _SAYS_MORE.search(words) or _TEXT_END.search(value):
         return text, ""
     return value, _unit(words, found.group("power") or "")
 

@@ -30,6 +30,7 @@ _BOX = re.compile(r"\\f?boxed?\s*\{")
 _DRESS = (
     (re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*\.?"), ""),
     (re.compile(r"\\(?:displaystyle|textstyle|limits|hfill)(?![A-Za-z])"), ""),
+    (re.compile(r"(?<=\d),\s*\\[!,]\s*(?=\d{3}(?!\d))"), ","),
     (re.compile(r"(?<!\\)\\[!,;: ]|\\q?quad(?![A-Za-z])|~"), " "),
     (re.compile(r"\\(?:mbox|mathrm|textrm|textbf|textit|mathbf|mathit)(?=\s*\{)"), r"\\text"),
     (re.compile(r"\\[dtc]frac(?![A-Za-z])"), r"\\frac"),

@@ -8,7 +8,6 @@
 import ast
 import builtins
 import math
-import re
 from dataclasses import dataclass
 
 from common.wire.records import Task
@@ -18,7 +17,7 @@ LONGEST_TIMEOUT_S = 30.0
 MAX_CHARACTERS = 64_000
 """Of an answer; a longer one fails."""
 
-_FENCED = re.compile(r"^[ \t]*```[^\n]*\n(.*?)^[ \t]*```[ \t]*$", re.DOTALL | re.MULTILINE)
+_FENCE = "```"
 _DETAILS = frozenset({"tests", "entry_point", "prefix", "timeout_s"})
 
 
@@ -69,11 +68,12 @@ def check_program(task: Task) -> None:
 def program_of(task: Task, answer: str) -> Program:
     """What is run for ``answer``.
 
-    An answer in fences is what is inside of them. One that does not define the entry point
-    completes the prefix. ``entry_point`` is empty where the tests use other names of the answer.
+    An answer in fences is what is inside of them; a single block may lack its end. One that does
+    not define the entry point completes the prefix. ``entry_point`` is empty where the tests use
+    other names of the answer.
     """
     prefix, entry = task.details.get("prefix", ""), task.details.get("entry_point", "")
-    source = "\n".join(_FENCED.findall(answer)) or answer
+    source = _unfenced(answer) or answer
     if entry and prefix and not _defines(source, entry):
         source = prefix + source
     usable = prefix if _tree(prefix) is not None else ""
@@ -82,6 +82,22 @@ def program_of(task: Task, answer: str) -> Program:
     return Program(
         prefix=usable, answer=source, tests=tests, entry_point=apart, timeout_s=_timeout(task)
     )
+
+
+def _unfenced(answer: str) -> str:
+    """What is inside of fences, in one pass over the lines; empty where there are none."""
+    blocks: list[list[str]] = []
+    opened: list[str] | None = None
+    for line in answer.split("\n"):
+        if opened is None:
+            opened = [] if line.lstrip(" \t").startswith(_FENCE) else None
+        elif line.strip() == _FENCE:
+            blocks.append(opened)
+            opened = None
+        else:
+            opened.append(line)
+    whole = blocks or ([opened] if opened else [])
+    return "\n".join("".join(f"{line}\n" for line in block) for block in whole)
 
 
 def _timeout(task: Task) -> float:

@@ -41,6 +41,9 @@ it where any of its words may match. It costs more time than all others together
 _STEPS_UNCHECKED = 1000
 """Steps of SQLite's machine between two looks at ``given_up``: well below a millisecond."""
 
+_SQLITE = b"SQLite format 3\x00"
+"""How every file of SQLite begins."""
+
 _SIGNS = string.punctuation.replace("'", "''").replace('"', '""')
 _SCHEMA = f"""
 CREATE TABLE pages (id INTEGER PRIMARY KEY, title TEXT, text TEXT, title_words TEXT);
@@ -84,10 +87,11 @@ def build_index(
 
     Raises:
         InputError: the corpus is missing, empty or malformed (names file and line), or the index
-            cannot be written.
+            cannot be written, or would replace a file that is none.
     """
     paths = [corpus] if isinstance(corpus, Path) else list(corpus)
     pages = read_pages(paths, passage_characters=passage_characters)
+    _check_replaceable(database)
     partial = database.with_name(f".{database.name}.{os.getpid()}")
     try:
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -103,6 +107,21 @@ def build_index(
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
     return count
+
+
+def _check_replaceable(database: Path) -> None:
+    """Refuse to put an index in the place of another file, such as its own corpus."""
+    if not database.is_file():
+        return
+    try:
+        with database.open("rb") as file:
+            begin = file.read(len(_SQLITE))
+    except OSError:
+        return  # writing says more
+    if begin and begin != _SQLITE:
+        raise InputError(
+            f"'{database}' is no index and would be replaced by one; name another file with --out"
+        )
 
 
 def _write(database: Path, pages: Iterable[Page]) -> int:
@@ -189,7 +208,7 @@ class SearchIndex:
 
     def _ranked(self, words: Sequence[str], results: int) -> list[int]:
         titled: list[int] = []
-        if self._settings.title_weight > 1:
+        if words and self._settings.title_weight > 1:
             titled = self._ids(_TITLED, " ".join(words), results)
         matched: list[int] = []
         for some in self._alternatives(tuple(dict.fromkeys(words))[:MAX_QUERY_WORDS]):

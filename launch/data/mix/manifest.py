@@ -12,7 +12,7 @@ from common.whole_file import write_whole
 from common.wire.records import Task
 from launch.data.mix.recipe import MixSource, Recipe
 
-MANIFEST_FORMAT = 1
+MANIFEST, MANIFEST_FORMAT = "manifest.json", 1
 
 Chosen = list[tuple[str, Task]]
 """Tasks, each with the name of its source."""
@@ -67,7 +67,7 @@ def write_manifest(
             for name, count in written.items()
         },
     }
-    write_whole(out / "manifest.json", json_text(manifest, indent=1, readable=True) + "\n")
+    write_whole(out / MANIFEST, json_text(manifest, indent=1, readable=True) + "\n")
 
 
 def _sources(made: Made) -> list[dict[str, Any]]:

@@ -14,13 +14,15 @@ from common.json_input import numbered_lines, parse_json
 from common.tasks import read_tasks, write_tasks
 from common.wire.records import Task
 from launch.data.mix.choice import components, filter_fault, quotas, set_aside, shuffled
-from launch.data.mix.manifest import Chosen, Made, Pool, write_manifest
+from launch.data.mix.manifest import MANIFEST, Chosen, Made, Pool, write_manifest
 from launch.data.mix.overlap import EvaluationIndex, entities, question_key
 from launch.data.mix.recipe import UNKNOWN_LICENCE, Difficulty, MixSource, Recipe, read_recipe
+from launch.data.outputs import check_outputs
 from launch.data.sources.fields import titles_of_label
 from launch.data.sources.passages import read_passages, write_passages
 
-OUTPUTS = ("train.jsonl", "heldout.jsonl", "corpus.jsonl", "manifest.json")
+_CORPUS = "corpus.jsonl"
+_OUTPUTS = ("train.jsonl", "heldout.jsonl", _CORPUS)
 _UNMEASURED = "without a pass rate"
 
 
@@ -39,11 +41,12 @@ def mix(file: Path, out: Path) -> Mixed:
 
     Raises:
         ConfigError: the recipe is malformed.
-        InputError: a file is missing or broken or would be written over, two tasks have one id, or
-            nothing is left.
+        InputError: a file is missing or broken, two tasks have one id, nothing is left, or a
+            file of the user's would be written over.
     """
     recipe = read_recipe(file)
-    _check_not_overwritten([str(file), *recipe.inputs], out)
+    inputs = [file, *map(Path, recipe.inputs)]
+    check_outputs(out, (*_OUTPUTS, MANIFEST), inputs=inputs, made_by=MANIFEST)
     evaluation = {path: read_tasks(Path(path)) for path in recipe.mix.evaluation}
     index = EvaluationIndex(evaluation.items(), ngram=recipe.mix.ngram)
     rates = pass_rates(recipe.difficulty)
@@ -59,15 +62,6 @@ def mix(file: Path, out: Path) -> Mixed:
     counts = {path: len(tasks) for path, tasks in evaluation.items()}
     write_manifest(out, made, evaluation=counts, written=written)
     return Mixed(written=written, warnings=tuple(_warnings(recipe, pools, train, heldout)))
-
-
-def _check_not_overwritten(inputs: Iterable[str], out: Path) -> None:
-    outputs = {(out / name).resolve() for name in OUTPUTS}
-    for path in inputs:
-        if Path(path).resolve() in outputs:
-            raise InputError(
-                f"{path} is an input of the mix and would be written over; name another --out"
-            )
 
 
 def pass_rates(difficulty: Difficulty) -> dict[str, float] | None:
@@ -181,14 +175,14 @@ def _split(sampled: Mapping[str, tuple[str, Task]], recipe: Recipe) -> tuple[Cho
 def _write(out: Path, train: Chosen, heldout: Chosen, recipe: Recipe) -> dict[str, int]:
     """Tasks and passages by file; a file of an earlier mix does not stay beside them."""
     written = {}
-    for name, chosen in (("train.jsonl", train), ("heldout.jsonl", heldout)):
+    for name, chosen in zip(_OUTPUTS, (train, heldout), strict=False):
         write_tasks((task for _, task in chosen), out / name)
         written[name] = len(chosen)
     corpora = [source.corpus for source in recipe.sources if source.corpus]
     passages = (page for corpus in corpora for page in read_passages(Path(corpus)))
-    written["corpus.jsonl"] = write_passages(dict.fromkeys(passages), out / "corpus.jsonl")
+    written[_CORPUS] = write_passages(dict.fromkeys(passages), out / _CORPUS)
     for name in [name for name, count in written.items() if not count]:
-        (out / name).unlink()
+        (out / name).unlink(missing_ok=True)
         del written[name]
     return written
 

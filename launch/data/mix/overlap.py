@@ -2,15 +2,17 @@
 
 import re
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from actors.rewards.answers import normalise
+from common.text_tokens import word_tokens
 from common.wire.records import Task
 
 _TOKEN = re.compile(r"\w+|[^\w\s]")
-_WORD = re.compile(r"\w+")
 _CLOSED = frozenset({"yes", "no", "true", "false"})
 """Answers that many questions share."""
+_IN_WORDS = frozenset({"qa", "date", "judged"})
+"""Kinds whose questions are the same where their words are; signs count in all others."""
 
 Ngram = tuple[str, ...]
 
@@ -45,7 +47,9 @@ class EvaluationIndex:
     """The questions of evaluation sets, to be asked whether another overlaps with one.
 
     Overlap: the same question; ``ngram`` words in a row (Brown et al. 2020, arXiv:2005.14165,
-    appendix C, takes 13); or half as many together with the same answer, if that is a name.
+    appendix C, takes 13), or all of a question that has fewer, but half as many; or half as many
+    together with the same answer, if that is a name. A character of a script without spaces is a
+    word.
     """
 
     def __init__(self, sets: Iterable[tuple[str, Iterable[Task]]], *, ngram: int) -> None:
@@ -53,6 +57,7 @@ class EvaluationIndex:
         self._ngram, self._half = ngram, max(2, ngram // 2)
         self._questions: dict[Ngram, str] = {}
         self._runs: dict[Ngram, str] = {}
+        self._lengths = {ngram}
         self._answered: dict[tuple[str, Ngram], str] = {}
         for name, tasks in sets:
             for task in tasks:
@@ -60,9 +65,11 @@ class EvaluationIndex:
 
     def overlap(self, task: Task) -> tuple[str, str] | None:
         """The set that a task overlaps with and how, or None."""
-        if (name := self._questions.get(question_key(task.question))) is not None:
-            return name, "same question"
-        for run in _runs(task.question, self._ngram):
+        for asked in _keys(task):
+            if asked in self._questions:
+                return self._questions[asked], "same question"
+        words = word_tokens(task.question)
+        for run in (run for length in sorted(self._lengths) for run in _runs(words, length)):
             if run in self._runs:
                 return self._runs[run], "words of the question"
         for key in self._answered_runs(task):
@@ -71,20 +78,30 @@ class EvaluationIndex:
         return None
 
     def _add(self, name: str, task: Task) -> None:
-        self._questions.setdefault(question_key(task.question), name)
-        for run in _runs(task.question, self._ngram):
+        for asked in _keys(task):
+            self._questions.setdefault(asked, name)
+        words = word_tokens(task.question)
+        length = max(self._half, min(self._ngram, len(words)))
+        self._lengths.add(length)
+        for run in _runs(words, length):
             self._runs.setdefault(run, name)
         for key in self._answered_runs(task):
             self._answered.setdefault(key, name)
 
     def _answered_runs(self, task: Task) -> Iterator[tuple[str, Ngram]]:
         names = names_among(task.answers) if task.kind == "qa" else []
-        for run in _runs(task.question, self._half) if names else ():
+        for run in _runs(word_tokens(task.question), self._half) if names else ():
             yield from ((name, run) for name in names)
 
 
-def _runs(question: str, length: int) -> Iterator[Ngram]:
-    words = _WORD.findall(_plain(question))
+def _keys(task: Task) -> Iterator[Ngram]:
+    """What the same question has in common with a task's: its text, and its words if they do."""
+    yield question_key(task.question)
+    if task.kind in _IN_WORDS and (words := normalise(task.question)):
+        yield "words", *words.split()
+
+
+def _runs(words: Sequence[str], length: int) -> Iterator[Ngram]:
     return (tuple(words[n : n + length]) for n in range(len(words) - length + 1))
 
 

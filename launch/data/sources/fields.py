@@ -138,9 +138,10 @@ def identity(row: Row, *keys: str) -> str | None:
         value = row.get(key)
         if is_nothing(value) or value == "":
             continue
-        if isinstance(value, bool) or not isinstance(value, str | int):
+        is_whole = isinstance(value, float) and value.is_integer()  # a column with an empty cell
+        if isinstance(value, bool) or not (isinstance(value, str | int) or is_whole):
             raise ValueError(f"field '{key}' must be a text or a whole number, got {value!r:.60}")
-        return str(value)
+        return _written(value, key)
     return None
 
 

@@ -36,7 +36,23 @@ def read_passages(file: Path) -> Iterator[Passage]:
 
 
 def write_passages(passages: Iterable[Passage], path: Path) -> int:
-    """Write those that say something, one JSON line each; how many."""
+    """Write those that say something, one JSON line each, in one step; how many.
+
+    Where there are none no file is left, not even an older one.
+    """
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        written = _write(passages, partial)
+        if written:
+            partial.replace(path)
+        else:
+            path.unlink(missing_ok=True)
+    finally:
+        partial.unlink(missing_ok=True)
+    return written
+
+
+def _write(passages: Iterable[Passage], path: Path) -> int:
     written = 0
     with path.open("w", encoding="utf-8") as file:
         for title, text in passages:

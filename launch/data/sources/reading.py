@@ -9,7 +9,8 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,16 +78,21 @@ def _parquet(data: bytes, file: Path) -> Iterator[FileRecord]:
     from pyarrow import parquet
 
     try:
-        rows = parquet.read_table(pyarrow.BufferReader(data)).to_pylist()
+        # parquet.read_table, and any threads, may abort the process when it ends (pyarrow 24.0)
+        table = parquet.ParquetFile(pyarrow.BufferReader(data)).read(use_threads=False)
+        rows = table.to_pylist()
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise InputError(f"{file} is no readable parquet file: {error}") from error
+    _check_names(table.column_names, file)
     for number, row in enumerate(rows, start=1):
         yield FileRecord(f"{file}, row {number}", row)
 
 
 def _table(text: str, separator: str, file: Path) -> Iterator[FileRecord]:
+    csv.field_size_limit(len(text) + 1)  # a field may hold a page; the usual limit is 131072
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
+        _check_names(reader.fieldnames or (), file)
         for number, row in enumerate(reader, start=1):
             if None in row or None in row.values():
                 raise InputError(
@@ -96,6 +102,12 @@ def _table(text: str, separator: str, file: Path) -> Iterator[FileRecord]:
             yield FileRecord(f"{file}, row {number}", row)
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: not valid CSV: {error}") from error
+
+
+def _check_names(names: Sequence[str], file: Path) -> None:
+    twice = next((name for name, count in Counter(names).items() if count > 1), None)
+    if twice is not None:
+        raise InputError(f"{file}: field '{twice}' occurs twice; which of them counts?")
 
 
 def _lines_or_object(text: str, file: Path) -> list[FileRecord]:

@@ -1,0 +1,34 @@
+"""What may be written where: nothing that is read, and nothing that no command of ours made."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from common.errors import InputError
+
+
+def check_outputs(out: Path, names: Iterable[str], *, inputs: Iterable[Path], made_by: str) -> None:
+    """Look at a folder before files are written to it, and taken away where they have no lines.
+
+    Args:
+        out: the folder; it need not exist.
+        names: files that would be written.
+        inputs: files that are read.
+        made_by: the file by which an earlier result of the same command is known, whose files may
+            be replaced.
+
+    Raises:
+        InputError: an input would be written over, or a file that is no earlier result.
+    """
+    read = [path for path in inputs if path.exists()]
+    for path in (out / name for name in names):
+        if not path.exists():
+            continue
+        if source := next((one for one in read if one.samefile(path)), None):
+            raise InputError(
+                f"{source} is read, and --out {out} would write over it; name another folder"
+            )
+        if not (out / made_by).exists():
+            raise InputError(
+                f"{path} would be replaced, and is not from an earlier call (there is no {made_by} "
+                "beside it); move it, or name another folder with --out"
+            )
