@@ -1,12 +1,13 @@
 """Runs tasks through the agent and keeps what each came to."""
 
 import asyncio
-import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from actors.agent.direct.reading import direct_answer
+from actors.agent.direct.wording import ask_directly
 from actors.agent.events import Episode
 from actors.rewards.task_types import measure_answer
 from benchmarks.agent.agents import Runs
@@ -14,15 +15,6 @@ from benchmarks.agent.variants import Variant
 from common.chat import ACTION_END, parse_action
 from common.json_output import json_text
 from common.wire.records import Step, Task
-
-SHORT_ANSWER = (
-    "\n\nThink step by step. Then write the answer, as short as possible, alone on the last line "
-    'after "Answer:".'
-)
-"""How a question is asked where there is no notebook."""
-
-_ANSWER_LINE = re.compile(r"answer:\W*(.*)$", re.IGNORECASE | re.MULTILINE)
-_NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,12 +119,12 @@ async def measure_variant(
 
 
 async def _attempt(run: Runs, variant: Variant, task: Task, transcripts: Path | None) -> Attempt:
-    asked = replace(task, question=task.question + SHORT_ANSWER) if variant.is_direct else task
+    question = await ask_directly(task, task.question) if variant.is_direct else task.question
     follower = Follower()
-    episode = await run(asked, None if variant.is_direct else follower)
+    episode = await run(replace(task, question=question), None if variant.is_direct else follower)
     answer = episode.answer
     if variant.is_direct and answer is not None:
-        answer = short_answer(answer, number=task.kind == "number")
+        answer = direct_answer(answer, task.kind)
     attempt = Attempt(
         task_id=task.task_id,
         outcome=episode.outcome.value,
@@ -165,18 +157,3 @@ def _write(
     line = asdict(attempt) | {"variant": variant.name, "steps": steps}
     with path.open("a", encoding="utf-8") as file:
         file.write(json_text(line) + "\n")
-
-
-def short_answer(text: str, *, number: bool) -> str:
-    """The answer in a text that was asked for one: behind the last "Answer:", else its end.
-
-    Args:
-        text: what the model wrote.
-        number: whether a number is wanted: then it is the last one there.
-    """
-    lines = _ANSWER_LINE.findall(text)
-    tail = lines[-1] if lines else text
-    if number:
-        found = _NUMBER.findall(tail) or _NUMBER.findall(text)
-        return found[-1].rstrip(",") if found else tail
-    return tail.strip().rpartition("\n")[2].strip(" .*")

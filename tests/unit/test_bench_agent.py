@@ -1,36 +1,20 @@
-"""The benchmark of the agent compares what it says, and reads short answers out of texts."""
+"""The benchmark of the agent compares what it says, and asks directly as `lzero eval` does."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
 
+from actors.agent.direct.wording import ask_directly
 from actors.agent.events import Episode, EpisodeListener
 from actors.agent.prompt import load_template
-from benchmarks.agent.measures import measure_variant, short_answer
+from benchmarks.agent.measures import measure_variant
 from benchmarks.agent.variants import PROMPTS, Limits, read_variant
 from common.errors import ConfigError
 from common.wire.records import Outcome, Step, Task
 
 TASK = Task(task_id="t", question="How many?", answers=("4",), kind="number")
 FENCE = "So:\n```python\nprint(4)\n```"
-
-
-@pytest.mark.parametrize(
-    ("text", "number", "answer"),
-    [
-        ("2 + 2 is 4.\nAnswer: 4", True, "4"),
-        ("Answer: 3\nNo.\nAnswer: $1,234.50 dollars.", True, "1,234.50"),
-        ("It takes 5 days and 12 hours", True, "12"),
-        ("I do not know", True, "I do not know"),
-        ("She was born there.\n**Answer:** Port Alden.", False, "Port Alden"),
-        ("She was born there.\nPort Alden", False, "Port Alden"),
-    ],
-)
-def test_a_short_answer_is_read_behind_its_mark_or_at_the_end(
-    text: str, number: bool, answer: str
-) -> None:
-    assert short_answer(text, number=number) == answer
 
 
 @pytest.mark.parametrize("path", sorted(PROMPTS.glob("*.md.j2")), ids=lambda path: path.name)
@@ -51,6 +35,25 @@ def test_direct_mode_has_no_prompt_and_no_notebook() -> None:
     agent = read_variant("direct").config(Limits()).agent
 
     assert (agent.mode, agent.system_prompt) == ("direct", "")
+
+
+def test_direct_mode_asks_and_reads_as_an_evaluation_does() -> None:
+    asked = []
+
+    async def run(task: Task, listener: EpisodeListener | None) -> Episode:
+        asked.append(task.question)
+        return Episode(
+            outcome=Outcome.SUBMITTED,
+            answer="2 and 2 is 4.\nAnswer: 4\nThat is 1 number.",
+            steps=(action(None),),
+            tokens_generated=9,
+        )
+
+    measured = asyncio.run(measure_variant(read_variant("direct"), [TASK], run, in_flight=2))
+
+    assert asked == [asyncio.run(ask_directly(TASK, TASK.question))]
+    assert measured.attempts[0].answer == "4"
+    assert measured.figures()["right_percent"] == 100
 
 
 def test_strict_and_accepted_actions_are_told_apart() -> None:
