@@ -85,7 +85,11 @@ def test_an_override_may_name_a_key_of_a_table_in_quotes(tmp_path: Path) -> None
     assert config.rewards.terms == {"f1": 0.1, "my_agents.rewards:brevity": -0.5}
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "preset",
+    sorted([*PRESETS.glob("*.toml"), *PRESETS.glob("recipes/*.toml")]),
+    ids=lambda path: path.stem,
+)
 def test_a_shipped_preset_names_only_what_exists(preset: Path) -> None:
     config = load_config(preset)
 
