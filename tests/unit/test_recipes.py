@@ -1,21 +1,27 @@
 """Every shipped recipe can be loaded, fits the hardware it names, and is on the page."""
 
+import dataclasses
 import json
+import math
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.config_file import load_config
+from common.errors import MachineError
 from common.model_config import CONFIG, read_model_config
-from launch.models.model_checks import check_context
+from launch.models.model_checks import check_model
 from launch.run.config_pairs import check_pairs
-from launch.run.preflight import check_agent
+from launch.run.preflight import check_agent, check_machine
 from launch.sizing.fit import Machine, check_room, gpus_needed
 from launch.sizing.recipes import COMMAND, PRESET_FOLDER, PRESETS, description_of, page
 from launch.sizing.step_time import H100
 from learner.engine.memory import GIB
 from learner.engine.model_shape import shape_of
 
+WARMSTART = PRESET_FOLDER / "warmstart"
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((PRESET_FOLDER / "recipes").glob("q*.toml"))
 PUBLISHED_SIZES = {
@@ -40,22 +46,52 @@ def test_there_is_a_recipe_for_every_model() -> None:
     assert all(preset.path.is_file() for preset in PRESETS)
 
 
+def empty_model(folder: Path, description: dict[str, Any]) -> Path:
+    """A model folder of the right shape; its weights are holes in a file, and take no disk."""
+    shutil.copytree(WARMSTART, folder, ignore=shutil.ignore_patterns("*.safetensors", CONFIG))
+    (folder / CONFIG).write_text(json.dumps(description))
+    header, end = {}, 0
+    for name, size in shape_of(description).tensors().items():
+        begin, end = end, end + 2 * math.prod(size)
+        header[name] = {"dtype": "BF16", "shape": size, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return folder
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_a_run_that_could_start(recipe: Path, tmp_path: Path) -> None:
     config = load_config(recipe)
-    folder = tmp_path / Path(config.model.path).name
-    folder.mkdir()
-    (folder / CONFIG).write_text(json.dumps(description_of(config)))
+    folder = empty_model(tmp_path / "model", description_of(config))
 
     check_pairs(config)
     check_agent(config)
-    description = read_model_config(folder)
-    check_context(description, folder / CONFIG, config.model.max_context)
+    check_model(folder, max_context=config.model.max_context)
 
     assert config.run.name == recipe.stem
-    heads = shape_of(description)
-    assert heads.heads % config.policy_server.tensor_parallel == 0
-    assert heads.key_heads % config.policy_server.tensor_parallel == 0
+    shape = shape_of(read_model_config(folder))
+    assert shape.heads % config.policy_server.tensor_parallel == 0
+    assert shape.key_heads % config.policy_server.tensor_parallel == 0
+
+
+def test_a_model_that_is_too_large_for_this_machine_is_refused(tmp_path: Path) -> None:
+    """A CPU with the memory for 32 B weights, their gradients and moments would be a surprise."""
+    config = load_config(PRESET_FOLDER / "recipes" / "qwen3-32b.toml")
+    folder = empty_model(tmp_path / "model", description_of(config))
+
+    with pytest.raises(MachineError, match=r"needs (at least about|8 GPUs|about)"):
+        check_machine(config, folder)
+
+
+def test_the_shipped_model_fits_this_machine_but_not_with_packs_of_a_billion_tokens() -> None:
+    config = load_config(PRESET_FOLDER / "quickstart.toml")
+    learner = dataclasses.replace(config.learner, pack_tokens=10**9)
+
+    check_machine(config, WARMSTART)
+    with pytest.raises(MachineError, match=r"a learner rank needs .* learner.pack_tokens = 512"):
+        check_machine(dataclasses.replace(config, learner=learner), WARMSTART)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
