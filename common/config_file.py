@@ -24,6 +24,9 @@ from common.whole_file import write_whole
 
 T = TypeVar("T")
 
+EXTENDS = "extends"
+"""At the top of a file: another, relative to it, of which it only says what differs."""
+
 
 def load_config(
     path: Path, overrides: Sequence[str] = (), *, defaults: Config | None = None
@@ -31,14 +34,14 @@ def load_config(
     """The configuration in a TOML or JSON file, with ``section.key=value`` overrides applied.
 
     Args:
-        path: the file.
+        path: the file; ``extends = "FILE"`` at its top names one of which it says what differs.
         overrides: applied after it.
         defaults: what keys have that the file does not name; the usual defaults unless given.
 
     Raises:
         ConfigError: the file is missing or malformed, or a key or value is wrong.
     """
-    tables = read_tables(path)
+    tables = _extended(path, ())
     for override in overrides:
         apply_override(Config, tables, override)
     if defaults is not None:
@@ -121,6 +124,27 @@ def read_tables(path: Path, *, called: str = "config file") -> dict[str, Any]:
     if not isinstance(tables, dict):
         raise ConfigError(f"{called} {path} must hold a table of sections, got {short(tables)}")
     return tables
+
+
+def _extended(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What a file holds over what the file holds that it extends; a list replaces a list.
+
+    Args:
+        path: the file.
+        above: the files through which it was reached, resolved.
+
+    Raises:
+        ConfigError: see ``read_tables``; or the files go in a circle, or extend none.
+    """
+    tables, here = read_tables(path), path.resolve()
+    if EXTENDS not in tables:
+        return tables
+    name = tables.pop(EXTENDS)
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"{path}: {EXTENDS} must be the path of a file, got {short(name)}")
+    if (path.parent / name).resolve() in (*above, here):
+        raise ConfigError(f"{path}: {EXTENDS} = '{name}' goes in a circle; take one of them out")
+    return _merged(_extended(path.parent / name, (*above, here)), tables)
 
 
 def _reason(error: Exception) -> str:

@@ -306,7 +306,9 @@ def main() -> int:
         run = dataclasses.replace(config.run, profile_steps=arguments.profile_steps)
         config = dataclasses.replace(config, run=run)
         with training_processes(
-            replicas=config.learner.replicas, context_parallel=config.learner.context_parallel
+            replicas=config.learner.replicas,
+            context_parallel=config.learner.context_parallel,
+            first_gpu=config.learner.first_gpu,
         ) as rank:
             configure_logging(f"learner{rank.index}")
             train(config, plan, arguments.config.parent, rank, resume=arguments.resume)

@@ -18,6 +18,7 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser.add_argument("file", nargs="?", type=Path, help="TOML or JSON file; else the defaults")
     parser.add_argument("--json", action="store_true", help="print JSON instead of TOML")
     parser.add_argument("--page", action="store_true", help="print docs/configuration.md")
+    parser.add_argument("--recipes", action="store_true", help="print docs/recipes.md")
     parser.add_argument(
         "--set",
         action="append",
@@ -32,9 +33,12 @@ def run(arguments: argparse.Namespace) -> int:
     """Run it."""
     from common.json_output import json_text
     from launch.report.configuration import as_tables, as_toml, page
+    from launch.sizing import recipes
 
     if arguments.page:
         return _print(page())
+    if arguments.recipes:
+        return _print(recipes.page())
     config = _config(arguments.file, tuple(arguments.set))
     if arguments.json:
         return _print(json_text(as_tables(config), indent=1) + "\n")

@@ -17,16 +17,25 @@ from rich.text import Text
 
 from common.config import Config
 from common.config_file import load_config
-from common.errors import LZeroError
+from common.errors import LZeroError, MachineError
 from common.json_output import json_text
 from common.visible import visible
 from launch.doctor import machine as doctor_machine
 from launch.doctor import packages as doctor_packages
-from launch.doctor.findings import Check, Diagnosis, Finding, Verdict, diagnose, failure, fine
+from launch.doctor.findings import (
+    Check,
+    Diagnosis,
+    Finding,
+    Verdict,
+    diagnose,
+    failure,
+    fine,
+    warning,
+)
 from launch.doctor.sandbox import SandboxChecks
 from launch.models.model_checks import check_model
 from launch.run.config_pairs import check_pairs
-from launch.run.preflight import check_agent, check_task_files, locate_model
+from launch.run.preflight import check_agent, check_machine, check_task_files, locate_model
 from launch.screen import say
 
 _STYLES = {Verdict.OK: "green", Verdict.WARN: "yellow", Verdict.FAIL: "bold red"}
@@ -169,6 +178,7 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
         model = locate_model(config.model.path)
         check_model(model, max_context=config.model.max_context, lora=config.model.lora)
         yield fine("model", str(model))
+        yield from _check_room(config, model)
         check_agent(config)
         if not config.world.enabled:
             check_task_files(config)
@@ -176,6 +186,19 @@ def _check_config(file: Path | None, config: Config, problem: str) -> Iterator[F
         yield failure("files", str(error), f"correct {file}, or put the file there")
     else:
         yield fine("tasks and tools", "all that the configuration names is there")
+
+
+def _check_room(config: Config, model: Path) -> Iterator[Finding]:
+    """Whether model and configuration fit the memory and the GPUs that are there."""
+    try:
+        close = check_machine(config, model)
+    except MachineError as error:
+        yield failure("room", str(error), "change what helps, or take a larger machine")
+        return
+    for text in close:
+        yield warning("room", text, "change what helps if it fails for want of memory")
+    if not close:
+        yield fine("room", "policy server and learner fit this machine, as far as can be computed")
 
 
 def doctor(config_file: Path | None, *, as_json: bool) -> int:

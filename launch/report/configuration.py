@@ -28,9 +28,10 @@ Written by `{command}`; change the sections in `common/config/` and `learner/sft
 
 A run is one TOML file with the tables below; every key has a default, and `lzero train FILE --set
 section.key=VALUE` gives one key another value, in TOML (a plain word needs no quotes for a key
-that takes a string). `lzero config FILE` shows what comes of a file. A mistake names table, key,
-what was expected and what came; a key of an earlier version is refused with what to write instead.
-`inf` is taken where a limit may be left out.
+that takes a string). `extends = "FILE"` at the top of a file names another, relative to it, of
+which it only says what differs; a list replaces a list. `lzero config FILE` shows what comes of a
+file. A mistake names table, key, what was expected and what came; a key of an earlier version is
+refused with what to write instead. `inf` is taken where a limit may be left out.
 
 NAME stands for a name of yours; a table in double brackets may occur several times. Of the tables
 of `objective`, only that of the chosen objective, and `gae` where `advantage` is, may say anything.

@@ -19,6 +19,7 @@ from actors.tools.started import run_corpora
 from common.child_process import SOURCE_ROOT
 from common.config import Config
 from common.errors import ConfigError, InputError, MachineError
+from common.model_config import read_model_config
 from common.places import LEARNER, Address
 from common.plan_file import own_keys
 from common.task_rules import task_rules, training_files
@@ -30,6 +31,8 @@ from launch.data.task_check import read_checked
 from launch.models.model_checks import check_model
 from launch.plan.topology import RunFiles
 from launch.run.config_pairs import check_pairs
+from launch.sizing.fit import check_room
+from launch.sizing.machine import this_machine
 from launch.starters.private import make_plan, private_folder
 from learner.coordination.intake import ACTOR_LIMITS
 
@@ -54,6 +57,26 @@ def check_run(config: Config) -> None:
     if config.kernel.minimum_level != "unsafe":
         check_sandbox_present()
     check_listening(config)
+
+
+def check_machine(config: Config, model: Path) -> list[str]:
+    """Refuse a run that cannot fit this machine; nothing is loaded for it.
+
+    Args:
+        config: of the run.
+        model: its folder.
+
+    Returns:
+        Warnings, where it is close.
+
+    Raises:
+        InputError: the model folder cannot be used.
+        MachineError: see ``launch.sizing.fit.check_room``.
+    """
+    machine = this_machine()
+    if machine is None:
+        return []
+    return check_room(read_model_config(model), config, machine)
 
 
 def check_listening(config: Config) -> Address:

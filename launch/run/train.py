@@ -38,7 +38,7 @@ from launch.run.folder import (
     set_aside,
 )
 from launch.run.inputs import check_inputs, write_inputs
-from launch.run.preflight import check_run, locate_model
+from launch.run.preflight import check_machine, check_run, locate_model
 from launch.screen import say
 from launch.starters import specs
 from launch.starters.local import Interrupted, Supervisor, interruptible
@@ -86,6 +86,8 @@ def train(request: TrainRequest, console: Console) -> Summary:
     if request.resume:
         _changes(folder, given)
     check_run(given)
+    for close in check_machine(given, Path(given.model.path)):
+        say(console, f"warning: {close}")
     if not request.resume and (warning := low_recall(given)):
         say(console, f"warning: {warning}")
     if keep_old and (kept := set_aside(folder)):

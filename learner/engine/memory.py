@@ -9,16 +9,22 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from common.config import Config, Lora
 from common.errors import MachineError
 from learner.engine.host_memory import host_memory
 from learner.engine.model_shape import ModelShape, shape_of
 
+if TYPE_CHECKING:
+    import torch
+
 GIB = 1 << 30
+MOST_OVER = 1.3
+"""So much more than there is may be estimated before a run is refused: the estimate is on the safe
+side, and was up to 1.4 times what was measured."""
+NEARLY = 0.85
+"""From this share of what there is on, a run is warned that it is close."""
 _CONTEXT_BYTES = GIB
 """What CUDA and NCCL take for themselves."""
 _LOGITS = 2**26
@@ -127,36 +133,58 @@ def bytes_kept_per_token(shape: ModelShape, compute: int) -> int:
     return norms + attention + 4 * compute * shape.intermediate
 
 
-def free_memory(device: torch.device, *, ranks_here: int) -> FreeMemory:
+def free_memory(device: "torch.device", *, ranks_here: int) -> FreeMemory:
     """What is free now for one of ``ranks_here`` ranks on this machine."""
     host = host_memory().available // ranks_here
     if device.type != "cuda":
         return FreeMemory(device=None, host=host)
+    import torch  # everything else here is wanted by processes that do without it
+
     return FreeMemory(device=torch.cuda.mem_get_info(device)[0], host=host)
 
 
-def check_memory(description: Mapping[str, Any], config: Config, free: FreeMemory) -> None:
+def check_memory(
+    description: Mapping[str, Any], config: Config, free: FreeMemory, *, beside: str = ""
+) -> str:
     """Refuse a run that would not fit.
+
+    Args:
+        description: config.json of the model.
+        config: of the run.
+        free: what a rank may use.
+        beside: how the message goes on behind that so much is free.
+
+    Returns:
+        A warning where it is close; else empty.
 
     Raises:
         MachineError: what is needed, what is free, and which keys would help how much.
     """
     demand = _worst(description, config, free)
-    if demand.lacking <= 0:
-        return
+    if demand.share <= NEARLY:
+        return ""
     listed = ", ".join(f"{name} {size / GIB:.2f}" for name, size in demand.parts.items() if size)
-    hints = []
+    left = demand.free - demand.needed
+    text = (
+        f"a learner rank needs about {demand.needed / GIB:.2f} GiB of {demand.where} memory "
+        f"({listed}), but {demand.free / GIB:.2f} GiB are free{beside}: {abs(left) / GIB:.2f} GiB "
+        f"{'too little' if left < 0 else 'to spare'}; what helps: "
+        f"{_hints(description, config, free) or 'a smaller model.path or a larger machine'}"
+    )
+    if demand.share > MOST_OVER:
+        raise MachineError(text)
+    return f"{text}. It is tried all the same: the estimate is on the safe side"
+
+
+def _hints(description: Mapping[str, Any], config: Config, free: FreeMemory) -> str:
+    """Which keys would help how much."""
+    lacking, hints = _worst(description, config, free).lacking, []
     for key, changed in _remedies(config).items():
         left = _worst(description, changed, free).lacking
-        if left < demand.lacking:
-            enough = ", which is enough" if left <= 0 else ""
-            hints.append(f"{key} ({(demand.lacking - left) / GIB:.2f} GiB less{enough})")
-    raise MachineError(
-        f"a learner rank needs about {sum(demand.parts.values()) / GIB:.2f} GiB of "
-        f"{demand.where} memory ({listed}), but {demand.free / GIB:.2f} GiB are free: "
-        f"{demand.lacking / GIB:.2f} GiB too little; what helps: "
-        f"{', '.join(hints) or 'a smaller model.path or a larger machine'}"
-    )
+        if left < lacking:
+            enough = ", which is enough" if left <= 0 < lacking else ""
+            hints.append(f"{key} ({(lacking - left) / GIB:.2f} GiB less{enough})")
+    return ", ".join(hints)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,18 +194,26 @@ class _Demand:
     free: int
 
     @property
+    def needed(self) -> int:
+        return sum(self.parts.values())
+
+    @property
     def lacking(self) -> int:
-        return sum(self.parts.values()) - self.free
+        return self.needed - self.free
+
+    @property
+    def share(self) -> float:
+        return self.needed / max(self.free, 1)
 
 
 def _worst(description: Mapping[str, Any], config: Config, free: FreeMemory) -> _Demand:
-    """The kind of memory of which most is missing."""
+    """The kind of memory that is the shortest."""
     need = estimate_memory(description, config, on_gpu=free.device is not None)
     if free.device is None:
         return _Demand(where="CPU", parts=need.device | need.host, free=free.host)
     gpu = _Demand(where="GPU", parts=need.device, free=free.device)
     cpu = _Demand(where="CPU", parts=need.host, free=free.host)
-    return max(gpu, cpu, key=lambda demand: demand.lacking)
+    return max(gpu, cpu, key=lambda demand: demand.share)
 
 
 def _remedies(config: Config) -> dict[str, Config]:

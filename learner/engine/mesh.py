@@ -17,7 +17,7 @@ from torch._C._distributed_c10d import HashStore
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from common.config.learning import COLLECTIVE_TIMEOUT_S
-from common.errors import ConfigError
+from common.errors import ConfigError, MachineError
 from common.places import RENDEZVOUS
 from learner.engine.context_parallel import ContextRanks, context_ranks
 
@@ -61,7 +61,11 @@ class Rank:
 
 @contextmanager
 def training_processes(
-    init_method: str | None = None, *, replicas: int = 1, context_parallel: int = 1
+    init_method: str | None = None,
+    *,
+    replicas: int = 1,
+    context_parallel: int = 1,
+    first_gpu: int = 0,
 ) -> Iterator[Rank]:
     """Join the process group for as long as the context lasts: NCCL on CUDA, gloo on CPU.
 
@@ -73,13 +77,15 @@ def training_processes(
             the one that torchrun offers, or an in-process store for a single process.
         replicas: see ``arrange``.
         context_parallel: see ``arrange``.
+        first_gpu: of the first rank on this machine; the others follow.
 
     Raises:
         ConfigError: see ``check_arrangement``.
+        MachineError: the machine has fewer GPUs.
     """
     index, count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     check_arrangement(count, replicas=replicas, context_parallel=context_parallel)
-    device = _device_of(int(os.environ.get("LOCAL_RANK", "0")))
+    device = _device_of(first_gpu + int(os.environ.get("LOCAL_RANK", "0")))
     alone = count == 1 and init_method is None
     if not alone and init_method is None:
         init_method = os.environ.get(RENDEZVOUS)
@@ -138,9 +144,15 @@ def check_arrangement(ranks: int, *, replicas: int, context_parallel: int) -> No
         )
 
 
-def _device_of(local_rank: int) -> torch.device:
+def _device_of(gpu: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    device = torch.device("cuda", local_rank)
+    here = torch.cuda.device_count()
+    if gpu >= here:
+        raise MachineError(
+            f"a learner rank is to compute on GPU {gpu}, but torch finds {here} of them, counted "
+            "from 0; lower learner.ranks or learner.first_gpu"
+        )
+    device = torch.device("cuda", gpu)
     torch.cuda.set_device(device)
     return device

@@ -1,5 +1,6 @@
 """Builds the model of a run: adapters, shards, weights, checkpointing and compilation, in order."""
 
+import logging
 from pathlib import Path
 
 import torch
@@ -23,6 +24,8 @@ from learner.engine.mesh import Rank, check_arrangement
 from learner.engine.model import check_model_folder
 from learner.engine.model_shape import ModelShape, shape_of
 from learner.engine.sharding import check_compute_dtype, shard
+
+log = logging.getLogger(__name__)
 
 _NO_ADAPTERS = Lora()
 
@@ -113,7 +116,8 @@ def check_fit(config: Config, free: FreeMemory) -> None:
     description = read_model_config(folder)
     shape = shape_of(description)
     _check_heads(shape, config.policy_server.tensor_parallel)
-    check_memory(description, config, free)
+    if warning := check_memory(description, config, free):
+        log.warning("%s", warning)
 
 
 def _check_heads(shape: ModelShape, tensor_parallel: int) -> None:

@@ -9,6 +9,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from common.config import Config, Learner, Lora, Model
+from common.errors import MachineError
 from learner.engine.memory import estimate_memory
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import token_logprobs
@@ -107,3 +108,11 @@ def test_adapters_train_on_frozen_half_precision_weights(folder: Path) -> None:
 
     assert found["norms"][0] > 0
     assert {tensor.dtype for tensor in found["weights"].values()} == {torch.bfloat16}
+
+
+def test_a_gpu_that_is_not_there_is_refused() -> None:
+    with (
+        pytest.raises(MachineError, match=r"on GPU 4095, but torch finds"),
+        training_processes(first_gpu=4095),
+    ):
+        pass

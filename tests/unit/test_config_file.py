@@ -85,7 +85,11 @@ def test_an_override_may_name_a_key_of_a_table_in_quotes(tmp_path: Path) -> None
     assert config.rewards.terms == {"f1": 0.1, "my_agents.rewards:brevity": -0.5}
 
 
-@pytest.mark.parametrize("preset", sorted(PRESETS.glob("*.toml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "preset",
+    sorted([*PRESETS.glob("*.toml"), *PRESETS.glob("recipes/*.toml")]),
+    ids=lambda path: path.stem,
+)
 def test_a_shipped_preset_names_only_what_exists(preset: Path) -> None:
     config = load_config(preset)
 
@@ -168,3 +172,43 @@ def test_what_no_version_said_is_refused_in_an_earlier_configuration_too(tmp_pat
 def test_a_run_of_this_version_is_read_as_it_was_saved(tmp_path: Path) -> None:
     save_config(Config(), tmp_path / "config.json")
     assert load_earlier_config(tmp_path / "config.json") == Config()
+
+
+def test_a_file_says_only_what_differs_from_the_one_it_extends(tmp_path: Path) -> None:
+    (tmp_path / "below").mkdir()
+    write(tmp_path / "below", "[learner]\ngroups = 4\ngroup_size = 2\n[run]\nseed = 1")
+    middle = tmp_path / "middle.toml"
+    middle.write_text('extends = "below/run.toml"\n[learner]\ngroups = 5\n[agent]\ntools = ["a"]')
+    path = write(tmp_path, 'extends = "middle.toml"\n[agent]\ntools = ["submit_final_answer"]')
+
+    config = load_config(path, ["run.seed=7"])
+
+    assert (config.learner.groups, config.learner.group_size) == (5, 2)
+    assert config.agent.tools == ("submit_final_answer",)
+    assert config.run.seed == 7
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('extends = "run.toml"', r"run.toml: extends = 'run.toml' goes in a circle"),
+        ('extends = "other.toml"', r"other.toml: extends = './run.toml' goes in a circle"),
+        ('extends = "missing.toml"', r"missing.toml"),
+        ("extends = 7", r"run.toml: extends must be the path of a file, got 7"),
+        ("extends = []", r"run.toml: extends must be the path of a file, got \[\]"),
+        ('extends = ""', r"run.toml: extends must be the path of a file"),
+        ("extend = 'a'", r"unknown key 'extend'; known keys"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "other.toml").write_text('extends = "./run.toml"')
+
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_a_key_of_an_extended_file_is_checked_as_well(tmp_path: Path) -> None:
+    (tmp_path / "below.toml").write_text("[learner]\ngroup = 4")
+
+    with pytest.raises(ConfigError, match=r"did you mean 'learner.groups'"):
+        load_config(write(tmp_path, 'extends = "below.toml"'))

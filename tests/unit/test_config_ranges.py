@@ -21,7 +21,8 @@ from launch.run.config_pairs import check_pairs
 from learner.sft.config import Sft
 from tests.docstrings import explained
 
-PRESETS = sorted((Path(__file__).resolve().parents[2] / "launch" / "presets").glob("*.toml"))
+_FOLDER = Path(__file__).resolve().parents[2] / "launch" / "presets"
+PRESETS = sorted([*_FOLDER.glob("*.toml"), *_FOLDER.glob("recipes/*.toml")])
 
 
 def sections(kind: type = Config) -> Iterator[type[Section]]:

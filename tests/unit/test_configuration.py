@@ -24,7 +24,8 @@ from launch.report.configuration import COMMAND, as_tables, as_toml, page
 from learner.sft.config import FineTuning
 
 ROOT = Path(__file__).resolve().parents[2]
-PRESETS = sorted((ROOT / "launch" / "presets").glob("*.toml"))
+PRESETS = [ROOT / "launch" / "presets" / "quickstart.toml"]
+PRESETS += sorted((ROOT / "launch" / "presets" / "recipes").glob("*.toml"))
 MOST_KEYS = 117
 """Without those of a chosen objective, and of services, suites and servers that the user names."""
 CHOSEN = ("apg", "topr", "token_tis", "gspo", "decoupled_ppo", "gae")
