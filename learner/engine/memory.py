@@ -22,7 +22,8 @@ GIB = 1 << 30
 _CONTEXT_BYTES = GIB
 """What CUDA and NCCL take for themselves."""
 _LOGITS = 2**26
-"""Logits that exist at once, see ``learner.engine.logprobs``."""
+"""Logits that exist at once, three times: see ``MOST_LOGITS`` and ``KEPT_LOGITS`` in
+``learner.engine.softmax_chunks``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
