@@ -176,7 +176,7 @@ class TrainingLoop:
         state = weights_to_publish(
             self._model,
             complete=version == self._first_step,
-            dtype=getattr(torch, self._config.model.dtype),
+            dtype=getattr(torch, self._config.model.compute_dtype),
         )
         if self._head is None:
             return

@@ -63,7 +63,7 @@ FILTER_PATIENCE = 4
 
 def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
     """Build everything one rank needs and run the loop to its end."""
-    torch.set_num_threads(config.learner.threads)
+    torch.set_num_threads(max(1, config.learner.threads))
     seed_everything(config.run.seed)
     model = load_policy(config, rank)
     vocabulary = int(model.config.vocab_size)
@@ -89,7 +89,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 optimizer,
                 rank,
                 model_source=Path(config.model.path),
-                export_dtype=getattr(torch, config.model.dtype),
+                export_dtype=getattr(torch, config.model.compute_dtype),
                 keep=config.learner.checkpoints_kept,
                 background=True,
                 others=_beside(critic),
@@ -117,7 +117,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 reference=_reference(config, rank),
                 critic=critic,
             ),
-            verifier=ParityVerifier(model, rank, tolerance=config.learner.mismatch_tolerance),
+            verifier=ParityVerifier(model, rank, tolerance=config.mismatch_tolerance),
             saver=saver,
             head=head,
             first_step=first_step,
@@ -154,7 +154,7 @@ def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
     return load_reference(
         config.model.path,
         rank,
-        compute_dtype=getattr(torch, config.model.dtype),
+        compute_dtype=getattr(torch, config.model.compute_dtype),
         temperature=config.agent.temperature,
         cpu_offload=config.learner.cpu_offload,
     )
@@ -170,7 +170,7 @@ def _critic(config: Config, rank: Rank) -> CriticModel | None:
         config=config.objective.gae,
         learner=config.learner,
         gamma=config.objective.discount,
-        compute_dtype=getattr(torch, config.model.dtype),
+        compute_dtype=getattr(torch, config.model.compute_dtype),
     )
 
 

@@ -66,7 +66,7 @@ def estimate_memory(
         KeyError: the description lacks a size.
     """
     shape, learner, lora = shape_of(description), config.learner, config.model.lora
-    compute = 2 if config.model.dtype == "bfloat16" else 4
+    compute = 2 if config.model.compute_dtype == "bfloat16" else 4
     shards = max(1, learner.ranks // learner.replicas)
     trained = shape.adapter_parameters(lora) if lora.rank else shape.parameters
     frozen = shape.parameters if lora.rank else 0
