@@ -43,6 +43,7 @@ from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
+from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
@@ -51,7 +52,7 @@ from learner.totals import Totals, learner_totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
-from learner.weights.verifier import ParityVerifier
+from learner.weights.verifier import ParityVerifier, question_prompts
 
 log = logging.getLogger(__name__)
 
@@ -220,6 +221,7 @@ def _head(
                 heldout=heldout,
                 heldout_temperature=during.temperature if during else 1.0,
                 batches=batches,
+                first_prompts=_first_prompts(config, tasks),
             )
     finally:
         weights.stop()
@@ -227,6 +229,21 @@ def _head(
         batches.close()
         for writer in writers:
             writer.close()
+
+
+def _first_prompts(config: Config, tasks: Mapping[str, Sequence[Task]]) -> list[list[int]]:
+    """What the servers are compared on before there is a batch."""
+    tokenizer = load_tokenizer(Path(config.model.path) / TOKENIZER)
+
+    def encode(text: str) -> list[int]:
+        whole = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+        return list(tokenizer.encode(whole, add_special_tokens=False).ids)
+
+    return question_prompts(
+        [task.question for some in tasks.values() for task in some],
+        encode,
+        max_context=config.model.max_context,
+    )
 
 
 def _known(plan: RunPlan, role: Role) -> dict[str, str]:
