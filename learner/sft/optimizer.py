@@ -7,8 +7,10 @@ from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from common.errors import LZeroError
+from common.processor import bfloat16_instructions
 from learner.engine.optimizer import clip_gradients
 from learner.sft.config import Sft
+from learner.sft.muon import SingleMuon
 
 
 def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> float:
@@ -79,7 +81,8 @@ def _make(model: nn.Module, config: Sft) -> tuple[Optimizer, ...]:
     adamw = AdamW(groups, lr=config.adamw_learning_rate, betas=(0.9, 0.98), fused=True)
     if not inside:
         return (adamw,)
-    muon_part = Muon(
+    in_half = inside[0].is_cuda or bool(bfloat16_instructions())
+    muon_part = (Muon if in_half else SingleMuon)(
         inside,
         lr=config.muon_learning_rate,
         weight_decay=0.01,
