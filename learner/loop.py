@@ -65,6 +65,8 @@ class Head:
     heldout_temperature: float = 1.0
     """Of the questions that are asked while training."""
     batches: BatchLog
+    first_prompts: Sequence[Sequence[int]] = ()
+    """Token ids, for the comparison with the servers before there is a batch."""
 
 
 class TrainingLoop:
@@ -176,7 +178,7 @@ class TrainingLoop:
         state = weights_to_publish(
             self._model,
             complete=version == self._first_step,
-            dtype=getattr(torch, self._config.model.dtype),
+            dtype=getattr(torch, self._config.model.compute_dtype),
         )
         if self._head is None:
             return
@@ -188,15 +190,24 @@ class TrainingLoop:
         return version <= self._first_step + VERIFIED_FIRST or version % VERIFY_EVERY == 0
 
     def _verify(self, version: int, batch: Sequence[Trajectory]) -> None:
-        """Compare with the servers on prompts of ``batch``, or random ones where it has none."""
+        """Compare with the servers on prompts of ``batch``, or where it has none on the first."""
         if self._head is None:
             self._verifier.take_part()
             return
         longest = self._config.model.max_context
-        prompts = real_prompts(batch, max_context=longest) or random_prompts(
-            self._vocabulary, seed=self._config.run.seed, max_context=longest
+        seed = self._config.run.seed
+        probes: tuple[tuple[str, Sequence[Sequence[int]]], ...] = (
+            ("contexts of the newest batch", real_prompts(batch, max_context=longest)),
+            ("prompts of the run's own questions", self._head.first_prompts),
+            (
+                "prompts of random token ids",
+                random_prompts(self._vocabulary, seed=seed, max_context=longest),
+            ),
         )
-        for parity in self._verifier.run(prompts, self._head.publisher, version=version):
+        origin, prompts = next((name, found) for name, found in probes if found)
+        for parity in self._verifier.run(
+            prompts, self._head.publisher, version=version, origin=origin
+        ):
             self.totals.add_parity(parity)
 
     # ---- held-out evaluation during training -------------------------------------------------

@@ -43,6 +43,7 @@ from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
+from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
@@ -51,7 +52,7 @@ from learner.totals import Totals, learner_totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
-from learner.weights.verifier import ParityVerifier
+from learner.weights.verifier import ParityVerifier, question_prompts
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ FILTER_PATIENCE = 4
 
 def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
     """Build everything one rank needs and run the loop to its end."""
-    torch.set_num_threads(config.learner.threads)
+    torch.set_num_threads(max(1, config.learner.threads))
     seed_everything(config.run.seed)
     model = load_policy(config, rank)
     vocabulary = int(model.config.vocab_size)
@@ -89,7 +90,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 optimizer,
                 rank,
                 model_source=Path(config.model.path),
-                export_dtype=getattr(torch, config.model.dtype),
+                export_dtype=getattr(torch, config.model.compute_dtype),
                 keep=config.learner.checkpoints_kept,
                 background=True,
                 others=_beside(critic),
@@ -117,7 +118,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 reference=_reference(config, rank),
                 critic=critic,
             ),
-            verifier=ParityVerifier(model, rank, tolerance=config.learner.mismatch_tolerance),
+            verifier=ParityVerifier(model, rank, tolerance=config.mismatch_tolerance),
             saver=saver,
             head=head,
             first_step=first_step,
@@ -154,7 +155,7 @@ def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
     return load_reference(
         config.model.path,
         rank,
-        compute_dtype=getattr(torch, config.model.dtype),
+        compute_dtype=getattr(torch, config.model.compute_dtype),
         temperature=config.agent.temperature,
         cpu_offload=config.learner.cpu_offload,
     )
@@ -170,7 +171,7 @@ def _critic(config: Config, rank: Rank) -> CriticModel | None:
         config=config.objective.gae,
         learner=config.learner,
         gamma=config.objective.discount,
-        compute_dtype=getattr(torch, config.model.dtype),
+        compute_dtype=getattr(torch, config.model.compute_dtype),
     )
 
 
@@ -220,6 +221,7 @@ def _head(
                 heldout=heldout,
                 heldout_temperature=during.temperature if during else 1.0,
                 batches=batches,
+                first_prompts=_first_prompts(config, tasks),
             )
     finally:
         weights.stop()
@@ -227,6 +229,21 @@ def _head(
         batches.close()
         for writer in writers:
             writer.close()
+
+
+def _first_prompts(config: Config, tasks: Mapping[str, Sequence[Task]]) -> list[list[int]]:
+    """What the servers are compared on before there is a batch."""
+    tokenizer = load_tokenizer(Path(config.model.path) / TOKENIZER)
+
+    def encode(text: str) -> list[int]:
+        whole = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
+        return list(tokenizer.encode(whole, add_special_tokens=False).ids)
+
+    return question_prompts(
+        [task.question for some in tasks.values() for task in some],
+        encode,
+        max_context=config.model.max_context,
+    )
 
 
 def _known(plan: RunPlan, role: Role) -> dict[str, str]:

@@ -48,7 +48,7 @@ def vllm_command(
     shared = {
         "--model": config.model.path,
         "--uds": socket,
-        "--dtype": config.model.dtype,
+        "--dtype": config.model.compute_dtype,
         "--seed": str(config.run.seed),
         "--max-model-len": str(config.model.max_context),
         "--max-num-seqs": str(server.max_sequences),
@@ -118,7 +118,7 @@ def vllm_environment(
     if not cpu:
         return {**inherited, **shared}
     threads = {
-        "OMP_NUM_THREADS": str(config.policy_server.threads),
+        "OMP_NUM_THREADS": str(max(1, config.policy_server.threads)),
         "OMP_WAIT_POLICY": "PASSIVE",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
         # Else vLLM's CPU platform overrules the executor that we chose.

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from common.config.agent import Agent, Kernel, Rewards
 from common.config.checks import require
 from common.config.evaluation import Evaluation, EvaluationSuite
-from common.config.learning import Learner
+from common.config.learning import MISMATCH_TOLERANCES, Learner
 from common.config.objective import Apg, DecoupledPpo, Gae, Gspo, Objective, TokenTis, Topr
 from common.config.processes import Actors, PolicyServer, Transport
 from common.config.run import Lora, Model, Run, Tasks, TaskSource, World
@@ -92,6 +92,12 @@ class Config:
         At least a second, for uses that check no leases.
         """
         return max(self.transport.lease_grace_s - self.rewards.timeout_s, 1.0)
+
+    @property
+    def mismatch_tolerance(self) -> float:
+        """``learner.mismatch_tolerance``, or what suits the compute type, nats."""
+        own = self.learner.mismatch_tolerance
+        return own or MISMATCH_TOLERANCES[self.model.compute_dtype]
 
     def __post_init__(self) -> None:
         """Check what spans two sections and holds for any use.

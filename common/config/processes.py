@@ -16,8 +16,8 @@ class PolicyServer(Section):
 
     max_sequences: Annotated[int, Range("sequences", least=1, most=1 << 20)] = 128
     """Sequences generated at once."""
-    threads: Annotated[int, Range("threads", least=1, most=4096)] = 1
-    """OpenMP threads of the CPU build."""
+    threads: Annotated[int, Range("threads", least=0, most=4096)] = 0
+    """OpenMP threads of the CPU build; 0 for what suits the model and the cores."""
     memory_gib: Annotated[float, Range("GiB", least=0.01, most=1 << 20)] = 1.0
     """KV cache of the CPU build; on a GPU ``gpu_memory_fraction`` decides."""
     gpu_memory_fraction: Annotated[float, Range("share", least=0.01, most=1)] = 0.85

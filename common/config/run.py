@@ -69,12 +69,18 @@ class Model(Section):
 
     path: str = "launch/presets/warmstart"
     """Hugging Face folder with weights and tokenizer."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type of learner and policy server."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Compute type of learner and policy server; ``auto``: bfloat16 where the machine computes
+    faster in it, else float32. A run keeps what it chose."""
     max_context: Annotated[int, Range("tokens", least=16, most=1 << 24)] = 512
     """Longest segment in tokens, prompt and answer together."""
     lora: Lora = field(default_factory=Lora)
     """Train adapters instead of the whole model."""
+
+    @property
+    def compute_dtype(self) -> Literal["float32", "bfloat16"]:
+        """``dtype``; float32, which every machine computes in, as long as nobody has chosen."""
+        return "float32" if self.dtype == "auto" else self.dtype
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -41,6 +41,7 @@ from launch.evaluate.request import (
 from launch.evaluate.results import Results, score
 from launch.models.model_checks import check_model
 from launch.report.progress import ProgressPanel
+from launch.run.choices import choose
 from launch.run.inputs import digest_of_file, digest_of_model
 from launch.run.preflight import check_sandbox_present
 
@@ -108,6 +109,7 @@ def _prepared(request: AskRequest) -> tuple[Config, ServedModel | None]:
             config, model=dataclasses.replace(config.model, path=str(model))
         )
         check_model(model, max_context=config.model.max_context)
+        config, _ = choose(config)
     if config.agent.mode == "agent" and config.kernel.minimum_level != "unsafe":
         check_sandbox_present()
     if corpus := config.tasks.train_corpus:

@@ -20,6 +20,7 @@ from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, suites_o
 from launch.plan.topology import RunFiles, evaluation
 from launch.report.progress import ProgressPanel
 from launch.report.summary import read_scores
+from launch.run.choices import choose
 from launch.run.folder import RunFolder
 from launch.run.preflight import check_sandbox_present
 from launch.run.train import check_scores, make_world, use_world
@@ -77,7 +78,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
         private_folder(Path(scratch)) as private,
     ):
         folder = RunFolder(Path(scratch))
-        config = _evaluation_config(config, model, request, folder)
+        config, _ = choose(_evaluation_config(config, model, request, folder))
         save_config(config, folder.config)
         with interruptible(), ProgressPanel(console) as progress:
             progress.phase(f"generating held-out world {request.world_seed}")

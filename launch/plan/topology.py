@@ -122,7 +122,7 @@ def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:
 
 
 def rank_environment(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
-    """The environment of such processes; ``threads`` are torch's in each."""
+    """The environment of such processes; ``threads`` are torch's in each, 0 as good as 1."""
     return (
         *_for_torch(threads, private=private),
         (RENDEZVOUS, f"file://{private / 'ranks'}"),
@@ -200,4 +200,4 @@ def _command(module: str, files: RunFiles, *options: str) -> tuple[str, ...]:
 
 
 def _with_threads(threads: int) -> tuple[tuple[str, str], ...]:
-    return (*_QUIET, ("OMP_NUM_THREADS", str(threads)))
+    return (*_QUIET, ("OMP_NUM_THREADS", str(max(1, threads))))

@@ -251,6 +251,7 @@ def _staleness(summary: Summary) -> str:
         ("dropped", dropped),
         ("log-prob mismatch at staleness 0, mean", f"{mismatch.mean_abs:.1e}"),
         ("the same, largest", f"{mismatch.max_abs:.1e} of {mismatch.tokens} tokens"),
+        *summary.compute.items(),
     )
     return f'<div class="columns"><figure>{chart}</figure>{_facts(rows)}</div>'
 

@@ -26,6 +26,7 @@ from common.whole_file import write_whole
 from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT, OF_THE_WORLD, UNSEEN, WORDINGS
 from launch.report.metrics_tail import read_metrics
 from launch.report.strategy_shares import strategy_shares
+from launch.run.choices import read_choices
 from launch.run.folder import RunFolder, RunState
 
 Shares = dict[str, float]
@@ -111,6 +112,8 @@ class Summary:
     staleness: StalenessTotals
     logprob_mismatch: LogprobMismatch
     sandbox: KernelUse
+    compute: dict[str, str]
+    """Compute type and threads, by key: the value, and why where the run chose it."""
     learner: LearnerShare
     policy_server: PolicyServerUse
     alerts: tuple[str, ...] = ()
@@ -155,6 +158,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         staleness=totals.staleness,
         logprob_mismatch=totals.logprob_mismatch,
         sandbox=_kernel_use(config, actors, cells=totals.cells_executed),
+        compute=_compute(folder, config),
         learner=LearnerShare(
             ranks=totals.ranks, idle_fraction=totals.idle_fraction, steps=totals.steps
         ),
@@ -231,6 +235,16 @@ def _kernel_use(config: Config, actors: Sequence[ActorTotals], *, cells: int) ->
         kernels_started=sum(actor.kernels_started for actor in actors),
         cells_executed=cells,
     )
+
+
+def _compute(folder: RunFolder, config: Config) -> dict[str, str]:
+    used = {
+        "model.dtype": config.model.compute_dtype,
+        "learner.threads": str(config.learner.threads),
+        "policy_server.threads": str(config.policy_server.threads),
+    }
+    reasons = {choice.key: f" ({choice.reason})" for choice in read_choices(folder.choices)}
+    return {key: value + reasons.get(key, "") for key, value in used.items()}
 
 
 def _policy_server(actors: Sequence[ActorTotals]) -> PolicyServerUse:

@@ -9,6 +9,7 @@ from rich.console import Console
 from common.errors import InputError
 from launch.models.model_checks import check_model
 from launch.outputs import written
+from launch.run.choices import choose_for_sft
 from launch.run.folder import newest_checkpoint
 from launch.run.preflight import locate_model
 from launch.screen import say
@@ -32,6 +33,9 @@ def fine_tune(config: Sft, console: Console) -> None:
     """
     config = resolve(config)
     check_model(Path(config.model))
+    config, choices = choose_for_sft(config)
+    for choice in choices:
+        say(console, f"chosen: {choice}")
     if not Path(config.traces).is_file():
         raise InputError(f"trace file '{config.traces}' (--traces) does not exist")
     output = Path(config.output)

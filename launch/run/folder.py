@@ -57,6 +57,11 @@ class RunFolder:
         return self.path / "config.json"
 
     @property
+    def choices(self) -> Path:
+        """What the run chose where its configuration leaves it open."""
+        return self.path / "choices.json"
+
+    @property
     def inputs(self) -> Path:
         """Digests of the files that the run was begun with."""
         return self.path / "inputs.json"

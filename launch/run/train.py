@@ -26,6 +26,7 @@ from launch.report.closing import print_summary
 from launch.report.page import write_report
 from launch.report.progress import ProgressPanel
 from launch.report.summary import Summary, build_summary, read_scores, write_summary
+from launch.run.choices import OwnChoice, as_begun, choose, write_choices
 from launch.run.continuation import Change, check_continuation
 from launch.run.folder import (
     PhaseClock,
@@ -84,8 +85,12 @@ def train(request: TrainRequest, console: Console) -> Summary:
     if not keep_old:
         _check_folder(folder, resume=request.resume)
     if request.resume:
+        given = as_begun(given, folder.config)
         _changes(folder, given)
     check_run(given)
+    given, choices = choose(given)
+    for choice in choices:
+        say(console, f"chosen: {choice}")
     for close in check_machine(given, Path(given.model.path)):
         say(console, f"warning: {close}")
     if not request.resume and (warning := low_recall(given)):
@@ -96,7 +101,7 @@ def train(request: TrainRequest, console: Console) -> Summary:
         before = _check_folder(folder, resume=request.resume)
         if request.resume:
             _say_changes(folder, given, console)
-        return _TrainRun(request, given, folder, before, console).execute()
+        return _TrainRun(request, given, choices, folder, before, console).execute()
 
 
 def resolve_config(request: TrainRequest) -> Config:
@@ -214,12 +219,14 @@ class _TrainRun:
         self,
         request: TrainRequest,
         config: Config,
+        choices: tuple[OwnChoice, ...],
         folder: RunFolder,
         before: RunState | None,
         console: Console,
     ) -> None:
         self._request = request
         self._config = config
+        self._choices = choices
         self._folder = folder
         self._console = console
         self._progress = ProgressPanel(console)
@@ -238,6 +245,7 @@ class _TrainRun:
         self._save_state("running")
         try:
             save_config(self._config, self._folder.config)
+            write_choices(self._folder.choices, self._choices)
             if not self._folder.inputs.is_file():
                 write_inputs(self._folder.inputs, self._config)
             with (

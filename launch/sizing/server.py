@@ -76,8 +76,8 @@ def server_memory(
 
 
 def compute_bytes(config: Config) -> int:
-    """Bytes of a number in ``model.dtype``."""
-    return 2 if config.model.dtype == "bfloat16" else 4
+    """Bytes of a number in the type that is computed in."""
+    return 2 if config.model.compute_dtype == "bfloat16" else 4
 
 
 def cached_per_token(shape: ModelShape, compute: int, parallel: int = 1) -> int:

@@ -1,7 +1,8 @@
 """Log-probabilities and entropies of tokens straight from hidden states.
 
-The logits of N tokens over a vocabulary of V words would fill [N, V]; here they exist only for
-some columns at a time, in the forward pass as in the backward pass, which computes them again.
+The logits of N tokens over a vocabulary of V words would fill [N, V]; here they are computed for
+some columns at a time. The backward pass computes them again, but for those that a CPU kept: there
+a product costs more than memory, up to KEPT_LOGITS.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from learner.engine.softmax_chunks import (
+    KEPT_LOGITS,
     MOST_LOGITS,
     ChunkOptions,
     chunks,
@@ -85,6 +87,7 @@ def linear_logprobs(
     temperature: float = 1.0,
     with_entropy: bool = False,
     most_logits: int | None = None,
+    most_kept: int | None = None,
     compiled: bool = False,
 ) -> TargetScores:
     """Score one word per row: log softmax(hidden @ weight.T / temperature) at ``wanted``.
@@ -100,6 +103,7 @@ def linear_logprobs(
         with_entropy: whether entropies are wanted as well.
         most_logits: numbers in one chunk of logits, MOST_LOGITS of the device unless given;
             never fewer than 128 columns.
+        most_kept: logits that stay for the backward pass, KEPT_LOGITS of the device unless given.
         compiled: fuse what follows each matrix product with torch.compile.
 
     Returns:
@@ -113,7 +117,13 @@ def linear_logprobs(
     if most_logits is None:
         most_logits = MOST_LOGITS.get(hidden.device.type, MOST_LOGITS["cuda"])
     options = ChunkOptions(temperature, with_entropy, most_logits, compiled)
-    scores = _LinearLogprobs.apply(hidden, weight, wanted, options)  # type: ignore[no-untyped-call]
+    if most_kept is None:
+        most_kept = KEPT_LOGITS.get(hidden.device.type, 0)
+    if not torch.is_grad_enabled() or not (hidden.requires_grad or weight.requires_grad):
+        most_kept = 0
+    scores = _LinearLogprobs.apply(  # type: ignore[no-untyped-call]
+        hidden, weight, wanted, options, most_kept // max(1, len(hidden))
+    )
     return TargetScores(*scores)
 
 
@@ -122,16 +132,27 @@ class _LinearLogprobs(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, wanted: Tensor, options: ChunkOptions
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        wanted: Tensor,
+        options: ChunkOptions,
+        most_kept: int,
     ) -> tuple[Tensor, Tensor | None]:
-        """Sweep the vocabulary, carrying log sum exp z, z_y and H over the words so far."""
+        """Sweep the vocabulary, carrying log sum exp z, z_y and H over the words so far.
+
+        Of the logits, up to ``most_kept`` columns stay for the backward pass.
+        """
         advance = _compiled(sweep) if options.compiled else sweep
         kind = torch.promote_types(hidden.dtype, torch.float32)
         chosen, entropies = (torch.zeros_like(wanted, dtype=kind) for _ in range(2))
         # As good as log 0, but 0 when multiplied with 0.
         normaliser = torch.full_like(chosen, torch.finfo(kind).min / 2)
+        ctx.kept = []
         for columns in chunks(len(weight), len(hidden), options.most_logits):
             logits = _product(hidden, weight[columns].T)
+            if columns.stop <= most_kept:
+                ctx.kept.append(logits)
             chosen, normaliser, entropies = advance(
                 logits, wanted - columns.start, chosen, normaliser, entropies, options
             )
@@ -144,7 +165,7 @@ class _LinearLogprobs(torch.autograd.Function):
     @once_differentiable
     def backward(
         ctx: Any, to_logprobs: Tensor, to_entropies: Tensor | None
-    ) -> tuple[Tensor | None, Tensor | None, None, None]:
+    ) -> tuple[Tensor | None, Tensor | None, None, None, None]:
         """Sweep the vocabulary again; a chunk completes its rows of the weight's gradient."""
         hidden, weight, wanted, normaliser, entropies = ctx.saved_tensors
         # What was returned from forward still knows its function, which compilers stumble over.
@@ -154,8 +175,9 @@ class _LinearLogprobs(torch.autograd.Function):
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         to_hidden = torch.zeros_like(hidden, dtype=normaliser.dtype) if need_hidden else None
         to_weight = torch.empty_like(weight) if need_weight else None
+        kept, ctx.kept = ctx.kept[::-1], []
         for columns in chunks(len(weight), len(hidden), options.most_logits):
-            logits = _product(hidden, weight[columns].T)
+            logits = kept.pop() if kept else _product(hidden, weight[columns].T)
             to_logits = slope(
                 logits, wanted - columns.start, normaliser, entropies,
                 to_logprobs, to_entropies, options,
@@ -166,7 +188,7 @@ class _LinearLogprobs(torch.autograd.Function):
                 to_weight[columns] = _product(to_logits.T, hidden)
         if to_hidden is not None:
             to_hidden = to_hidden.to(hidden.dtype)
-        return to_hidden, to_weight, None, None
+        return to_hidden, to_weight, None, None, None
 
 
 @cache

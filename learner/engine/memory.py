@@ -28,7 +28,8 @@ NEARLY = 0.85
 _CONTEXT_BYTES = GIB
 """What CUDA and NCCL take for themselves."""
 _LOGITS = 2**26
-"""Logits that exist at once, see ``learner.engine.logprobs``."""
+"""Logits that exist at once, three times: see ``MOST_LOGITS`` and ``KEPT_LOGITS`` in
+``learner.engine.softmax_chunks``."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +72,7 @@ def estimate_memory(
         KeyError: the description lacks a size.
     """
     shape, learner, lora = shape_of(description), config.learner, config.model.lora
-    compute = 2 if config.model.dtype == "bfloat16" else 4
+    compute = 2 if config.model.compute_dtype == "bfloat16" else 4
     shards = max(1, learner.ranks // learner.replicas)
     trained = shape.adapter_parameters(lora) if lora.rank else shape.parameters
     frozen = shape.parameters if lora.rank else 0

@@ -46,7 +46,7 @@ def load_policy(config: Config, rank: Rank) -> PreTrainedModel:
     model = load_sharded(
         config.model.path,
         rank,
-        compute_dtype=getattr(torch, config.model.dtype),
+        compute_dtype=getattr(torch, config.model.compute_dtype),
         cpu_offload=learner.cpu_offload,
         lora=config.model.lora,
         seed=config.run.seed,

@@ -16,6 +16,10 @@ MOST_LOGITS = {"cpu": 2**19, "cuda": 2**26}
 """Numbers in one chunk of logits: about what a CPU caches; 256 MiB in float32 on a GPU, where up
 to four such chunks exist at once."""
 
+KEPT_LOGITS = {"cpu": 2**27}
+"""Logits that the forward pass keeps for the backward pass: 512 MiB in float32 on a CPU, none
+elsewhere."""
+
 _LEAST_COLUMNS = 128
 
 

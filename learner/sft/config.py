@@ -55,10 +55,11 @@ class Sft(Section):
     """Order of the traces."""
     ranks: Annotated[int, Range("processes", least=1, most=65536)] = 1
     """Processes that ``lzero sft`` starts."""
-    threads: Annotated[int, Range("threads", least=1, most=4096)] = 1
-    """Torch threads per process."""
-    compute_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the computation; weights and optimizer are in float32."""
+    threads: Annotated[int, Range("threads", least=0, most=4096)] = 0
+    """Torch threads per process; 0 for what suits the model and the cores."""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the computation; ``auto``: bfloat16 where the machine computes faster in it, else
+    float32. Weights and optimizer are in float32."""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
     """What the backward pass computes again: nothing; all but attention; every layer."""
     save_dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"

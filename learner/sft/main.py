@@ -139,12 +139,14 @@ def run(config: Sft) -> None:
     Raises:
         LZeroError: the input cannot be used, or training broke down.
     """
-    torch.set_num_threads(config.threads)
+    torch.set_num_threads(max(1, config.threads))
     seed_everything(config.seed)
     source = Path(config.model)
     _check_checkpoints(config)
     with training_processes() as rank:
-        model = load_sharded(source, rank, compute_dtype=getattr(torch, config.compute_dtype))
+        # Who starts the ranks has chosen; float32 where nobody has.
+        kind = "float32" if config.compute_dtype == "auto" else config.compute_dtype
+        model = load_sharded(source, rank, compute_dtype=getattr(torch, kind))
         checkpoint_activations(model, config.activation_checkpointing)
         batches = make_batches(_read(config, source), config)
         optimizer = SftOptimizer(model, config, steps=len(batches))

@@ -3,12 +3,14 @@
 from math import isfinite
 from typing import Any
 
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
+from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
 
 from common.errors import LZeroError
+from common.processor import bfloat16_instructions
+from learner.engine.optimizer import clip_gradients
 from learner.sft.config import Sft
+from learner.sft.muon import SingleMuon
 
 
 def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> float:
@@ -36,11 +38,10 @@ class SftOptimizer:
             LZeroError: they are not finite.
         """
         config = self._config
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), config.grad_clip)
-        whole = _whole(norm)
-        if not isfinite(whole):
+        norm = clip_gradients(self._model.parameters(), config.grad_clip)
+        if not isfinite(norm):
             raise LZeroError(
-                f"the gradient's norm became {whole} in step {self.taken + 1}; lower the learning "
+                f"the gradient's norm became {norm} in step {self.taken + 1}; lower the learning "
                 "rates, or look for a broken trace"
             )
         share = learning_rate_share(
@@ -77,10 +78,11 @@ def _make(model: nn.Module, config: Sft) -> tuple[Optimizer, ...]:
         {"params": matrices, "weight_decay": 0.05},
         {"params": vectors, "weight_decay": 0.0},
     ]
-    adamw = AdamW(groups, lr=config.adamw_learning_rate, betas=(0.9, 0.98))
+    adamw = AdamW(groups, lr=config.adamw_learning_rate, betas=(0.9, 0.98), fused=True)
     if not inside:
         return (adamw,)
-    muon_part = Muon(
+    in_half = inside[0].is_cuda or bool(bfloat16_instructions())
+    muon_part = (Muon if in_half else SingleMuon)(
         inside,
         lr=config.muon_learning_rate,
         weight_decay=0.01,
@@ -88,7 +90,3 @@ def _make(model: nn.Module, config: Sft) -> tuple[Optimizer, ...]:
         adjust_lr_fn="original",
     )
     return muon_part, adamw
-
-
-def _whole(norm: Tensor) -> float:
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)

@@ -81,13 +81,20 @@ def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version
     )
 
 
-def compare_answers(answers: Answers, model_logprobs: ModelLogprobs, tolerance: float) -> Parity:
+def compare_answers(
+    answers: Answers,
+    model_logprobs: ModelLogprobs,
+    tolerance: float,
+    *,
+    origin: str = "prompts",
+) -> Parity:
     """Compare what a server sampled with the learner.
 
     Args:
         answers: of the server.
         model_logprobs: the learner's own; called once per prompt, in order, on this thread.
         tolerance: largest mean absolute difference accepted, in nats.
+        origin: what the prompts are, in words.
 
     Raises:
         PolicyMismatchError: the mean difference exceeds ``tolerance``.
@@ -99,13 +106,14 @@ def compare_answers(answers: Answers, model_logprobs: ModelLogprobs, tolerance: 
     theirs = np.concatenate([generation.logprobs for generation in answers.generations])
     parity = compare(theirs, np.concatenate(ours), version=answers.version)
     log.info(
-        "compared log-probabilities server=%s version=%d tokens=%d mean=%.2e max=%.2e",
+        "compared log-probabilities server=%s version=%d tokens=%d mean=%.2e max=%.2e after=%r",
         answers.server_url, parity.version, parity.tokens, parity.mean_difference,
-        parity.max_difference,
+        parity.max_difference, origin,
     )  # fmt: skip
     # Not `>`: a difference that is not a number must not pass.
     if not parity.mean_difference <= tolerance:
-        raise PolicyMismatchError(_explain(answers.server_url, parity, tolerance))
+        asked = f"{len(answers.prompts)} {origin}"
+        raise PolicyMismatchError(_explain(answers.server_url, parity, tolerance, asked))
     return parity
 
 
@@ -141,12 +149,13 @@ def _check_version(url: str, generations: Sequence[Generation], expected: int) -
         )
 
 
-def _explain(url: str, parity: Parity, tolerance: float) -> str:
+def _explain(url: str, parity: Parity, tolerance: float, asked: str) -> str:
     return (
         f"policy server {url} and learner disagree at weight version {parity.version}: "
-        f"log-probabilities of {parity.tokens} tokens differ by {parity.mean_difference:.2e} on "
-        f"average and {parity.max_difference:.2e} at most, {tolerance:.2e} is allowed. Likely "
-        "causes: the server kept a stale copy of a tied lm_head, model.dtype is narrower than "
-        "the learner's, an update was lost, or the learner's attention mask or positions are "
-        "wrong"
+        f"log-probabilities of {parity.tokens} tokens that it sampled after {asked} differ by "
+        f"{parity.mean_difference:.2e} on average and {parity.max_difference:.2e} at most, "
+        f"{tolerance:.2e} is allowed (learner.mismatch_tolerance). A few times as much is likely "
+        'rounding: set model.dtype = "float32", or allow more if importance weights may be that '
+        "far off. Much more has another cause: the server kept a stale copy of a tied lm_head, an "
+        "update was lost, or the learner's attention mask or positions are wrong"
     )

@@ -1,12 +1,13 @@
 """Checks, on all ranks together, that the policy servers sample with the learner's weights."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
+from common.chat import prompt_text
 from common.errors import PolicyServerError
 from common.wire.records import NOT_AN_ACTION, Segment, Trajectory
 from learner.engine.agreement import broadcast_number
@@ -15,6 +16,8 @@ from learner.engine.model import token_logprobs
 from learner.packs.exchange import share_work
 from learner.packs.packing import Pack, pack_segments, segment_of_actions
 from learner.weights.parity import PROBE_TOKENS, Parity, compare_answers, sample_answers
+
+T = TypeVar("T")
 
 NUM_PROBES = 4
 """Prompts per check."""
@@ -45,7 +48,12 @@ class ParityVerifier:
         self._tolerance = tolerance
 
     def run(
-        self, prompts: Sequence[Sequence[int]], rotation: Rotation, *, version: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        rotation: Rotation,
+        *,
+        version: int,
+        origin: str = "prompts",
     ) -> list[Parity]:
         """Check the servers in rotation; one that gives no answer leaves it.
 
@@ -53,6 +61,7 @@ class ParityVerifier:
             prompts: token ids, none empty.
             rotation: of the servers; those in it sample with ``version``.
             version: of the learner's weights.
+            origin: what the prompts are, in words.
 
         Raises:
             PolicyMismatchError: a server disagrees, or samples with another version.
@@ -71,7 +80,10 @@ class ParityVerifier:
                 f"no policy server could be compared with the learner: {listed}"
             )
         self._agree(len(answered) * len(prompts))
-        return [compare_answers(answers, self._lead, self._tolerance) for answers in answered]
+        return [
+            compare_answers(answers, self._lead, self._tolerance, origin=origin)
+            for answers in answered
+        ]
 
     def take_part(self) -> None:
         """Compute along with rank 0, as often as it needs."""
@@ -99,6 +111,25 @@ def random_prompts(vocabulary: int, *, seed: int, max_context: int) -> list[list
     return [rng.integers(0, vocabulary, length).tolist() for _ in range(NUM_PROBES)]
 
 
+def question_prompts(
+    questions: Sequence[str], encode: Callable[[str], list[int]], *, max_context: int
+) -> list[list[int]]:
+    """Prompts of a run's own questions, for the check before there is any batch.
+
+    A system prompt is not among what the learner knows; what follows a question is the same.
+
+    Args:
+        questions: at least one.
+        encode: text to token ids, with the tokenizer of the policy.
+        max_context: of the policy server, tokens; what is longer is cut at its beginning.
+
+    Returns:
+        NUM_PROBES prompts, each with room for a continuation.
+    """
+    room = max(1, max_context - PROBE_TOKENS)
+    return [encode(prompt_text(question))[-room:] for question in _spread(questions)]
+
+
 def real_prompts(batch: Sequence[Trajectory], *, max_context: int) -> list[list[int]]:
     """Prompts out of a batch: contexts up to the first action of some of its segments.
 
@@ -115,8 +146,13 @@ def real_prompts(batch: Sequence[Trajectory], *, max_context: int) -> list[list[
     prompts = [prompt[:room] for prompt in every if prompt]
     if not prompts:
         return []
-    stride = max(1, len(prompts) // NUM_PROBES)
-    return [prompts[(i * stride) % len(prompts)] for i in range(NUM_PROBES)]
+    return _spread(prompts)
+
+
+def _spread(some: Sequence[T]) -> list[T]:
+    """NUM_PROBES of them, from all over."""
+    stride = max(1, len(some) // NUM_PROBES)
+    return [some[(i * stride) % len(some)] for i in range(NUM_PROBES)]
 
 
 def _prompt_of(segment: Segment) -> list[int]:

@@ -9,9 +9,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from common.errors import PolicyServerError
+from common.config import Config, Learner, Model
+from common.errors import PolicyMismatchError, PolicyServerError
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
+from learner.engine.policy import load_sharded
 from learner.engine.sharding import shard
 from learner.weights.verifier import ParityVerifier, random_prompts
 from tests.tiny_policy import VOCABULARY, make_model
@@ -35,15 +37,17 @@ class Listed:
         self.out[url] = reason
 
 
-def serve_stock_model(server: WeightServer, folder: str) -> None:
+def serve_stock_model(
+    server: WeightServer, folder: str, dtype: torch.dtype = torch.float32
+) -> None:
     """Let the server sample greedily from transformers' own model."""
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True).eval()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, local_files_only=True).eval()
 
     @torch.no_grad()
     def generate(prompt: list[int], most: int) -> tuple[list[int], list[float]]:
         ids, scores = list(prompt), []
         for _ in range(most):
-            logprobs = model(input_ids=torch.tensor([ids])).logits[0, -1].log_softmax(-1)
+            logprobs = model(input_ids=torch.tensor([ids])).logits[0, -1].float().log_softmax(-1)
             ids.append(int(logprobs.argmax()))
             scores.append(float(logprobs.max()))
         return ids[len(prompt) :], scores
@@ -86,6 +90,35 @@ def test_two_ranks_go_on_with_the_servers_that_answer(
     make_model(tmp_path)
 
     run_ranks(verify, 2, str(tmp_path))
+
+
+def test_rounding_of_bfloat16_is_within_what_it_is_allowed_and_above_what_float32_is(
+    tmp_path: Path,
+) -> None:
+    make_model(tmp_path, "llama", width=64)
+    allowed = Config(model=Model(dtype="bfloat16")).mismatch_tolerance
+    with training_processes() as rank, weight_servers(1) as (server,):
+        model = load_sharded(tmp_path, rank, compute_dtype=torch.bfloat16)
+        serve_stock_model(server, str(tmp_path), torch.bfloat16)
+        rotation = Listed((server.url,))
+
+        (parity,) = ParityVerifier(model, rank, tolerance=allowed).run(PROMPTS, rotation, version=3)
+
+        assert Config().mismatch_tolerance < parity.mean_difference < allowed
+        strict = ParityVerifier(model, rank, tolerance=Config().mismatch_tolerance)
+        with pytest.raises(
+            PolicyMismatchError,
+            match=r"after 4 prompts of random ids differ by .*"
+            r"learner.mismatch_tolerance.*model.dtype = \"float32\"",
+        ):
+            strict.run(PROMPTS, rotation, version=3, origin="prompts of random ids")
+
+
+def test_what_is_allowed_follows_the_compute_type_unless_it_is_given() -> None:
+    assert Config().mismatch_tolerance == 1e-3
+    assert Config(model=Model(dtype="bfloat16")).mismatch_tolerance == 0.1
+    given = Config(model=Model(dtype="bfloat16"), learner=Learner(mismatch_tolerance=0.3))
+    assert given.mismatch_tolerance == 0.3
 
 
 @pytest.mark.parametrize("urls", [(), ("http://127.0.0.1:9",)])

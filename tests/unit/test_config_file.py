@@ -42,7 +42,7 @@ def test_overrides_win_over_the_file_and_keep_their_type(tmp_path: Path) -> None
         ("[learner]\ngroups = 'many'", r"learner.groups must be a whole number, got 'many'"),
         ("[learner]\ngroups = true", r"learner.groups must be a whole number, got true"),
         ("[learner]\ngroups = 0", r"learner.groups must be at least 1, got 0"),
-        ("[model]\ndtype = 'int8'", r"model.dtype must be one of 'float32', 'bfloat16'"),
+        ("[model]\ndtype = 'int8'", r"model.dtype must be one of 'auto', 'float32', 'bfloat16'"),
         ("[objective.gspo]\nclip = [0.9]", r"objective.gspo.clip must be a list of 2 values"),
         ("[learner]\nlearner_rate = 1", r"'learner.learner_rate'; did you mean 'learner.learning_"),
         ("[model]\nchckpoints_kept = 1", r"'model.chckpoints_kept'; did you mean 'learner.check"),

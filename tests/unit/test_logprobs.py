@@ -243,6 +243,38 @@ def targets_of(length: int) -> Pack:
     return pack_segments([segment], budget=length)[0]
 
 
+class Products(TorchDispatchMode):
+    """Counts matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(
+        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        self.count += func is torch.ops.aten.mm.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_logits_that_stay_are_not_computed_again_and_change_nothing() -> None:
+    rows, words = 6, 5 * 128
+    gradients, products = [], []
+    for most_kept in (0, rows * 2 * 128, rows * words):
+        hidden, weight, wanted = random_inputs(rows, 8, words)
+        with Products() as counted:
+            found = linear_logprobs(
+                hidden, weight, wanted, with_entropy=True, most_logits=1, most_kept=most_kept
+            )
+            (found.logprobs.sum() + found.entropies.square().sum()).backward()
+        gradients.append((hidden.grad, weight.grad))
+        products.append(counted.count)
+
+    assert products == [20, 18, 15]  # of five chunks: logits, perhaps again, and two gradients
+    for one in gradients[1:]:
+        assert all(map(torch.equal, one, gradients[0]))
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_a_sharded_model_in_half_precision_scores_in_single_precision(
     tied: bool, tmp_path: Path

@@ -4,9 +4,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from common.chat import prompt_text
 from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
 from learner.weights.parity import PROBE_TOKENS
-from learner.weights.verifier import NUM_PROBES, random_prompts, real_prompts
+from learner.weights.verifier import NUM_PROBES, question_prompts, random_prompts, real_prompts
 
 
 def trajectory(*segments: tuple[int, int]) -> Trajectory:
@@ -38,6 +39,26 @@ def test_a_task_that_does_not_fit_into_the_context_is_no_probe() -> None:
 
 def test_a_batch_without_any_action_has_no_prompts() -> None:
     assert real_prompts([trajectory((600, 0))], max_context=512) == []
+
+
+def test_before_any_batch_the_prompts_are_questions_from_all_over() -> None:
+    questions = [f"What is {number}?" for number in range(40)]
+
+    found = question_prompts(questions, lambda text: list(text.encode()), max_context=512)
+
+    assert [bytes(prompt).decode() for prompt in found] == [
+        prompt_text(f"What is {number}?") for number in (0, 10, 20, 30)
+    ]
+
+
+def test_a_long_question_keeps_its_end_and_leaves_room_for_the_answer() -> None:
+    (found, *others) = question_prompts(
+        ["x" * 900], lambda text: list(text.encode()), max_context=128
+    )
+
+    assert others == [found] * (NUM_PROBES - 1)
+    assert len(found) == 128 - PROBE_TOKENS
+    assert bytes(found).decode().endswith("assistant\n")
 
 
 SEGMENTS = st.lists(
