@@ -24,6 +24,7 @@ from launch.commands import (  # noqa: E402
     import_check,
     import_gguf,
     index,
+    real,
     sft,
     tasks,
     train,
@@ -35,6 +36,7 @@ _OTHERS_WRITE = 0o002
 """Nothing that a command or its processes make is everybody's to change, whatever the umask."""
 _COMMANDS = (
     train,
+    real,
     sft,
     evaluate,
     export,
