@@ -7,6 +7,7 @@ from pathlib import Path
 from actors.agent.prompt import SHIPPED
 from common.config import Config, Evaluation
 from common.config_file import save_config
+from common.model_config import CONFIG, longest_context, read_model_config
 from launch.evaluate.world import TRAIN_TASKS, ask_suites
 from launch.plan.evaluation import heldout_suite
 from launch.plan.topology import RunFiles
@@ -47,7 +48,13 @@ def ask_untouched(
 
 
 def untouched_config(config: Config, settings: Untouched, model: Path, world: Path) -> Config:
-    """The run's configuration with the shipped prompt, room for it, and one suite."""
+    """The run's configuration with the shipped prompt, room for it if the model has, one suite.
+
+    Raises:
+        InputError: the model's description cannot be used.
+    """
+    longest = longest_context(read_model_config(model), model / CONFIG)
+    context = min(settings.max_context, longest or settings.max_context)
     suite = dataclasses.replace(
         heldout_suite(world), when=("after",), per_family=settings.per_family
     )
@@ -61,6 +68,6 @@ def untouched_config(config: Config, settings: Untouched, model: Path, world: Pa
     return dataclasses.replace(
         use_world(dataclasses.replace(config, evaluation=Evaluation()), world),
         agent=agent,
-        model=dataclasses.replace(config.model, path=str(model), max_context=settings.max_context),
+        model=dataclasses.replace(config.model, path=str(model), max_context=context),
         evaluation=Evaluation(suites=(suite,)),
     )
