@@ -25,6 +25,8 @@ class Untouched(Section):
 
     per_family: Annotated[int, Range("questions", least=0, most=MANY)] = 20
     """Of the held-out questions that the run asks before and after; 0 for none."""
+    temperature: Annotated[float, Range("temperature", least=0, most=100)] = 0.0
+    """A small model that samples freely writes hardly a sentence; 0 shows the most that it can."""
     max_context: Annotated[int, Range("tokens", least=16, most=1 << 24)] = 2048
     """The shipped prompt is longer than an episode."""
     max_action_tokens: Annotated[int, Range("tokens", least=1, most=1 << 24)] = 160

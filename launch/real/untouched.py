@@ -56,7 +56,10 @@ def untouched_config(config: Config, settings: Untouched, model: Path, world: Pa
     longest = longest_context(read_model_config(model), model / CONFIG)
     context = min(settings.max_context, longest or settings.max_context)
     suite = dataclasses.replace(
-        heldout_suite(world), when=("after",), per_family=settings.per_family
+        heldout_suite(world),
+        when=("after",),
+        per_family=settings.per_family,
+        temperature=settings.temperature,
     )
     agent = dataclasses.replace(
         config.agent,

@@ -69,7 +69,7 @@ def three_points_section(summary: Summary) -> str:
         "<h2>From the model as it came to what it learned</h2><p>Share of held-out questions "
         "answered exactly, with the interval of 95 % (Wilson) and the number of questions. As it "
         f"came, the model was asked the first {n} questions of each family, with the shipped "
-        "prompt.</p>"
+        "prompt and, unless its recipe says otherwise, greedily.</p>"
         + _html_table("success", success_rows(summary))
         + "<p>Share of the sampled held-out episodes in which it did this at least once.</p>"
         + _html_table("what it does", strategy_rows(summary))
