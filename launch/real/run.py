@@ -255,13 +255,18 @@ class Preparation:
         if self._is_folder:
             words = ["import-check", str(self._model), "--no-vllm"]
         else:
-            shutil.rmtree(self._model, ignore_errors=True)
+            self._remove_half_imported()
             words = ["import-gguf", str(self._source), "--out", str(self._model), "--no-vllm"]
         command = module_command("launch.cli", *words)
         spec = ProcessSpec(name="import", command=command, log=self._logs / "import.log")
         with Supervisor(tick=panel.tick) as supervisor:
             supervisor.spawn(spec)
             supervisor.finish(spec.name)
+
+    def _remove_half_imported(self) -> None:
+        """The folder may not exist, and a check that was cut off leaves a copy beside it."""
+        for path in (self._model, *self._folder.glob(".import-check-*")):
+            shutil.rmtree(path, ignore_errors=True)
 
     def _ask(self, panel: ProgressPanel) -> None:
         settings = self._recipe.untouched
