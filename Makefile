@@ -4,7 +4,7 @@ BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests quickstart test test-nightly check warmstart clean
+.PHONY: help setup setup-tests quickstart real test test-nightly check warmstart clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -15,6 +15,11 @@ setup: ## Create .venv with everything pinned; does nothing when nothing changed
 quickstart: setup ## Train the small agent of the embedded world and report (RUN=name).
 	@LZERO_SETUP_SECONDS="$$(cat .venv/.lzero-setup-seconds)" \
 		$(BIN)/lzero train launch/presets/quickstart.toml --name "$(RUN)" --keep-old
+
+real: RUN = real
+real: setup ## Bring a pretrained model, warm it up, train and report (MODEL=path, RUN=name).
+	@LZERO_SETUP_SECONDS="$$(cat .venv/.lzero-setup-seconds)" \
+		$(BIN)/lzero real --name "$(RUN)" $(if $(MODEL),--model "$(MODEL)")
 
 setup-tests: ## The same, with what tests and checks need.
 	@$(PYTHON) launch/setup_environment.py --tests

@@ -22,7 +22,9 @@ from launch.commands import (  # noqa: E402
     export,
     export_notebook,
     import_check,
+    import_gguf,
     index,
+    real,
     sft,
     tasks,
     train,
@@ -34,10 +36,12 @@ _OTHERS_WRITE = 0o002
 """Nothing that a command or its processes make is everybody's to change, whatever the umask."""
 _COMMANDS = (
     train,
+    real,
     sft,
     evaluate,
     export,
     import_check,
+    import_gguf,
     tasks,
     index,
     agent,

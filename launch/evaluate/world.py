@@ -13,7 +13,7 @@ from common.child_process import SOURCE_ROOT
 from common.config import Config, Evaluation, EvaluationSuite, World
 from common.config_file import load_config, save_config
 from common.errors import ConfigError, InputError
-from common.evaluation import Suite, SuiteScore, write_suites
+from common.evaluation import SuiteScore, write_suites
 from launch.evaluate.checkpoint import locate_checkpoint
 from launch.models.model_checks import check_model
 from launch.plan.evaluation import GREEDY, extra_suites, heldout_suite, suites_of
@@ -84,7 +84,7 @@ def evaluate(request: EvaluateRequest, console: Console) -> EvaluateResult:
             progress.phase(f"generating held-out world {request.world_seed}")
             make_world(folder.tasks, config.world, heldout_seed=request.world_seed)
             files = RunFiles(config=folder.config, private=private)
-            _run(config, folder, files, suites_of(config, "after"), progress)
+            ask_suites(config, folder, files, progress)
         scores = read_scores(folder.evaluation)
     return EvaluateResult(
         model=model,
@@ -154,15 +154,14 @@ def _suites(request: EvaluateRequest, world: Path) -> tuple[EvaluationSuite, ...
     )
 
 
-def _run(
-    config: Config,
-    folder: RunFolder,
-    files: RunFiles,
-    suites: tuple[Suite, ...],
-    progress: ProgressPanel,
-) -> None:
+def ask_suites(config: Config, folder: RunFolder, files: RunFiles, progress: ProgressPanel) -> None:
+    """Serve the model, ask the suites of ``after``, and leave their scores in the folder.
+
+    Raises:
+        RunError: the policy server or the evaluation failed.
+    """
     plan, asked = make_plan(config, files), folder.path / "suites.json"
-    write_suites(suites, asked)
+    write_suites(suites_of(config, "after"), asked)
     folder.evaluation.mkdir()
     with Supervisor(tick=progress.tick) as supervisor:
         progress.phase("starting the policy server")

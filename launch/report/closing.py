@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from launch.report.summary import BeforeAfter, Summary
+from launch.report.three_points import three_points_tables
 from launch.report.training_view import describe_duration
 from launch.run.folder import RunFolder
 from launch.screen import cell, say
@@ -24,6 +25,8 @@ def print_summary(summary: Summary, folder: RunFolder, console: Console) -> None
             table.add_column("\nn", justify="right", style="dim")
         for title, scores in score_tables(summary):
             table.add_row(title, *(text for f in families for text in _cells(scores.get(f))))
+        console.print(table)
+    for table in three_points_tables(summary):
         console.print(table)
     for name, value in facts(summary):
         say(console, f"{name:<18} {value}")

@@ -26,6 +26,7 @@ from launch.report.charts import (
 from launch.report.closing import families_of, score_tables
 from launch.report.metrics_tail import read_metrics
 from launch.report.summary import BeforeAfter, Summary
+from launch.report.three_points import three_points_section
 from launch.report.training_view import describe_duration
 from launch.run.folder import RunFolder
 from launch.screen import html_text
@@ -51,6 +52,7 @@ def write_report(folder: RunFolder, config: Config, summary: Summary) -> None:
         alerts=_alerts(summary),
         curves=learning_curves(metrics, summary),
         scores=_score_table(summary),
+        three_points=three_points_section(summary),
         strategies=_strategies(summary),
         staleness=_staleness(summary),
         throughput=_throughput(metrics),
@@ -276,7 +278,8 @@ def _throughput(metrics: Sequence[StepRecord]) -> str:
 
 def _time_table(summary: Summary) -> str:
     wall = summary.wall_seconds
-    rows = [("set-up (make setup)", wall.setup), ("warm start (shipped)", wall.warm_start)]
+    warm_start = "warm start" if wall.warm_start else "warm start (shipped)"
+    rows = [("set-up (make setup)", wall.setup), (warm_start, wall.warm_start)]
     rows += [(name.replace("_", " "), seconds) for name, seconds in wall.phases.items()]
     rows += [("of which reinforcement learning", wall.rl), ("all", wall.total)]
     return _facts([(name, describe_duration(seconds)) for name, seconds in rows])

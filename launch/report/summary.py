@@ -24,6 +24,8 @@ from common.telemetry.process_totals import (
 )
 from common.whole_file import write_whole
 from launch.plan.evaluation import CONTROL, GREEDY, HELDOUT, OF_THE_WORLD, UNSEEN, WORDINGS
+from launch.real.records import read_records
+from launch.real.stages import Stage
 from launch.report.metrics_tail import read_metrics
 from launch.report.strategy_shares import strategy_shares
 from launch.run.choices import read_choices
@@ -106,8 +108,10 @@ class Summary:
     """Names made of words that training never saw."""
     suites: dict[str, dict[str, BeforeAfter]] = field(default_factory=dict)
     """Every other suite of the configuration -> family, exact match."""
+    untouched: dict[str, BeforeAfter] = field(default_factory=dict)
+    """``lzero real``: the model as it came, with the shipped prompt, as ``before``."""
     strategies: dict[str, dict[str, Shares]] = field(default_factory=dict)
-    """before/after -> family -> strategy -> share of the held-out sampled episodes."""
+    """before/after (and untouched) -> family -> strategy -> share of the held-out episodes."""
     trajectories: TrajectoryCounts
     staleness: StalenessTotals
     logprob_mismatch: LogprobMismatch
@@ -139,7 +143,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         seed=config.run.seed,
         commit=current_commit(),
         attempts=state.attempts,
-        wall_seconds=_wall_seconds(state, rl=totals.rl_seconds),
+        wall_seconds=_wall_seconds(state, rl=totals.rl_seconds, prepared=folder.prepared),
         weight_versions=totals.weight_versions,
         heldout=compare(before, after, HELDOUT, "exact_match"),
         heldout_lenient=compare(before, after, HELDOUT, "contains"),
@@ -153,7 +157,8 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
             for name in {**before, **after}
             if name not in OF_THE_WORLD
         },
-        strategies=_strategies(folder.evaluation) if config.world.enabled else {},
+        untouched=compare(read_scores(folder.untouched), {}, HELDOUT, "exact_match"),
+        strategies=_strategies(folder) if config.world.enabled else {},
         trajectories=totals.trajectories,
         staleness=totals.staleness,
         logprob_mismatch=totals.logprob_mismatch,
@@ -209,22 +214,30 @@ def _alerts(folder: RunFolder) -> tuple[str, ...]:
     return tuple(alert.text for alert in find_alerts(records, steps=len(records)))
 
 
-def _wall_seconds(state: RunState, *, rl: float) -> WallSeconds:
+def _wall_seconds(state: RunState, *, rl: float, prepared: Path) -> WallSeconds:
+    """Wall time of the run, and of what ``lzero real`` did before it."""
+    stages = {stage: record.seconds for stage, record in read_records(prepared).items()}
+    warm_start = stages.pop(Stage.WARM_START, 0.0)
     phases = {name: spent for name, spent in state.seconds.items() if name != "total"}
     return WallSeconds(
         setup=state.setup_seconds,
-        warm_start=0.0,
+        warm_start=warm_start,
         rl=rl,
-        total=state.setup_seconds + state.seconds["total"],
-        phases=phases,
+        total=state.setup_seconds + sum(stages.values()) + warm_start + state.seconds["total"],
+        phases={stage.value: spent for stage, spent in stages.items()} | phases,
     )
 
 
-def _strategies(evaluation: Path) -> dict[str, dict[str, Shares]]:
+def _strategies(folder: RunFolder) -> dict[str, dict[str, Shares]]:
+    places = {
+        "untouched": folder.untouched,
+        "before": folder.evaluation / "before",
+        "after": folder.evaluation / "after",
+    }
     return {
-        when: strategy_shares(read_evaluation(evaluation / when / f"{HELDOUT}.jsonl"))
-        for when in ("before", "after")
-        if (evaluation / when / f"{HELDOUT}.jsonl").is_file()
+        when: strategy_shares(read_evaluation(place / f"{HELDOUT}.jsonl"))
+        for when, place in places.items()
+        if (place / f"{HELDOUT}.jsonl").is_file()
     }
 
 

@@ -2,6 +2,8 @@
 
 import dataclasses
 import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -23,8 +25,20 @@ _OURS = re.compile(rf"[\d-]+ [\d:]+ {SFT} \w+ (?P<what>.*)")
 """A line that ``learner.sft.main`` logs; those of the libraries begin otherwise."""
 
 
-def fine_tune(config: Sft, console: Console) -> None:
+def fine_tune(
+    config: Sft,
+    console: Console,
+    *,
+    show: Callable[[str], None] | None = None,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
     """Check the input, start the ranks, show their progress, wait for them.
+
+    Args:
+        config: of the fine-tuning.
+        console: where lines of progress are said, unless ``show`` takes them.
+        show: gets each line of progress.
+        tick: called several times a second.
 
     Raises:
         InputError: model or traces are missing, or the output cannot be written.
@@ -46,12 +60,13 @@ def fine_tune(config: Sft, console: Console) -> None:
         output.parent.mkdir(parents=True, exist_ok=True)
         config.save(file)
     log = output.with_name(output.name + ".sft.log")
-    follower = LogFollower(log, console)
-    with (
-        interruptible(),
-        fresh_folder() as private,
-        Supervisor(tick=follower.tick) as supervisor,
-    ):
+    follower = LogFollower(log, show or partial(say, console))
+
+    def look() -> None:
+        follower.tick()
+        tick()
+
+    with interruptible(), fresh_folder() as private, Supervisor(tick=look) as supervisor:
         supervisor.spawn(sft_process(config, file, private=private, log=log))
         supervisor.finish(SFT)
     follower.tick()
@@ -91,10 +106,10 @@ def how_to_go_on(config: Sft) -> str:
 class LogFollower:
     """Shows lines of progress as they appear in a log."""
 
-    def __init__(self, log: Path, console: Console) -> None:
-        """Begin at the log's present end."""
+    def __init__(self, log: Path, show: Callable[[str], None]) -> None:
+        """Begin at the log's present end; ``show`` gets each line."""
         self._log = log
-        self._console = console
+        self._show = show
         self._seen = log.stat().st_size if log.exists() else 0
 
     def tick(self) -> None:
@@ -108,4 +123,4 @@ class LogFollower:
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
             if (told := _OURS.fullmatch(line)) is not None:
-                say(self._console, f"{SFT} {told['what']}")
+                self._show(f"{SFT} {told['what']}")

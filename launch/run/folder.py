@@ -82,6 +82,16 @@ class RunFolder:
         return self.path / "evaluation"
 
     @property
+    def prepared(self) -> Path:
+        """What ``lzero real`` made before the run, where it was that which began it."""
+        return self.path / "prepared"
+
+    @property
+    def untouched(self) -> Path:
+        """Scores and episodes of the model as it came, where it was asked."""
+        return self.prepared / "untouched"
+
+    @property
     def logs(self) -> Path:
         """One log file per process."""
         return self.path / "logs"
@@ -195,7 +205,7 @@ def check_fresh(folder: RunFolder) -> None:
     name = folder.path.name
     other = "choose another name with --name (make quickstart RUN=...)"
     if state is None:
-        if any(entry.name != ".lock" for entry in folder.path.iterdir()):
+        if any(entry not in _before_a_run(folder) for entry in folder.path.iterdir()):
             raise InputError(f"{folder.path} exists and holds no run of ours; {other}")
         return
     if state.status == "finished":
@@ -207,6 +217,10 @@ def check_fresh(folder: RunFolder) -> None:
         f"run '{name}' in {folder.path} was begun and not finished ({state.status}); go on with it "
         f"by adding --resume, or {other}, or remove that folder"
     )
+
+
+def _before_a_run(folder: RunFolder) -> tuple[Path, ...]:
+    return (folder.path / ".lock", folder.prepared)
 
 
 def check_resumable(folder: RunFolder) -> RunState:

@@ -62,10 +62,14 @@ class TrainRequest:
     keep_old: bool = False
     overrides: tuple[str, ...] = ()
     profile: bool = False
+    begun_by: str = ""
+    """The command that began the run and goes on with it, if it is another than ``lzero train``."""
 
     @property
     def resume_command(self) -> str:
         """The command that goes on with this run."""
+        if self.begun_by:
+            return self.begun_by
         words = ["lzero", "train", str(self.config)]
         words += [] if self.name is None else ["--name", self.name]
         words += [word for item in self.overrides for word in ("--set", item)]

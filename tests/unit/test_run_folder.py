@@ -70,6 +70,17 @@ def test_a_run_at_work_is_not_set_aside(tmp_path: Path) -> None:
     assert run.path.exists()
 
 
+def test_what_was_prepared_for_a_run_is_nothing_other(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.prepared.mkdir()
+
+    check_fresh(run)
+
+    (tmp_path / "letters.txt").touch()
+    with pytest.raises(InputError, match=r"holds no run of ours"):
+        check_fresh(run)
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "letters.txt").touch()
 

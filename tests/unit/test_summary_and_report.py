@@ -24,10 +24,13 @@ from common.telemetry.process_totals import (
     write_totals,
 )
 from common.wire.records import Step
+from launch.real.records import write_records
+from launch.real.stages import Stage, StageRecord
 from launch.report.charts import line_chart, paired_bars, ticks
 from launch.report.closing import facts, print_summary, score_tables
 from launch.report.page import choose_pairs, describe_step, write_report
 from launch.report.summary import Summary, build_summary, compare, current_commit, write_summary
+from launch.report.three_points import three_points_tables
 from launch.run.folder import RunFolder, RunState
 from tests.step_records import make_record
 
@@ -113,6 +116,18 @@ def folder(tmp_path: Path) -> RunFolder:
     write_totals(TOTALS, run.learner_totals)
     write_metrics(run, signal_share=1.0)
     return run
+
+
+def write_untouched(run: RunFolder) -> None:
+    """As ``lzero real`` leaves it: the model was asked as it came, after two stages."""
+    run.untouched.mkdir(parents=True)
+    write_score(score("heldout", 0.1), run.untouched / "heldout.json")
+    (run.untouched / "heldout.jsonl").write_text(json.dumps(episode("q", exact=False, version=0)))
+    made = {
+        Stage.TRACES: StageRecord(fingerprint="f", finished=True, seconds=2.0),
+        Stage.WARM_START: StageRecord(fingerprint="f", finished=True, seconds=30.0),
+    }
+    write_records(run.prepared, made)
 
 
 def write_metrics(run: RunFolder, **changes: Any) -> None:
@@ -271,3 +286,34 @@ def test_suites_of_ones_own_are_summed_up_and_shown_like_the_others(folder: RunF
     assert (pair.before, pair.after) == (0.5, 0.75)
     assert score_tables(summary)[-1][0] == "mine, exact"
     assert "mine, exact" in folder.report.read_text()
+
+
+def test_a_pretrained_model_is_shown_at_three_points_with_what_was_done_before(
+    folder: RunFolder,
+) -> None:
+    write_untouched(folder)
+    screen = io.StringIO()
+
+    summary = summarise(folder)
+    print_summary(summary, folder, Console(file=screen, width=160))
+    write_report(folder, CONFIG, summary)
+
+    assert summary.untouched["one_hop"].before == 0.1
+    assert summary.wall_seconds.warm_start == 30.0
+    assert summary.wall_seconds.phases == {"write traces": 2.0, "learn": 20.0}
+    assert summary.wall_seconds.total == 182.0
+    page = folder.report.read_text()
+    assert (
+        "<td>two-hop</td><td>10.0% (2% to 40%, n 10)</td><td>25.0% (8% to 56%, n 10)</td>"
+        "<td>87.5% (57% to 97%, n 10)</td>"
+    ) in page
+    assert "<td>one-hop: searched a name and a topic</td><td>100%</td>" in page
+    assert re.search(r"as it came ┃ +after the warm start ┃ +after training", screen.getvalue())
+
+
+def test_a_run_of_another_command_has_no_such_tables(folder: RunFolder) -> None:
+    summary = summarise(folder)
+    write_report(folder, CONFIG, summary)
+
+    assert "as it came" not in folder.report.read_text()
+    assert not list(three_points_tables(summary))

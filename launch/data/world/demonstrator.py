@@ -11,6 +11,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from common.config.checks import require
+from common.config.ranges import Section, Share
 from launch.data.world.names import EntityType
 from launch.data.world.questions import TOPICS, Question, Relation
 
@@ -29,23 +31,37 @@ _PATTERNS: dict[Relation, str] = {
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Mix:
-    """Probabilities of the demonstrator's choices.
+class Mix(Section):
+    """Probabilities of the demonstrator's choices."""
 
-    Searches: ``one_word`` has what ``topic``, ``name`` and ``question`` leave. ``retry`` is
-    whether it searches again after a wrong page or none. The last three say how it answers.
-    """
+    guess_one_hop: Share = 0.12
+    """It answers a question of one look-up without any."""
+    guess_two_hop: Share = 0.04
+    """The same for a question of two."""
+    topic: Share = 0.17
+    """It searches name and topic, which finds the page."""
+    name: Share = 0.40
+    """It searches the bare name."""
+    question: Share = 0.25
+    """It searches the whole question; one word is what these three leave."""
+    retry: Share = 0.6
+    """It searches again after a wrong page or none."""
+    stop_early: Share = 0.10
+    """It takes the first page's answer for that of the second."""
+    in_head: Share = 0.35
+    """It computes in its head, often wrongly."""
+    sentence: Share = 0.10
+    """It submits a sentence."""
+    print_only: Share = 0.05
+    """It prints the answer first."""
 
-    guess_one_hop: float = 0.12
-    guess_two_hop: float = 0.04
-    topic: float = 0.17
-    name: float = 0.40
-    question: float = 0.25
-    retry: float = 0.6
-    stop_early: float = 0.10
-    in_head: float = 0.35
-    sentence: float = 0.10
-    print_only: float = 0.05
+    def check(self) -> None:
+        """The ways to search are no more than all."""
+        searches = self.topic + self.name + self.question
+        require(
+            searches <= 1 + 1e-9,
+            f"mix.topic, name and question add up to {searches:g}, more than 1",
+        )
 
 
 WARM_START = Mix()

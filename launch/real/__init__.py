@@ -1,0 +1,1 @@
+"""``lzero real``: a pretrained model, from bringing it to the report."""
