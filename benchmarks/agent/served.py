@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from actors.inference.server import is_cpu_build, vllm_command, vllm_environment
-from common.config import Config, Model
+from common.config import Config, Learner, Model
 from common.errors import MachineError
 from common.places import LOOPBACK
 from common.wire.server_http import open_connection
@@ -27,7 +27,10 @@ def served(folder: Path, *, max_context: int, sequences: int, threads: int) -> I
     Raises:
         MachineError: it ended, or was not ready in time; quotes its last words.
     """
-    config = Config(model=Model(path=str(folder), dtype="bfloat16", max_context=max_context))
+    config = Config(
+        model=Model(path=str(folder), dtype="bfloat16", max_context=max_context),
+        learner=Learner(pack_tokens=max_context),
+    )
     server = replace(config.policy_server, max_sequences=sequences, threads=threads, memory_gib=2.0)
     config = replace(config, policy_server=server)
     cpu, port = is_cpu_build(), _free_port()
