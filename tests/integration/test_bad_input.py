@@ -16,6 +16,7 @@ from rich.console import Console
 from actors.tools.search.index import build_index
 from common.config_file import save_config
 from common.errors import InputError
+from launch.run.choices import choose
 from launch.run.folder import RunFolder, RunState, locked
 from launch.run.inputs import write_inputs
 from launch.run.train import TrainRequest, resolve_config, train
@@ -197,7 +198,7 @@ def test_a_resume_with_another_configuration_changes_nothing(trial: Trial) -> No
 
 def begun(trial: Trial) -> RunFolder:
     """What a run leaves that was begun and then interrupted."""
-    given = resolve_config(TrainRequest(config=trial.config))
+    given, _ = choose(resolve_config(TrainRequest(config=trial.config)))
     folder = RunFolder(trial.folder / "runs" / "run")
     with locked(folder):
         save_config(given, folder.config)
