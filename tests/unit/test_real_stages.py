@@ -100,7 +100,7 @@ def test_the_shipped_recipe_can_be_read_and_its_run_starts_from_what_it_makes() 
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ("topic = 0.9", r"topic, name and question add up to 1\.5"),
+        ("topic = 0.9", r"topic, name and question add up to 1\.35"),
         ("topic = 2", r"mix\.topic must be at most 1"),
         ("sentense = 0.1", r"did you mean 'mix\.sentence'"),
     ],

@@ -89,7 +89,8 @@ def _parquet(data: bytes, file: Path) -> Iterator[FileRecord]:
 
 
 def _table(text: str, separator: str, file: Path) -> Iterator[FileRecord]:
-    csv.field_size_limit(len(text) + 1)  # a field may hold a page; the usual limit is 131072
+    # A field may hold a page. The limit is of the whole process, so it is never lowered.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         _check_names(reader.fieldnames or (), file)
