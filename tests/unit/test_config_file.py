@@ -168,3 +168,8 @@ def test_what_no_version_said_is_refused_in_an_earlier_configuration_too(tmp_pat
 def test_a_run_of_this_version_is_read_as_it_was_saved(tmp_path: Path) -> None:
     save_config(Config(), tmp_path / "config.json")
     assert load_earlier_config(tmp_path / "config.json") == Config()
+
+
+def test_a_key_that_may_be_one_of_the_command_line_is_not_put_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"with --set: unknown key 'learner\.stepps'"):
+        load_config(write(tmp_path, ""), ["learner.stepps=3"])
