@@ -46,7 +46,7 @@ def load_config(
         apply_override(Config, tables, override)
     if defaults is not None:
         tables = _merged(tables_of(defaults), tables)
-    return config_from_tables(tables, where=str(path))
+    return config_from_tables(tables, where=f"{path} with --set" if overrides else str(path))
 
 
 def load_earlier_config(path: Path) -> Config:

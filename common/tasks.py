@@ -102,6 +102,11 @@ def parse_task(line: str, *, where: str, folder: Path, rules: TaskRules = NO_EXT
     record = parse_json(line, where)
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected a JSON object, got {_shown(record)}")
+    if "task_id" not in record:
+        raise InputError(
+            f"{where}: field 'task_id' is missing; give each task one, or have lzero tasks convert "
+            "make a task file of question sets"
+        )
     for key in record:
         if key not in _FIELDS:
             raise InputError(f"{where}: unknown field '{key[:60]}'; {_suggestion(key)}")

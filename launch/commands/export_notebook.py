@@ -9,7 +9,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     parser = commands.add_parser(
         "export-notebook", help="write an episode of a run or an evaluation as a Jupyter notebook"
     )
-    parser.add_argument("source", type=Path, help="run folder, or a JSON-lines file of episodes")
+    parser.add_argument(
+        "source", type=Path, help="run folder, result of lzero eval, or a file of episodes"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--trajectory", default="", metavar="ID", help="id of trajectory or task")
     which.add_argument("--index", type=int, help="place among the episodes, from 0 (default 0)")

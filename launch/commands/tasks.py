@@ -67,8 +67,9 @@ def _convert(arguments: argparse.Namespace) -> int:
     with written(arguments.out):
         done = convert(arguments.file, out=arguments.out, corpus=arguments.corpus, wanted=wanted)
     sets = ", ".join(f"{source} {count}" for source, count in sorted(done.sources.items()))
-    print(f"{arguments.file} is of the shape {done.shape}")
-    print(f"wrote {done.tasks} tasks ({sets}) and {done.pages} pages to {arguments.out}")
+    print(f"{arguments.file} {_said_of_shape(done.shape, arguments)}")
+    pages = f"{done.pages} pages" if done.pages else "no pages (there is no corpus)"
+    print(f"wrote {done.tasks} tasks ({sets}) and {pages} to {arguments.out}")
     if questions := said_of(done.left_out, golds=False):
         print(f"left out questions: {questions}")
     if golds := said_of(done.left_out, golds=True):
@@ -79,6 +80,12 @@ def _convert(arguments: argparse.Namespace) -> int:
             "instructions those hold; look at them, or name their field with --question"
         )
     return 0
+
+
+def _said_of_shape(shape: str, arguments: argparse.Namespace) -> str:
+    if not arguments.question:
+        return f"is of the shape {shape}"
+    return f"asks in field '{arguments.question}' and answers in field '{arguments.answer}'"
 
 
 def _mix(arguments: argparse.Namespace) -> int:

@@ -25,6 +25,7 @@ KINDS = ("qa", "number", "date", "math", "judged")
 """Task types of a short answer, which ``--kind`` may name."""
 
 _TASKS, _CORPUS = "tasks.jsonl", "corpus.jsonl"
+_TASK_FIELDS = {"task_id", "question", "answers"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,7 +93,7 @@ def convert(
             with its field), or no task is left.
     """
     inputs = [file, corpus] if corpus else [file]
-    check_outputs(out, (_TASKS, _CORPUS), inputs=inputs, made_by=_TASKS)
+    check_outputs(out, (_TASKS, _CORPUS), inputs=inputs, made_by=_TASKS, is_ours=_is_converted)
     records = read_records(file, what="file")
     if not records:
         raise InputError(f"{file} holds no questions")
@@ -117,25 +118,48 @@ def convert(
     )
 
 
+def _is_converted(tasks: Path) -> bool:
+    """Whether a task file is one of ours: every task of such a one has its source as a label."""
+    if not tasks.exists():
+        return False
+    try:
+        first = read_records(tasks, what="task file")[0].row
+    except (InputError, IndexError):
+        return False
+    labels = first.get("labels")
+    return isinstance(labels, dict) and "source" in labels
+
+
 def _shape(file: Path, rows: Sequence[Row], wanted: Wanted) -> Shape:
     _check_wanted(wanted)
     if wanted.question and wanted.answer:
         return own_shape(wanted.question, wanted.answer, wanted.kind or "qa")
     found = SHAPES[wanted.shape] if wanted.shape else shape_of(rows)
     if found is None:
-        raise InputError(
-            f"{file} is of no known shape; the fields of its first record are: "
-            f"{listed_fields(rows[0])}. Name those that matter with --question FIELD --answer "
-            f"FIELD. Known are: {known_shapes(SHAPES.values())}"
-        )
+        raise InputError(_of_no_known_shape(file, rows[0]))
     if not any(map(found.fits, rows)):
         other = shape_of(rows)
         raise InputError(
             f"{file} is not of the shape {found.name} ({found.fields}); the fields of its first "
-            f"record are: {listed_fields(rows[0])}. "
-            + (f"It looks like {other.name}: leave --format out" if other else "")
+            f"record are: {listed_fields(rows[0])}"
+            + (f". It looks like {other.name}: leave --format out" if other else "")
         )
     return found
+
+
+def _of_no_known_shape(file: Path, first: Row) -> str:
+    """What a person can do with a file whose records are of none."""
+    if set(first) >= _TASK_FIELDS:
+        return (
+            f"{file} is a task file already, there is nothing to convert; lzero tasks check {file} "
+            "looks at it"
+        )
+    return (
+        f"{file} is of no known shape; the fields of its first record are\n"
+        f"  {listed_fields(first)}\n"
+        "Name those of question and answer: --question FIELD --answer FIELD. Known shapes are\n"
+        f"{known_shapes(SHAPES.values())}"
+    )
 
 
 def _check_wanted(wanted: Wanted) -> None:

@@ -8,13 +8,13 @@ unblocked by  the end of the server, and by Ctrl-C, which ends everything and lo
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from actors.ask import ask_pending, episode_file, pending
 from actors.rewards.task_types import check_task
-from common.asking import AskJob, questions_of
+from common.asking import AskedQuestion, AskJob, questions_of
 from common.config import Config
 from common.config_file import save_config
 from common.places import RunPlan
@@ -29,19 +29,41 @@ from launch.starters.local import POLL_S, Interrupted, Supervisor, interruptible
 from launch.starters.private import make_plan, private_folder
 
 
-def ask_rest(config: Config, job: AskJob, folder: EvalFolder, progress: ProgressPanel) -> None:
-    """Ask what the folder has no episode of yet.
+def checked_questions(config: Config, job: AskJob) -> list[AskedQuestion]:
+    """What a job asks, before anything is made or started.
 
     Raises:
+        InputError: a task file cannot be read, or its type refuses a task.
         ConfigError: answers could not be scored, as without a model to judge them.
-        LZeroError: something cannot be started or read, or the policy is gone.
-        Interrupted: Ctrl-C or SIGTERM; what was asked until then is kept.
     """
     questions = questions_of(job, task_rules(config))
     tasks = [question.task for question in questions[: len(questions) // job.samples]]
     for task in tasks:
         check_task(task)
     check_scoring(config, tasks, trains=False)
+    return questions
+
+
+def ask_rest(
+    config: Config,
+    job: AskJob,
+    questions: Sequence[AskedQuestion],
+    folder: EvalFolder,
+    progress: ProgressPanel,
+) -> None:
+    """Ask what the folder has no episode of yet.
+
+    Args:
+        config: the agent's, and the policy server's where there is one of ours.
+        job: how to ask.
+        questions: those of the job (``checked_questions``).
+        folder: of the result.
+        progress: where a person sees how far it is.
+
+    Raises:
+        LZeroError: something cannot be started or read, or the policy is gone.
+        Interrupted: Ctrl-C or SIGTERM; what was asked until then is kept.
+    """
     with episode_file(folder.episodes) as sink:
         left = pending(questions, folder.read_episodes())
         if len(left) < len(questions):
@@ -55,9 +77,15 @@ def ask_rest(config: Config, job: AskJob, folder: EvalFolder, progress: Progress
         save_config(config, folder.config)
         with _policy(config, job, folder, progress) as (plan, check):
             progress.watch_news(AskedSoFar(folder.episodes, len(questions)).line)
-            progress.phase(f"asking {len(left)} questions in mode {job.mode}")
+            episodes = f", {len(left)} episodes," if job.samples > 1 else ""
+            progress.phase(f"asking {_number(left)} questions{episodes} in mode {job.mode}")
             asyncio.run(_watched(ask_pending(config, job, left, sink, plan), check))
         progress.end_news()
+
+
+def _number(asked: Sequence[AskedQuestion]) -> int:
+    """How many different ones: samples of a question are one."""
+    return len({(one.question_set, one.task.task_id) for one in asked})
 
 
 @contextmanager

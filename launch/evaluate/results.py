@@ -4,6 +4,7 @@ A task counts once: the scores of its samples are averaged first. Episodes that 
 machinery are no observations of the model; they are counted apart.
 """
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -112,9 +113,14 @@ def score(
         else {},
         missing=tuple(missing),
         failures=dict(
-            Counter(record.failure for record in records if _is_lost(record)).most_common()
+            Counter(_cause(record) for record in records if _is_lost(record)).most_common()
         ),
     )
+
+
+def _cause(record: EvaluationRecord) -> str:
+    """Why an episode failed, whichever its task, so that one cause of many is counted as one."""
+    return re.sub(rf" of task {re.escape(repr(record.task.task_id))}", "", record.failure)
 
 
 def score_group(records: Sequence[EvaluationRecord], prices: Prices) -> GroupResult:

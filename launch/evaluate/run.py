@@ -21,14 +21,13 @@ from actors.agent.chat.client import ChatClient
 from actors.agent.chat.models import ServedModel
 from actors.agent.stand_alone import stand_alone_config, with_limits_of
 from actors.tools.search.index import SearchIndex
-from common.asking import AskJob, questions_of
+from common.asking import AskJob
 from common.config import Config
 from common.config_file import load_config, tables_of
 from common.episode_record import EvaluationRecord
 from common.errors import ConfigError
 from common.json_output import json_text
-from common.task_rules import task_rules
-from launch.evaluate.asking import ask_rest
+from launch.evaluate.asking import ask_rest, checked_questions
 from launch.evaluate.checkpoint import locate_checkpoint
 from launch.evaluate.comparison import Comparison, check_comparable, compare_results
 from launch.evaluate.folder import AskedSet, EvalFolder, EvalSettings, opened
@@ -75,13 +74,14 @@ def evaluate_sets(request: AskRequest, console: Console) -> EvalResult:
     settings = _settings(request, config, served)
     folder = EvalFolder((request.out or _default_folder(settings)).expanduser().absolute())
     job = _job(request, config, settings)
+    questions = checked_questions(config, job)
     against = _episodes_of(request.against) if request.against else None
     if against is not None:
-        asked = (question.task for question in questions_of(job, task_rules(config)))
+        asked = (question.task for question in questions)
         check_comparable(asked, against, str(request.against))
     with opened(folder, settings):
         with ProgressPanel(console) as progress:
-            ask_rest(config, job, folder, progress)
+            ask_rest(config, job, questions, folder, progress)
         records = folder.read_episodes()
     results = score(settings, records, request.prices, request.chosen.missing)
     comparison = None

@@ -32,7 +32,7 @@ _PAGE_ONLY = ("squad_f1",)
 _NAME_WIDTH = 10
 ALL_TASKS = "all tasks"
 SHOWN_FAILURES = 3
-COMPARED = ("", "measure", "difference", "95 % interval", "p", "n")
+COMPARED = ("", "measure", "difference", "interval (95%)", "p", "n")
 FACTS = ("tasks", "failed", "answers", "steps", "tokens in", "tokens out", "seconds")
 
 
@@ -71,7 +71,7 @@ def print_result(result: EvalResult, console: Console) -> None:
             say(console, f"left out: {changed} ids that have another question there")
     for table in tables_of(result):
         console.print(beside(result.results, table))
-        say(console, f"{table.source}; {table.note}")
+        console.print(cell(f"{table.source}; {table.note}"))
     if result.results.missing:
         say(console, "not there, and published at:\n" + describe_homes(result.results.missing))
     say(console, f"result   {result.folder.results}\npage     {result.folder.report}")

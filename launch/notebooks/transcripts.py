@@ -71,7 +71,7 @@ def transcript_of(episode: AgentEpisode, question: str) -> Transcript:
 
 
 def find_transcript(path: Path, choice: Choice) -> Transcript:
-    """The chosen episode of a run folder, or of a file of episodes.
+    """The chosen episode of a run folder, of a result of ``lzero eval``, or of a file of episodes.
 
     A run folder stands for its trajectories or, where an id is not among them, its evaluations.
 
@@ -120,12 +120,14 @@ def _details(record: object, *names: str) -> dict[str, str]:
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
+    if (evaluated := path / "episodes.jsonl").is_file():
+        return [evaluated]
     files = sorted(path.glob("trajectories/part-*.jsonl"))
     files += sorted(path.glob("evaluation/**/*.jsonl"))
     if not files:
         raise InputError(
-            f"{path} is neither a file of episodes nor a run folder with trajectories/part-*.jsonl "
-            "or evaluation/**/*.jsonl"
+            f"{path} is neither a file of episodes, nor a result of lzero eval (episodes.jsonl), "
+            "nor a run folder with trajectories/part-*.jsonl or evaluation/**/*.jsonl"
         )
     return files
 

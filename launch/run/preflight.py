@@ -176,7 +176,8 @@ def check_judged(config: Config, tasks: Sequence[Task], *, trains: bool) -> None
     if not config.rewards.judge:
         raise ConfigError(
             f"task {first.task_id!r} is of kind 'judged', but rewards.judge names no table "
-            "[services.NAME] of a server whose model judges"
+            "[services.NAME] of a server whose model judges: set rewards.judge = 'NAME' and "
+            "services.NAME.base_url = 'http://HOST:8000/v1' (docs/rewards.md)"
         )
 
 

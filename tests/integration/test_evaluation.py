@@ -332,6 +332,7 @@ def test_what_cannot_be_meant_is_refused_in_one_line(
     printed = capsys.readouterr()
     assert (status, printed.out) == (2, "")
     assert said in printed.err
+    assert not (files / "out").exists()
 
 
 def test_a_server_that_breaks_down_ends_it_with_its_words_and_nothing_is_lost(

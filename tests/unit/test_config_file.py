@@ -212,3 +212,8 @@ def test_a_key_of_an_extended_file_is_checked_as_well(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match=r"did you mean 'learner.groups'"):
         load_config(write(tmp_path, 'extends = "below.toml"'))
+
+
+def test_a_key_that_may_be_one_of_the_command_line_is_not_put_on_the_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"with --set: unknown key 'learner\.stepps'"):
+        load_config(write(tmp_path, ""), ["learner.stepps=3"])

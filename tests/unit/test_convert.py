@@ -87,7 +87,12 @@ def test_no_file_that_is_read_or_not_from_an_earlier_conversion_is_lost(tmp_path
     tasks.unlink()
     with pytest.raises(InputError, match=r"corpus\.jsonl would be replaced, and is not from"):
         convert(file, out=tmp_path)
+    by_hand = '{"task_id": "q1", "question": "Who?", "answers": ["Bo"]}\n'
+    tasks.write_text(by_hand)
+    with pytest.raises(InputError, match=r"tasks\.jsonl would be replaced, and is not from"):
+        convert(file, out=tmp_path)
 
+    assert tasks.read_text() == by_hand
     assert pages(tmp_path) == [{"title": "Moon", "text": "Far."}]
 
 
@@ -240,6 +245,35 @@ def test_tables_are_read_with_quotes_and_line_ends_inside(
     }  # fmt: skip
 
 
+def test_a_table_with_semicolons_is_read_and_commas_in_its_cells_are_text(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text('Frage;Antwort\n"Wer, wann?";Bo\n')
+
+    convert(tmp_path / "t.csv", out=tmp_path, wanted=Wanted(question="Frage", answer="Antwort"))
+
+    (task,) = read_tasks(tmp_path / "tasks.jsonl")
+    assert (task.question, task.answers) == ("Wer, wann?", ("Bo",))
+
+
+def test_the_command_says_which_fields_were_read_and_that_there_is_no_corpus(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write(tmp_path / "q.json", [{"q": "Who?", "a": "Bo"}])
+
+    own = ["--question", "q", "--answer", "a", "--out", str(tmp_path / "out")]
+    assert main(["tasks", "convert", str(file), *own]) == 0
+
+    said = capsys.readouterr().out
+    assert "q.json asks in field 'q' and answers in field 'a'" in said
+    assert "wrote 1 tasks (own 1) and no pages (there is no corpus) to" in said
+
+
+def test_a_task_file_needs_no_conversion(tmp_path: Path) -> None:
+    converted(tmp_path, [NQ])
+
+    with pytest.raises(InputError, match=r"is a task file already.* lzero tasks check"):
+        convert(tmp_path / "out" / "tasks.jsonl", out=tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -251,7 +285,7 @@ def test_tables_are_read_with_quotes_and_line_ends_inside(
         ("q.jsonl", b'{"question": "a", "answer": [NaN]}', r"line 1: .*NaN is no JSON"),
         ("q.gz", b"\x1f\x8b\x08", r"no whole gzip file"),
         ("q.parquet", b"PAR1 and nothing else", r"no readable parquet file"),
-        ("q.csv", b"Question,Answer\nWho?\n", r"row 1: it has not as many fields as the head"),
+        ("q.csv", b"Question,Answer\nWho?\n", r"record 1: it has not as many fields as the head"),
         ("q.csv", b'Question,Answer\n"Who?,a\n', r"line \d: not valid CSV"),
         ("q.csv", b"Question,Answer,Answer\nWho?,a,b\n", r"field 'Answer' occurs twice"),
         ("q.txt", b"Who? Anna", r"neither JSON, JSON lines nor parquet.*begins with 'Who\? Anna'"),
@@ -280,7 +314,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_the_place(
         ([{**HOTPOTQA, "context": [["Moon", 5]]}], r"a page must be a text or a list of sent"),
         ([MUSIQUE, {**MUSIQUE, "paragraphs": [{"title": "It"}]}], r"record 2: field 'paragraph_t"),
         ([{**MUSIQUE, "paragraphs": ["It"]}], r"must hold objects, got 'It'"),
-        ([{"question": "a", "answer": "b"}], r"no known shape; .*: question \(text\), answer \("),
+        ([{"question": "a", "answer": "b"}], r"no known shape; .*\n  question \(text\), answer \("),
     ],
 )
 def test_a_record_that_is_not_as_it_must_be_is_named(

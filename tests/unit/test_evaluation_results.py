@@ -137,6 +137,8 @@ def test_why_episodes_failed_is_told_with_the_most_common_reason_first() -> None
     results = score(settings("towns"), [*records, episode(9, 1.0)], FREE)
 
     assert next(iter(results.failures.items())) == ("reason 1", 4)
+    one_cause = [replace(one, failure=f"no letter of task {one.task.task_id!r}") for one in records]
+    assert score(settings("towns"), one_cause, FREE).failures == {"no letter": 6}
     assert told_failures(results)[1:] == ["  4 x reason 1", "  1 x reason 0", "  1 x reason 2"]
     assert told_failures(score(settings("towns"), [], FREE)) == []
 

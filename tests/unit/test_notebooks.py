@@ -12,6 +12,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from actors.evaluate import write_episodes
+from common.errors import InputError
 from common.visible import visible
 from common.wire.records import Outcome, Step, Task, Trajectory
 from launch.cli import main
@@ -267,6 +268,13 @@ def test_a_record_of_an_older_version_gets_its_question_from_the_runs_tasks(
     assert notebook.cells[2].outputs[0].ename == "ZeroDivisionError"
 
 
+def test_the_folder_of_an_evaluation_stands_for_its_episodes(tmp_path: Path) -> None:
+    (tmp_path / "episodes.jsonl").write_text("[1]\n")
+
+    with pytest.raises(InputError, match=r"episodes\.jsonl line 1 is no episode"):
+        find_transcript(tmp_path, Choice())
+
+
 @pytest.mark.parametrize(
     ("text", "choice", "message"),
     [
@@ -275,7 +283,7 @@ def test_a_record_of_an_older_version_gets_its_question_from_the_runs_tasks(
         ("", (), "has no episode 0"),
         ("", ("--best",), "has no finished episode"),
         ("", ("--trajectory", "x"), "has no trajectory and no task called 'x'"),
-        (None, (), "is neither a file of episodes nor a run folder"),
+        (None, (), "is neither a file of episodes, nor a result of lzero eval"),
     ],
 )
 def test_what_cannot_be_exported_is_named(

@@ -46,6 +46,10 @@ def test_written_tasks_read_back_equal(tmp_path: Path) -> None:
         ("[1, 2]", r"line 2: expected a JSON object, got \[1, 2\]"),
         ('{"task_id": "b", "question": "Who?"}', r"line 2: field 'answers' is missing"),
         (
+            '{"question": "Who?", "answer": "x"}',
+            r"line 2: field 'task_id' is missing; .* lzero tasks convert",
+        ),
+        (
             '{"task_id": "b", "question": "Who?", "answer": ["x"]}',
             r"line 2: unknown field 'answer'; did you mean 'answers'\?",
         ),

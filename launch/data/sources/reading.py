@@ -1,7 +1,9 @@
 """The records of a file: JSON, JSON lines, CSV, TSV or parquet, each also compressed (gzip).
 
 What a file is, its content says: parquet and gzip by their first bytes, JSON by its first bracket.
-Only CSV and TSV are known by their name, as nothing in them says so.
+Only CSV and TSV are known by their name, as nothing in them says so; a CSV file whose head has
+semicolons and no comma has semicolons between its fields, as spreadsheets of many countries write
+it.
 """
 
 import csv
@@ -29,7 +31,7 @@ _WRAPPERS = ("Data", "data")
 
 @dataclass(frozen=True, slots=True)
 class FileRecord:
-    """One record and where it stands: file and line, row or number, for errors."""
+    """One record and where it stands: file and line or number, for errors."""
 
     where: str
     row: Row
@@ -54,7 +56,7 @@ def read_records(file: Path, *, what: str) -> list[FileRecord]:
         return list(_parquet(data, file))
     text = text_of(data, f"{what} {file}")
     if separator := _TABLES.get(Path(name).suffix):
-        return list(_table(text, separator, file))
+        return list(_table(text, _separator_in(text, separator), file))
     start = text.lstrip("\ufeff \t\r\n")
     if start.startswith("["):
         return _listed(parse_json(start, str(file), replace_surrogates=True), file)
@@ -85,7 +87,12 @@ def _parquet(data: bytes, file: Path) -> Iterator[FileRecord]:
         raise InputError(f"{file} is no readable parquet file: {error}") from error
     _check_names(table.column_names, file)
     for number, row in enumerate(rows, start=1):
-        yield FileRecord(f"{file}, row {number}", row)
+        yield FileRecord(f"{file}, record {number}", row)
+
+
+def _separator_in(text: str, usual: str) -> str:
+    head = text.partition("\n")[0]
+    return ";" if usual == "," and "," not in head and ";" in head else usual
 
 
 def _table(text: str, separator: str, file: Path) -> Iterator[FileRecord]:
@@ -97,10 +104,10 @@ def _table(text: str, separator: str, file: Path) -> Iterator[FileRecord]:
         for number, row in enumerate(reader, start=1):
             if None in row or None in row.values():
                 raise InputError(
-                    f"{file}, row {number}: it has not as many fields as the head "
+                    f"{file}, record {number}: it has not as many fields as the head "
                     f"({', '.join(reader.fieldnames or ())})"
                 )
-            yield FileRecord(f"{file}, row {number}", row)
+            yield FileRecord(f"{file}, record {number}", row)
     except csv.Error as error:
         raise InputError(f"{file}, line {reader.line_num}: not valid CSV: {error}") from error
 

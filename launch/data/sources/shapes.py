@@ -177,12 +177,12 @@ def listed_fields(row: Row) -> str:
 
 
 def known_shapes(shapes: Iterable[Shape]) -> str:
-    """All shapes with their fields, for an error."""
-    return "; ".join(f"{shape.name}: {shape.fields}" for shape in shapes)
+    """All shapes with their fields, a line each, for an error."""
+    return "\n".join(f"  {shape.name:<10} {shape.fields}" for shape in shapes)
 
 
 def _kind_of(value: object) -> str:
     if isinstance(value, dict):
-        return "an object of " + ", ".join(map(str, list(value)[:6]))
+        return "an object of " + (", ".join(map(str, list(value)[:6])) or "nothing")
     names = {str: "text", list: "list", bool: "true or false", int: "number", float: "number"}
     return names.get(type(value), "null" if value is None else type(value).__name__)
