@@ -30,7 +30,9 @@ def compare(
         figures[f"{name}_s_to_equal_success"] = _seconds_to(level, side, window)
     rates = (figures[f"{TRL}_trajectories_per_s"], figures[f"{OURS}_trajectories_per_s"])
     seconds = (figures[f"{OURS}_s_to_equal_success"], figures[f"{TRL}_s_to_equal_success"])
-    return figures, {"vs_trl": ratio(*rates), "s_to_equal_success_vs_trl": ratio(*seconds)}
+    ratios = {"vs_trl": ratio(*rates), "s_to_equal_success_vs_trl": ratio(*seconds)}
+    ratios["cpu_time_vs_trl"] = ratio(figures[f"{OURS}_cpu_s"], figures[f"{TRL}_cpu_s"])
+    return figures, ratios
 
 
 def _figures(side: Sequence[SideRun], batch: int, window: int) -> Figures:
@@ -40,6 +42,7 @@ def _figures(side: Sequence[SideRun], batch: int, window: int) -> Figures:
     return {
         "trajectories_per_s": middle(lambda run: batch * len(run.points) / run.seconds),
         "train_s": middle(lambda run: run.seconds),
+        "cpu_s": middle(lambda run: run.cpu_s),
         "start_s": middle(lambda run: run.start_s),
         "success_at_first": middle(lambda run: _smooth(run, window, 0)),
         "success_at_last": middle(lambda run: _smooth(run, window, -1)),

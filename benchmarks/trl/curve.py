@@ -10,7 +10,7 @@ class Point:
     """The end of one optimizer step.
 
     Attributes:
-        seconds: since training began, with processes started and models loaded.
+        seconds: since the first episode began, with processes started and models loaded.
         success: share of right answers in the batch of this step, before it was learnt from.
     """
 
@@ -25,6 +25,7 @@ class SideRun:
     Attributes:
         points: one per optimizer step, in order.
         start_s: seconds of the whole command besides training: to start and to end.
+        cpu_s: seconds of processors of the whole command, start included.
         processes: most that lived at once.
         staleness_mean: versions by which sampled actions lagged behind the weights they trained.
         staleness_max: the most.
@@ -32,6 +33,7 @@ class SideRun:
 
     points: tuple[Point, ...]
     start_s: float
+    cpu_s: float
     processes: int
     staleness_mean: float = 0.0
     staleness_max: int = 0

@@ -20,6 +20,7 @@ from common.config import (
     Tasks,
 )
 from common.config_file import save_config
+from common.episode_record import read_records
 from common.tasks import read_tasks
 from common.telemetry.process_totals import read_learner_totals
 from launch.report.metrics_tail import read_metrics
@@ -37,14 +38,16 @@ def run_ours(work: Work, folder: Path) -> SideRun:
     settings, run = folder / "settings.json", RunFolder(folder / "runs" / "ours")
     save_config(our_settings(work, runs=run.path.parent, prompt_tokens=_longest(work)), settings)
     ran = run_counted("launch.cli", "train", str(settings), folder=folder, cores=work.cores)
+    records = read_metrics(run.metrics)
+    ahead = _sampled_ahead_s(run, records[-1].seconds)
     points = tuple(
-        Point(seconds=record.seconds, success=record.exact_match)
-        for record in read_metrics(run.metrics)
+        Point(seconds=ahead + record.seconds, success=record.exact_match) for record in records
     )
     staleness = read_learner_totals(run.learner_totals).staleness
     return SideRun(
         points=points,
         start_s=ran.seconds - points[-1].seconds,
+        cpu_s=ran.cpu_s,
         processes=ran.processes,
         staleness_mean=staleness.mean,
         staleness_max=staleness.max,
@@ -94,6 +97,19 @@ def _learner(work: Work, context: int) -> Learner:
         checkpoint_every=work.steps,
         batch_timeout_s=1000.0,
     )
+
+
+def _sampled_ahead_s(run: RunFolder, seconds: float) -> float:
+    """Seconds for which episodes ran before the learner's clock began, at its first batch.
+
+    Args:
+        run: finished.
+        seconds: of that clock, at the last line of the metrics.
+    """
+    began = run.metrics.stat().st_mtime - seconds
+    parts = sorted((run.path / "trajectories").glob("*.jsonl"))
+    first = min(record.started_at for part in parts for record in read_records(part))
+    return max(0.0, began - first)
 
 
 def _longest(work: Work) -> int:

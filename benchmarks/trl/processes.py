@@ -1,6 +1,7 @@
 """Runs the command of one side, and counts its processes while it lives."""
 
 import os
+import resource
 import subprocess
 import tempfile
 import time
@@ -17,9 +18,16 @@ _LAST_WORDS = 2000
 
 @dataclass(frozen=True, kw_only=True)
 class Ran:
-    """What a command took: wall seconds, and the most processes that lived at once."""
+    """What a command took.
+
+    Attributes:
+        seconds: by the clock.
+        cpu_s: of processors, of all of its processes.
+        processes: most that lived at once.
+    """
 
     seconds: float
+    cpu_s: float
     processes: int
 
 
@@ -35,7 +43,7 @@ def run_counted(module: str, *arguments: str, folder: Path, cores: int) -> Ran:
         RunError: it failed; quotes its last words.
     """
     command = child_command(module, *arguments)
-    began, most = time.perf_counter(), 1
+    began, used, most = time.perf_counter(), _children_cpu_s(), 1
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(
             command,
@@ -54,7 +62,7 @@ def run_counted(module: str, *arguments: str, folder: Path, cores: int) -> Ran:
         words = said.read().decode(errors="replace").strip()
     if process.returncode != 0:
         raise RunError(f"{' '.join((module, *arguments))} failed: {words[-_LAST_WORDS:]}")
-    return Ran(seconds=time.perf_counter() - began, processes=most)
+    return Ran(seconds=time.perf_counter() - began, cpu_s=_children_cpu_s() - used, processes=most)
 
 
 def stay_on(cores: int) -> None:
@@ -68,6 +76,12 @@ def _ends(process: subprocess.Popen[bytes]) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _children_cpu_s() -> float:
+    """Of all processes below this one that have ended and were waited for."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _environment(cores: int) -> dict[str, str]:

@@ -21,4 +21,9 @@ def run_trl(work: Work, folder: Path) -> SideRun:
     points = tuple(
         Point(seconds=seconds, success=success) for seconds, success in json.loads(out.read_text())
     )
-    return SideRun(points=points, start_s=ran.seconds - points[-1].seconds, processes=ran.processes)
+    return SideRun(
+        points=points,
+        start_s=ran.seconds - points[-1].seconds,
+        cpu_s=ran.cpu_s,
+        processes=ran.processes,
+    )
