@@ -25,7 +25,7 @@ from benchmarks.trl.theirs import run_trl
 from benchmarks.trl.work import Work
 from common.tasks import write_tasks
 
-_QUESTIONS = 4000
+_QUESTIONS = 400
 _WINDOW = 5
 CORES = 2
 _SIDES: dict[str, Callable[[Work, Path], SideRun]] = {TRL: run_trl, OURS: run_ours}
@@ -81,7 +81,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="trainings of each side; 3, or 1 if --quick")
     parser.add_argument("--groups", type=int, default=8, help="questions of a batch")
     parser.add_argument("--group-size", type=int, default=8, help="answers to each")
-    parser.add_argument("--tokens", type=int, default=64, help="of an answer, at most")
+    parser.add_argument("--tokens", type=int, default=48, help="of an answer, at most")
     parser.add_argument("--learning-rate", type=float, default=2e-5)
     parser.add_argument("--staleness", type=int, default=2, help="ours, at most; 0: synchronous")
     options = parser.parse_args()

@@ -11,18 +11,20 @@ _FORMS = (
     "A jar holds {a} beans. {b} more are put in. How many beans are in it?",
     "Tom has {a} stamps and Eva has {b}. How many do they have together?",
 )
-_ENDING = " End with a line that says the number: Answer: ..."
+_ENDING = " Answer with the number alone."
+_LARGEST = 10
 
 
 def addition_tasks(number: int, *, seed: int = 0) -> list[Task]:
-    """Sums of two numbers below 50, asked in several ways; no question occurs twice.
+    """Sums of two numbers up to 10, asked in several ways; no question occurs twice.
 
     Args:
-        number: of tasks; at most 8000.
+        number: of tasks; at most 400.
         seed: another one gives other questions.
     """
     rng = random.Random(f"addition/{seed}")
-    sums = [(form, a, b) for form in _FORMS for a in range(2, 50) for b in range(2, 50)]
+    numbers = range(1, _LARGEST + 1)
+    sums = [(form, a, b) for form in _FORMS for a in numbers for b in numbers]
     return list(_tasks(rng.sample(sums, number)))
 
 
