@@ -8,6 +8,7 @@ Both compute in float32. Prompts whose token ids differ are refused.
 """
 
 import argparse
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,9 @@ from benchmarks.trl.questions import addition_tasks, digit_tasks
 from benchmarks.trl.random_model import write_random_model
 from benchmarks.trl.theirs import run_trl
 from benchmarks.trl.work import Work
+from common.errors import LZeroError
 from common.tasks import write_tasks
+from launch.models.model_checks import check_model
 
 _QUESTIONS = 400
 _WINDOW = 5
@@ -92,13 +95,27 @@ def parse() -> argparse.Namespace:
     return options
 
 
+def run(options: argparse.Namespace, console: Console) -> Report:
+    """Measure what the options describe, in a folder that is removed.
+
+    Raises:
+        LZeroError: the model cannot be used, or a side cannot train.
+    """
+    if options.model:
+        check_model(options.model)
+    with tempfile.TemporaryDirectory() as name, console.status("") as status:
+        work = make_work(options, Path(name))
+        return measure(work, rounds=options.rounds, folder=Path(name), say=status.update)
+
+
 def main() -> None:
     options = parse()
     stay_on(CORES)
     console = Console(highlight=False)
-    with tempfile.TemporaryDirectory() as name, console.status("") as status:
-        work = make_work(options, Path(name))
-        report = measure(work, rounds=options.rounds, folder=Path(name), say=status.update)
+    try:
+        report = run(options, console)
+    except LZeroError as error:
+        sys.exit(f"error: {error}")
     report.show(console)
     if options.json:
         report.write(options.json)
