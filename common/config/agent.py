@@ -60,7 +60,8 @@ class Agent(Section):
     """One episode of the notebook agent."""
 
     mode: Literal["agent", "direct"] = "agent"
-    """``agent``: think, write a cell, observe, until an answer; ``direct``: one answer, no cell."""
+    """``agent``: think, write a cell, observe, until an answer; ``direct``: one answer, no cell and
+    no tool."""
     tools: tuple[str, ...] = ("search", "submit_final_answer")
     """Tools of the notebook, by name: ``search``, ``read_page``, ``inspect_file``, ``visual_qa``,
     ``notepad``, ``planning``, ``context``, ``submit_final_answer``, ``mcp.NAME``, or

@@ -12,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 
 from actors.tools.search.index import build_index
-from common.config import Config, World
+from common.config import Agent, Config, World
 from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunError
@@ -47,6 +47,8 @@ from launch.starters.private import make_plan, private_folder
 
 SETUP_SECONDS = "LZERO_SETUP_SECONDS"
 """Set by ``make quickstart``: what the set-up of this clone just took."""
+
+_ANSWER = ("submit_final_answer",)
 
 PROFILED_STEPS = 2
 """Steps of the learner that ``--profile`` traces."""
@@ -118,9 +120,16 @@ def resolve_config(request: TrainRequest) -> Config:
         profile_steps=PROFILED_STEPS if request.profile else 0,
     )
     model = dataclasses.replace(config.model, path=str(locate_model(config.model.path)))
-    resolved = _with_absolute_tasks(dataclasses.replace(config, run=run, model=model))
+    agent = _with_used_tools(config.agent)
+    given = dataclasses.replace(config, run=run, model=model, agent=agent)
+    resolved = _with_absolute_tasks(given)
     folder = RunFolder(Path(run.folder) / run.name)
     return use_world(resolved, folder.tasks) if config.world.enabled else resolved
+
+
+def _with_used_tools(agent: Agent) -> Agent:
+    """Direct mode has no notebook to call tools from, so that none needs what it works with."""
+    return dataclasses.replace(agent, tools=_ANSWER) if agent.mode == "direct" else agent
 
 
 def _with_absolute_tasks(config: Config) -> Config:

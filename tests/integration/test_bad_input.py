@@ -19,6 +19,7 @@ from common.errors import InputError
 from launch.run.choices import choose
 from launch.run.folder import RunFolder, RunState, locked
 from launch.run.inputs import write_inputs
+from launch.run.preflight import check_run
 from launch.run.train import TrainRequest, resolve_config, train
 from tests.tiny_text_model import make_text_model
 
@@ -138,6 +139,17 @@ def test_a_missing_search_index(trial: Trial) -> None:
     (trial.folder / "corpus.sqlite").unlink()
 
     assert "corpus.sqlite' does not exist" in trial.lzero_train()
+
+
+def test_direct_mode_calls_no_tool_and_needs_no_index(trial: Trial) -> None:
+    no_index = "tasks.train_corpus=''"
+
+    config = resolve_config(
+        TrainRequest(config=trial.config, overrides=("agent.mode=direct", no_index))
+    )
+
+    check_run(config)
+    assert "tasks.train_corpus is empty" in trial.lzero_train("--set", no_index)
 
 
 def test_a_search_index_that_is_none(trial: Trial) -> None:
