@@ -2,7 +2,6 @@
 
 import json
 import random
-import threading
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -42,7 +41,7 @@ from tests.integration.test_synchronous_training import (
     NoSaver,
     NoVerifier,
     Servers,
-    answer_leases,
+    answering,
     scripted,
 )
 from tests.tiny_policy import VOCABULARY, make_model
@@ -93,8 +92,7 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
         publisher = stack.enter_context(
             BackgroundPublisher(servers, acknowledge=intake.acknowledge)
         )
-        actor = threading.Thread(target=answer_leases, args=(place, servers, unreliable))
-        actor.start()
+        actor = stack.enter_context(answering(place, servers, unreliable))
         writer = JsonlWriter(folder.metrics, after_step=0)
         batches = BatchLog(folder.path / "batches.jsonl", after_step=0)
         stack.callback(writer.close)

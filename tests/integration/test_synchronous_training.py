@@ -9,8 +9,8 @@ import hashlib
 import json
 import random
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -124,25 +124,35 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
-def answer_leases(
-    place: Place, servers: Servers, play: Callable[[TaskLease, int], Trajectory] = scripted
-) -> None:
-    """An actor: answers all leases at hand in a random order, until it is drained."""
+Play = Callable[[TaskLease, int], Trajectory]
+
+
+@contextmanager
+def answering(place: Place, servers: Servers, play: Play = scripted) -> Iterator[threading.Thread]:
+    """An actor: answers all leases at hand in a random order, until it is drained or left."""
+    left = threading.Event()
+    actor = threading.Thread(target=_answer_leases, args=(place, servers, play, left))
+    actor.start()
+    try:
+        yield actor
+    finally:
+        left.set()
+        actor.join(timeout=10)
+
+
+def _answer_leases(place: Place, servers: Servers, play: Play, left: threading.Event) -> None:
     with Wire(place.keys["a0"]) as wire:
-        asyncio.run(
-            _answer(wire.connect_async(place.door.address, identity=b"a0#s"), servers, play)
-        )
+        line = wire.connect_async(place.door.address, identity=b"a0#s")
+        asyncio.run(_answer(line, servers, play, left))
 
 
-async def _answer(
-    line: AsyncLine, servers: Servers, play: Callable[[TaskLease, int], Trajectory]
-) -> None:
+async def _answer(line: AsyncLine, servers: Servers, play: Play, left: threading.Event) -> None:
     await line.send(
         encode(Hello(actor_id="a0", session="s", schema_version=SCHEMA_VERSION,
                      credit=50, kernel_level="none"))
     )  # fmt: skip
     rng = random.Random(0)
-    while True:
+    while not left.is_set():
         held: list[TaskLease] = []
         while await line.is_ready(timeout_ms=50 if not held else 5):
             record = decode(await line.receive())
@@ -155,6 +165,7 @@ async def _answer(
         rng.shuffle(held)
         for lease in held:
             await line.send(encode(play(lease, servers.version)))
+    line.close(linger_ms=0)
 
 
 def run_asynchronously(folder: Path) -> tuple[str, ...]:
@@ -172,8 +183,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
         publisher = stack.enter_context(
             BackgroundPublisher(servers, acknowledge=intake.acknowledge)
         )
-        actor = threading.Thread(target=answer_leases, args=(place, servers))
-        actor.start()
+        actor = stack.enter_context(answering(place, servers))
         model = shard(load_model(folder), rank, compute_dtype=torch.float32)
         optimizer = PolicyOptimizer(model, CONFIG.learner)
         head = Head(
