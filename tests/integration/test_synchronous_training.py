@@ -105,7 +105,7 @@ class NoVerifier(ParityVerifier):
     def __init__(self) -> None:
         pass
 
-    def run(self, prompts: object, rotation: object, *, version: int) -> list[object]:
+    def run(self, prompts: object, rotation: object, *, version: int, origin: str) -> list[object]:
         return []
 
     def take_part(self) -> None:
