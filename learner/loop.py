@@ -125,6 +125,8 @@ class TrainingLoop:
         live = self._first_live_step
         self._publish(live, wait=True)
         self._verify(live, [])
+        if self._head is not None:
+            self._head.intake.go_live()  # nobody samples with other weights than these
         self.totals.started_at = self.totals.started_at or time.monotonic()
         if live > self._first_step:
             self._resume_evaluation(live)
@@ -145,9 +147,8 @@ class TrainingLoop:
             log.info("journal played steps=%d to=%d", batches, self._first_live_step)
         for step in range(self._first_step, self._first_live_step):
             self._step(step)
-        if self._head is not None and replay is not None:
+        if replay is not None:
             replay.rest()
-            self._head.intake.go_live()
 
     def _step(self, step: int) -> None:
         began = time.monotonic()

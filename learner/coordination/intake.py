@@ -132,7 +132,7 @@ class Intake:
                 self._wait(deadline, f"a batch for step {learner_version + 1}", timeout_s)
 
     def go_live(self) -> None:
-        """The journal has been played: from now on tasks are handed out."""
+        """The journal has been played and its weights published: tasks are handed out now."""
         with self._changed:
             if self._replay is not None:
                 self._go_live()
