@@ -236,8 +236,8 @@ class GroupBuffer:
             or ((change.lease_id, change.sample_index) != group.next_lease())
         ):
             raise InputError(
-                f"the lease '{change.lease_id}' of task '{change.task_id}' does not follow from "
-                "what the run has; was a task file changed?"
+                f"the lease '{change.lease_id}' of task '{change.task_id}' is not the next one "
+                "here; was a task file changed?"
             )
         group.lease()
         self.counters.started += 1

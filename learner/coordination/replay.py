@@ -91,6 +91,8 @@ class Replay:
             self._coordinator.groups.apply(change)
         except LookupError as error:
             raise self._mismatch(f"it knows {error}, which is not here") from error
+        except InputError as error:
+            raise self._mismatch(str(error)) from error
 
     def _trajectories(self, taken: Taken) -> list[Trajectory]:
         ready = {t.trajectory_id: t for g in self._coordinator.groups.ready for t in g.finished}

@@ -74,10 +74,8 @@ class Kill:
 KILLS = (
     Kill("answer", 3),  # nothing was trained
     Kill("publish", 2),  # two steps trained, no checkpoint
-    Kill("answer", 4),
     Kill("saved", 3),  # the checkpoint is being written
     Kill("publish", 5),
-    Kill("answer", 4),
     Kill("publish", 7),  # all is trained, the last checkpoint is not written
 )
 
@@ -164,7 +162,7 @@ def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -
         journal = stack.enter_context(
             JournalWriter(
                 folder / "journal", first_serial=found.next_serial, earlier=found.segments,
-                keep=True,
+                keep=folder.name == "killed",
             )
         )  # fmt: skip
         place = stack.enter_context(a_place(["a0"]))
@@ -195,6 +193,7 @@ def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -
         )  # fmt: skip
         loop.run()
         saver.finish()
+        intake.forget_before(oldest_step(folder / "checkpoints"))
         intake.drain("done", timeout_s=10)
         counters = intake.counters()
         result = {

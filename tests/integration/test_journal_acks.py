@@ -150,6 +150,19 @@ def test_a_batch_waits_until_its_record_is_on_the_disk(tmp_path: Path) -> None:
         assert intake.blocked_s > 0
 
 
+def test_nothing_is_taken_in_while_the_disk_is_far_behind(tmp_path: Path) -> None:
+    disk = SlowDisk()
+    disk.is_full = True
+    with a_place() as place, an_intake(place, tmp_path, journal=disk), a_peer(place) as peer:
+        peer.say(hello())
+        assert peer.hears_nothing()
+
+        disk.is_full = False
+        disk.on_durable()
+
+        assert isinstance(peer.hear(), Welcome)
+
+
 @pytest.mark.parametrize("journal_has_it", [True, False])
 def test_an_actor_that_outlives_the_coordinator_gets_its_acks(
     tmp_path: Path, journal_has_it: bool

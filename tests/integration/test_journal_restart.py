@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from learner.coordination.changes import Accepted, Taken, from_record
-from learner.journal.segments import read_place, recover
+from learner.journal.format import read_header
+from learner.journal.segments import read_place, recover, segment_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS, BATCH = 7, 6
@@ -88,3 +89,13 @@ def test_the_last_life_trained_from_checkpoint_and_journal_alone(runs: Path) -> 
     assert last["first_step"] + last["replayed"] == STEPS
     assert last["first_step"] > 0
     assert last["replayed"] > 0
+
+
+def test_what_no_kept_checkpoint_needs_is_gone(runs: Path) -> None:
+    """One checkpoint is kept, of the last step; what came before it was in other segments."""
+    (kept,) = (runs / "plain" / "checkpoints").iterdir()
+    (left,) = segment_files(runs / "plain" / "journal")
+
+    assert kept.name == "step-000007"
+    assert read_header(left.read_bytes()).checkpoint == STEPS
+    assert len(segment_files(runs / "killed" / "journal")) > 3
