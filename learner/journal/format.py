@@ -5,7 +5,7 @@ checksums are CRC-32 as in RFC 1952):
 
     segment   magic 8s · format u16 · schema u16 · number u32 · first serial u64 · checkpoint i32
               · check of these 28 u32
-    record    length u32 · kind u16 · frames u16 · check of the body u32 · check of these 12 u32
+    record    length u32 · kind u32 · frames u32 · check of the body u32 · check of these 16 u32
     body      length of each frame u32 ... · the frames
 
 What the frames mean is for others to say (``learner.coordination.changes``); ``schema`` is that of
@@ -29,7 +29,7 @@ MOST_BYTES = 1 << 30
 """Of the body of a record; a message of an actor has less."""
 
 _SEGMENT = struct.Struct("<8sHHIQiI")
-_RECORD = struct.Struct("<IHHII")
+_RECORD = struct.Struct("<IIIII")
 SEGMENT_HEADER_BYTES = _SEGMENT.size
 RECORD_HEADER_BYTES = _RECORD.size
 

@@ -174,7 +174,7 @@ class JournalWriter:
         began = time.monotonic()
         try:
             self._write(batch)
-        except OSError as error:
+        except Exception as error:  # whatever it is: who waits for the disk must not wait for ever
             self._give_up(error)
             with self._changed:
                 self._queue.failed(batch)
@@ -211,14 +211,18 @@ class JournalWriter:
     def _flush(self, waiting: list[Frame]) -> None:
         if not waiting:
             return
-        data = memoryview(b"".join(waiting))
-        size = len(data)
-        while data:
-            data = data[os.write(self._file, data) :]
+        data = b"".join(waiting)
+        self._put(data)
+        self._good_bytes += len(data)
+        waiting.clear()
+
+    def _put(self, data: bytes) -> None:
+        """Write all of it, to the disk where that is asked for."""
+        left = memoryview(data)
+        while left:
+            left = left[os.write(self._file, left) :]
         if self._sync:
             os.fdatasync(self._file)
-        self._good_bytes += size
-        waiting.clear()
 
     # ---- segments ----------------------------------------------------------------------------
 
@@ -230,9 +234,8 @@ class JournalWriter:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = segment_path(self._folder, header.number)
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        os.write(self._file, segment_header(header))
+        self._put(segment_header(header))
         if self._sync:
-            os.fdatasync(self._file)
             sync_folder(self._folder)
         self._good_bytes = SEGMENT_HEADER_BYTES
         with self._changed:
@@ -250,7 +253,7 @@ class JournalWriter:
             with self._changed:
                 del self._segments[0]
 
-    def _give_up(self, error: OSError) -> None:
+    def _give_up(self, error: Exception) -> None:
         """Leave the segment as it was at the last commit, and say what is lost by that."""
         if self._file >= 0:
             try:
@@ -259,7 +262,7 @@ class JournalWriter:
                 log.warning("the journal's last segment could not be cut: %s", second)
         self._end_segment()
         text = (
-            f"the journal in '{self._folder}' cannot be written: {error.strerror or error}. The "
+            f"the journal in '{self._folder}' cannot be written: {error}. The "
             "run goes on without it: after a crash, what was accepted since the last checkpoint "
             "is sampled again. Mend the disk or make room; the next checkpoint begins it anew"
         )

@@ -1,13 +1,15 @@
 """A learner with a scripted policy that is killed again and again, and one that is not.
 
-``python journal_child.py FOLDER``: every life is a process of its own, forked before torch has
-started a thread. ``FOLDER/plain`` is trained in one life, ``FOLDER/killed`` in one more than there
-are ``KILLS``; each life that ends leaves ``result.json``.
+``python journal_child.py FOLDER [SEED]``: every life is a process of its own, forked before torch
+has started a thread. ``FOLDER/plain`` is trained in one life, ``FOLDER/killed`` in one more than
+there are ``KILLS``, or, with a seed, is killed at random times; a life that ends leaves
+``result.json``.
 """
 
 import functools
 import json
 import os
+import random
 import signal
 import sys
 import threading
@@ -63,8 +65,9 @@ class Kill:
     """The moment of a ``SIGKILL``.
 
     Attributes:
-        at: what is about to happen: ``publish`` a version, ``answer`` a lease, ``saved`` a step.
-        number: which of them, in this life; of a version or step, its number.
+        at: what is about to happen: ``publish`` a version, ``answer`` a lease, ``saved`` a step;
+            or ``time``.
+        number: which of them, in this life; of a version or step, its number; milliseconds.
     """
 
     at: str
@@ -85,6 +88,10 @@ class Mortal:
 
     def __init__(self, kill: Kill | None) -> None:
         self.kill = kill
+        if kill is not None and kill.at == "time":
+            timer = threading.Timer(kill.number / 1000, self.reaches, (kill.at, kill.number))
+            timer.daemon = True
+            timer.start()
 
     def reaches(self, at: str, number: int) -> None:
         if self.kill == Kill(at, number):
@@ -221,7 +228,10 @@ def in_a_process(folder: Path, model_folder: Path, kill: Kill | None, *, resume:
     return 0
 
 
-def main(folder: Path) -> None:
+RANDOM_KILLS, LONGEST_LIFE_MS = 12, 2000
+
+
+def main(folder: Path, seed: int | None = None) -> None:
     """Train twice, once killed again and again."""
     torch.set_num_threads(1)
     model_folder = folder / MODEL
@@ -229,11 +239,15 @@ def main(folder: Path) -> None:
     for name in ("plain", "killed"):
         (folder / name).mkdir()
     assert in_a_process(folder / "plain", model_folder, None, resume=False) == 0
-    for number, kill in enumerate(KILLS):
+    rng = random.Random(seed)
+    times = [Kill("time", rng.randrange(LONGEST_LIFE_MS)) for _ in range(RANDOM_KILLS)]
+    for number, kill in enumerate(KILLS if seed is None else times):
         ended = in_a_process(folder / "killed", model_folder, kill, resume=number > 0)
+        if kill.at == "time" and not ended:
+            return
         assert ended == signal.SIGKILL, f"{kill} was never reached"
     assert in_a_process(folder / "killed", model_folder, None, resume=True) == 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

@@ -16,16 +16,20 @@ from learner.journal.segments import read_place, recover, segment_files
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STEPS, BATCH = 7, 6
+NIGHTLY = pytest.mark.nightly
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+AT_RANDOM = [pytest.param([str(seed)], id=f"seed{seed}", marks=NIGHTLY) for seed in range(3)]
+
+
+@pytest.fixture(scope="module", params=[pytest.param([], id="each moment"), *AT_RANDOM])
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     child = Path(__file__).with_name("journal_child.py")
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, str(child), str(folder)], cwd=REPOSITORY, env=environment, timeout=500,
-        capture_output=True, text=True, check=False,
+        [sys.executable, str(child), str(folder), *request.param], cwd=REPOSITORY,
+        env=environment, timeout=500, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:] + done.stdout[-1000:]
     return folder
@@ -79,11 +83,16 @@ def test_every_lease_is_accounted_for(runs: Path) -> None:
 
     assert killed["trained"] == plain["trained"] == plain["started"] == STEPS * BATCH
     assert plain["dropped"] == {}
-    assert set(killed["dropped"]) == {"lost_at_restart"}
-    assert killed["started"] == killed["trained"] + killed["dropped"]["lost_at_restart"]
+    assert set(killed["dropped"]) <= {"lost_at_restart"}
+    assert killed["started"] == killed["trained"] + killed["dropped"].get("lost_at_restart", 0)
 
 
-def test_the_last_life_trained_from_checkpoint_and_journal_alone(runs: Path) -> None:
+def test_the_last_life_trained_from_checkpoint_and_journal_alone(
+    runs: Path, request: pytest.FixtureRequest
+) -> None:
+    """Every batch was on the disk when it was killed the last time."""
+    if "seed" in request.node.name:
+        pytest.skip("it was killed wherever it was")
     last = result(runs / "killed")
 
     assert last["first_step"] + last["replayed"] == STEPS
@@ -98,4 +107,4 @@ def test_what_no_kept_checkpoint_needs_is_gone(runs: Path) -> None:
 
     assert kept.name == "step-000007"
     assert read_header(left.read_bytes()).checkpoint == STEPS
-    assert len(segment_files(runs / "killed" / "journal")) > 3
+    assert len(segment_files(runs / "killed" / "journal")) > 1

@@ -23,7 +23,7 @@ from learner.journal.segments import begin_journal, read_place, recover, segment
 
 RECORDS = st.builds(
     Record,
-    st.integers(0, 65535),
+    st.integers(0, 2**32 - 1),
     st.lists(st.binary(max_size=40), max_size=4).map(tuple),
 )
 SOME = st.lists(RECORDS, max_size=6)
@@ -161,7 +161,7 @@ def test_after_a_damaged_record_nothing_is_used_and_everything_is_kept(tmp_path:
     path, later = segment_path(tmp_path, 0), segment_path(tmp_path, 1)
     data = bytearray(path.read_bytes())
     start = len(segment(some(1)))
-    data[start + 20] ^= 4
+    data[start + 22] ^= 4
     path.write_bytes(data)
 
     texts, notes = recovered(tmp_path)
