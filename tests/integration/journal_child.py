@@ -1,26 +1,28 @@
 """A learner with a scripted policy that is killed again and again, and one that is not.
 
-``python journal_child.py FOLDER [SEED]``: every life is a process of its own, forked before torch
-has started a thread. ``FOLDER/plain`` is trained in one life, ``FOLDER/killed`` in one more than
-there are ``KILLS``, or, with a seed, is killed at random times; a life that ends leaves
-``result.json``.
+``python journal_child.py FOLDER [SEED|ranks]``: every life is a process of its own, forked before
+torch has started a thread. ``FOLDER/plain`` is trained in one life, ``FOLDER/killed`` in one more
+than there are ``KILLS``, or, with a seed, is killed at random times; with ``ranks`` two ranks live
+the last life again, in ``FOLDER/ranks``. A life that ends leaves ``result.json``.
 """
 
 import functools
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from common.places import RENDEZVOUS
 from common.wire.records import TaskLease, Trajectory
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.files import oldest_step
@@ -134,38 +136,23 @@ def player(folder: Path, mortal: Mortal) -> Callable[[TaskLease, int], Trajector
     return play
 
 
-def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -> None:
-    """One life of a learner, from what the lives before have left."""
-    mortal = Mortal(kill)
+@contextmanager
+def a_head(
+    folder: Path, ledger: bytes | None, mortal: Mortal, *, first_step: int, resume: bool
+) -> Iterator[Head]:
+    """What rank 0 has, and an actor that answers its leases."""
     servers = MortalServers(mortal)
-    config = replace(
-        CONFIG,
-        run=replace(CONFIG.run, steps=STEPS),
-        learner=replace(CONFIG.learner, checkpoint_every=EVERY),
-    )
     coordinator = Coordinator(
         TaskOrder(TASKS, seed=0), groups_per_batch=2, group_size=3, max_staleness=0,
         total_batches=STEPS, max_buffered_bytes=1 << 30,
     )  # fmt: skip
+    since = journal_position(ledger) if ledger else 0
+    found = begin_journal(folder / "journal", since=since, resume=resume, tell=print)
+    if ledger:
+        restore_ledger(coordinator, ledger, is_replayed=True)
+    replay = Replay(coordinator, found.places, serial=since) if resume else None
+    replayed = replay.batches if replay else 0
     with ExitStack() as stack:
-        rank = stack.enter_context(training_processes())
-        model = shard(load_model(model_folder), rank, compute_dtype=torch.float32)
-        optimizer = PolicyOptimizer(model, config.learner)
-        progress = load_newest(folder / "checkpoints", model, optimizer, rank) if resume else None
-        ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
-        first_step = progress.step if progress else 0
-        since = journal_position(ledger) if ledger else 0
-        found = begin_journal(folder / "journal", since=since, resume=resume, tell=print)
-        if ledger:
-            restore_ledger(coordinator, ledger, is_replayed=True)
-        replay = Replay(coordinator, found.places, serial=since) if resume else None
-        replayed = replay.batches if replay else 0
-        saver = stack.enter_context(
-            Checkpointer(
-                folder / "checkpoints", model, optimizer, rank, model_source=model_folder,
-                export_dtype=torch.float32, keep=1,
-            )
-        )  # fmt: skip
         journal = stack.enter_context(
             JournalWriter(
                 folder / "journal", first_serial=found.next_serial, earlier=found.segments,
@@ -186,20 +173,11 @@ def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -
         actor = threading.Thread(target=answer_leases, args=(place, servers, play), daemon=True)
         actor.start()
         batches = BatchLog(folder / "batches.jsonl", after_step=first_step)
-        loop = TrainingLoop(
-            config, model=model, vocabulary=VOCABULARY, rank=rank,
-            train_step=TrainStep(model, optimizer, rank, config=config.learner,
-                                 objective=config.objective, temperature=1.0),
-            verifier=NoVerifier(), saver=MortalSaver(saver, mortal), first_step=first_step,
-            totals=totals,
-            head=Head(
-                intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all",
-                heldout=(), batches=stack.enter_context(closing(batches)), replay=replay,
-                oldest_checkpoint=functools.partial(oldest_step, folder / "checkpoints"),
-            ),
+        yield Head(
+            intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all",
+            heldout=(), batches=stack.enter_context(closing(batches)), replay=replay,
+            oldest_checkpoint=functools.partial(oldest_step, folder / "checkpoints"),
         )  # fmt: skip
-        loop.run()
-        saver.finish()
         intake.forget_before(oldest_step(folder / "checkpoints"))
         intake.drain("done", timeout_s=10)
         counters = intake.counters()
@@ -211,27 +189,84 @@ def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -
         (folder / "result.json").write_text(json.dumps(result))
 
 
+def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -> None:
+    """One life of a learner's rank, from what the lives before have left."""
+    mortal = Mortal(kill)
+    config = replace(
+        CONFIG,
+        run=replace(CONFIG.run, steps=STEPS),
+        learner=replace(CONFIG.learner, checkpoint_every=EVERY),
+    )
+    with ExitStack() as stack:
+        rank = stack.enter_context(training_processes())
+        model = shard(load_model(model_folder), rank, compute_dtype=torch.float32)
+        optimizer = PolicyOptimizer(model, config.learner)
+        progress = load_newest(folder / "checkpoints", model, optimizer, rank) if resume else None
+        ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
+        first_step = progress.step if progress else 0
+        head = None
+        if rank.is_first:
+            head = stack.enter_context(
+                a_head(folder, ledger, mortal, first_step=first_step, resume=resume)
+            )
+        saver = stack.enter_context(
+            Checkpointer(
+                folder / "checkpoints", model, optimizer, rank, model_source=model_folder,
+                export_dtype=torch.float32, keep=1,
+            )
+        )  # fmt: skip
+        loop = TrainingLoop(
+            config, model=model, vocabulary=VOCABULARY, rank=rank,
+            train_step=TrainStep(model, optimizer, rank, config=config.learner,
+                                 objective=config.objective, temperature=1.0),
+            verifier=NoVerifier(), saver=MortalSaver(saver, mortal), first_step=first_step,
+            totals=totals, head=head,
+        )  # fmt: skip
+        loop.run()
+
+
 def in_a_process(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -> int:
     """Live in a forked process; the signal that ended it, or 0."""
+    return ended(forked(lambda: live(folder, model_folder, kill, resume=resume)))
+
+
+def on_two_ranks(folder: Path, model_folder: Path) -> None:
+    """Go on with two ranks to the end."""
+
+    def rank(index: int) -> None:
+        os.environ |= {"RANK": str(index), "WORLD_SIZE": "2", RENDEZVOUS: f"file://{folder}/store"}
+        live(folder, model_folder, None, resume=True)
+
+    children = [forked(functools.partial(rank, index)) for index in range(2)]
+    assert [ended(child) for child in children] == [0, 0]
+
+
+def forked(life: Callable[[], None]) -> int:
+    """The id of a process that lives and ends."""
     child = os.fork()
     if not child:
         try:
-            live(folder, model_folder, kill, resume=resume)
+            life()
         except BaseException:
             sys.excepthook(*sys.exc_info())
             os._exit(1)
         os._exit(0)
+    return child
+
+
+def ended(child: int) -> int:
+    """The signal that ended a process, or 0."""
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return os.WTERMSIG(status)
-    assert os.WEXITSTATUS(status) == 0, f"a life failed: {kill}"
+    assert os.WEXITSTATUS(status) == 0, "a life failed"
     return 0
 
 
 RANDOM_KILLS, LONGEST_LIFE_MS = 12, 2000
 
 
-def main(folder: Path, seed: int | None = None) -> None:
+def main(folder: Path, seed: int | None = None, *, ranks: bool = False) -> None:
     """Train twice, once killed again and again."""
     torch.set_num_threads(1)
     model_folder = folder / MODEL
@@ -242,12 +277,18 @@ def main(folder: Path, seed: int | None = None) -> None:
     rng = random.Random(seed)
     times = [Kill("time", rng.randrange(LONGEST_LIFE_MS)) for _ in range(RANDOM_KILLS)]
     for number, kill in enumerate(KILLS if seed is None else times):
-        ended = in_a_process(folder / "killed", model_folder, kill, resume=number > 0)
-        if kill.at == "time" and not ended:
+        by = in_a_process(folder / "killed", model_folder, kill, resume=number > 0)
+        if kill.at == "time" and not by:
             return
-        assert ended == signal.SIGKILL, f"{kill} was never reached"
+        assert by == signal.SIGKILL, f"{kill} was never reached"
+    if ranks:
+        shutil.copytree(folder / "killed", folder / "ranks")
+        on_two_ranks(folder / "ranks", model_folder)
     assert in_a_process(folder / "killed", model_folder, None, resume=True) == 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))
+    if sys.argv[2:] == ["ranks"]:
+        main(Path(sys.argv[1]), ranks=True)
+    else:
+        main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

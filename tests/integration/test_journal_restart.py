@@ -19,10 +19,11 @@ STEPS, BATCH = 7, 6
 NIGHTLY = pytest.mark.nightly
 
 
+RANKS = pytest.param(["ranks"], id="ranks", marks=NIGHTLY)
 AT_RANDOM = [pytest.param([str(seed)], id=f"seed{seed}", marks=NIGHTLY) for seed in range(3)]
 
 
-@pytest.fixture(scope="module", params=[pytest.param([], id="each moment"), *AT_RANDOM])
+@pytest.fixture(scope="module", params=[pytest.param([], id="moments"), RANKS, *AT_RANDOM])
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     child = Path(__file__).with_name("journal_child.py")
@@ -98,6 +99,15 @@ def test_the_last_life_trained_from_checkpoint_and_journal_alone(
     assert last["first_step"] + last["replayed"] == STEPS
     assert last["first_step"] > 0
     assert last["replayed"] > 0
+
+
+def test_another_number_of_ranks_trains_the_same_batches(runs: Path) -> None:
+    if not (runs / "ranks").exists():
+        pytest.skip("it was done with one rank")
+    ranks, killed = result(runs / "ranks"), result(runs / "killed")
+
+    assert dict(batches(runs / "ranks")) == dict(batches(runs / "plain"))
+    assert {**ranks, "digest": ""} == {**killed, "digest": ""}
 
 
 def test_what_no_kept_checkpoint_needs_is_gone(runs: Path) -> None:
