@@ -92,7 +92,10 @@ class Intake:
         self._stopping = False
         self._draining: str | None = None
         self._drained: set[str] = set()
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._written = threading.Condition(lock)
+        """Notified by the journal alone: a commit is no news for who waits for a batch."""
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def __enter__(self) -> Self:
@@ -197,20 +200,28 @@ class Intake:
             if left := sorted(self._coordinator.sessions.values()):
                 log.warning("actors did not leave actors=%s", ",".join(left))
 
-    def _wait(self, deadline: float, what: str, timeout_s: float) -> None:
+    def _wait(
+        self,
+        deadline: float,
+        what: str,
+        timeout_s: float,
+        *,
+        on: threading.Condition | None = None,
+    ) -> None:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise LZeroError(
                 f"learner: waited {timeout_s:.0f} s for {what}: {self._coordinator.waiting_for()}"
             )
-        self._changed.wait(min(remaining, 1.0))
+        (on or self._changed).wait(min(remaining, 1.0))
 
     def _wait_for_journal(self, deadline: float, timeout_s: float) -> None:
         """Nothing is trained on that a crash could forget."""
         began, needed = time.monotonic(), self._journal.appended
         while self._journal.durable < needed:
             self._check()
-            self._wait(deadline, "the disk to take the batch into the journal", timeout_s)
+            what = "the disk to take the batch into the journal"
+            self._wait(deadline, what, timeout_s, on=self._written)
         self.blocked_s += time.monotonic() - began
 
     def _check(self) -> None:
@@ -223,15 +234,13 @@ class Intake:
         try:
             while not self._stopping:
                 self._door.wait(_TICK_MS)
-                if self._journal.is_full:
-                    self._wait_for_room()
-                else:
-                    self._receive_some()
+                has_news = self._wait_for_room() if self._journal.is_full else self._receive_some()
                 with self._changed:
                     if self._replay is None:
                         self._coordinator.tick(time.monotonic())
-                        self._changed.notify_all()
                         self._hand_out()
+                    if has_news:
+                        self._changed.notify_all()
                     self._send_what_is_safe()
         except BaseException as error:
             log.exception("intake failed")
@@ -241,31 +250,37 @@ class Intake:
         finally:
             self._door.close()
 
-    def _wait_for_room(self) -> None:
-        """The disk is behind: actors keep what they have until it is not."""
+    def _wait_for_room(self) -> bool:
+        """The disk is behind: actors keep what they have until it is not. There is no news."""
         self._quiet.warning("the disk is slow: no trajectories are taken in", "journal=full")
-        with self._changed:
-            self._changed.wait(_TICK_MS / 1000)
+        with self._written:
+            self._written.wait(_TICK_MS / 1000)
+        return False
 
     def _on_durable(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
+        with self._written:
+            self._written.notify_all()
             if self._outbox:
                 self._door.wake()
 
-    def _receive_some(self) -> None:
-        """Handle what is there, but only so much before others get their turn."""
-        for _ in range(_MESSAGES_AT_ONCE):
+    def _receive_some(self) -> bool:
+        """Handle what is there, but only so much before others get their turn.
+
+        Returns:
+            Whether there was anything.
+        """
+        for number in range(_MESSAGES_AT_ONCE):
             parcel = self._door.receive()
             if parcel is None:
-                return
-            if _name(parcel.identity).partition("#")[0] != parcel.member:
-                self._quiet.warning(
-                    "ignored who speaks under a name that is not its own", "from=%s as=%r",
-                    parcel.member, parcel.identity[:40],
-                )  # fmt: skip
+                return number > 0
+            if _name(parcel.identity).partition("#")[0] == parcel.member:
+                self._read(parcel)
                 continue
-            self._read(parcel)
+            self._quiet.warning(
+                "ignored who speaks under a name that is not its own", "from=%s as=%r",
+                parcel.member, parcel.identity[:40],
+            )  # fmt: skip
+        return True
 
     def _read(self, parcel: Parcel) -> None:
         identity, frames = parcel.identity, parcel.frames
