@@ -154,6 +154,7 @@ class CoordinatorLink:
             if isinstance(record, Refused):
                 raise ProtocolError(f"the coordinator refused this actor: {record.reason}")
             if isinstance(record, HelloWanted):
+                self._seen = 0  # a session that it does not know is sent serials from 1 again
                 if time.monotonic() - self._said_hello >= self._heartbeat_s:
                     await self._say_hello()
                 continue

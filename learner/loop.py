@@ -6,6 +6,8 @@ waits for  a full batch; before a publish, for the publish before and a running 
 unblocked by  actors (batches, evaluations) and policy servers (publishes)
 
 The learner trains step v on weights of version v and publishes version v + 1 beside the next step.
+Steps that the journal holds are trained first, on the batches they had; nothing is published before
+they are done.
 """
 
 import logging
@@ -25,6 +27,8 @@ from common.telemetry.writers import MetricWriter
 from common.wire.records import Task, Trajectory
 from learner.checkpoints.state import Progress
 from learner.coordination.intake import Intake
+from learner.coordination.replay import Replay
+from learner.engine.agreement import broadcast_number
 from learner.engine.mesh import Rank
 from learner.profiling import StepProfiler
 from learner.record import BatchLog, StepTimings, step_record, success_by
@@ -65,6 +69,10 @@ class Head:
     heldout_temperature: float = 1.0
     """Of the questions that are asked while training."""
     batches: BatchLog
+    replay: Replay | None = None
+    """The journal since the checkpoint that the run goes on from."""
+    oldest_checkpoint: Callable[[], int | None] = lambda: None
+    """Step of the oldest checkpoint that is kept."""
     first_prompts: Sequence[Sequence[int]] = ()
     """Token ids, for the comparison with the servers before there is a batch."""
 
@@ -97,6 +105,8 @@ class TrainingLoop:
         self._saver = saver
         self._head = head
         self._first_step = first_step
+        self._first_live_step = first_step
+        """The first step whose batch is not in the journal."""
         self._profiler = profiler
         self._heldout: dict[str, float] = {}
         self._evaluating = False
@@ -111,15 +121,34 @@ class TrainingLoop:
         Raises:
             LZeroError: a batch did not come, servers and learner disagree, gradients stay broken.
         """
-        self._publish(self._first_step, wait=True)
-        self._verify(self._first_step, [])
-        self.totals.started_at = time.monotonic()
-        for step in range(self._first_step, self._config.run.steps):
+        self._replay()
+        live = self._first_live_step
+        self._publish(live, wait=True)
+        self._verify(live, [])
+        if self._head is not None:
+            self._head.intake.go_live()  # nobody samples with other weights than these
+        self.totals.started_at = self.totals.started_at or time.monotonic()
+        if live > self._first_step:
+            self._resume_evaluation(live)
+        for step in range(live, self._config.run.steps):
             self._step(step)
         if self._head is not None:
             self._head.publisher.wait()
             self.totals.finished_at = time.monotonic()
             self.totals.paused_here_s = self._head.publisher.total_paused_s
+
+    def _replay(self) -> None:
+        """Train the steps of the journal again, on the batches that they had."""
+        replay = self._head.replay if self._head is not None else None
+        batches = broadcast_number(replay.batches if replay is not None else 0)
+        self._first_live_step += batches
+        if batches:
+            self.totals.started_at = time.monotonic()
+            log.info("journal played steps=%d to=%d", batches, self._first_live_step)
+        for step in range(self._first_step, self._first_live_step):
+            self._step(step)
+        if replay is not None:
+            replay.rest()
 
     def _step(self, step: int) -> None:
         began = time.monotonic()
@@ -129,12 +158,10 @@ class TrainingLoop:
             metrics = self._train_step.run(batch, version=step)
         trained = time.monotonic()
         version = step + 1
-        verify = self._is_verified(version)
-        self._finish_evaluation()
-        self._publish(version, wait=verify)
-        if verify:
-            self._verify(version, batch or [])
-        self._start_evaluation(version)
+        if step >= self._first_live_step:
+            self._follow_up(version, batch or [])
+        elif self._head is not None and self._head.replay is not None:
+            self._heldout = success_by(self._head.replay.rest(), self._head.family_of)
         if self._head is not None and metrics is not None and batch is not None:
             seconds, before = self.totals.seconds, self._recorded_s
             self._recorded_s = seconds
@@ -155,19 +182,32 @@ class TrainingLoop:
                 log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
         if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
-            self._saver.save(Progress(step=version, weight_version=version, ledger=self._ledger()))
+            ledger = self._ledger(version)
+            self._saver.save(Progress(step=version, weight_version=version, ledger=ledger))
+
+    def _follow_up(self, version: int, batch: Sequence[Trajectory]) -> None:
+        """Publish what was trained, and compare and evaluate where that is due."""
+        verify = self._is_verified(version)
+        self._finish_evaluation()
+        self._publish(version, wait=verify)
+        if verify:
+            self._verify(version, batch)
+        self._start_evaluation(version)
 
     def _profiled(self, number: int) -> AbstractContextManager[None]:
         return nullcontext() if self._profiler is None else self._profiler.step(number)
 
-    def _ledger(self) -> bytes:
+    def _ledger(self, step: int) -> bytes:
         if self._head is None:
             return b""
-        return pack_ledger(self._head.intake.ledger(), self.totals)
+        self._head.intake.forget_before(self._head.oldest_checkpoint())
+        return pack_ledger(self._head.intake.ledger(step=step), self.totals)
 
     def _take_batch(self, step: int) -> list[Trajectory] | None:
         if self._head is None:
             return None
+        if self._head.replay is not None and step < self._first_live_step:
+            return self._head.replay.batch(step)
         return self._head.intake.take_batch(
             learner_version=step, timeout_s=self._config.learner.batch_timeout_s
         )
@@ -177,7 +217,7 @@ class TrainingLoop:
     def _publish(self, version: int, *, wait: bool) -> None:
         state = weights_to_publish(
             self._model,
-            complete=version == self._first_step,
+            complete=version == self._first_live_step,
             dtype=getattr(torch, self._config.model.compute_dtype),
         )
         if self._head is None:
@@ -187,7 +227,7 @@ class TrainingLoop:
             self._head.publisher.wait()
 
     def _is_verified(self, version: int) -> bool:
-        return version <= self._first_step + VERIFIED_FIRST or version % VERIFY_EVERY == 0
+        return version <= self._first_live_step + VERIFIED_FIRST or version % VERIFY_EVERY == 0
 
     def _verify(self, version: int, batch: Sequence[Trajectory]) -> None:
         """Compare with the servers on prompts of ``batch``, or where it has none on the first."""
@@ -221,11 +261,21 @@ class TrainingLoop:
         if self._head is None or not self._head.heldout or not every:
             return
         if version % every == 0 and not self._is_last(version):
-            self._head.publisher.wait()
-            self._head.intake.begin_evaluation(
-                self._head.heldout, temperature=self._head.heldout_temperature
-            )
-            self._evaluating = True
+            self._evaluate(self._head)
+
+    def _resume_evaluation(self, version: int) -> None:
+        """Begin the evaluation that the journal ends in, or that was due after its last batch."""
+        head = self._head
+        is_under_way = head is not None and head.replay is not None and head.replay.is_evaluating
+        if head is not None and head.heldout and is_under_way and not self._is_last(version):
+            self._evaluate(head)
+        else:
+            self._start_evaluation(version)
+
+    def _evaluate(self, head: Head) -> None:
+        head.publisher.wait()
+        head.intake.begin_evaluation(head.heldout, temperature=head.heldout_temperature)
+        self._evaluating = True
 
     def _finish_evaluation(self) -> None:
         if self._head is None or not self._evaluating:

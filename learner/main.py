@@ -28,13 +28,15 @@ from common.telemetry.writers import metric_writers
 from common.wire.records import Task, Trajectory
 from common.wire.sockets import Wire
 from learner.checkpoints.checkpointer import Checkpointer
+from learner.checkpoints.files import oldest_step
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import Order, SignalFilter, TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
-from learner.coordination.ledger import restore_ledger
+from learner.coordination.ledger import journal_position, restore_ledger
 from learner.coordination.mixed_order import MixedOrder, WeightedTasks
+from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.engine.critic import CriticModel, load_critic
@@ -44,6 +46,8 @@ from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
 from learner.engine.tokenizer import TOKENIZER, load_tokenizer
+from learner.journal.segments import begin_journal
+from learner.journal.writer import JournalWriter
 from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
@@ -100,7 +104,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
         if rank.is_first:
             wiring = _head(
                 config, plan, folder,
-                vocabulary=vocabulary, ledger=ledger, version=first_step,
+                vocabulary=vocabulary, ledger=ledger, version=first_step, resume=resume,
             )  # fmt: skip
             head = stack.enter_context(wiring)
         learner = TrainingLoop(
@@ -128,6 +132,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
         learner.run()
         saver.finish()
         if head is not None:
+            head.intake.forget_before(head.oldest_checkpoint())
             left = learner_totals(config, learner.totals, head.intake.counters())
             write_totals(left, folder / "learner.json")
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
@@ -184,17 +189,20 @@ def _head(
     vocabulary: int,
     ledger: bytes | None,
     version: int,
+    resume: bool,
 ) -> Iterator[Head]:
     """What only rank 0 has; tells where the coordinator listens once it does."""
     tasks = read_sources(training_files(config), partial(read_tasks, rules=task_rules(config)))
     during = config.evaluation.during
     heldout = _during(config, during) if during else []
     families = _groups_in_metrics(tasks) | {task.task_id: family_of(task) for task in heldout}
-    coordinator = _coordinator(
-        config, tasks, vocabulary, tell=partial(append_alert, folder / "alerts.jsonl")
-    )
+    tell = partial(append_alert, folder / "alerts.jsonl")
+    coordinator = _coordinator(config, tasks, vocabulary, tell=tell)
+    since = journal_position(ledger) if ledger is not None else 0
+    found = begin_journal(folder / "journal", since=since, resume=resume, tell=tell)
     if ledger is not None:
-        restore_ledger(coordinator, ledger)
+        restore_ledger(coordinator, ledger, is_replayed=True)
+    replay = Replay(coordinator, found.places, serial=since) if resume else None
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
     batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
@@ -205,7 +213,17 @@ def _head(
     try:
         door = wire.listen("coordinator", plan.coordinator, _known(plan, "actor"), ACTOR_LIMITS)
         with (
-            Intake(coordinator, store, door, version=version) as intake,
+            JournalWriter(
+                folder / "journal",
+                first_serial=found.next_serial,
+                earlier=found.segments,
+                sync=config.run.journal == "sync",
+                keep=config.run.keep_journal,
+                tell=tell,
+            ) as journal,
+            Intake(
+                coordinator, store, door, version=version, journal=journal, replay=replay
+            ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
             tell_coordinator(plan, door.address)
@@ -221,6 +239,8 @@ def _head(
                 heldout=heldout,
                 heldout_temperature=during.temperature if during else 1.0,
                 batches=batches,
+                replay=replay,
+                oldest_checkpoint=partial(oldest_step, folder / "checkpoints"),
                 first_prompts=_first_prompts(config, tasks),
             )
     finally:

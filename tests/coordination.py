@@ -1,6 +1,6 @@
 """A real coordinator behind a real door, and members who may say anything to it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +11,10 @@ from common.wire.sockets import Line
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
+from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
+from learner.journal.interface import Journal
+from learner.journal.segments import Place as JournalPlace
 from tests.makers import make_trajectory
 from tests.wires import Place
 
@@ -20,8 +23,11 @@ TASK = Task(task_id="t", question="?", answers=(SECRET,))
 
 
 @contextmanager
-def an_intake(place: Place, folder: Path, task: Task = TASK) -> Iterator[Intake]:
-    """Groups of two of the same task, one group a batch."""
+def an_intake(
+    place: Place, folder: Path, task: Task = TASK, *, journal: Journal | None = None,
+    places: Sequence[JournalPlace] | None = None,
+) -> Iterator[Intake]:  # fmt: skip
+    """Groups of two of the same task, one group a batch; it goes on from a journal's ``places``."""
     coordinator = Coordinator(
         TaskOrder([task], seed=0),
         groups_per_batch=1,
@@ -31,7 +37,11 @@ def an_intake(place: Place, folder: Path, task: Task = TASK) -> Iterator[Intake]
         max_buffered_bytes=1 << 30,
     )
     store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 20)
-    with Intake(coordinator, store, place.door) as intake:
+    replay = None if places is None else Replay(coordinator, places)
+    with Intake(coordinator, store, place.door, journal=journal, replay=replay) as intake:
+        if replay is not None:
+            replay.rest()
+            intake.go_live()
         yield intake
 
 

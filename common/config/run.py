@@ -25,6 +25,11 @@ class Run(Section):
     environment, or l-zero."""
     trajectories_mib: Annotated[int, Range("MiB", least=1, most=1 << 30), FIXED] = 256
     """Size limit of the trajectory store; the oldest parts go first."""
+    journal: Literal["sync", "write"] = "sync"
+    """What was accepted counts as kept when the disk has it (``sync``), or already when the
+    operating system has (``write``), which a loss of power can undo."""
+    keep_journal: bool = False
+    """Keep the journal of the whole run; else only what the kept checkpoints need stays."""
     profile_steps: Annotated[int, Range("steps", least=0, most=1000), FIXED] = 0
     """Steps of which rank 0 of the learner writes a torch profiler trace into the run's folder
     ``profiles``, from the third of the process on; of ``lzero train --profile``."""

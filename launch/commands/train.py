@@ -11,7 +11,9 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
     train = commands.add_parser("train", help="train, or go on training, on this machine")
     train.add_argument("config", type=Path, help="TOML file, e.g. launch/presets/quickstart.toml")
     train.add_argument("--name", help="run folder below run.folder")
-    train.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
+    train.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint and its journal"
+    )
     train.add_argument(
         "--keep-old", action="store_true", help="rename an earlier run of that name, then begin"
     )

@@ -39,7 +39,7 @@ FIXED: Mapping[str, str] = {
 """Keys that stay as they were, by section."""
 
 FREE: Mapping[str, str] = {
-    "run": "name folder steps wandb",
+    "run": "name folder steps wandb journal keep_journal",
     "tools": "search.service web.requests_per_s web.cache web.cache_mode pages.service"
     " vision.service",
     "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",

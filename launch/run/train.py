@@ -190,8 +190,8 @@ def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
     last = folder.last_checkpoint()
     if last is None:
         return (
-            "no checkpoint was written yet; training starts at its first step again, and what was "
-            f"done before it is kept, with: {request.resume_command}"
+            "no checkpoint was written yet; training starts at its first step again, with what its "
+            f"journal and the phases before it kept, with: {request.resume_command}"
         )
     return f"checkpoint {last.name} is kept; go on with: {request.resume_command}"
 
@@ -291,7 +291,7 @@ class _TrainRun:
         is_trained = self._folder.learner_totals.exists()
         served = self._trained_config() if is_trained else self._folder.config
         files = RunFiles(config=served, private=private)
-        plan = make_plan(self._config, files, resume=self._has_checkpoint())
+        plan = make_plan(self._config, files, resume=self._is_resumed)
         with Supervisor(tick=self._progress.tick) as supervisor:
             self._serve(supervisor, plan)
             if not is_trained:
@@ -353,9 +353,6 @@ class _TrainRun:
             supervisor.finish(LEARNER, ending=names)
             supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
         self._progress.tick()
-
-    def _has_checkpoint(self) -> bool:
-        return self._is_resumed and self._folder.last_checkpoint() is not None
 
     def _conclude(self) -> Summary:
         state = self._save_state("running")

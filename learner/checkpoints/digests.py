@@ -52,13 +52,3 @@ def write_file(path: Path, data: bytes) -> Digest:
     hasher = Hasher()
     hasher.update(data)
     return hasher.digest()
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    if folder.is_dir():
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from learner.checkpoints.digests import Digest, digest_of, sync_folder, write_file
+from common.whole_file import sync_folder
+from learner.checkpoints.digests import Digest, digest_of, write_file
 
 FORMAT_VERSION = 2
 """Raised whenever an older program could not read a newer checkpoint or the reverse."""
@@ -59,6 +60,12 @@ def finished_checkpoints(folder: Path) -> list[Path]:
         return []
     found = [path for path in folder.iterdir() if _NAME.fullmatch(path.name) and path.is_dir()]
     return sorted(found, key=step_of, reverse=True)
+
+
+def oldest_step(folder: Path) -> int | None:
+    """The step of the oldest finished checkpoint; None without one."""
+    found = finished_checkpoints(folder)
+    return step_of(found[-1]) if found else None
 
 
 def remove_leftovers(folder: Path) -> None:

@@ -1,17 +1,34 @@
 """The groups that are open or ready, from the first lease of one until a batch takes it.
 
-Pure. A group counts as its whole size, buffered or running, until it is taken or dropped, as the
+Pure. Whatever happens to them is decided first, as a ``Change``, which ``apply`` then makes and
+``note`` is told: whoever keeps the changes can make them again without deciding anything.
+
+A group counts as its whole size, buffered or running, until it is taken or dropped, as the
 batch that it ends in does: places that a short group gave back early would never be used by a
 batch, and the staleness bound would loosen for ever.
 """
 
 import logging
 from collections import deque
+from collections.abc import Callable, Sequence
+from functools import singledispatchmethod
 
+from common.errors import InputError
 from common.telemetry.quiet_log import QuietLog
+from common.wire.codec import Buffer
 from common.wire.records import Trajectory
+from learner.coordination.changes import (
+    Accepted,
+    Change,
+    Closed,
+    Ended,
+    Granted,
+    Restarted,
+    Stale,
+    Taken,
+)
 from learner.coordination.counters import Counters
-from learner.coordination.groups import Group, Order, SignalFilter
+from learner.coordination.groups import Group, Order, SignalFilter, group_id_of
 
 log = logging.getLogger(__name__)
 
@@ -32,11 +49,15 @@ class GroupBuffer:
         """An empty buffer; the arguments are the coordinator's."""
         self.order = order
         self.counters = Counters()
+        self.note: Callable[[Change], None] = lambda change: None
+        """Told of every change, after it was made."""
         self._quiet = QuietLog(log)
         self.open_groups: dict[str, Group] = {}
         self.ready: deque[Group] = deque()
         self.late: set[str] = set()
         """Leases still out of groups that went on without them."""
+        self.now = 0.0
+        """When the last trajectory came, on the clock of whoever settles."""
         self.next_group = 0
         self.batches_taken = 0
         self.groups_per_batch = groups_per_batch
@@ -60,16 +81,29 @@ class GroupBuffer:
         """Wire size of the trajectories kept."""
         return sum(g.num_bytes for g in (*self.open_groups.values(), *self.ready))
 
-    def waiting(self) -> Group | None:
-        """The oldest open group with a member to hand out."""
-        return next((group for group in self.open_groups.values() if group.waiting), None)
+    # ---- decisions ---------------------------------------------------------------------------
 
-    def open(self) -> Group:
-        """Begin a group of the next task."""
-        group = Group.fresh(self.next_group, self.order.next(), self.group_size)
-        self.next_group += 1
-        self.open_groups[group.group_id] = group
-        return group
+    def grant(self, session: str, *, may_open: Callable[[], bool]) -> tuple[Group, str, int] | None:
+        """Lease the next member to a session; its group, lease id and sample index.
+
+        The oldest open group with a member to hand out comes first, then, where ``may_open``, a
+        group of the next task.
+        """
+        group = next((group for group in self.open_groups.values() if group.waiting), None)
+        if group is None and may_open():
+            group = self.open()
+        if group is None:
+            return None
+        lease_id, sample_index = group.next_lease()
+        granted = Granted(
+            lease_id=lease_id,
+            group=group.number,
+            sample_index=sample_index,
+            task_id=group.task.task_id,
+            session=session,
+        )
+        self._do(granted)
+        return group, lease_id, sample_index
 
     def settle(
         self,
@@ -79,29 +113,42 @@ class GroupBuffer:
         learner_version: int,
         num_bytes: int,
         now: float,
+        frames: Sequence[Buffer] = (),
     ) -> None:
         """A usable trajectory: into its group, unless it is late or too stale."""
         lease_id = trajectory.trajectory_id
-        if lease_id in self.late:
-            self._drop_late(lease_id)
+        if lease_id not in self.late and not self._too_stale(trajectory, learner_version):
+            self.now = now
+            self._do(Accepted(trajectory=trajectory, num_bytes=num_bytes, frames=frames))
+            self._close_if_complete(group_id)
             return
-        self.counters.finished += 1
-        if self._too_stale(trajectory, learner_version):
-            self.fail(group_id, lease_id, "stale_on_arrival", counts=False)
-            return
-        group = self.open_groups[group_id]
-        group.settle(lease_id, trajectory, num_bytes, now)
-        self._close_if_complete(group)
+        self.fail(group_id, lease_id, "stale_on_arrival", counts=False, trajectory=trajectory)
 
-    def fail(self, group_id: str, lease_id: str, reason: str, *, counts: bool = True) -> None:
-        """A lease brought nothing; ``counts`` against the tries of its member."""
-        if lease_id in self.late:
-            self._drop_late(lease_id)
-            return
-        self.counters.drop(reason)
-        group = self.open_groups[group_id]
-        group.give_back(lease_id, failed=counts)
-        self._close_if_complete(group)
+    def fail(
+        self,
+        group_id: str,
+        lease_id: str,
+        reason: str,
+        *,
+        counts: bool = True,
+        trajectory: Trajectory | None = None,
+    ) -> None:
+        """A lease brought nothing; ``counts`` against the tries of its member.
+
+        What was spent on ``trajectory`` counts all the same.
+        """
+        is_late = lease_id in self.late
+        ended = Ended(
+            lease_id=lease_id,
+            group_id=group_id,
+            reason="late" if is_late else reason,
+            counts=counts,
+            usable=reason == "stale_on_arrival" and not is_late,
+            tokens=trajectory.tokens_generated if trajectory else 0,
+            cells=trajectory.cells_executed if trajectory else 0,
+        )
+        self._do(ended)
+        self._close_if_complete(group_id)
 
     def close_overdue(self, now: float) -> None:
         """Go on without members that are missing too long."""
@@ -109,50 +156,149 @@ class GroupBuffer:
             return
         for group in list(self.open_groups.values()):
             if group.is_overdue(now, self._group_timeout_s):
-                self.late.update(group.abandon())
                 self._close(group)
 
     def take_batch(self, *, learner_version: int) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""
-        fresh: list[Group] = []
-        for group in sorted(self.ready, key=lambda g: g.number):
-            if any(self._too_stale(t, learner_version) for t in group.finished):
-                self.counters.drop("stale_in_buffer", len(group.finished))
-            else:
-                fresh.append(group)
-        self.ready = deque(fresh)
-        if len(fresh) < self.groups_per_batch:
+        stale = [g for g in self._in_order() if self._has_stale(g, learner_version)]
+        if stale:
+            self._do(Stale(version=learner_version, groups=_ids(stale),
+                           trajectories=_trajectories(stale)))  # fmt: skip
+        if len(self.ready) < self.groups_per_batch:
             return None
-        taken = [self.ready.popleft() for _ in range(self.groups_per_batch)]
-        batch = [
-            trajectory
-            for group in taken
-            for trajectory in sorted(group.finished, key=lambda t: t.sample_index)
-        ]
-        self.counters.trained += len(batch)
-        self.batches_taken += 1
-        return batch
+        taken = self._in_order()[: self.groups_per_batch]
+        self._do(Taken(version=learner_version, groups=_ids(taken),
+                       trajectories=_trajectories(taken)))  # fmt: skip
+        return [trajectory for group in taken for trajectory in group.in_order()]
+
+    def restart(self, now: float | None) -> None:
+        """Whoever held leases is gone; groups that wait for members wait from now on."""
+        if self.late or any(group.leased for group in self.open_groups.values()):
+            self._do(Restarted())
+        for group in self.open_groups.values():
+            group.first_at = now if group.finished else None
+
+    def open(self) -> Group:
+        """Begin a group of the next task."""
+        group = Group.fresh(self.next_group, self.order.next(), self.group_size)
+        self.next_group += 1
+        self.open_groups[group.group_id] = group
+        return group
+
+    def _in_order(self) -> list[Group]:
+        return sorted(self.ready, key=lambda group: group.number)
+
+    def _has_stale(self, group: Group, learner_version: int) -> bool:
+        return any(self._too_stale(t, learner_version) for t in group.finished)
 
     def _too_stale(self, trajectory: Trajectory, learner_version: int) -> bool:
         oldest = trajectory.oldest_version
         return oldest is not None and learner_version - oldest > self.max_staleness
 
-    def _drop_late(self, lease_id: str) -> None:
-        self.late.discard(lease_id)
-        self.counters.drop("late")
-
-    def _close_if_complete(self, group: Group) -> None:
-        if group.complete:
+    def _close_if_complete(self, group_id: str) -> None:
+        group = self.open_groups.get(group_id)
+        if group is not None and group.complete:
             self._close(group)
 
     def _close(self, group: Group) -> None:
-        del self.open_groups[group.group_id]
+        dropped_as = ""
         if len(group.finished) < min(2, group.size):
-            self.counters.drop("group_too_small", len(group.finished))
+            dropped_as = "group_too_small"
             self._quiet.warning(
                 "group dropped", "group=%s members=%d", group.group_id, len(group.finished)
             )
-        elif self._signal_filter is None or self._signal_filter.admits(group):
-            self.ready.append(group)
+        elif self._signal_filter is not None and not self._signal_filter.admits(group):
+            dropped_as = "no_signal"
+        self._do(Closed(group_id=group.group_id, late=tuple(group.leased), dropped_as=dropped_as))
+
+    # ---- changes -----------------------------------------------------------------------------
+
+    def _do(self, change: Change) -> None:
+        self.apply(change)
+        self.note(change)
+
+    @singledispatchmethod
+    def apply(self, change: Change) -> None:
+        """Make a change that was decided, now or earlier; of evaluations there is none here.
+
+        Raises:
+            InputError: it does not follow from what is here.
+        """
+
+    @apply.register
+    def _granted(self, change: Granted) -> None:
+        group = self.open_groups.get(group_id_of(change.group))
+        if group is None and change.group == self.next_group:
+            group = self.open()
+        if (
+            group is None
+            or group.task.task_id != change.task_id
+            or ((change.lease_id, change.sample_index) != group.next_lease())
+        ):
+            raise InputError(
+                f"the lease '{change.lease_id}' of task '{change.task_id}' is not the next one "
+                "here; was a task file changed?"
+            )
+        group.lease()
+        self.counters.started += 1
+
+    @apply.register
+    def _accepted(self, change: Accepted) -> None:
+        trajectory = change.trajectory
+        self.counters.finished += 1
+        self._spend(trajectory.tokens_generated, trajectory.cells_executed)
+        group = self.open_groups[trajectory.group_id]
+        group.settle(trajectory.trajectory_id, trajectory, change.num_bytes, self.now)
+
+    @apply.register
+    def _ended(self, change: Ended) -> None:
+        self.counters.finished += change.usable
+        self._spend(change.tokens, change.cells)
+        self.counters.drop(change.reason)
+        if change.lease_id in self.late:
+            self.late.discard(change.lease_id)
+            return
+        self.open_groups[change.group_id].give_back(change.lease_id, failed=change.counts)
+
+    @apply.register
+    def _closed(self, change: Closed) -> None:
+        group = self.open_groups.pop(change.group_id)
+        group.abandon()
+        self.late.update(change.late)
+        if change.dropped_as:
+            self.counters.drop(change.dropped_as, len(group.finished))
         else:
-            self.counters.drop("no_signal", len(group.finished))
+            self.ready.append(group)
+
+    @apply.register
+    def _stale(self, change: Stale) -> None:
+        self._remove(change.groups)
+        self.counters.drop("stale_in_buffer", len(change.trajectories))
+
+    @apply.register
+    def _taken(self, change: Taken) -> None:
+        self._remove(change.groups)
+        self.counters.trained += len(change.trajectories)
+        self.batches_taken += 1
+
+    @apply.register
+    def _restarted(self, change: Restarted) -> None:
+        lost = len(self.late) + sum(group.recall() for group in self.open_groups.values())
+        self.late.clear()
+        self.counters.drop(change.reason, lost)
+
+    def _spend(self, tokens: int, cells: int) -> None:
+        self.counters.tokens_generated += tokens
+        self.counters.cells_executed += cells
+
+    def _remove(self, group_ids: Sequence[str]) -> None:
+        gone = set(group_ids)
+        self.ready = deque(group for group in self.ready if group.group_id not in gone)
+
+
+def _ids(groups: Sequence[Group]) -> tuple[str, ...]:
+    return tuple(group.group_id for group in groups)
+
+
+def _trajectories(groups: Sequence[Group]) -> tuple[str, ...]:
+    return tuple(t.trajectory_id for group in groups for t in group.in_order())

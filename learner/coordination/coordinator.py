@@ -23,11 +23,13 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 import logging
 from collections.abc import Callable, Sequence
 
+from common.wire.codec import Buffer
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
+from learner.coordination.changes import Evaluated, EvaluationBegun, EvaluationTaken
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
-from learner.coordination.groups import Group, Order, SignalFilter
+from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
 from learner.coordination.sessions import Sessions
@@ -176,11 +178,10 @@ class Coordinator:
             return self._grant(
                 identity, now, *lease, group_id="", temperature=evaluation.temperature
             )
-        group = self.groups.waiting() or self._open()
-        if group is None:
+        granted = self.groups.grant(identity, may_open=self._may_open)
+        if granted is None:
             return None
-        self.counters.started += 1
-        lease_id, sample_index = group.lease()
+        group, lease_id, sample_index = granted
         return self._grant(
             identity,
             now,
@@ -191,12 +192,11 @@ class Coordinator:
             temperature=self._temperature,
         )
 
-    def _open(self) -> Group | None:
-        """A new group, where the bound and the buffer allow one."""
+    def _may_open(self) -> bool:
+        """Whether the bound and the buffer allow a new group."""
         groups = self.groups
-        if self.capacity < groups.group_size or groups.num_bytes > self._max_buffered_bytes:
-            return None
-        return groups.open()
+        has_room = groups.num_bytes <= self._max_buffered_bytes
+        return has_room and self.capacity >= groups.group_size
 
     def _grant(
         self,
@@ -251,10 +251,12 @@ class Coordinator:
         learner_version: int,
         num_bytes: int = 0,
         now: float = 0.0,
+        frames: Sequence[Buffer] = (),
     ) -> bool:
         """Take in what a session made of a lease; returns whether anybody should keep it.
 
         Either way the sender gets its ack: the answer to its existence has been decided.
+        ``frames`` are those in which it came, for the journal.
         """
         lease = self._leases.held(trajectory.trajectory_id, by=identity)
         if lease is None:
@@ -270,12 +272,9 @@ class Coordinator:
         if fault is not None:
             self._fail(lease.lease_id, f"invalid:{fault.kind}", fault.text)
             return False
-        if lease.group_id:
-            self.counters.tokens_generated += trajectory.tokens_generated
-            self.counters.cells_executed += trajectory.cells_executed
         if trajectory.outcome is Outcome.INFRASTRUCTURE:
             reason = reason_of_failure(trajectory.failure)
-            self._fail(lease.lease_id, reason, trajectory.failure)
+            self._fail(lease.lease_id, reason, trajectory.failure, trajectory)
             return True
         self._failures.succeeded()
         self._leases.end(lease.lease_id)
@@ -286,9 +285,10 @@ class Coordinator:
                 learner_version=learner_version,
                 num_bytes=num_bytes,
                 now=now,
+                frames=frames,
             )
-        elif self.evaluation is not None:
-            self.evaluation.settle(trajectory)
+        elif self.evaluation is not None and self.evaluation.settle(trajectory):
+            self.groups.note(Evaluated(trajectory=trajectory, frames=frames))
         return True
 
     def _lose(self, lease_ids: Sequence[str], reason: str) -> int:
@@ -296,15 +296,17 @@ class Coordinator:
             self._fail(lease_id, reason)
         return len(lease_ids)
 
-    def _fail(self, lease_id: str, reason: str, text: str = "") -> None:
-        """End a lease that brought nothing."""
+    def _fail(
+        self, lease_id: str, reason: str, text: str = "", trajectory: Trajectory | None = None
+    ) -> None:
+        """End a lease that brought nothing, or a trajectory of a failed episode."""
         lease = self._leases.end(lease_id)
         if lease is None:
             return
         if text:
             self._failures.failed(reason, text)
         if lease.group_id:
-            self.groups.fail(lease.group_id, lease_id, reason)
+            self.groups.fail(lease.group_id, lease_id, reason, trajectory=trajectory)
         elif self.evaluation is not None:
             self.evaluation.give_back(lease_id)
 
@@ -317,6 +319,7 @@ class Coordinator:
     def begin_evaluation(self, tasks: Sequence[Task], *, temperature: float) -> None:
         """Hand out these tasks next, before any training task."""
         self.evaluation = HeldoutRound(self.next_evaluation, tasks, temperature=temperature)
+        self.groups.note(EvaluationBegun(number=self.next_evaluation))
         self.next_evaluation += 1
 
     def take_evaluation(self) -> list[Trajectory] | None:
@@ -324,6 +327,7 @@ class Coordinator:
         if self.evaluation is None or not self.evaluation.done:
             return None
         finished, self.evaluation = self.evaluation.finished, None
+        self.groups.note(EvaluationTaken(number=self.next_evaluation - 1))
         return finished
 
     def waiting_for(self) -> str:

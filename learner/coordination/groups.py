@@ -106,6 +106,11 @@ def check_sources(saved: Mapping[str, int], here: Mapping[str, int]) -> None:
         )
 
 
+def group_id_of(number: int) -> str:
+    """The id of a group."""
+    return f"g{number:06d}"
+
+
 @dataclass(slots=True)
 class Group:
     """Trajectories of one task: some finished, some leased to actors, some still to hand out."""
@@ -131,8 +136,7 @@ class Group:
     @classmethod
     def fresh(cls, number: int, task: Task, size: int) -> "Group":
         """A group of which nothing has been handed out."""
-        group_id = f"g{number:06d}"
-        return cls(group_id, number, task, size, waiting=list(range(size)))
+        return cls(group_id_of(number), number, task, size, waiting=list(range(size)))
 
     @property
     def pending(self) -> int:
@@ -144,12 +148,17 @@ class Group:
         """Nothing more will come."""
         return self.pending == 0
 
+    def next_lease(self) -> tuple[str, int]:
+        """Lease id and sample index of the member that waits first."""
+        sample_index = self.waiting[0]
+        attempt = self.attempts.get(sample_index, 0) + 1
+        return lease_id_of(self.group_id, sample_index, attempt), sample_index
+
     def lease(self) -> tuple[str, int]:
         """Hand out the next member; its lease id and sample index."""
-        sample_index = self.waiting.pop(0)
-        attempt = self.attempts.get(sample_index, 0) + 1
-        lease_id = lease_id_of(self.group_id, sample_index, attempt)
-        self.attempts[sample_index] = attempt
+        lease_id, sample_index = self.next_lease()
+        self.waiting.pop(0)
+        self.attempts[sample_index] = self.attempts.get(sample_index, 0) + 1
         self.leased[lease_id] = sample_index
         return lease_id, sample_index
 
@@ -169,6 +178,17 @@ class Group:
         self.failures[sample_index] = self.failures.get(sample_index, 0) + failed
         if self.failures[sample_index] < MAX_ATTEMPTS:
             self.waiting.append(sample_index)
+
+    def recall(self) -> int:
+        """Whoever held members is gone: they are handed out again, in order. Returns how many."""
+        recalled = len(self.leased)
+        self.waiting = sorted([*self.waiting, *self.leased.values()])
+        self.leased.clear()
+        return recalled
+
+    def in_order(self) -> list[Trajectory]:
+        """What came, by sample index."""
+        return sorted(self.finished, key=lambda trajectory: trajectory.sample_index)
 
     def is_overdue(self, now: float, timeout_s: float) -> bool:
         """Whether enough members have waited long enough to go on without the others.

@@ -40,10 +40,12 @@ class HeldoutRound:
         self._leased[lease_id] = place
         return lease_id, place, self._tasks[place]
 
-    def settle(self, trajectory: Trajectory) -> None:
-        """A usable trajectory of one of the leases; of another evaluation it says nothing."""
-        if self._leased.pop(trajectory.trajectory_id, None) is not None:
-            self.finished.append(trajectory)
+    def settle(self, trajectory: Trajectory) -> bool:
+        """A usable trajectory; returns whether it is of one of the leases of this evaluation."""
+        if self._leased.pop(trajectory.trajectory_id, None) is None:
+            return False
+        self.finished.append(trajectory)
+        return True
 
     def give_back(self, lease_id: str) -> None:
         """A lease ended without one: its task is tried again, up to a limit."""

@@ -2,11 +2,12 @@
 
 consumes   hellos, heartbeats and trajectories of the actors
 produces   task leases, acks, complete batches for the training loop
-waits for  a message, a wake-up by the training loop, or the next look at the clock
+waits for  a message, a wake-up by the training loop or the journal, the next look at the clock
 unblocked by  actors; ``take_batch`` is unblocked by the trajectory that completes a batch
 
-Every trajectory is acknowledged once its fate is decided, also a duplicate; an actor repeats
-what was not. No message ends the thread: what cannot be read is answered, counted and forgotten.
+Every trajectory is acknowledged once its fate is decided and on the disk, also a duplicate; an
+actor repeats what was not. While the journal is played, actors are welcomed, but nothing is handed
+out. No message ends the thread: what cannot be read is answered, counted and forgotten.
 Only members of the run get beyond the handshake, and each speaks under its own name alone.
 """
 
@@ -32,12 +33,16 @@ from common.wire.session import (
     Refused,
     Rejected,
 )
-from common.wire.sockets import Door, Parcel, PeerLimits
+from common.wire.sockets import Door, Parcel, PeerLimits, UndeliverableError
+from learner.coordination.changes import Change, to_record
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.ledger import save_ledger
+from learner.coordination.outbox import Letter, Outbox
 from learner.coordination.reception import greet
+from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
+from learner.journal.interface import Journal, NoJournal
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +70,20 @@ class Intake:
         door: Door,
         *,
         version: int = 0,
+        journal: Journal | None = None,
+        replay: Replay | None = None,
     ) -> None:
-        """Serve at ``door``, which is closed at the end; the learner is at weight ``version``."""
+        """Serve at ``door``, which is closed at the end; the learner is at weight ``version``.
+
+        What happens goes into ``journal``, from ``go_live`` on where there is a ``replay``: until
+        then whoever plays that has the groups of the coordinator for himself.
+        """
         self._coordinator = coordinator
+        self._journal: Journal = journal or NoJournal()
+        self._replay = replay
+        self._outbox = Outbox()
+        self.blocked_s = 0.0
+        """Seconds in which the training loop has waited for the journal."""
         self._store = store
         self._door = door
         self._quiet = QuietLog(log)
@@ -76,11 +92,17 @@ class Intake:
         self._stopping = False
         self._draining: str | None = None
         self._drained: set[str] = set()
-        self._changed = threading.Condition()
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._written = threading.Condition(lock)
+        """Notified by the journal alone: a commit is no news for who waits for a batch."""
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def __enter__(self) -> Self:
         """Start the thread."""
+        if self._replay is None:
+            self._go_live()
+        self._journal.on_durable = self._on_durable
         self._thread.start()
         return self
 
@@ -95,7 +117,7 @@ class Intake:
     # ---- called by the training loop ---------------------------------------------------------
 
     def take_batch(self, *, learner_version: int, timeout_s: float) -> list[Trajectory]:
-        """The next batch, as soon as it is complete.
+        """The next batch, as soon as it is complete and the journal has it.
 
         Raises:
             LZeroError: none came in time; says what it was waiting for.
@@ -108,8 +130,24 @@ class Intake:
                 batch = self._coordinator.take_batch(learner_version=learner_version)
                 if batch is not None:
                     self._door.wake()
+                    self._wait_for_journal(deadline, timeout_s)
                     return batch
                 self._wait(deadline, f"a batch for step {learner_version + 1}", timeout_s)
+
+    def go_live(self) -> None:
+        """The journal has been played and its weights published: tasks are handed out now."""
+        with self._changed:
+            if self._replay is not None:
+                self._go_live()
+                self._door.wake()
+
+    def _go_live(self) -> None:
+        self._replay = None
+        self._coordinator.groups.note = self._note
+        self._coordinator.groups.restart(time.monotonic())
+
+    def _note(self, change: Change) -> None:
+        self._journal.append(to_record(change))
 
     def acknowledge(self, version: int) -> None:
         """Every policy server in rotation now samples with this version, or a later one."""
@@ -134,10 +172,17 @@ class Intake:
                     return finished
                 self._wait(deadline, "the held-out evaluation", timeout_s)
 
-    def ledger(self) -> bytes:
-        """The coordinator's state as bytes, for the checkpoint."""
+    def ledger(self, *, step: int = 0) -> bytes:
+        """The coordinator's state as bytes, for the checkpoint of ``step``."""
         with self._changed:
-            return save_ledger(self._coordinator)
+            if self._replay is not None:
+                return save_ledger(self._coordinator, journal=self._replay.serial)
+            return save_ledger(self._coordinator, journal=self._journal.begin_segment(step))
+
+    def forget_before(self, checkpoint: int | None) -> None:
+        """``checkpoint`` is the oldest that is kept: the journal may drop what came before it."""
+        if checkpoint is not None:
+            self._journal.forget_before(checkpoint)
 
     def counters(self) -> Counters:
         """A copy of the counters as they are now."""
@@ -155,13 +200,29 @@ class Intake:
             if left := sorted(self._coordinator.sessions.values()):
                 log.warning("actors did not leave actors=%s", ",".join(left))
 
-    def _wait(self, deadline: float, what: str, timeout_s: float) -> None:
+    def _wait(
+        self,
+        deadline: float,
+        what: str,
+        timeout_s: float,
+        *,
+        on: threading.Condition | None = None,
+    ) -> None:
         remaining = deadline - time.monotonic()
         if remaining <= 0:
             raise LZeroError(
                 f"learner: waited {timeout_s:.0f} s for {what}: {self._coordinator.waiting_for()}"
             )
-        self._changed.wait(min(remaining, 1.0))
+        (on or self._changed).wait(min(remaining, 1.0))
+
+    def _wait_for_journal(self, deadline: float, timeout_s: float) -> None:
+        """Nothing is trained on that a crash could forget."""
+        began, needed = time.monotonic(), self._journal.appended
+        while self._journal.durable < needed:
+            self._check()
+            what = "the disk to take the batch into the journal"
+            self._wait(deadline, what, timeout_s, on=self._written)
+        self.blocked_s += time.monotonic() - began
 
     def _check(self) -> None:
         if self._error is not None:
@@ -173,11 +234,14 @@ class Intake:
         try:
             while not self._stopping:
                 self._door.wait(_TICK_MS)
-                self._receive_some()
+                has_news = self._wait_for_room() if self._journal.is_full else self._receive_some()
                 with self._changed:
-                    self._coordinator.tick(time.monotonic())
-                    self._changed.notify_all()
-                    self._hand_out()
+                    if self._replay is None:
+                        self._coordinator.tick(time.monotonic())
+                        self._hand_out()
+                    if has_news:
+                        self._changed.notify_all()
+                    self._send_what_is_safe()
         except BaseException as error:
             log.exception("intake failed")
             with self._changed:
@@ -186,19 +250,37 @@ class Intake:
         finally:
             self._door.close()
 
-    def _receive_some(self) -> None:
-        """Handle what is there, but only so much before others get their turn."""
-        for _ in range(_MESSAGES_AT_ONCE):
+    def _wait_for_room(self) -> bool:
+        """The disk is behind: actors keep what they have until it is not. There is no news."""
+        self._quiet.warning("the disk is slow: no trajectories are taken in", "journal=full")
+        with self._written:
+            self._written.wait(_TICK_MS / 1000)
+        return False
+
+    def _on_durable(self) -> None:
+        with self._written:
+            self._written.notify_all()
+            if self._outbox:
+                self._door.wake()
+
+    def _receive_some(self) -> bool:
+        """Handle what is there, but only so much before others get their turn.
+
+        Returns:
+            Whether there was anything.
+        """
+        for number in range(_MESSAGES_AT_ONCE):
             parcel = self._door.receive()
             if parcel is None:
-                return
-            if _name(parcel.identity).partition("#")[0] != parcel.member:
-                self._quiet.warning(
-                    "ignored who speaks under a name that is not its own", "from=%s as=%r",
-                    parcel.member, parcel.identity[:40],
-                )  # fmt: skip
+                return number > 0
+            if _name(parcel.identity).partition("#")[0] == parcel.member:
+                self._read(parcel)
                 continue
-            self._read(parcel)
+            self._quiet.warning(
+                "ignored who speaks under a name that is not its own", "from=%s as=%r",
+                parcel.member, parcel.identity[:40],
+            )  # fmt: skip
+        return True
 
     def _read(self, parcel: Parcel) -> None:
         identity, frames = parcel.identity, parcel.frames
@@ -209,7 +291,7 @@ class Intake:
             return
         try:
             with self._changed:
-                self._handle(identity, record, sum(frame.nbytes for frame in frames))
+                self._handle(identity, record, frames)
         except Exception as error:  # one message never ends the run
             self._quiet.exception("message dropped", "kind=%s", type(record).__name__)
             self._refuse(identity, frames, f"{type(error).__name__}: {error}")
@@ -230,7 +312,7 @@ class Intake:
                 if self._coordinator.withdraw(name, lease_id, "malformed", reason):
                     self._send(identity, Ack(trajectory_id=lease_id))
 
-    def _handle(self, identity: bytes, record: Record, num_bytes: int) -> None:
+    def _handle(self, identity: bytes, record: Record, frames: Sequence[memoryview]) -> None:
         now, name = time.monotonic(), _name(identity)
         if isinstance(record, Hello):
             self._send(identity, greet(self._coordinator, identity, record, now))
@@ -238,7 +320,7 @@ class Intake:
             self._quiet.warning("message without hello", "from=%r", identity[:40])
             self._send(identity, HelloWanted())
         elif isinstance(record, Trajectory):
-            self._trajectory(identity, record, num_bytes, now)
+            self._trajectory(identity, record, frames, now)
         elif isinstance(record, Heartbeat):
             self._send(identity, HeartbeatAck(sent=self._coordinator.heartbeat(name, record)))
             self._drained.discard(name)  # who has heard of the drain beats no more
@@ -250,14 +332,15 @@ class Intake:
             )  # fmt: skip
 
     def _trajectory(
-        self, identity: bytes, trajectory: Trajectory, num_bytes: int, now: float
+        self, identity: bytes, trajectory: Trajectory, frames: Sequence[memoryview], now: float
     ) -> None:
         fresh = self._coordinator.receive(
             _name(identity),
             trajectory,
             learner_version=self._learner_version,
             now=now,
-            num_bytes=num_bytes,
+            num_bytes=sum(frame.nbytes for frame in frames),
+            frames=frames,
         )
         self._send(identity, Ack(trajectory_id=trajectory.trajectory_id))
         if fresh:
@@ -285,7 +368,14 @@ class Intake:
                 self._coordinator.withdraw(name, lease.lease_id, "unsendable", text)
 
     def _send(self, identity: bytes, record: Record) -> None:
-        self._door.send(identity, encode(record))
+        self._outbox.put(Letter(self._journal.appended, identity, encode(record)))
+
+    def _send_what_is_safe(self) -> None:
+        for letter in self._outbox.ready(self._journal.durable):
+            try:
+                self._door.send(letter.identity, letter.frames)
+            except UndeliverableError as error:
+                self._quiet.warning("message not sent", "to=%r %s", letter.identity[:40], error)
 
 
 def _name(identity: bytes) -> str:

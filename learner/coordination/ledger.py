@@ -1,7 +1,7 @@
 """The coordinator's state as bytes, for the checkpoint: cursors, counters, groups, trajectories.
 
-Leases that were out when the ledger was written are handed out again after a resume, and counted
-as dropped under ``lost_at_restart``.
+It holds the leases that were out, too, for what the journal says of them. Those that are out when
+the coordinator begins again are handed out again, and counted as dropped under ``lost_at_restart``.
 """
 
 from collections import Counter
@@ -16,19 +16,25 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group
 
-LEDGER_FORMAT = 4
+LEDGER_FORMAT = 5
+_LEASES_COUNTED = 4
+"""The format before the journal: of leases that were out it had the number alone."""
 _ONE_CURSOR = 3
 """The format before training could draw from several sources; it had one ``cursor``."""
 
 
-def save_ledger(coordinator: Coordinator) -> bytes:
-    """The ledger of a coordinator that is not being changed meanwhile."""
+def save_ledger(coordinator: Coordinator, *, journal: int = 0) -> bytes:
+    """The ledger of a coordinator that is not being changed meanwhile.
+
+    ``journal`` is the serial of the first record of the journal that is not in it.
+    """
     groups, counters = coordinator.groups, coordinator.counters
     return bytes(
         msgpack.packb(
             {
                 "format": LEDGER_FORMAT,
                 "schema": SCHEMA_VERSION,
+                "journal": journal,
                 "cursors": groups.order.cursors,
                 "next_group": groups.next_group,
                 "next_evaluation": coordinator.next_evaluation,
@@ -40,15 +46,17 @@ def save_ledger(coordinator: Coordinator) -> bytes:
                 "dropped": dict(counters.dropped),
                 "tokens_generated": counters.tokens_generated,
                 "cells_executed": counters.cells_executed,
-                "late": len(groups.late),
+                "late": sorted(groups.late),
                 "groups": [_save_group(g) for g in (*groups.open_groups.values(), *groups.ready)],
             }
         )
     )
 
 
-def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
+def restore_ledger(coordinator: Coordinator, ledger: bytes, *, is_replayed: bool = False) -> None:
     """Put a fresh coordinator into the state that ``save_ledger`` wrote.
+
+    Unless the journal ``is_replayed`` afterwards, whoever held leases is taken to be gone.
 
     Raises:
         InputError: another version of l-zero wrote it, it is of other sources of tasks, or the task
@@ -69,17 +77,31 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
         tokens_generated=state["tokens_generated"],
         cells_executed=state["cells_executed"],
     )
-    if state["late"]:
-        groups.counters.drop("lost_at_restart", state["late"])
+    groups.late = set(state["late"])
     for saved in state["groups"]:
         _restore_group(coordinator, saved)
+    if not is_replayed:
+        groups.restart(now=None)
+
+
+def journal_position(ledger: bytes) -> int:
+    """The serial that ``save_ledger`` was given.
+
+    Raises:
+        InputError: another version of l-zero wrote it.
+    """
+    return int(_readable(ledger)["journal"])
 
 
 def _readable(ledger: bytes) -> dict[str, Any]:
     """The ledger, if this version of l-zero can read it and the trajectories in it."""
     state = msgpack.unpackb(ledger, strict_map_key=False)
     if state.get("format") == _ONE_CURSOR:
-        state |= {"format": LEDGER_FORMAT, "cursors": {"": state["cursor"]}}
+        state |= {"format": _LEASES_COUNTED, "cursors": {"": state["cursor"]}}
+    if state.get("format") == _LEASES_COUNTED:
+        state |= {"format": LEDGER_FORMAT, "late": _names(state["late"], "late"), "journal": 0}
+        for group in state["groups"]:
+            _name_leases(group)
     for name, ours in {"format": LEDGER_FORMAT, "schema": SCHEMA_VERSION}.items():
         if state.get(name) != ours:
             raise InputError(
@@ -90,13 +112,27 @@ def _readable(ledger: bytes) -> dict[str, Any]:
     return dict(state)
 
 
+def _names(count: int, prefix: str) -> list[str]:
+    """Stand for leases whose ids are not known; nobody can bring anything for them."""
+    return [f"{prefix}-{number}" for number in range(count)]
+
+
+def _name_leases(group: dict[str, Any]) -> None:
+    """An earlier ledger counted the members that were out among those that wait, at the end."""
+    count = group["leased"]
+    names = _names(count, str(group["number"]))
+    out = group["waiting"][len(group["waiting"]) - count :]
+    group["leased"] = dict(zip(names, out, strict=True))
+    group["waiting"] = group["waiting"][: len(group["waiting"]) - count]
+
+
 def _save_group(group: Group) -> dict[str, Any]:
     return {
         "number": group.number,
         "task_id": group.task.task_id,
         "size": group.size,
-        "waiting": [*group.waiting, *group.leased.values()],
-        "leased": len(group.leased),
+        "waiting": group.waiting,
+        "leased": group.leased,
         "attempts": sorted(group.attempts.items()),
         "failures": sorted(group.failures.items()),
         "num_bytes": group.num_bytes,
@@ -114,7 +150,8 @@ def _restore_group(coordinator: Coordinator, saved: dict[str, Any]) -> None:
             "no longer holds; resume with the task file the run was started with"
         ) from None
     group = Group.fresh(saved["number"], task, saved["size"])
-    group.waiting = sorted(saved["waiting"])
+    group.waiting = list(saved["waiting"])
+    group.leased = dict(saved["leased"])
     group.attempts = dict(saved["attempts"])
     group.failures = dict(saved["failures"])
     group.num_bytes = saved["num_bytes"]
@@ -122,8 +159,6 @@ def _restore_group(coordinator: Coordinator, saved: dict[str, Any]) -> None:
         trajectory = decode(frames)
         if isinstance(trajectory, Trajectory):
             group.finished.append(trajectory)
-    if saved["leased"]:
-        groups.counters.drop("lost_at_restart", saved["leased"])
     if group.complete:
         groups.ready.append(group)
     else:

@@ -14,10 +14,12 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
+from learner.coordination.changes import EvaluationBegun, from_record, to_record
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
 from learner.coordination.trajectory_checks import ModelLimits
+from learner.journal.format import Record
 from tests.makers import make_trajectory
 
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
@@ -54,7 +56,14 @@ class Coordination(RuleBasedStateMachine):
     @initialize(bound=st.integers(0, 3))
     def start(self, bound: int) -> None:
         self.bound = bound
-        self.state = make_coordinator(bound)
+        self.state = self.journaling(make_coordinator(bound))
+
+    def journaling(self, state: Coordinator) -> Coordinator:
+        """From here on everything goes into a journal."""
+        self.checkpoint = save_ledger(state)
+        self.journal: list[Record] = []
+        state.groups.note = lambda change: self.journal.append(to_record(change))
+        return state
 
     # ---- actors and network
 
@@ -171,9 +180,36 @@ class Coordination(RuleBasedStateMachine):
         if really:
             return
         ledger, evaluated = save_ledger(self.state), self.state.version
-        self.state = make_coordinator(self.bound)
-        restore_ledger(self.state, ledger)
+        state = make_coordinator(self.bound)
+        restore_ledger(state, ledger)
+        self.state = self.journaling(state)
         self.state.version = evaluated
+        self.holding = {session: {} for session in self.holding}
+
+    @rule(really=st.integers(0, 2))
+    def checkpoint_is_written(self, really: int) -> None:
+        if not really:
+            self.journaling(self.state)
+
+    @rule(really=st.integers(0, 3))
+    def crash(self, really: int) -> None:
+        """Checkpoint and journal give the state, to the last count; then leases are lost."""
+        if really:
+            return
+        before, version = self.state, self.state.version
+        state = make_coordinator(self.bound)
+        restore_ledger(state, self.checkpoint, is_replayed=True)
+        for record in self.journal:
+            change = from_record(record)
+            if isinstance(change, EvaluationBegun):
+                state.next_evaluation = change.number + 1
+            state.groups.apply(change)
+        state.counters.duplicates = before.counters.duplicates
+        assert save_ledger(state) == save_ledger(before)
+        self.state = state
+        self.state.groups.note = before.groups.note
+        self.state.groups.restart(self.now)
+        self.state.version = version
         self.holding = {session: {} for session in self.holding}
 
     def trajectory(self, lease: TaskLease, session: str, reason: str) -> Trajectory:

@@ -10,7 +10,7 @@ import pytest
 from actors.link import CoordinatorLink
 from common.wire.codec import Record, decode, encode
 from common.wire.records import Purpose, Task, TaskLease, Trajectory
-from common.wire.session import Ack, Heartbeat, Hello, Welcome
+from common.wire.session import Ack, Heartbeat, Hello, HelloWanted, Welcome
 from common.wire.sockets import Wire
 from tests.makers import make_trajectory
 from tests.wires import Place, a_place
@@ -99,6 +99,21 @@ def test_what_a_welcome_does_not_name_is_over() -> None:
         await coordinator.link.deliver(make_trajectory("a"))
         await coordinator.link.deliver(make_trajectory("b"))
         assert (await coordinator.hear(Trajectory)).trajectory_id == "b"
+
+    play(scene)
+
+
+def test_a_coordinator_that_began_again_is_told_nothing_of_the_serials_before() -> None:
+    """Else it would take the first leases that it sends for lost on their way."""
+
+    async def scene(coordinator: Coordinator) -> None:
+        await coordinator.say(lease("a"))
+        assert await coordinator.link.next_lease() is not None
+        await coordinator.hear(Heartbeat, where=lambda beat: beat.seen == 1)
+
+        await coordinator.say(HelloWanted())
+        await coordinator.hear(Hello)
+        assert (await coordinator.hear(Heartbeat)).seen == 0
 
     play(scene)
 

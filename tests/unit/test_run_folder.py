@@ -243,8 +243,8 @@ def test_only_a_checkpoint_that_exists_is_promised(tmp_path: Path) -> None:
     request = TrainRequest(config=Path("x.toml"), name="trial")
 
     assert how_to_go_on(run, request) == (
-        "no checkpoint was written yet; training starts at its first step again, and what was "
-        "done before it is kept, with: lzero train x.toml --name trial --resume"
+        "no checkpoint was written yet; training starts at its first step again, with what its "
+        "journal and the phases before it kept, with: lzero train x.toml --name trial --resume"
     )
     (run.checkpoints / "step-000002").mkdir(parents=True)
     assert how_to_go_on(run, request) == (

@@ -1,0 +1,1 @@
+"""The journal of a run: what the coordinator decided, on the disk before anybody is told."""

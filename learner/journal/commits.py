@@ -1,0 +1,104 @@
+"""What waits to be written, and up to where everything is on the disk. Pure: no file, no clock.
+
+The invariant kept here: ``durable`` never passes a record that was not written, unless the journal
+is *suspended*, when nobody can wait for the disk any more. A suspended journal counts records, and
+keeps none, until a checkpoint begins a segment; so what is missing shows as a gap in the serials.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+from learner.journal.format import Record
+
+
+@dataclass(frozen=True, slots=True)
+class NewSegment:
+    """The next record begins a segment, at the checkpoint of that step."""
+
+    first_serial: int
+    checkpoint: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forgetting:
+    """No segment is needed any more whose records are all before this serial."""
+
+    serial: int
+
+
+Entry = Record | NewSegment | Forgetting
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """Entries in order, and the serial after the last record of them."""
+
+    entries: tuple[Entry, ...]
+    end: int
+
+
+class CommitQueue:
+    """Records on their way to the disk, numbered as they come."""
+
+    def __init__(self, first_serial: int) -> None:
+        """The next record has the number ``first_serial``; all before are on the disk."""
+        self.appended = first_serial
+        """Serial of the next record."""
+        self.durable = first_serial
+        """Everything before this serial is on the disk, or nobody waits for it any more."""
+        self.num_bytes = 0
+        """Of the records that are not written yet."""
+        self.is_suspended = False
+        self._entries: deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        """Entries that wait."""
+        return len(self._entries)
+
+    def append(self, record: Record) -> int:
+        """Take a record; returns what ``durable`` must reach for it to be safe."""
+        self.appended += 1
+        if self.is_suspended:
+            self.durable = self.appended
+        else:
+            self._entries.append(record)
+            self.num_bytes += record.num_bytes
+        return self.appended
+
+    def begin_segment(self, checkpoint: int) -> int:
+        """A checkpoint is made here: the next record opens a segment. Returns its serial."""
+        self.is_suspended = False
+        self._entries.append(NewSegment(self.appended, checkpoint))
+        return self.appended
+
+    def forget(self, serial: int) -> None:
+        """Segments that end before ``serial`` may go."""
+        self._entries.append(Forgetting(serial))
+
+    def take(self) -> Commit:
+        """Everything that waits, for the disk; ``num_bytes`` counts it until it is there."""
+        batch = Commit(tuple(self._entries), self.appended)
+        self._entries.clear()
+        return batch
+
+    def committed(self, batch: Commit) -> None:
+        """All of a batch is on the disk; it is the one taken last."""
+        self.num_bytes -= bytes_of(batch)
+        self.durable = max(self.durable, batch.end)
+
+    def failed(self, batch: Commit) -> None:
+        """The disk does not take it: nobody waits any more, until a checkpoint begins anew."""
+        self.num_bytes -= bytes_of(batch)
+        beginnings = [n for n, entry in enumerate(self._entries) if isinstance(entry, NewSegment)]
+        waits = list(self._entries)
+        kept = waits[beginnings[-1] :] if beginnings else []
+        self._entries = deque(kept)
+        self.num_bytes = sum(e.num_bytes for e in kept if isinstance(e, Record))
+        self.is_suspended = not beginnings
+        first = next((e.first_serial for e in kept if isinstance(e, NewSegment)), self.appended)
+        self.durable = max(self.durable, first)
+
+
+def bytes_of(batch: Commit) -> int:
+    """Size of the records of a batch in the file."""
+    return sum(entry.num_bytes for entry in batch.entries if isinstance(entry, Record))
