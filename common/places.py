@@ -102,6 +102,9 @@ RENDEZVOUS = "LZERO_RENDEZVOUS"
 COMPILED = "TORCHINDUCTOR_CACHE_DIR"
 """The variable that tells torch where it keeps, and finds again, what it compiled."""
 
+COMPILED_HEADERS = "TORCHINDUCTOR_CPP_CACHE_PRECOMPILE_HEADERS"
+"""The variable that tells torch whether it compiles its headers by themselves first."""
+
 LOOPBACK = "127.0.0.1"
 """The interface that only this machine reaches."""
 

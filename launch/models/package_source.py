@@ -10,7 +10,6 @@ waits for  pip, watched by the supervisor; Ctrl-C ends it
 """
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from typing import ClassVar
 from common.config.checks import require
 from common.config.ranges import Section
 from common.errors import InputError, MachineError
+from common.user_cache import user_cache
 from launch.starters.local import ProcessSpec, Supervisor
 
 PIP = "pip"
@@ -79,8 +79,7 @@ def model_cache() -> Path:
     Raises:
         MachineError: it cannot be made.
     """
-    cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-    folder = cache / "lzero" / "models"
+    folder = user_cache() / "lzero" / "models"
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -8,6 +8,7 @@ from common.child_process import module_command
 from common.config import Config
 from common.places import (
     COMPILED,
+    COMPILED_HEADERS,
     LEARNER,
     LOOPBACK,
     LOOPBACK_INTERFACE,
@@ -136,12 +137,14 @@ def _for_torch(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
     Collectives, also those of a single process, listen where only this machine reaches them. What
     is compiled at run time, and loaded again from files of predictable names (torch.compile:
     ``torchinductor_USER``, vLLM: ``nccl_allocator.so``), is not in a folder where others could put
-    theirs first.
+    theirs first. Compiled headers would go into TMPDIR whatever ``COMPILED`` says, so every start
+    would take their seconds, also where all that needs them was compiled before.
     """
     return (
         *_with_threads(threads),
         ("TMPDIR", str(private)),
         (COMPILED, str(private / "compiled")),
+        (COMPILED_HEADERS, "0"),
         ("GLOO_SOCKET_IFNAME", LOOPBACK_INTERFACE),
         ("TORCH_CPP_LOG_LEVEL", "ERROR"),  # a name for each socket is not to be had without DNS
     )

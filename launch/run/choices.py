@@ -25,8 +25,8 @@ OPEN = "auto"
 """A compute type that is still to be chosen; for threads that is 0."""
 
 SMALL = 16_000_000
-"""Parameters below which a model gains nothing by bfloat16 or by a second thread: its products are
-too short. See "Compute type and threads" in docs/engine.md."""
+"""Parameters below which a model is computed in float32 by one thread: a bound between the shipped
+model and one of 135 million, see "Compute type and threads" in docs/engine.md."""
 
 _GPU_DRIVER = Path("/dev/nvidiactl")
 _TIMEOUT_S = 120.0

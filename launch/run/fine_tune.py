@@ -47,11 +47,11 @@ def fine_tune(
     """
     config = resolve(config)
     check_model(Path(config.model))
+    if not Path(config.traces).is_file():
+        raise InputError(f"trace file '{config.traces}' (--traces) does not exist")
     config, choices = choose_for_sft(config)
     for choice in choices:
         say(console, f"chosen: {choice}")
-    if not Path(config.traces).is_file():
-        raise InputError(f"trace file '{config.traces}' (--traces) does not exist")
     output = Path(config.output)
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; name a folder for the model")

@@ -92,7 +92,7 @@ def _check_server(server: ServerMemory, config: Config, machine: Machine, gpu: i
     )
     if needed > MOST_OVER * there:
         raise MachineError(text)
-    return f"{text}. It is tried all the same: the estimate is on the safe side"
+    return f"{text}. It is tried all the same: the estimate is usually too high"
 
 
 def _left_for_learner(

@@ -95,7 +95,7 @@ def _row(preset: Preset, hardware: Hardware, work: Workload) -> tuple[str, ...]:
         _gpus(config) if on_gpu else "none",
         *(_on_gpus(config, server, need, hardware) if on_gpu else _on_cpu(server, need)),
         _seconds(description, config, hardware, work) if on_gpu else "",
-        preset.published or "",
+        preset.published,
         preset.mark,
     )
 

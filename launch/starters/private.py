@@ -18,6 +18,7 @@ from common.errors import MachineError
 from common.ownership import everybody_may_rename_in, on_the_way, somebody_else_may_rename_in
 from common.places import COMPILED, RunPlan
 from common.plan_file import keys_file, save_plan
+from common.user_cache import user_cache
 from common.wire.keys import write_key_pair
 from common.wire.sockets import new_key_pair
 from launch.plan.topology import RunFiles, members, plan_run
@@ -81,7 +82,7 @@ def compiled_before() -> dict[str, str]:
     Empty where the user has no cache folder in which nobody else can put anything; what is
     compiled then lasts as long as the private folder (``launch.plan.topology``).
     """
-    cache = Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    cache = user_cache()
     folder = cache / "lzero" / "compiled"
     if not cache.is_absolute():
         return {}

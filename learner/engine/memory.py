@@ -174,7 +174,7 @@ def check_memory(
     )
     if demand.share > MOST_OVER:
         raise MachineError(text)
-    return f"{text}. It is tried all the same: the estimate is on the safe side"
+    return f"{text}. It is tried all the same: the estimate is usually too high"
 
 
 def _hints(description: Mapping[str, Any], config: Config, free: FreeMemory) -> str:

@@ -115,6 +115,7 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     with lzero_train(tmp_path) as first:
         check_nobody_else_gets_in(first)
         first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
+        check_nothing_is_compiled_for_this_start_alone(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
         output = first.finish()
 
@@ -155,6 +156,11 @@ def check_nobody_else_gets_in(command: Command) -> None:
     }
     if os.geteuid() == 0:
         assert set(as_nobody(attempts_on(private))) == {"PermissionError"}
+
+
+def check_nothing_is_compiled_for_this_start_alone(command: Command) -> None:
+    """It takes seconds, and the folder goes with the run."""
+    assert list((command.run / "private").resolve().glob("torchinductor_*/*")) == []
 
 
 def check_finished_run(run: Path) -> None:

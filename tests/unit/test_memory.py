@@ -1,7 +1,11 @@
 """What a run needs is known before it starts, and the error says what to change."""
 
+import gc
 import json
 import re
+from collections.abc import Callable
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +48,21 @@ def description_of(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "config.json").read_text())
 
 
-def peak_bytes(function: Any) -> int:
-    """The most memory that torch's allocator had handed out since the call began."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        function()
-    held = most = 0
-    for event in trace.profiler.kineto_results.events():
-        if event.name() == "[memory]":
-            held += event.nbytes()
-            most = max(most, held)
-    return most
+def memory_changes(function: Callable[[], object]) -> list[int]:
+    """Bytes that torch's allocator handed out (positive) and took back while the call ran.
+
+    Garbage of what ran before is collected first: it would be taken back at any time.
+    """
+    gc.collect()
+    gc.disable()
+    try:
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
+            kept = function()
+    finally:
+        gc.enable()
+    del kept
+    events = trace.profiler.kineto_results.events()
+    return [event.nbytes() for event in events if event.name() == "[memory]"]
 
 
 @pytest.mark.parametrize("family", ["qwen2", "qwen3", "llama"])
@@ -91,7 +100,7 @@ def test_real_steps_take_about_what_was_estimated(tmp_path: Path, mode: Any, dty
 
     with training_processes() as rank:
         take_two_steps()
-        measured = peak_bytes(take_two_steps)
+        measured = max(accumulate(memory_changes(take_two_steps)))
 
     estimate = estimate_memory(description_of(tmp_path), config, on_gpu=False)
     assert 0.95 < sum(estimate.device.values()) / measured < 1.5, f"measured {measured}, {estimate}"
@@ -108,11 +117,7 @@ def test_checkpointing_keeps_less_between_forward_and_backward_pass(tmp_path: Pa
             learner = Learner(pack_tokens=TOKENS, activation_checkpointing=mode)
             model = load_policy(Config(model=Model(path=str(tmp_path)), learner=learner), rank)
             token_logprobs(model, pack).sum().backward()
-            with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-                logprobs = token_logprobs(model, pack)
-            events = trace.profiler.kineto_results.events()
-            kept[mode] = sum(e.nbytes() for e in events if e.name() == "[memory]")
-            logprobs.sum().backward()
+            kept[mode] = sum(memory_changes(partial(token_logprobs, model, pack)))
 
     assert kept["full"] < kept["selective"] < kept["none"] / 3
     # The result of attention in both layers, 32 numbers a token, and its normaliser of 4 heads.
