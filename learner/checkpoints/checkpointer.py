@@ -92,7 +92,7 @@ class Checkpointer:
         self._background = background
         self._others = dict(others or {})
         self._buffer = SnapshotBuffer(pinned=rank.device.type == "cuda")
-        self._writer = WriterProcess(self._buffer.descriptor)
+        self._writer = WriterProcess(self._buffer.descriptor, folder)
         self._under_way: Path | None = None
         self._failed = Answer()
         self._began = 0.0

@@ -115,6 +115,7 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     with lzero_train(tmp_path) as first:
         check_nobody_else_gets_in(first)
         first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
+        check_people_find_every_process(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
         output = first.finish()
 
@@ -135,6 +136,18 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     assert second.processes() == {}
     check_finished_run(second.run)
     assert read_json(second.run / "summary.json")["learner"]["ranks"] == 2
+
+
+def check_people_find_every_process(command: Command) -> None:
+    """Each process of the run names its module and the run folder, its starters aside."""
+    own = [words for words in command.processes().values() if "launch/starters" not in words]
+    for module in (
+        "-m actors.main",
+        "-X actors.inference.server",
+        "-m learner.main",
+        "learner.checkpoints.writer",
+    ):
+        assert sum(module in words for words in own) == 1, (module, own)
 
 
 def check_nobody_else_gets_in(command: Command) -> None:
