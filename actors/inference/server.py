@@ -2,8 +2,9 @@
 
 The process replaces itself by vLLM's API server, so its pid, process group and exit code are
 vLLM's; an option of the interpreter that only people read keeps this module and the run's folder in
-the command line (``ps``, ``pgrep -f``). It listens on a Unix socket in a folder that only the run's user can enter, and so do its
-own processes among each other: the routes that change weights ask for no password.
+the command line (``ps``, ``pgrep -f``). It listens on a Unix socket in a folder that only the run's
+user can enter, and so do its own processes among each other: the routes that change weights ask for
+no password.
 """
 
 import argparse
@@ -164,7 +165,8 @@ def main() -> None:
     cpu = is_cpu_build()
     longest = read_model_config(Path(config.model.path)).get("max_position_embeddings")
     address = server_address(plan, arguments.name)
-    command = vllm_command(config, address.bind, cpu=cpu, longest=longest, run=arguments.config.parent)
+    run = arguments.config.parent
+    command = vllm_command(config, address.bind, cpu=cpu, longest=longest, run=run)
     environment = vllm_environment(
         config,
         cpu=cpu,

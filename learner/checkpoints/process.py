@@ -32,6 +32,12 @@ class WriterProcess:
         """Whether a job was given of which nobody has heard the end."""
         return self._busy
 
+    def is_writing(self) -> bool:
+        """Whether a job was given whose end ``wait`` would wait for."""
+        if not self._busy or self._process is None:
+            return False
+        return not select.select([_pipe(self._process.stdout)], [], [], 0)[0]
+
     @property
     def pid(self) -> int | None:
         """Of the process, once it runs."""
