@@ -292,7 +292,8 @@ class TrainingLoop:
         evaluated, self._evaluated = self._evaluated, None
         if finished is not None and evaluated is not None:
             self._heldout = success_by(finished, self._head.family_of)
-            self._head.scored(evaluated, fmean(self._heldout.values()))
+            if self._heldout:
+                self._head.scored(evaluated, fmean(self._heldout.values()))
 
     # ---- records -----------------------------------------------------------------------------
 

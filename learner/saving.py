@@ -107,4 +107,5 @@ class Saving:
         self.failed.count += 1
         self.failed.last = str(error)
         log.error("%s", error)
-        self.tell(f"{error}; training goes on, and {RETRY_S:.0f} s from now the next step is saved")
+        again = f"; training goes on, and {RETRY_S:.0f} s from now the next step is saved"
+        self.tell(f"{error}{'' if self.stop.asked else again}")

@@ -3,17 +3,22 @@
 A scripted actor answers over real ZeroMQ; checkpoints are real ones.
 """
 
+import asyncio
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from queue import Queue
 
 import torch
 
+from actors.link import CoordinatorLink
+from actors.runner import run_leases
 from common.config import Config
 from common.stopping import StopRequest
 from common.wire.records import TaskLease, Trajectory
+from common.wire.sockets import Wire
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.files import find_damage
 from learner.checkpoints.resume import load_newest
@@ -47,6 +52,7 @@ from tests.saved_checkpoint import latest_checkpoint
 from tests.tiny_policy import VOCABULARY, make_model
 from tests.wires import a_place
 
+HELD = 3
 Play = Callable[[TaskLease, int], Trajectory]
 SETTINGS: Config = replace(CONFIG, run=replace(CONFIG.run, grace_s=20.0))
 
@@ -167,3 +173,58 @@ def test_a_disk_that_takes_no_checkpoint_ends_nothing(tmp_path: Path) -> None:
     assert saved is not None
     assert saved.name == f"step-{STEPS:06d}"
     assert find_damage(saved) == []
+
+
+class Halting:
+    """Episodes of which the first ends once the drain is heard, and no other ever does."""
+
+    def __init__(self, link: CoordinatorLink) -> None:
+        self._link = link
+        self._begun = 0
+        self.all_begun = threading.Event()
+
+    async def run(self, lease: TaskLease) -> Trajectory:
+        self._begun += 1
+        if self._begun == HELD:
+            self.all_begun.set()
+        while lease.sample_index or not self._link.finish_s:
+            await asyncio.sleep(0.01)
+        return scripted(lease, 0)
+
+
+def test_a_drain_takes_what_is_finished_in_its_time_and_hands_out_again_the_rest(
+    tmp_path: Path,
+) -> None:
+    coordinator = Coordinator(
+        TaskOrder(TASKS, seed=0), groups_per_batch=1, group_size=HELD, max_staleness=0,
+        total_batches=1, max_buffered_bytes=1 << 30,
+    )  # fmt: skip
+    with ExitStack() as stack:
+        place = stack.enter_context(a_place(["a0"]))
+        store = TrajectoryStore(tmp_path, limit_bytes=1 << 24)
+        intake = stack.enter_context(Intake(coordinator, store, place.door))
+        wire = stack.enter_context(Wire(place.keys["a0"]))
+        begun: Queue[threading.Event] = Queue()
+
+        async def act() -> int:
+            link = CoordinatorLink(
+                wire, place.door.address, actor_id="a0", credit=9, kernel_level="",
+                heartbeat_s=0.1, resend_s=5.0, silence_s=60.0,
+            )  # fmt: skip
+            runner = Halting(link)
+            begun.put(runner.all_begun)
+            return await run_leases(link, runner)  # type: ignore[arg-type]
+
+        actor = threading.Thread(target=lambda: asyncio.run(act()))
+        actor.start()
+        assert begun.get(timeout=10).wait(timeout=10)
+
+        intake.drain("stop", finish_s=1.0, timeout_s=10)
+
+        actor.join(timeout=10)
+        counted = intake.counters()
+        assert not coordinator.sessions
+    assert (counted.started, counted.finished) == (HELD, 1)
+    assert counted.dropped == {"actor_left": HELD - 1}
+    (group,) = coordinator.groups.open_groups.values()
+    assert sorted(group.waiting) == [1, 2]
