@@ -74,6 +74,7 @@ class CoordinatorLink:
         self._resend_s = resend_s
         self._silence_s = silence_s
         self._seen = 0
+        self._drained = False
         self._held: set[str] = set()
         self._unacknowledged: dict[str, _Unacknowledged] = {}
         self._leases: asyncio.Queue[TaskLease | None] = asyncio.Queue()
@@ -82,9 +83,11 @@ class CoordinatorLink:
         self._said_hello = 0.0
         self._line = wire.connect_async(coordinator, identity=self._hello.identity.encode())
         self.resent = 0
+        self.finish_s = 0.0
+        """For what is still running when no more leases come, as the coordinator said."""
 
     async def run(self, on_revoked: Callable[[str], None]) -> None:
-        """Talk to the coordinator until it says drain.
+        """Talk to the coordinator until it says drain and wants nothing more.
 
         ``on_revoked`` is called with the id of every lease that is over without us.
 
@@ -106,6 +109,20 @@ class CoordinatorLink:
             raise errors.exceptions[0] from None
         finally:
             self._leases.put_nowait(None)
+
+    def end(self) -> None:
+        """Somebody here wants the actor to leave: no lease comes any more, nothing is finished."""
+        log.info("asked to leave")
+        self._leases.put_nowait(None)
+
+    def _is_over(self, drain: Drain) -> bool:
+        """Whether nothing more is wanted; with time to finish the talk goes on without leases."""
+        if not self._drained:
+            log.info("drain received reason=%s finish_s=%.0f", drain.reason, drain.finish_s)
+            self._drained = True
+            self.finish_s = drain.finish_s
+            self._leases.put_nowait(None)
+        return drain.finish_s <= 0
 
     async def next_lease(self) -> TaskLease | None:
         """The next lease that is still held; None when no more will come."""
@@ -149,8 +166,9 @@ class CoordinatorLink:
         while True:
             record = await self._read()
             if isinstance(record, Drain):
-                log.info("drain received reason=%s", record.reason)
-                return
+                if self._is_over(record):
+                    return
+                continue
             if isinstance(record, Refused):
                 raise ProtocolError(f"the coordinator refused this actor: {record.reason}")
             if isinstance(record, HelloWanted):

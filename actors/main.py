@@ -19,6 +19,7 @@ from common.config_file import load_config
 from common.errors import LZeroError, MachineError
 from common.places import Address, RunPlan
 from common.plan_file import load_plan, own_keys, told_coordinator
+from common.stopping import STOP_SIGNALS
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import ActorTotals, write_totals
 from common.wire.sockets import Wire
@@ -45,6 +46,7 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
                     tools=tools,
                     judge=judge,
                 )
+                leave_when_asked(link)
                 lost = await run_leases(link, runner)
         finally:
             link.close()
@@ -65,6 +67,12 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
     finally:
         await kernels.close()
         await policy.close()
+
+
+def leave_when_asked(link: CoordinatorLink) -> None:
+    """On a signal that asks this process to end, hand back what it holds."""
+    for number in STOP_SIGNALS:
+        asyncio.get_running_loop().add_signal_handler(number, link.end)
 
 
 def make_link(

@@ -7,12 +7,14 @@ unblocked by  the coordinator
 
 The invariant kept here: every lease that comes is delivered exactly once, as what became of its
 episode or as a failure that names what went wrong; only a lease that the coordinator revoked, or
-that a drain finds running, is not delivered.
+that a drain leaves no time for, is not delivered.
 """
 
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +28,8 @@ log = logging.getLogger(__name__)
 async def run_leases(link: CoordinatorLink, runner: EpisodeRunner) -> int:
     """Run every lease that comes; returns how many trajectories were never acknowledged.
 
-    When the coordinator drains, episodes still running are abandoned: nobody would use them.
+    When the coordinator drains, episodes still running have the time to finish that it gives; what
+    is left is abandoned, and handed back by the goodbye.
     """
     episodes: dict[str, asyncio.Task[None]] = {}
 
@@ -40,13 +43,25 @@ async def run_leases(link: CoordinatorLink, runner: EpisodeRunner) -> int:
             lease_id = lease.lease_id
             episodes[lease_id] = asyncio.create_task(run_lease(link, runner, lease), name=lease_id)
             episodes[lease_id].add_done_callback(lambda task: episodes.pop(task.get_name(), None))
-        await talking
+        if link.finish_s:
+            await _finish(episodes, talking, within_s=link.finish_s)
+        if talking.done():
+            await talking
     finally:
         talking.cancel()
         for episode in list(episodes.values()):
             episode.cancel()
         await asyncio.gather(talking, *episodes.values(), return_exceptions=True)
     return await link.leave(timeout_s=5.0)
+
+
+async def _finish(
+    episodes: Mapping[str, asyncio.Task[None]], talking: asyncio.Task[None], *, within_s: float
+) -> None:
+    """Wait for the episodes while the talk goes on, a limited time."""
+    over = asyncio.gather(*episodes.values(), return_exceptions=True)
+    either: set[asyncio.Future[Any]] = {over, talking}
+    await asyncio.wait(either, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
 
 
 async def run_lease(link: CoordinatorLink, runner: EpisodeRunner, lease: TaskLease) -> None:

@@ -2,7 +2,7 @@
 
 It lies in the private folder of the run with the keys of the members; ``common.places`` says what
 is in it. What a process only knows once it runs, it adds as a file of its own: the address that the
-coordinator has really bound.
+coordinator has really bound, and that the learner stopped when asked to.
 """
 
 import dataclasses
@@ -17,6 +17,7 @@ from common.wire.keys import KeyPair, read_key_pair
 
 PLAN = "plan.json"
 _BOUND = "coordinator.json"
+_STOPPED = "stopped"
 
 
 def save_plan(plan: RunPlan) -> Path:
@@ -74,3 +75,13 @@ def told_coordinator(plan: RunPlan) -> Address | None:
     if not path.is_file():
         return None
     return from_tables(Address, read_tables(path, called="address"), where=str(path))
+
+
+def tell_stopped(plan: RunPlan) -> None:
+    """Say that the learner ended because it was asked to, with all that it had saved."""
+    (Path(plan.private) / _STOPPED).touch()
+
+
+def told_stopped(plan: RunPlan) -> bool:
+    """Whether the learner ended because it was asked to; torchrun keeps its exit status back."""
+    return (Path(plan.private) / _STOPPED).exists()

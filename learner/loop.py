@@ -1,7 +1,7 @@
 """The training loop: the order of things, and nothing else.
 
 consumes   batches of complete fresh groups (``learner.coordination.intake``)
-produces   weight versions, checkpoints, one record of metrics a step
+produces   weight versions, checkpoints (``learner.saving``), one record of metrics a step
 waits for  a full batch; before a publish, for the publish before and a running evaluation
 unblocked by  actors (batches, evaluations) and policy servers (publishes)
 
@@ -12,10 +12,10 @@ they are done.
 
 import logging
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Protocol
+from statistics import fmean
 
 import torch
 from torch import nn
@@ -32,6 +32,7 @@ from learner.engine.agreement import broadcast_number
 from learner.engine.mesh import Rank
 from learner.profiling import StepProfiler
 from learner.record import BatchLog, StepTimings, step_record, success_by
+from learner.saving import Saving
 from learner.step.metrics import StepMetrics, warnings_of
 from learner.step.train_step import TrainStep
 from learner.step.trends import Trends
@@ -45,16 +46,12 @@ log = logging.getLogger(__name__)
 VERIFIED_FIRST, VERIFY_EVERY = 5, 10
 """Updates after which server and learner log-probabilities are compared: the first, then each so
 many."""
+DRAIN_SHARE = 0.5
+"""Part of what is left of ``run.grace_s`` that actors get; the rest is for the save."""
+LEAVE_S = 5.0
+"""An actor's goodbye, once it has stopped what it does: acks that are outstanding."""
 SKIPPED_STEPS = 5
 """Steps in a row with a gradient that is not finite after which the run stops."""
-
-
-class Saver(Protocol):
-    """Something that keeps a checkpoint."""
-
-    def save(self, progress: Progress) -> object:
-        """Save the state, and where it stands; every rank calls it together."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,6 +70,9 @@ class Head:
     """The journal since the checkpoint that the run goes on from."""
     oldest_checkpoint: Callable[[], int | None] = lambda: None
     """Step of the oldest checkpoint that is kept."""
+    scored: Callable[[int, float], None] = lambda step, score: None
+    """Gets the share of held-out questions that the weights after a step answered, mean over
+    families."""
     first_prompts: Sequence[Sequence[int]] = ()
     """Token ids, for the comparison with the servers before there is a batch."""
 
@@ -89,7 +89,7 @@ class TrainingLoop:
         rank: Rank,
         train_step: TrainStep,
         verifier: ParityVerifier,
-        saver: Saver,
+        saving: Saving,
         head: Head | None,
         first_step: int,
         totals: Totals,
@@ -102,43 +102,52 @@ class TrainingLoop:
         self._rank = rank
         self._train_step = train_step
         self._verifier = verifier
-        self._saver = saver
+        self._saving = saving
         self._head = head
         self._first_step = first_step
         self._first_live_step = first_step
         """The first step whose batch is not in the journal."""
         self._profiler = profiler
         self._heldout: dict[str, float] = {}
-        self._evaluating = False
+        self._evaluated: int | None = None
         self._skipped_in_row = 0
         self._trends = Trends(steps=config.run.steps)
         self._recorded_s = totals.seconds
         self.totals = totals
 
-    def run(self) -> None:
-        """Train to the last step.
+    def run(self) -> bool:
+        """Train to the last step, or save and come back when asked to stop.
+
+        Returns:
+            Whether the last step was done.
 
         Raises:
             LZeroError: a batch did not come, servers and learner disagree, gradients stay broken.
         """
-        self._replay()
+        if not self._replay():
+            return False
         live = self._first_live_step
-        self._publish(live, wait=True)
-        self._verify(live, [])
+        with self._servers_may_have_stopped():
+            self._publish(live, wait=True)
+        with self._servers_may_have_stopped():
+            self._verify(live, [])
         if self._head is not None:
             self._head.intake.go_live()  # nobody samples with other weights than these
         self.totals.started_at = self.totals.started_at or time.monotonic()
         if live > self._first_step:
             self._resume_evaluation(live)
         for step in range(live, self._config.run.steps):
-            self._step(step)
+            if not self._step(step):
+                return False
         if self._head is not None:
-            self._head.publisher.wait()
+            with self._servers_may_have_stopped():
+                self._head.publisher.wait()
             self.totals.finished_at = time.monotonic()
             self.totals.paused_here_s = self._head.publisher.total_paused_s
+        return True
 
-    def _replay(self) -> None:
-        """Train the steps of the journal again, on the batches that they had."""
+    def _replay(self) -> bool:
+        """Train the steps of the journal again, on the batches that they had; see ``_step``."""
         replay = self._head.replay if self._head is not None else None
         batches = broadcast_number(replay.batches if replay is not None else 0)
         self._first_live_step += batches
@@ -146,22 +155,29 @@ class TrainingLoop:
             self.totals.started_at = time.monotonic()
             log.info("journal played steps=%d to=%d", batches, self._first_live_step)
         for step in range(self._first_step, self._first_live_step):
-            self._step(step)
+            if not self._step(step):
+                return False
         if replay is not None:
             replay.rest()
+        return True
 
-    def _step(self, step: int) -> None:
+    def _step(self, step: int) -> bool:
+        """Do one step; False if the run was asked to stop, and what there is has been saved."""
         began = time.monotonic()
         batch = self._take_batch(step)
+        if self._saving.all_stop(here=self._head is not None and batch is None):
+            self._save_and_stop(step)
+            return False
         waited = time.monotonic() - began
         with self._profiled(step + 1):
             metrics = self._train_step.run(batch, version=step)
         trained = time.monotonic()
         version = step + 1
-        if step >= self._first_live_step:
-            self._follow_up(version, batch or [])
-        elif self._head is not None and self._head.replay is not None:
-            self._heldout = success_by(self._head.replay.rest(), self._head.family_of)
+        agreed = self._saving.agree(version, last=self._is_last(version))
+        if step < self._first_live_step:
+            self._look_up_evaluation()
+        elif not agreed.stop:
+            self._hand_on(version, batch)
         if self._head is not None and metrics is not None and batch is not None:
             seconds, before = self.totals.seconds, self._recorded_s
             self._recorded_s = seconds
@@ -181,18 +197,51 @@ class TrainingLoop:
             for warning in every:
                 log.warning("step=%d %s", step + 1, warning)
             self._check_gradients(metrics)
-        if version % self._config.learner.checkpoint_every == 0 or self._is_last(version):
-            ledger = self._ledger(version)
-            self._saver.save(Progress(step=version, weight_version=version, ledger=ledger))
+        if agreed.stop and not self._is_last(version):
+            self._save_and_stop(version)
+            return False
+        if agreed.save:
+            self._saving.save(self._progress(version))
+        return True
 
-    def _follow_up(self, version: int, batch: Sequence[Trajectory]) -> None:
-        """Publish what was trained, and compare and evaluate where that is due."""
+    def _hand_on(self, version: int, batch: Sequence[Trajectory] | None) -> None:
+        """Give the new weights to the servers, and look at how good they are."""
         verify = self._is_verified(version)
         self._finish_evaluation()
-        self._publish(version, wait=verify)
+        if self._saving.all_stop(here=self._is_asked_to_stop()):
+            return
+        with self._servers_may_have_stopped():
+            self._publish(version, wait=verify)
         if verify:
-            self._verify(version, batch)
-        self._start_evaluation(version)
+            with self._servers_may_have_stopped():
+                self._verify(version, batch or [])
+        with self._servers_may_have_stopped():
+            self._start_evaluation(version)
+
+    @contextmanager
+    def _servers_may_have_stopped(self) -> Iterator[None]:
+        """Who signals every process of a run ends its servers, too; we save nevertheless."""
+        try:
+            yield
+        except LZeroError as error:
+            if not self._is_asked_to_stop():
+                raise
+            log.warning("while the run is asked to stop: %s", error)
+
+    def _save_and_stop(self, version: int) -> None:
+        """Let the actors finish or hand back what they hold, then save; within the grace."""
+        if self._head is not None:
+            drain_s = self._saving.stop.left_s(self._config.run.grace_s) * DRAIN_SHARE
+            self._head.intake.drain(
+                "the run was asked to stop",
+                finish_s=max(0.0, drain_s - LEAVE_S),
+                timeout_s=drain_s,
+            )
+        self._saving.save(self._progress(version))
+        self._saving.settle()
+
+    def _progress(self, version: int) -> Progress:
+        return Progress(step=version, weight_version=version, ledger=self._ledger(version))
 
     def _profiled(self, number: int) -> AbstractContextManager[None]:
         return nullcontext() if self._profiler is None else self._profiler.step(number)
@@ -209,8 +258,13 @@ class TrainingLoop:
         if self._head.replay is not None and step < self._first_live_step:
             return self._head.replay.batch(step)
         return self._head.intake.take_batch(
-            learner_version=step, timeout_s=self._config.learner.batch_timeout_s
+            learner_version=step,
+            timeout_s=self._config.learner.batch_timeout_s,
+            give_up=self._is_asked_to_stop,
         )
+
+    def _is_asked_to_stop(self) -> bool:
+        return self._saving.stop.asked
 
     # ---- publishing and checking -------------------------------------------------------------
 
@@ -261,29 +315,39 @@ class TrainingLoop:
         if self._head is None or not self._head.heldout or not every:
             return
         if version % every == 0 and not self._is_last(version):
-            self._evaluate(self._head)
+            self._evaluate(self._head, version)
+
+    def _look_up_evaluation(self) -> None:
+        """What the journal has of an evaluation that ended before its next batch."""
+        if self._head is not None and self._head.replay is not None:
+            self._heldout = success_by(self._head.replay.rest(), self._head.family_of)
 
     def _resume_evaluation(self, version: int) -> None:
         """Begin the evaluation that the journal ends in, or that was due after its last batch."""
         head = self._head
         is_under_way = head is not None and head.replay is not None and head.replay.is_evaluating
         if head is not None and head.heldout and is_under_way and not self._is_last(version):
-            self._evaluate(head)
+            self._evaluate(head, version)
         else:
             self._start_evaluation(version)
 
-    def _evaluate(self, head: Head) -> None:
+    def _evaluate(self, head: Head, version: int) -> None:
         head.publisher.wait()
         head.intake.begin_evaluation(head.heldout, temperature=head.heldout_temperature)
-        self._evaluating = True
+        self._evaluated = version
 
     def _finish_evaluation(self) -> None:
-        if self._head is None or not self._evaluating:
+        if self._head is None or self._evaluated is None:
             return
         timeout_s = self._config.learner.batch_timeout_s
-        finished = self._head.intake.finish_evaluation(timeout_s=timeout_s)
-        self._evaluating = False
-        self._heldout = success_by(finished, self._head.family_of)
+        finished = self._head.intake.finish_evaluation(
+            timeout_s=timeout_s, give_up=self._is_asked_to_stop
+        )
+        evaluated, self._evaluated = self._evaluated, None
+        if finished is not None and evaluated is not None:
+            self._heldout = success_by(finished, self._head.family_of)
+            if self._heldout:
+                self._head.scored(evaluated, fmean(self._heldout.values()))
 
     # ---- records -----------------------------------------------------------------------------
 
@@ -324,6 +388,6 @@ class TrainingLoop:
         if self._skipped_in_row >= SKIPPED_STEPS:
             raise LZeroError(
                 f"the gradient was not finite in {SKIPPED_STEPS} steps in a row (last norm "
-                f"{update.gradient_norm if update else 0}); lower learner.learning_rate or "
-                "resume from an earlier checkpoint"
+                f"{update.gradient_norm if update else 0}); such updates are left out, so weights "
+                "and checkpoints are as without them; lower learner.learning_rate and resume"
             )

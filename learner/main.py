@@ -4,13 +4,16 @@ import argparse
 import dataclasses
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed import is_torchelastic_launched
 
 from common.config import Config, EvaluationSuite
 from common.config.evaluation import DURING_PER_FAMILY
@@ -18,7 +21,8 @@ from common.config_file import load_config
 from common.errors import LZeroError
 from common.evaluation import family_of, first_of_each_family
 from common.places import LEARNER, Role, RunPlan
-from common.plan_file import load_plan, own_keys, tell_coordinator
+from common.plan_file import load_plan, own_keys, tell_coordinator, tell_stopped
+from common.stopping import EXIT_RESUME, StopRequest, stop_request
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
 from common.telemetry.alert_lines import append_alert
@@ -30,6 +34,8 @@ from common.wire.sockets import Wire
 from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.files import oldest_step
 from learner.checkpoints.resume import load_newest
+from learner.checkpoints.schedule import SaveSchedule
+from learner.checkpoints.scores import HeldOutScores
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import Order, SignalFilter, TaskOrder
@@ -46,11 +52,13 @@ from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
 from learner.engine.tokenizer import TOKENIZER, load_tokenizer
+from learner.failures import named
 from learner.journal.segments import begin_journal
 from learner.journal.writer import JournalWriter
 from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.record import BatchLog
+from learner.saving import Saving
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, learner_totals, unpack_ledger
 from learner.weights.background import BackgroundPublisher
@@ -66,8 +74,10 @@ FILTER_PATIENCE = 4
 """Batches' worth of groups without signal in a row after which a batch is taken as it is."""
 
 
-def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool) -> None:
-    """Build everything one rank needs and run the loop to its end."""
+def train(
+    config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bool, stop: StopRequest
+) -> bool:
+    """Build everything one rank needs and run the loop; whether it came to its end."""
     torch.set_num_threads(max(1, config.learner.threads))
     seed_everything(config.run.seed)
     model = load_policy(config, rank)
@@ -86,6 +96,8 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
         )
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
+    scores = HeldOutScores(folder / "checkpoints")
+    tell = partial(append_alert, folder / "alerts.jsonl")
     with ExitStack() as stack:
         saver = stack.enter_context(
             Checkpointer(
@@ -96,6 +108,8 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 model_source=Path(config.model.path),
                 export_dtype=getattr(torch, config.model.compute_dtype),
                 keep=config.learner.checkpoints_kept,
+                keep_every=config.learner.checkpoints_kept_every,
+                scores=lambda: scores.by_step,
                 background=True,
                 others=_beside(critic),
             )
@@ -105,6 +119,7 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
             wiring = _head(
                 config, plan, folder,
                 vocabulary=vocabulary, ledger=ledger, version=first_step, resume=resume,
+                tell=tell, scored=scores.add,
             )  # fmt: skip
             head = stack.enter_context(wiring)
         learner = TrainingLoop(
@@ -123,19 +138,35 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
                 critic=critic,
             ),
             verifier=ParityVerifier(model, rank, tolerance=config.mismatch_tolerance),
-            saver=saver,
+            saving=Saving(
+                saver=saver,
+                schedule=_schedule(config) if rank.is_first else None,
+                stop=stop,
+                tell=tell,
+                failed=totals.failed_saves,
+            ),
             head=head,
             first_step=first_step,
             totals=totals,
             profiler=_profiler(config, folder, model, rank, first_step=first_step),
         )
-        learner.run()
+        if not learner.run():
+            dist.barrier()  # torchrun ends the others as soon as one has ended
+            return False
         saver.finish()
         if head is not None:
             head.intake.forget_before(head.oldest_checkpoint())
             left = learner_totals(config, learner.totals, head.intake.counters())
             write_totals(left, folder / "learner.json")
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
+        return True
+
+
+def _schedule(config: Config) -> SaveSchedule:
+    learner = config.learner
+    return SaveSchedule(
+        steps=learner.checkpoint_every, minutes=learner.checkpoint_minutes, now=time.monotonic()
+    )
 
 
 def _beside(critic: CriticModel | None) -> dict[str, Trainee]:
@@ -190,13 +221,14 @@ def _head(
     ledger: bytes | None,
     version: int,
     resume: bool,
+    tell: Callable[[str], None],
+    scored: Callable[[int, float], None],
 ) -> Iterator[Head]:
     """What only rank 0 has; tells where the coordinator listens once it does."""
     tasks = read_sources(training_files(config), partial(read_tasks, rules=task_rules(config)))
     during = config.evaluation.during
     heldout = _during(config, during) if during else []
     families = _groups_in_metrics(tasks) | {task.task_id: family_of(task) for task in heldout}
-    tell = partial(append_alert, folder / "alerts.jsonl")
     coordinator = _coordinator(config, tasks, vocabulary, tell=tell)
     since = journal_position(ledger) if ledger is not None else 0
     found = begin_journal(folder / "journal", since=since, resume=resume, tell=tell)
@@ -241,6 +273,7 @@ def _head(
                 batches=batches,
                 replay=replay,
                 oldest_checkpoint=partial(oldest_step, folder / "checkpoints"),
+                scored=scored,
                 first_prompts=_first_prompts(config, tasks),
             )
     finally:
@@ -329,7 +362,11 @@ def _read(config: Config, path: str) -> list[Task]:
 
 
 def main() -> int:
-    """Parse arguments and train; 2 for an expected error."""
+    """Parse arguments and train; 2 for an expected error, ``EXIT_RESUME`` if asked to stop.
+
+    Under torchrun it is 0 then, too: any other status of a rank would be a failure there.
+    """
+    stop = stop_request()
     parser = argparse.ArgumentParser(prog="learner.main", description=__doc__)
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
     parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
@@ -348,11 +385,19 @@ def main() -> int:
             first_gpu=config.learner.first_gpu,
         ) as rank:
             configure_logging(f"learner{rank.index}")
-            train(config, plan, arguments.config.parent, rank, resume=arguments.resume)
+            folder, resume = arguments.config.parent, arguments.resume
+            is_done = train(config, plan, folder, rank, resume=resume, stop=stop)
+            if not is_done and rank.is_first:
+                tell_stopped(plan)
     except LZeroError as error:
         log.error("%s", error)
         return 2
-    return 0
+    except (RuntimeError, MemoryError) as error:
+        if (failure := named(error)) is None:
+            raise
+        log.error("%s", failure)
+        return 2
+    return 0 if is_done or is_torchelastic_launched() else EXIT_RESUME
 
 
 if __name__ == "__main__":

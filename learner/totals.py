@@ -15,6 +15,7 @@ from common.telemetry.process_totals import (
 )
 from learner.coordination.counters import Counters
 from learner.record import StepTimings
+from learner.saving import FailedSaves
 from learner.step.metrics import StepMetrics
 from learner.weights.parity import Parity
 
@@ -38,6 +39,7 @@ class Totals:
     """Pauses in this one: of every publish once, however it falls into steps."""
     earlier_s: float = 0.0
     """Training time of the attempts before this one, up to their last checkpoint."""
+    failed_saves: FailedSaves = field(default_factory=FailedSaves)
     started_at: float = 0.0
     finished_at: float = 0.0
 
@@ -76,6 +78,7 @@ def pack_ledger(coordinator: bytes, totals: Totals) -> bytes:
                 "coordinator": coordinator,
                 "staleness": {str(age): count for age, count in totals.staleness.items()},
                 "mismatch": [totals.mismatch_sum, totals.mismatch_max, totals.mismatch_tokens],
+                "failed_saves": [totals.failed_saves.count, totals.failed_saves.last],
                 "seconds": [totals.wait_s, totals.paused_s, totals.seconds],
             }
         )
@@ -95,6 +98,7 @@ def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
         wait_s=wait_s,
         earlier_paused_s=paused_s,
         earlier_s=earlier_s,
+        failed_saves=FailedSaves(*saved.get("failed_saves", ())),
     )
     return saved["coordinator"], totals
 
@@ -130,4 +134,6 @@ def learner_totals(config: Config, totals: Totals, counters: Counters) -> Learne
         ),
         tokens_generated=counters.tokens_generated,
         cells_executed=counters.cells_executed,
+        failed_saves=totals.failed_saves.count,
+        last_failed_save=totals.failed_saves.last,
     )

@@ -42,7 +42,7 @@ RECORDS = (
     Refused(reason="no"),
     Rejected(reason="no"),
     HeartbeatAck(sent=3),
-    Drain(reason="end"),
+    Drain(reason="end", finish_s=0.0),
     LEASE,
     WeightManifest(
         version=1, tensors=(TensorSpec(name="w", dtype="int8", shape=(4,)),), checksum="0" * 32

@@ -1,8 +1,10 @@
 """Starts the policy server: ``python -m actors.inference.server --plan PLAN --name s0 ...``.
 
 The process replaces itself by vLLM's API server, so its pid, process group and exit code are
-vLLM's. It listens on a Unix socket in a folder that only the run's user can enter, and so do its
-own processes among each other: the routes that change weights ask for no password.
+vLLM's; an option of the interpreter that only people read keeps this module and the run's folder in
+the command line (``ps``, ``pgrep -f``). It listens on a Unix socket in a folder that only the run's
+user can enter, and so do its own processes among each other: the routes that change weights ask for
+no password.
 """
 
 import argparse
@@ -20,6 +22,9 @@ from common.errors import MachineError
 from common.model_config import read_model_config
 from common.plan_file import keys_file, load_plan, server_address
 
+OPTION = "actors.inference.server"
+"""Name of the interpreter's ``-X`` option that says whose process it is; nothing reads it."""
+
 _KEEP_ALIVE_S = 30
 
 
@@ -29,6 +34,7 @@ def vllm_command(
     *,
     cpu: bool,
     longest: int | None = None,
+    run: Path | None = None,
     python: str = sys.executable,
 ) -> list[str]:
     """The argument list of vLLM's API server for this run.
@@ -39,6 +45,7 @@ def vllm_command(
         cpu: whether vLLM is the CPU build.
         longest: context that the model's ``max_position_embeddings`` allows, which vLLM goes by;
             a longer one is the work of the scaling of positions (``common.model_config``).
+        run: folder of the run, for those who look for its processes.
         python: the interpreter.
 
     Log-probabilities are those of the distribution that was sampled from (``processed``), and
@@ -64,8 +71,9 @@ def vllm_command(
     special, special_flags = _cpu_options(config) if cpu else _gpu_options(config)
     options = [part for pair in (shared | special).items() for part in pair]
     module = "vllm.entrypoints.openai.api_server"
-    warnings = ["-W", "ignore::DeprecationWarning"]
-    return [python, *warnings, "-m", module, *options, *flags, *special_flags]
+    before = ["-W", "ignore::DeprecationWarning"]
+    before += [] if run is None else ["-X", f"{OPTION}={run}"]
+    return [python, *before, "-m", module, *options, *flags, *special_flags]
 
 
 def _cpu_options(config: Config) -> tuple[dict[str, str], list[str]]:
@@ -157,7 +165,8 @@ def main() -> None:
     cpu = is_cpu_build()
     longest = read_model_config(Path(config.model.path)).get("max_position_embeddings")
     address = server_address(plan, arguments.name)
-    command = vllm_command(config, address.bind, cpu=cpu, longest=longest)
+    run = arguments.config.parent
+    command = vllm_command(config, address.bind, cpu=cpu, longest=longest, run=run)
     environment = vllm_environment(
         config,
         cpu=cpu,

@@ -63,8 +63,12 @@ class Learner(Section):
     """Largest L2 norm of the gradient; a larger one is scaled down to it."""
     checkpoint_every: Annotated[int, Range("steps", least=1, most=MANY)] = 10
     """Steps between checkpoints; the last step is always saved."""
+    checkpoint_minutes: Annotated[float, Range("min", least=0, most=30 * DAY_S / 60)] = 0.0
+    """A checkpoint is due this long after the one before, too; 0 for by steps alone."""
     checkpoints_kept: Annotated[int, Range("checkpoints", least=1, most=MANY)] = 2
-    """Newest checkpoints that are kept; older ones are removed."""
+    """Newest checkpoints that are kept; the best by held-out success stays beside them."""
+    checkpoints_kept_every: Annotated[int, Range("steps", least=0, most=MANY)] = 0
+    """One checkpoint in so many steps is kept for good; 0 for none."""
     mismatch_tolerance: Annotated[float, Range("nats", least=0, most=100)] = 0.0
     """Largest mean absolute log-probability difference at staleness 0 that is tolerated; 0 for what
     suits the compute type: 0.001 in float32, 0.1 in bfloat16."""

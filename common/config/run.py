@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar, Literal
 
 from common.config.checks import require
 from common.config.names import name_fault
-from common.config.ranges import FIXED, MANY, Range, Section
+from common.config.ranges import DAY_S, FIXED, MANY, Range, Section
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,6 +20,9 @@ class Run(Section):
     """Reproduces tasks, their order and initial weights; not sampling under real concurrency."""
     steps: Annotated[int, Range("steps", least=1, most=MANY)] = 40
     """Optimizer steps, one per batch."""
+    grace_s: Annotated[float, Range("s", least=1, most=DAY_S)] = 30.0
+    """From SIGTERM or SIGUSR1 to the end: up to half of it for actors to finish what they hold, the
+    rest for a checkpoint; less than what the scheduler gives before it kills."""
     wandb: Literal["disabled", "offline", "online"] = "disabled"
     """Weights & Biases mode; metrics go to JSON lines always. The project is WANDB_PROJECT of the
     environment, or l-zero."""

@@ -56,6 +56,8 @@ class LearnerTotals:
         paused_seconds: the policy servers stood still for new weights, all publishes together.
         tokens_generated: sampled in training episodes that came back.
         cells_executed: in training episodes that came back.
+        failed_saves: checkpoints that could not be written.
+        last_failed_save: what was said of the last of them.
     """
 
     steps: int
@@ -69,6 +71,8 @@ class LearnerTotals:
     logprob_mismatch: LogprobMismatch
     tokens_generated: int
     cells_executed: int
+    failed_saves: int = 0
+    last_failed_save: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -105,9 +105,13 @@ class Ack:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Drain:
-    """No more leases will come; finish, wait for the last acks, exit (coordinator to actor)."""
+    """No more leases will come; wait for the last acks, exit (coordinator to actor).
+
+    What can be finished within ``finish_s`` seconds is wanted still, the rest is not.
+    """
 
     reason: str
+    finish_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from common.stopping import EXIT_RESUME
 from launch.commands import EXIT_INTERRUPTED
 
 
@@ -29,11 +30,11 @@ def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Run it; 130 where Ctrl-C ended it."""
+    """Run it; 130 where Ctrl-C ended it, 75 where SIGTERM or SIGUSR1 did and it can go on."""
     from rich.console import Console
 
     from launch.real.run import DEFAULT_PRESET, RealRequest, run_real
-    from launch.starters.local import Interrupted
+    from launch.starters.local import Interrupted, StopAsked
 
     request = RealRequest(
         preset=arguments.preset or DEFAULT_PRESET,
@@ -43,6 +44,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
     try:
         run_real(request, Console())
+    except StopAsked:
+        return EXIT_RESUME
     except Interrupted:
         return EXIT_INTERRUPTED
     return 0

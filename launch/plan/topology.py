@@ -110,7 +110,7 @@ def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:
     if ranks == 1:
         return module_command(*module)
     return (
-        *module_command("torch.distributed.run"),
+        *module_command("launch.starters.ranks"),
         "--rdzv-backend=c10d",
         "--rdzv-conf=store_type=file",
         f"--rdzv-endpoint={private / 'torchrun'}",

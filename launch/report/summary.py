@@ -16,6 +16,7 @@ from common.json_output import json_text
 from common.telemetry.alerts import find_alerts
 from common.telemetry.process_totals import (
     ActorTotals,
+    LearnerTotals,
     LogprobMismatch,
     StalenessTotals,
     TrajectoryCounts,
@@ -168,7 +169,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
             ranks=totals.ranks, idle_fraction=totals.idle_fraction, steps=totals.steps
         ),
         policy_server=_policy_server(actors),
-        alerts=_alerts(folder),
+        alerts=_alerts(folder, totals),
     )
 
 
@@ -209,9 +210,16 @@ def current_commit() -> str:
     return found.stdout.strip()
 
 
-def _alerts(folder: RunFolder) -> tuple[str, ...]:
+def _alerts(folder: RunFolder, totals: LearnerTotals) -> tuple[str, ...]:
     records = read_metrics(folder.metrics)
-    return tuple(alert.text for alert in find_alerts(records, steps=len(records)))
+    found = tuple(alert.text for alert in find_alerts(records, steps=len(records)))
+    if not totals.failed_saves:
+        return found
+    return (
+        *found,
+        f"checkpoints were not written in {totals.failed_saves} saves; the last of them: "
+        f"{totals.last_failed_save}",
+    )
 
 
 def _wall_seconds(state: RunState, *, rl: float, prepared: Path) -> WallSeconds:

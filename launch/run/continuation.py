@@ -39,7 +39,7 @@ FIXED: Mapping[str, str] = {
 """Keys that stay as they were, by section."""
 
 FREE: Mapping[str, str] = {
-    "run": "name folder steps wandb journal keep_journal",
+    "run": "name folder steps grace_s wandb journal keep_journal",
     "tools": "search.service web.requests_per_s web.cache web.cache_mode pages.service"
     " vision.service",
     "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
@@ -53,7 +53,8 @@ FREE: Mapping[str, str] = {
     "learner": "ranks first_gpu threads max_staleness pack_tokens updates_per_batch filter_groups"
     " group_timeout_s activation_checkpointing cpu_offload compile replicas"
     " context_parallel learning_rate warmup_steps weight_decay grad_clip checkpoint_every"
-    " checkpoints_kept mismatch_tolerance batch_timeout_s",
+    " checkpoint_minutes checkpoints_kept checkpoints_kept_every mismatch_tolerance"
+    " batch_timeout_s",
     "objective": "name apg.weight_limits_positive apg.weight_limits_negative apg.kappa apg.t_ref"
     " topr.kappa token_tis.cap token_tis.band gspo.clip decoupled_ppo.clip"
     " decoupled_ppo.behaviour_cap loss_norm discount kl_reference kl_estimator kl_behaviour"

@@ -18,6 +18,7 @@ from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunError
 from common.evaluation import Suite, SuiteScore, write_suites
 from common.places import LEARNER, RunPlan
+from common.plan_file import told_stopped
 from launch.data.recall import low_recall
 from launch.data.world import write_world
 from launch.plan.evaluation import suites_of, with_world_suites
@@ -42,7 +43,7 @@ from launch.run.inputs import check_inputs, write_inputs
 from launch.run.preflight import check_machine, check_run, locate_model
 from launch.screen import say
 from launch.starters import specs
-from launch.starters.local import Interrupted, Supervisor, interruptible
+from launch.starters.local import Interrupted, StopAsked, Supervisor, interruptible
 from launch.starters.private import make_plan, private_folder
 
 SETUP_SECONDS = "LZERO_SETUP_SECONDS"
@@ -344,14 +345,32 @@ class _TrainRun:
         self._progress.watch_alerts(self._folder.alerts)
         self._folder.actors.mkdir(exist_ok=True)
         with self._clock.phase("learn"):
-            supervisor.start(specs.learner(plan, self._folder.logs, hint=self._hint))
-            actors = specs.actors(plan, self._folder.logs, hint=self._hint)
-            for actor in actors:
-                supervisor.spawn(actor)
-            self._progress.phase("training")
-            names = [actor.name for actor in actors]
-            supervisor.finish(LEARNER, ending=names)
-            supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
+            try:
+                self._train(supervisor, plan)
+            except StopAsked as asked:
+                self._wind_down(supervisor, asked)
+                raise
+        self._progress.tick()
+
+    def _train(self, supervisor: Supervisor, plan: RunPlan) -> None:
+        logs, grace_s = self._folder.logs, self._config.run.grace_s
+        supervisor.start(specs.learner(plan, logs, grace_s=grace_s, hint=self._hint))
+        actors = specs.actors(plan, logs, grace_s=grace_s, hint=self._hint)
+        for actor in actors:
+            supervisor.spawn(actor)
+        self._progress.phase("training")
+        names = [actor.name for actor in actors]
+        supervisor.finish(LEARNER, ending=names)
+        if told_stopped(plan):
+            raise StopAsked("the learner was asked to stop")
+        supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
+
+    def _wind_down(self, supervisor: Supervisor, asked: StopAsked) -> None:
+        """The learner has the actors finish or hand back, saves and ends; within the grace."""
+        grace_s = self._config.run.grace_s
+        self._progress.phase(f"asked to stop ({asked}): saving, for at most {grace_s:g} s")
+        if not supervisor.end_in_order(LEARNER):
+            self._progress.say(f"the learner had not saved after {grace_s:g} s (run.grace_s)")
         self._progress.tick()
 
     def _conclude(self) -> Summary:

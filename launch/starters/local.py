@@ -21,6 +21,7 @@ from typing import Self
 
 from common.child_process import SOURCE_ROOT, module_environment
 from common.errors import RunError
+from common.stopping import STOP_SIGNALS, StopRequest
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +31,20 @@ GRACE_S = 4.0
 STOP_S = 9.0
 LAST_LINES = 15
 _TAIL_BYTES = 20_000
+_OUT_OF_MEMORY = (
+    "meanwhile the system ran out of memory and killed a process (oom_kill in /proc/vmstat); lower "
+    "learner.pack_tokens, policy_server.memory_gib or actors.episodes, or end what else runs here"
+)
+_ENDING = (signal.SIGINT, *STOP_SIGNALS)
 _GUARD = Path(__file__).with_name("guard.py")
 
 
 class Interrupted(Exception):
-    """Somebody asked the run to end, by Ctrl-C or SIGTERM."""
+    """Somebody asked the run to end, by Ctrl-C or a signal."""
+
+
+class StopAsked(Interrupted):
+    """Somebody asked, by SIGTERM or SIGUSR1, for an end from which the run can go on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +67,10 @@ class ProcessSpec:
     """Log lines after the first that contains this say nothing about the cause."""
     explain: Callable[[str], str] = lambda line: line
     """Rewrites log lines that only an expert can read."""
+    order_s: float = 0.0
+    """How long it may take to end in order when it gets SIGTERM; 0 for what just ends."""
+    has_stopped: Callable[[], bool] = lambda: False
+    """Whether it ended in order, whatever its exit status; asked when it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +79,8 @@ class _Child:
     process: "subprocess.Popen[bytes]"
     log_start: int
     """Where this attempt's lines begin in the log."""
+    killed_before: int
+    """Processes that the system had killed for want of memory when it was started."""
 
     def tail(self) -> str:
         """The last lines of this attempt, introduced by the log's name."""
@@ -76,13 +92,15 @@ class _Child:
             f"  | {self.spec.explain(line)}" for line in lines
         )
 
-    def failure(self) -> RunError:
+    def failure(self) -> RunError | StopAsked:
         """How it ended, for a person."""
+        if self.spec.has_stopped():
+            return StopAsked(f"{self.spec.name} was asked to stop")
         ended = describe_exit(self.process.returncode)
-        hint = self.spec.hint()
-        return RunError(
-            f"{self.spec.name} {ended} unexpectedly; {self.tail()}" + (f"\n{hint}" if hint else "")
-        )
+        lines = [f"{self.spec.name} {ended} unexpectedly; {self.tail()}"]
+        if killed_for_memory() > self.killed_before:
+            lines.append(_OUT_OF_MEMORY)
+        return RunError("\n".join([*lines, *filter(None, [self.spec.hint()])]))
 
 
 class Supervisor:
@@ -127,7 +145,7 @@ class Supervisor:
         log_start = spec.log.stat().st_size if spec.log.exists() else 0
         with spec.log.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(_GUARD), str(self._grace_s), *spec.command],
+                [sys.executable, "-I", "-S", str(_GUARD), *self._graces(spec), *spec.command],
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -135,8 +153,11 @@ class Supervisor:
                 env={**module_environment(os.environ), **spec.env},
                 start_new_session=True,
             )
-        self._children[spec.name] = _Child(spec, process, log_start)
+        self._children[spec.name] = _Child(spec, process, log_start, killed_for_memory())
         logger.info("process started name=%s pid=%d", spec.name, process.pid)
+
+    def _graces(self, spec: ProcessSpec) -> tuple[str, str]:
+        return str(self._grace_s), str(spec.order_s)
 
     def check(self) -> None:
         """Raise if a child ended.
@@ -175,6 +196,21 @@ class Supervisor:
         for name in names:
             self._forget(name)
 
+    def end_in_order(self, name: str) -> bool:
+        """Ask a child to end, and wait for it as long as it may take; the others may end meanwhile.
+
+        Returns:
+            Whether it has ended.
+        """
+        child = self._children.get(name)
+        if child is None:
+            return True
+        child.process.terminate()
+        deadline = time.monotonic() + child.spec.order_s
+        while child.process.poll() is None and time.monotonic() < deadline:
+            self._pause()
+        return child.process.poll() is not None
+
     def _status(self, name: str) -> int | None:
         return self._children[name].process.poll()
 
@@ -184,11 +220,14 @@ class Supervisor:
                 raise child.failure()
 
     def stop(self) -> None:
-        """End all children: SIGTERM to each group, SIGKILL to what is left after the grace."""
+        """End all children: SIGTERM to each group, SIGKILL to what is left after the grace.
+
+        Those that could end in order had their time for it in ``end_in_order``.
+        """
         children = list(self._children.values())
         for child in children:
-            if child.process.poll() is None:
-                child.process.terminate()
+            if child.process.stdin is not None:
+                child.process.stdin.close()
         deadline = time.monotonic() + STOP_S
         for child in children:
             try:
@@ -211,21 +250,39 @@ class Supervisor:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn the first SIGINT or SIGTERM into ``Interrupted``; later ones wait for the clean-up."""
+    """Turn signals into exceptions, as long as there is something to end.
+
+    SIGINT raises ``Interrupted``. The first SIGTERM or SIGUSR1 raises ``StopAsked``, and while what
+    it began is under way a second signal raises again. Later ones wait for the clean-up.
+    """
+    request = StopRequest()
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        for later in (signal.SIGINT, signal.SIGTERM):
+        name = signal.Signals(number).name
+        if number in STOP_SIGNALS and not request.asked:
+            request.note()
+            raise StopAsked(name)
+        if number in STOP_SIGNALS and not request.note():
+            return  # the same signal by another way
+        for later in _ENDING:
             signal.signal(later, signal.SIG_IGN)
-        raise Interrupted(signal.Signals(number).name)
+        raise StopAsked(name) if number in STOP_SIGNALS else Interrupted(name)
 
-    before = {
-        number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)
-    }
+    before = {number: signal.signal(number, interrupt) for number in _ENDING}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def killed_for_memory(counters: Path = Path("/proc/vmstat")) -> int:
+    """How many processes the system has killed since it started because memory ran out."""
+    try:
+        rows = dict(line.split() for line in counters.read_text().splitlines())
+        return int(rows.get("oom_kill", 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def describe_exit(status: int) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from common.config import Config
 from common.places import ProcessPlan, RunPlan
-from common.plan_file import told_coordinator
+from common.plan_file import told_coordinator, told_stopped
 from common.wire.server_http import open_connection, server_url
 from launch.plan.topology import rank_environment, rank_processes
 from launch.starters.local import ProcessSpec, describe_exit
@@ -28,6 +28,11 @@ _OWN_NETWORK = (
 _TORCHRUN = "torch/distributed/elastic"
 _RANK_FAILED = re.compile(rf"{_TORCHRUN}.*exitcode: (?P<status>-?\d+)\) local_rank: (?P<rank>\d+)")
 
+_HUNG = re.compile(
+    r"Watchdog caught collective operation timeout: .*OpType=(?P<operation>\w+)"
+    r".*ran for (?P<ms>\d+) milliseconds"
+)
+
 
 def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpec]:
     """The vLLM servers, each ready when it answers /health."""
@@ -42,23 +47,27 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
     ]
 
 
-def learner(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> ProcessSpec:
-    """The learner's ranks, ready when the coordinator listens."""
+def learner(plan: RunPlan, logs: Path, *, grace_s: float, hint: Callable[[], str]) -> ProcessSpec:
+    """The learner's ranks, ready when the coordinator listens; they end in order in ``grace_s``."""
     (process,) = (process for process in plan.processes if process.role == "learner")
     return dataclasses.replace(
         _started(process, logs),
         is_ready=lambda: told_coordinator(plan) is not None,
         ready_timeout_s=LEARNER_READY_S,
+        order_s=grace_s,
+        has_stopped=partial(told_stopped, plan),
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,
     )
 
 
-def actors(plan: RunPlan, logs: Path, *, hint: Callable[[], str]) -> list[ProcessSpec]:
-    """The rollout processes."""
+def actors(
+    plan: RunPlan, logs: Path, *, grace_s: float, hint: Callable[[], str]
+) -> list[ProcessSpec]:
+    """The rollout processes; they hand back what they hold, in ``grace_s``, if they are told."""
     return [
-        dataclasses.replace(_started(process, logs), hint=hint)
+        dataclasses.replace(_started(process, logs), order_s=grace_s, hint=hint)
         for process in plan.processes
         if process.role == "actor"
     ]
@@ -92,7 +101,12 @@ def fine_tuning(
 
 
 def explain_torchrun(line: str) -> str:
-    """A log line of the learner; torchrun's notice of a failed rank in words."""
+    """A log line of the learner; torchrun's notice of a failed rank, and NCCL's, in words."""
+    if (hung := _HUNG.search(line)) is not None:
+        return (
+            f"a collective operation hung ({hung['operation']}): not every rank came to it within "
+            f"{int(hung['ms']) / 1000:.0f} s; see what the other ranks said last"
+        )
     match = _RANK_FAILED.search(line)
     if match is None:
         return line

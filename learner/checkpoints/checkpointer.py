@@ -8,7 +8,7 @@ most: the next one waits for it, and raises what went wrong with it, on all rank
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -29,6 +29,7 @@ from learner.checkpoints.files import (
 from learner.checkpoints.job import Answer, FinishJob, Job, answer_of_failure
 from learner.checkpoints.number_formats import FORMAT_OF_DTYPE
 from learner.checkpoints.process import WriterProcess
+from learner.checkpoints.retention import Keep
 from learner.checkpoints.shard_header import describe_pieces, make_header
 from learner.checkpoints.state import (
     Progress,
@@ -66,6 +67,8 @@ class Checkpointer:
         model_source: Path,
         export_dtype: torch.dtype,
         keep: int,
+        keep_every: int = 0,
+        scores: Callable[[], Mapping[int, float]] = dict,
         background: bool = True,
         others: Mapping[str, Trainee] | None = None,
     ) -> None:
@@ -79,6 +82,8 @@ class Checkpointer:
             model_source: Hugging Face folder the model was loaded from.
             export_dtype: type of the weights in ``hf/``.
             keep: newest checkpoints that stay; at least 1.
+            keep_every: one checkpoint in so many steps stays; 0 for none (``retention``).
+            scores: gives the held-out scores by step; the best stays.
             background: whether ``save`` returns before the checkpoint is on the disk.
             others: models trained beside it, by name.
         """
@@ -89,10 +94,12 @@ class Checkpointer:
         self._model_source = model_source
         self._export_format = FORMAT_OF_DTYPE[str(export_dtype).removeprefix("torch.")]
         self._keep = keep
+        self._keep_every = keep_every
+        self._scores = scores
         self._background = background
         self._others = dict(others or {})
         self._buffer = SnapshotBuffer(pinned=rank.device.type == "cuda")
-        self._writer = WriterProcess(self._buffer.descriptor)
+        self._writer = WriterProcess(self._buffer.descriptor, folder)
         self._under_way: Path | None = None
         self._failed = Answer()
         self._began = 0.0
@@ -155,6 +162,10 @@ class Checkpointer:
         if not self._background:
             self.finish()
         return final
+
+    def is_busy(self) -> bool:
+        """Whether ``finish`` would wait for this rank; a failure elsewhere is not known here."""
+        return not self._failed.error and self._writer.is_writing()
 
     def finish(self) -> None:
         """Wait until the save under way is a checkpoint; every rank must call it.
@@ -220,7 +231,7 @@ class Checkpointer:
         ledger = progress.ledger if self._rank.is_first else b""
         finish = FinishJob(
             final=str(final.resolve()),
-            keep=self._keep,
+            keep=Keep(newest=self._keep, every=self._keep_every, scores=self._scores()),
             description=self._description(progress),
             ledger_bytes=len(ledger),
             model_source=str(self._model_source.resolve()),

@@ -16,6 +16,7 @@ from typing import Any
 from common.errors import InputError
 from common.whole_file import sync_folder
 from learner.checkpoints.digests import Digest, digest_of, write_file
+from learner.checkpoints.retention import Keep, kept
 
 FORMAT_VERSION = 2
 """Raised whenever an older program could not read a newer checkpoint or the reverse."""
@@ -86,14 +87,14 @@ def set_aside(checkpoint: Path) -> Path:
 # ---- writing ---------------------------------------------------------------------------------
 
 
-def publish(partial: Path, final: Path, digests: Mapping[str, Digest], *, keep: int) -> None:
-    """Write the manifest, give the folder its name, and remove checkpoints beyond ``keep``.
+def publish(partial: Path, final: Path, digests: Mapping[str, Digest], *, keep: Keep) -> None:
+    """Write the manifest, give the folder its name, and remove checkpoints that need not stay.
 
     Args:
         partial: everything in it is written and synchronised, except folders.
         final: its name from now on; a checkpoint there is replaced.
         digests: of every file, by path relative to ``partial``.
-        keep: newest checkpoints that stay; at least 1.
+        keep: which checkpoints stay.
     """
     files = {
         name: {"bytes": digest.num_bytes, "blake2b": digest.blake2b}
@@ -109,8 +110,9 @@ def publish(partial: Path, final: Path, digests: Mapping[str, Digest], *, keep: 
     partial.rename(final)
     sync_folder(final.parent)
     shutil.rmtree(replaced, ignore_errors=True)
-    for old in finished_checkpoints(final.parent)[max(1, keep) :]:  # never the only one
-        shutil.rmtree(old)
+    there = {step_of(path): path for path in finished_checkpoints(final.parent)}
+    for step in there.keys() - kept(there, keep):
+        shutil.rmtree(there[step])
 
 
 # ---- reading ---------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from common.errors import InputError, LZeroError, MachineError
+from learner.checkpoints.retention import Keep
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -13,7 +15,7 @@ class FinishJob:
 
     Attributes:
         final: the folder's name when it is whole.
-        keep: newest checkpoints that stay.
+        keep: which checkpoints stay.
         description: text of ``checkpoint.json``.
         ledger_bytes: size of the ledger, which follows the data in the buffer.
         model_source: folder of the config and tokenizer that go beside the weights.
@@ -22,7 +24,7 @@ class FinishJob:
     """
 
     final: str
-    keep: int
+    keep: Keep
     description: str
     ledger_bytes: int
     model_source: str
@@ -59,7 +61,13 @@ def job_from_line(line: str) -> Job:
     """The job that ``as_line`` wrote."""
     fields = json.loads(line)
     finish = fields.pop("finish")
-    return Job(**fields, finish=FinishJob(**finish) if finish else None)
+    return Job(**fields, finish=_finish_job(finish) if finish else None)
+
+
+def _finish_job(fields: dict[str, Any]) -> FinishJob:
+    keep = fields.pop("keep")
+    scores = {int(step): score for step, score in keep.pop("scores").items()}
+    return FinishJob(**fields, keep=Keep(**keep, scores=scores))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,6 +4,7 @@ import contextlib
 import os
 import select
 import subprocess
+from pathlib import Path
 from typing import IO
 
 from common.child_process import child_command, module_environment
@@ -14,9 +15,15 @@ from learner.checkpoints.job import Answer, Job, answer_from_line
 class WriterProcess:
     """At most one job at a time; the process starts with the first and stays."""
 
-    def __init__(self, buffer: int) -> None:
-        """``buffer`` is the file descriptor of the memory that jobs are about."""
+    def __init__(self, buffer: int, folder: Path) -> None:
+        """Take what every job is about.
+
+        Args:
+            buffer: file descriptor of the memory with the data.
+            folder: of the checkpoints; named in the command line, so that people find the process.
+        """
         self._buffer = buffer
+        self._folder = folder
         self._process: subprocess.Popen[str] | None = None
         self._busy = False
 
@@ -24,6 +31,12 @@ class WriterProcess:
     def busy(self) -> bool:
         """Whether a job was given of which nobody has heard the end."""
         return self._busy
+
+    def is_writing(self) -> bool:
+        """Whether a job was given whose end ``wait`` would wait for."""
+        if not self._busy or self._process is None:
+            return False
+        return not select.select([_pipe(self._process.stdout)], [], [], 0)[0]
 
     @property
     def pid(self) -> int | None:
@@ -93,7 +106,10 @@ class WriterProcess:
     def _begin(self) -> "subprocess.Popen[str]":
         self.close()
         process = subprocess.Popen(
-            child_command("learner.checkpoints.writer", "--buffer", str(self._buffer)),
+            child_command(
+                "learner.checkpoints.writer",
+                *("--buffer", str(self._buffer), "--folder", str(self._folder)),
+            ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -145,8 +145,10 @@ def main() -> None:
     """Do jobs until stdin ends."""
     parser = argparse.ArgumentParser(prog="learner.checkpoints.writer")
     parser.add_argument("--buffer", type=int, required=True, help="file descriptor")
+    parser.add_argument("--folder", help="of the checkpoints; for people who look for processes")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)  # what ends the rank in order still needs its writer
     os.nice(NICENESS)
     for line in sys.stdin:
         sys.stdout.write(run_job(job_from_line(line), arguments.buffer).as_line())

@@ -15,7 +15,7 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Self
 
 from common.errors import LZeroError, ProtocolError
@@ -90,7 +90,7 @@ class Intake:
         self._learner_version = version
         self._error: BaseException | None = None
         self._stopping = False
-        self._draining: str | None = None
+        self._draining: Drain | None = None
         self._drained: set[str] = set()
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
@@ -116,8 +116,14 @@ class Intake:
 
     # ---- called by the training loop ---------------------------------------------------------
 
-    def take_batch(self, *, learner_version: int, timeout_s: float) -> list[Trajectory]:
-        """The next batch, as soon as it is complete and the journal has it.
+    def take_batch(
+        self,
+        *,
+        learner_version: int,
+        timeout_s: float,
+        give_up: Callable[[], bool] = lambda: False,
+    ) -> list[Trajectory] | None:
+        """The next batch, once it is complete and in the journal; None once ``give_up`` says so.
 
         Raises:
             LZeroError: none came in time; says what it was waiting for.
@@ -127,6 +133,8 @@ class Intake:
             self._learner_version = learner_version
             while True:
                 self._check()
+                if give_up():
+                    return None
                 batch = self._coordinator.take_batch(learner_version=learner_version)
                 if batch is not None:
                     self._door.wake()
@@ -161,12 +169,16 @@ class Intake:
             self._coordinator.begin_evaluation(tasks, temperature=temperature)
             self._door.wake()
 
-    def finish_evaluation(self, *, timeout_s: float) -> list[Trajectory]:
-        """The trajectories of the evaluation begun last, when all are in."""
+    def finish_evaluation(
+        self, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False
+    ) -> list[Trajectory] | None:
+        """The trajectories of the evaluation begun last, when all are in; see ``take_batch``."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while True:
                 self._check()
+                if give_up():
+                    return None
                 finished = self._coordinator.take_evaluation()
                 if finished is not None:
                     return finished
@@ -189,11 +201,17 @@ class Intake:
         with self._changed:
             return copy.deepcopy(self._coordinator.counters)
 
-    def drain(self, reason: str, *, timeout_s: float) -> None:
-        """Tell every actor that no more tasks will come, and wait until all are gone."""
+    def drain(self, reason: str, *, timeout_s: float, finish_s: float = 0.0) -> None:
+        """Tell every actor that no more tasks will come, and wait until all are gone.
+
+        Args:
+            reason: for their logs.
+            timeout_s: longest wait.
+            finish_s: what they may finish in this time they deliver; the rest they hand back.
+        """
         deadline = time.monotonic() + timeout_s
         with self._changed:
-            self._draining = reason
+            self._draining = Drain(reason=reason, finish_s=finish_s)
             self._door.wake()
             while self._coordinator.sessions and time.monotonic() < deadline:
                 self._changed.wait(0.2)
@@ -356,7 +374,7 @@ class Intake:
     def _hand_out(self) -> None:
         if self._draining is not None:
             for name in self._coordinator.sessions.keys() - self._drained:
-                self._send(name.encode(), Drain(reason=self._draining))
+                self._send(name.encode(), self._draining)
                 self._drained.add(name)
             return
         for name, lease in self._coordinator.hand_out(now=time.monotonic()):

@@ -24,3 +24,10 @@ def broadcast_number(number: int) -> int:
     shared = torch.tensor([number])
     dist.broadcast(shared, src=0)
     return int(shared)
+
+
+def largest_numbers(*numbers: int) -> list[int]:
+    """The largest of what the ranks give, place by place; every rank must call it alike."""
+    shared = torch.tensor(numbers)
+    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    return shared.tolist()

@@ -75,6 +75,7 @@ class ParityVerifier:
                 failures.append(str(error))
                 rotation.take_out(url, f"it did not answer the parity check: {error}")
         if not answered:
+            self._agree(0)
             listed = "; ".join(failures) or "none is in rotation"
             raise PolicyServerError(
                 f"no policy server could be compared with the learner: {listed}"

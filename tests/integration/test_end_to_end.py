@@ -1,7 +1,9 @@
 """Whole runs through ``lzero train``: real policy server, actors, kernels and learner."""
 
+import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from transformers import AutoTokenizer
 
 from launch.data.world.tiny_model import untie, write_initial_model
 from launch.starters.specs import own_network_works
+from learner.checkpoints.files import find_damage
 from tests.listeners import as_nobody, attempts_on, listening
 from tests.process_tree import descendants
 
@@ -91,7 +94,7 @@ class Command:
         ranks = [
             pid
             for pid, words in self.processes().items()
-            if "-m learner.main" in words and "torch.distributed.run" not in words
+            if "-m learner.main" in words and "launch.starters.ranks" not in words
         ]
         return ranks[0]
 
@@ -107,6 +110,10 @@ def lzero_train(folder: Path, *arguments: str) -> Iterator[Command]:
             command.process.communicate(timeout=2 * STOP_S)
 
 
+def log_of(command: Command) -> str:
+    return (command.run / "logs" / "learner.log").read_text()[-3000:]
+
+
 def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
@@ -116,6 +123,7 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
         check_nobody_else_gets_in(first)
         first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
         check_nothing_is_compiled_for_this_start_alone(first)
+        check_people_find_every_process(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
         output = first.finish()
 
@@ -136,6 +144,22 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     assert second.processes() == {}
     check_finished_run(second.run)
     assert read_json(second.run / "summary.json")["learner"]["ranks"] == 2
+
+
+def check_people_find_every_process(command: Command) -> None:
+    """Each process of the run names its module and the run folder, its starters aside."""
+    own = [
+        words
+        for words in command.processes().values()
+        if not re.search("launch[./]starters", words)
+    ]
+    for module in (
+        "-m actors.main",
+        "-X actors.inference.server",
+        "-m learner.main",
+        "learner.checkpoints.writer",
+    ):
+        assert sum(module in words for words in own) == 1, (module, own)
 
 
 def check_nobody_else_gets_in(command: Command) -> None:
@@ -220,6 +244,40 @@ def test_ctrl_c_ends_a_whole_run_within_ten_seconds(tmp_path: Path) -> None:
     assert "with: lzero train" in output
     assert command.processes() == {}
     assert read_json(command.run / "state.json")["status"] == "interrupted"
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize(
+    ("number", "everybody", "ranks"),
+    [(signal.SIGTERM, False, 2), (signal.SIGUSR1, True, 1), (signal.SIGTERM, True, 2)],
+    ids=["the command", "every process", "every process of two ranks"],
+)
+def test_a_run_that_is_asked_to_stop_saves_and_says_that_it_can_go_on(
+    tmp_path: Path, number: signal.Signals, everybody: bool, ranks: int
+) -> None:
+    settings = ("--set", f"learner.ranks={ranks}", "--set", "learner.checkpoint_every=100")
+    with lzero_train(tmp_path, *settings) as command:
+        command.wait_until((command.run / "metrics.jsonl").exists, "the learner listens")
+        command.wait_until((command.run / "metrics.jsonl").read_text, "the first step")
+
+        below = descendants(command.process.pid) if everybody else set()
+        for pid in (command.process.pid, *below):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        output = command.finish()
+
+    saved = list((command.run / "checkpoints").glob("step-??????"))
+    assert command.process.returncode == 75, output
+    assert f"asked to stop ({number.name})" in output
+    assert [find_damage(path) for path in saved] == [[]], output + log_of(command)
+    assert f"checkpoint {saved[0].name} is kept; go on with: lzero train" in output
+    assert command.processes() == {}
+    assert read_json(command.run / "state.json")["status"] == "interrupted"
+
+    with lzero_train(tmp_path, *settings, "--resume") as resumed:
+        output = resumed.finish()
+    assert resumed.process.returncode == 0, output
+    check_finished_run(resumed.run)
 
 
 @pytest.mark.nightly

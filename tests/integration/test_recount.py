@@ -38,7 +38,7 @@ from learner.totals import Totals, learner_totals
 from learner.weights.background import BackgroundPublisher
 from tests.integration.test_synchronous_training import (
     CONFIG,
-    NoSaver,
+    NO_SAVING,
     NoVerifier,
     Servers,
     answering,
@@ -108,7 +108,7 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
         )  # fmt: skip
         learner = TrainingLoop(
             config, model=model, vocabulary=VOCABULARY, rank=rank, train_step=step,
-            verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0, totals=Totals(),
+            verifier=NoVerifier(), saving=NO_SAVING, head=head, first_step=0, totals=Totals(),
         )  # fmt: skip
         learner.run()
         left = learner_totals(config, learner.totals, head.intake.counters())

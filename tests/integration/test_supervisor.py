@@ -211,3 +211,79 @@ def test_nothing_outlives_a_supervisor_that_is_signalled(
     if number is not signal.SIGKILL:
         assert f"interrupted by {number.name}" in errors
         assert supervisor.returncode == 1
+
+
+IN_ORDER = """
+import sys
+from pathlib import Path
+from launch.starters.local import ProcessSpec, StopAsked, Supervisor, interruptible
+
+folder = Path(sys.argv[1])
+command = tuple(sys.argv[2:])
+try:
+    with interruptible(), Supervisor(grace_s=0.5) as supervisor:
+        spec = ProcessSpec(name="child", command=command, log=folder / "log", order_s=600)
+        supervisor.spawn(spec)
+        try:
+            supervisor.finish("child")
+        except StopAsked as asked:
+            print(asked, flush=True)
+            print(supervisor.end_in_order("child"), flush=True)
+            raise
+except StopAsked:
+    sys.exit(75)
+"""
+
+
+def in_order(folder: Path, *command: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", IN_ORDER, str(folder), *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_child_that_can_end_in_order_is_given_time_to(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    code = f"""
+        import os, signal, sys, time
+        def end(*_):
+            open({str(tmp_path / "saved")!r}, "w").close()
+            sys.exit(0)
+        signal.signal(signal.SIGTERM, end)
+        open({str(tmp_path / "ready")!r}, "w").close()
+        time.sleep(600)
+    """
+    supervisor = in_order(tmp_path, *python(code))
+    wait_until((tmp_path / "ready").exists, "the start of the child")
+
+    supervisor.send_signal(number)
+    output, _ = supervisor.communicate(timeout=DEADLINE_S)
+
+    assert output.split() == [number.name, "True"]
+    assert (tmp_path / "saved").exists()
+    assert supervisor.returncode == 75
+
+
+@pytest.mark.parametrize(("second", "status"), [(signal.SIGTERM, 75), (signal.SIGINT, 1)])
+def test_a_second_signal_ends_at_once_what_was_to_end_in_order(
+    tmp_path: Path, second: signal.Signals, status: int
+) -> None:
+    with in_order(tmp_path, *stubborn_family(tmp_path)) as supervisor:
+        pids = read_pids(tmp_path)
+        supervisor.send_signal(signal.SIGTERM)
+        assert supervisor.stdout is not None
+        assert supervisor.stdout.readline() == "SIGTERM\n"
+
+        def ended() -> bool:
+            if is_alive(pids[0]):
+                supervisor.send_signal(second)  # the echo of the first is no second one
+            return supervisor.poll() is not None
+
+        wait_until(ended, "the end of the supervisor")
+
+    assert supervisor.returncode == status
+    assert not any(is_alive(pid) for pid in pids)

@@ -34,6 +34,7 @@ from learner.engine.sharding import full_state_dict, shard
 from learner.loop import Head, TrainingLoop
 from learner.profiling import StepProfiler
 from learner.record import BatchLog
+from learner.saving import Saving
 from learner.step.train_step import TrainStep
 from learner.totals import Totals
 from learner.weights.background import BackgroundPublisher
@@ -116,6 +117,15 @@ class NoSaver:
     def save(self, progress: Progress) -> None:
         pass
 
+    def is_busy(self) -> bool:
+        return False
+
+    def finish(self) -> None:
+        pass
+
+
+NO_SAVING = Saving(saver=NoSaver(), schedule=None)
+
 
 def digest(state: Mapping[str, Tensor]) -> str:
     hashed = hashlib.sha256()
@@ -194,7 +204,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
             CONFIG, model=model, vocabulary=VOCABULARY, rank=rank,
             train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,
                                  objective=CONFIG.objective, temperature=1.0),
-            verifier=NoVerifier(), saver=NoSaver(), head=head, first_step=0,
+            verifier=NoVerifier(), saving=NO_SAVING, head=head, first_step=0,
             totals=Totals(),
             profiler=StepProfiler(model, folder / "profiles", steps=(2, 3)),
         )  # fmt: skip

@@ -16,6 +16,7 @@ from learner.checkpoints.files import (
     remove_leftovers,
     set_aside,
 )
+from learner.checkpoints.retention import Keep
 from tests.saved_checkpoint import latest_checkpoint
 
 CONTENTS = {
@@ -35,7 +36,7 @@ def make_checkpoint(folder: Path, step: int = 1, *, keep: int = 9) -> Path:
         path = partial / name
         path.parent.mkdir(parents=True, exist_ok=True)
         digests[name] = write_file(path, content)
-    publish(partial, final, digests, keep=keep)
+    publish(partial, final, digests, keep=Keep(newest=keep))
     return final
 
 

@@ -311,7 +311,7 @@ def test_the_writer_is_this_checkouts_whatever_other_learner_is_installed_or_lie
     state = tmp_path / "step.partial" / "state"
     state.mkdir(parents=True)
     buffer = os.memfd_create("buffer")
-    writer = WriterProcess(buffer)
+    writer = WriterProcess(buffer, tmp_path)
     try:
         writer.submit(Job(partial=str(state.parent), rank=0, ranks=1, header="{}", data_bytes=0))
         answer = writer.wait(timeout_s=60)

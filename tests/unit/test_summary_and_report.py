@@ -157,6 +157,15 @@ def test_a_run_that_learned_nothing_says_so_in_summary_screen_and_report(folder:
         assert escape(alert[1:]) in folder.report.read_text()
 
 
+def test_checkpoints_that_could_not_be_written_are_in_the_summary(folder: RunFolder) -> None:
+    failed = dataclasses.replace(TOTALS, failed_saves=3, last_failed_save="c: No space left")
+    write_totals(failed, folder.learner_totals)
+
+    assert summarise(folder).alerts == (
+        "checkpoints were not written in 3 saves; the last of them: c: No space left",
+    )
+
+
 def summarise(folder: RunFolder) -> Summary:
     state = RunState(
         status="running",

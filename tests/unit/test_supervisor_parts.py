@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from launch.starters.guard import descendants
-from launch.starters.local import describe_exit, last_lines
+from launch.starters.local import describe_exit, killed_for_memory, last_lines
 from launch.starters.specs import explain_torchrun
 
 
@@ -42,6 +42,29 @@ def test_a_failed_rank_is_named_with_its_signal() -> None:
 
     assert explain_torchrun(line) == "rank 1 was ended by signal 9 (SIGKILL)"
     assert explain_torchrun("another line") == "another line"
+
+
+def test_a_collective_that_hung_is_named_with_its_time() -> None:
+    line = (
+        "[rank1]:[E1121 10:39:46 ProcessGroupNCCL.cpp:616] [Rank 1] Watchdog caught collective "
+        "operation timeout: WorkNCCL(SeqNum=7, OpType=ALLREDUCE, NumelIn=1, NumelOut=1, "
+        "Timeout(ms)=1800000) ran for 1800051 milliseconds before timing out."
+    )
+
+    assert explain_torchrun(line).startswith(
+        "a collective operation hung (ALLREDUCE): not every rank came to it within 1800 s"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("a 1\noom_kill 3\nz 9\n", 3), ("a 1\n", 0), ("oom_kill\n", 0)]
+)
+def test_kills_for_want_of_memory_are_counted(tmp_path: Path, text: str, count: int) -> None:
+    counters = tmp_path / "vmstat"
+    counters.write_text(text)
+
+    assert killed_for_memory(counters) == count
+    assert killed_for_memory(tmp_path / "none") == 0
 
 
 def test_descendants_are_found_through_generations() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+from learner.saving import FailedSaves
 from learner.totals import Totals, pack_ledger, unpack_ledger
 
 
@@ -14,6 +15,7 @@ def test_totals_and_ledger_come_back_from_the_checkpoint() -> None:
         wait_s=1.5,
         earlier_paused_s=0.5,
         earlier_s=10.0,
+        failed_saves=FailedSaves(2, "no room"),
     )
 
     ledger, restored = unpack_ledger(pack_ledger(b"state", totals))

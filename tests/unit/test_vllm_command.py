@@ -49,6 +49,15 @@ def test_a_context_that_the_scaling_of_positions_allows_is_told_to_vllm() -> Non
     assert overrides == {"max_position_embeddings": 256}
 
 
+def test_the_command_line_names_the_module_and_the_folder_of_the_run() -> None:
+    named = vllm_command(make_config(), "/s", cpu=True, run=Path("/runs/a"))
+    unnamed = vllm_command(make_config(), "/s", cpu=True)
+
+    assert value_after(named, "-X") == "actors.inference.server=/runs/a"
+    assert named.index("-X") < named.index("-m")
+    assert "-X" not in unnamed
+
+
 def test_cpu_and_gpu_take_their_own_limits_only() -> None:
     cpu = vllm_command(make_config(), "/s", cpu=True)
     gpu = vllm_command(make_config(), "/s", cpu=False)
