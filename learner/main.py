@@ -5,8 +5,7 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -15,63 +14,39 @@ import torch.distributed as dist
 from torch import nn
 from torch.distributed import is_torchelastic_launched
 
-from common.config import Config, EvaluationSuite
-from common.config.evaluation import DURING_PER_FAMILY
+from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
-from common.evaluation import family_of, first_of_each_family
-from common.places import LEARNER, Role, RunPlan
-from common.plan_file import load_plan, own_keys, tell_coordinator, tell_stopped
+from common.places import RunPlan
+from common.plan_file import load_plan, tell_stopped
 from common.stopping import EXIT_RESUME, StopRequest, stop_request
-from common.task_rules import task_rules, training_files
-from common.tasks import read_sources, read_tasks
 from common.telemetry.alert_lines import append_alert
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import write_totals
-from common.telemetry.writers import metric_writers
-from common.wire.records import Task, Trajectory
-from common.wire.sockets import Wire
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import oldest_step
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.schedule import SaveSchedule
 from learner.checkpoints.scores import HeldOutScores
 from learner.checkpoints.state import Trainee
-from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import Order, SignalFilter, TaskOrder
-from learner.coordination.intake import ACTOR_LIMITS, Intake
-from learner.coordination.ledger import journal_position, restore_ledger
-from learner.coordination.mixed_order import MixedOrder, WeightedTasks
-from learner.coordination.replay import Replay
-from learner.coordination.store import TrajectoryStore
-from learner.coordination.trajectory_checks import ModelLimits
 from learner.engine.critic import CriticModel, load_critic
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
-from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.failures import named
-from learner.journal.segments import begin_journal
-from learner.journal.writer import JournalWriter
-from learner.loop import Head, TrainingLoop
+from learner.head import Head
+from learner.loop import TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
-from learner.record import BatchLog
+from learner.rank_zero import rank_zero
 from learner.saving import Saving
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, learner_totals, unpack_ledger
-from learner.weights.background import BackgroundPublisher
-from learner.weights.channel import WORKER_LIMITS
-from learner.weights.publisher import WeightPublisher
-from learner.weights.verifier import ParityVerifier, question_prompts
+from learner.weights.verifier import ParityVerifier
 
 log = logging.getLogger(__name__)
 
 DRAIN_TIMEOUT_S = 15.0
-MIB = 1 << 20
-FILTER_PATIENCE = 4
-"""Batches' worth of groups without signal in a row after which a batch is taken as it is."""
 
 
 def train(
@@ -116,7 +91,7 @@ def train(
         )
         head: Head | None = None
         if rank.is_first:
-            wiring = _head(
+            wiring = rank_zero(
                 config, plan, folder,
                 vocabulary=vocabulary, ledger=ledger, version=first_step, resume=resume,
                 tell=tell, scored=scores.add,
@@ -126,7 +101,6 @@ def train(
             config,
             model=model,
             vocabulary=vocabulary,
-            rank=rank,
             train_step=TrainStep(
                 model,
                 optimizer,
@@ -209,156 +183,6 @@ def _critic(config: Config, rank: Rank) -> CriticModel | None:
         gamma=config.objective.discount,
         compute_dtype=getattr(torch, config.model.compute_dtype),
     )
-
-
-@contextmanager
-def _head(
-    config: Config,
-    plan: RunPlan,
-    folder: Path,
-    *,
-    vocabulary: int,
-    ledger: bytes | None,
-    version: int,
-    resume: bool,
-    tell: Callable[[str], None],
-    scored: Callable[[int, float], None],
-) -> Iterator[Head]:
-    """What only rank 0 has; tells where the coordinator listens once it does."""
-    tasks = read_sources(training_files(config), partial(read_tasks, rules=task_rules(config)))
-    during = config.evaluation.during
-    heldout = _during(config, during) if during else []
-    families = _groups_in_metrics(tasks) | {task.task_id: family_of(task) for task in heldout}
-    coordinator = _coordinator(config, tasks, vocabulary, tell=tell)
-    since = journal_position(ledger) if ledger is not None else 0
-    found = begin_journal(folder / "journal", since=since, resume=resume, tell=tell)
-    if ledger is not None:
-        restore_ledger(coordinator, ledger, is_replayed=True)
-    replay = Replay(coordinator, found.places, serial=since) if resume else None
-    store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
-    batches = BatchLog(folder / "batches.jsonl", after_step=version)
-    writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
-    wire = Wire(own_keys(plan, LEARNER))
-    fetching = wire.listen("weights", plan.weights, _known(plan, "policy-server"), WORKER_LIMITS)
-    weights = WeightPublisher(plan.servers, fetching)
-    weights.start()
-    try:
-        door = wire.listen("coordinator", plan.coordinator, _known(plan, "actor"), ACTOR_LIMITS)
-        with (
-            JournalWriter(
-                folder / "journal",
-                first_serial=found.next_serial,
-                earlier=found.segments,
-                sync=config.run.journal == "sync",
-                keep=config.run.keep_journal,
-                tell=tell,
-            ) as journal,
-            Intake(
-                coordinator, store, door, version=version, journal=journal, replay=replay
-            ) as intake,
-            BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
-        ):
-            tell_coordinator(plan, door.address)
-
-            def family(trajectory: Trajectory) -> str:
-                return families.get(trajectory.task_id, "all")
-
-            yield Head(
-                intake=intake,
-                publisher=publisher,
-                writers=writers,
-                family_of=family,
-                heldout=heldout,
-                heldout_temperature=during.temperature if during else 1.0,
-                batches=batches,
-                replay=replay,
-                oldest_checkpoint=partial(oldest_step, folder / "checkpoints"),
-                scored=scored,
-                first_prompts=_first_prompts(config, tasks),
-            )
-    finally:
-        weights.stop()
-        wire.close()
-        batches.close()
-        for writer in writers:
-            writer.close()
-
-
-def _first_prompts(config: Config, tasks: Mapping[str, Sequence[Task]]) -> list[list[int]]:
-    """What the servers are compared on before there is a batch."""
-    tokenizer = load_tokenizer(Path(config.model.path) / TOKENIZER)
-
-    def encode(text: str) -> list[int]:
-        whole = text.encode("utf-8", "replace").decode()  # a lone surrogate is no text
-        return list(tokenizer.encode(whole, add_special_tokens=False).ids)
-
-    return question_prompts(
-        [task.question for some in tasks.values() for task in some],
-        encode,
-        max_context=config.model.max_context,
-    )
-
-
-def _known(plan: RunPlan, role: Role) -> dict[str, str]:
-    """The members of that role: public key to name."""
-    return {member.key: member.name for member in plan.members if member.role == role}
-
-
-def _coordinator(
-    config: Config,
-    tasks: Mapping[str, Sequence[Task]],
-    vocabulary: int,
-    *,
-    tell: Callable[[str], None],
-) -> Coordinator:
-    return Coordinator(
-        _order(config, tasks),
-        groups_per_batch=config.learner.groups,
-        group_size=config.learner.group_size,
-        max_staleness=config.learner.max_staleness,
-        temperature=config.agent.temperature,
-        total_batches=config.run.steps,
-        max_buffered_bytes=config.transport.buffer_mib * MIB,
-        signal_filter=_signal_filter(config),
-        group_timeout_s=config.learner.group_timeout_s,
-        lease_timeout_s=config.lease_timeout_s,
-        silence_s=config.transport.silence_s,
-        limits=ModelLimits(vocabulary=vocabulary, max_context=config.model.max_context),
-        tell=tell,
-    )
-
-
-def _order(config: Config, tasks: Mapping[str, Sequence[Task]]) -> Order:
-    if not config.tasks.sources:
-        return TaskOrder(tasks[""], seed=config.run.seed)
-    sources = [WeightedTasks(s.name, tasks[s.name], s.weight) for s in config.tasks.sources]
-    return MixedOrder(sources, seed=config.run.seed)
-
-
-def _groups_in_metrics(tasks: Mapping[str, Sequence[Task]]) -> dict[str, str]:
-    """What success is counted by, for each training task: its source, or with one its family."""
-    return {
-        task.task_id: source or family_of(task) for source, some in tasks.items() for task in some
-    }
-
-
-def _signal_filter(config: Config) -> SignalFilter | None:
-    learner = config.learner
-    if learner.filter_groups == "none":
-        return None
-    return SignalFilter(
-        discount=config.objective.discount, patience=FILTER_PATIENCE * learner.groups
-    )
-
-
-def _during(config: Config, suite: EvaluationSuite) -> list[Task]:
-    """The questions that a suite asks while training."""
-    few = min(suite.per_family or DURING_PER_FAMILY, DURING_PER_FAMILY)
-    return first_of_each_family(_read(config, suite.tasks), few)
-
-
-def _read(config: Config, path: str) -> list[Task]:
-    return read_tasks(Path(path), rules=task_rules(config))
 
 
 def main() -> int:

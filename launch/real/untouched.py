@@ -14,7 +14,7 @@ from launch.plan.topology import RunFiles
 from launch.real.recipe import Untouched
 from launch.report.progress import ProgressPanel
 from launch.run.folder import RunFolder
-from launch.run.train import make_world, use_world
+from launch.run.world import make_world, use_world
 from launch.starters.private import private_folder
 
 

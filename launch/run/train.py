@@ -11,8 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from actors.tools.search.index import build_index
-from common.config import Agent, Config, World
+from common.config import Agent, Config
 from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunError
@@ -20,8 +19,7 @@ from common.evaluation import Suite, SuiteScore, write_suites
 from common.places import LEARNER, RunPlan
 from common.plan_file import told_stopped
 from launch.data.recall import low_recall
-from launch.data.world import write_world
-from launch.plan.evaluation import suites_of, with_world_suites
+from launch.plan.evaluation import suites_of
 from launch.plan.topology import RunFiles, evaluation
 from launch.report.closing import print_summary
 from launch.report.page import write_report
@@ -41,6 +39,7 @@ from launch.run.folder import (
 )
 from launch.run.inputs import check_inputs, write_inputs
 from launch.run.preflight import check_machine, check_run, locate_model
+from launch.run.world import make_world, use_world
 from launch.screen import say
 from launch.starters import specs
 from launch.starters.local import Interrupted, StopAsked, Supervisor, interruptible
@@ -150,25 +149,6 @@ def _with_absolute_tasks(config: Config) -> Config:
     )
     evaluation = dataclasses.replace(config.evaluation, suites=suites)
     return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
-
-
-def use_world(config: Config, world: Path) -> Config:
-    """The configuration with the task files, indexes and suites of a generated world."""
-    tasks = dataclasses.replace(
-        config.tasks,
-        train=str(world / "train.jsonl"),
-        train_corpus=str(world / "train_corpus.sqlite"),
-    )
-    evaluation = with_world_suites(config.evaluation, world)
-    return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
-
-
-def make_world(folder: Path, world: World, *, heldout_seed: int | None = None) -> None:
-    """Write task files and corpora, of another held-out world if one is given, and index them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_world(folder, world, heldout_seed=heldout_seed)
-    for corpus in sorted(folder.glob("*_corpus.jsonl")):
-        build_index(corpus, corpus.with_suffix(".sqlite"))
 
 
 def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:

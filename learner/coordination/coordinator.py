@@ -23,11 +23,12 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 import logging
 from collections.abc import Callable, Sequence
 
+from common.errors import InputError
 from common.wire.codec import Buffer
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
-from learner.coordination.changes import Evaluated, EvaluationBegun, EvaluationTaken
+from learner.coordination.changes import Change, Evaluated, EvaluationBegun, EvaluationTaken
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
 from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.heldout_round import HeldoutRound
@@ -329,6 +330,32 @@ class Coordinator:
         finished, self.evaluation = self.evaluation.finished, None
         self.groups.note(EvaluationTaken(number=self.next_evaluation - 1))
         return finished
+
+    @property
+    def is_evaluating(self) -> bool:
+        """An evaluation was begun and not taken; one of before a restart, until the next begins."""
+        return self.evaluation is not None
+
+    def apply(self, change: Change) -> None:
+        """Make a change again that was decided earlier; see ``GroupBuffer.apply``.
+
+        An evaluation can be taken from there, but not be gone on with.
+
+        Raises:
+            InputError: it does not follow from what is here.
+        """
+        if isinstance(change, EvaluationBegun):
+            self.next_evaluation = change.number + 1
+            self.evaluation = HeldoutRound.earlier(change.number)
+        elif isinstance(change, Evaluated | EvaluationTaken):
+            if self.evaluation is None:
+                raise InputError("no evaluation is under way here")
+            if isinstance(change, Evaluated):
+                self.evaluation.finished.append(change.trajectory)
+            else:
+                self.evaluation = None
+        else:
+            self.groups.apply(change)
 
     def waiting_for(self) -> str:
         """What a full batch is waiting for, and what failed most, in words, for time-outs."""

@@ -22,6 +22,13 @@ class HeldoutRound:
         self._leased: dict[str, int] = {}
         self._lost = 0
 
+    @classmethod
+    def earlier(cls, number: int, finished: Sequence[Trajectory] = ()) -> "HeldoutRound":
+        """What is known of the evaluation ``number``, begun before: it hands nothing out."""
+        known = cls(number, (), temperature=1.0)
+        known.finished.extend(finished)
+        return known
+
     @property
     def has_waiting(self) -> bool:
         """Whether a task waits to be handed out."""

@@ -1,10 +1,13 @@
 """The coordinator's state as bytes, for the checkpoint: cursors, counters, groups, trajectories.
 
+Of an evaluation under way it has what came so far, because the journal may have the rest.
+
 It holds the leases that were out, too, for what the journal says of them. Those that are out when
 the coordinator begins again are handed out again, and counted as dropped under ``lost_at_restart``.
 """
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import Any
 
 import msgpack
@@ -15,6 +18,7 @@ from common.wire.records import Trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group
+from learner.coordination.heldout_round import HeldoutRound
 
 LEDGER_FORMAT = 5
 _LEASES_COUNTED = 4
@@ -38,6 +42,7 @@ def save_ledger(coordinator: Coordinator, *, journal: int = 0) -> bytes:
                 "cursors": groups.order.cursors,
                 "next_group": groups.next_group,
                 "next_evaluation": coordinator.next_evaluation,
+                "evaluation": _save_evaluation(coordinator.evaluation),
                 "batches_taken": groups.batches_taken,
                 "started": counters.started,
                 "finished": counters.finished,
@@ -65,6 +70,7 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes, *, is_replayed: bool
     state = _readable(ledger)
     groups = coordinator.groups
     coordinator.next_evaluation = state["next_evaluation"]
+    coordinator.evaluation = _restored_evaluation(state)
     groups.order.go_to(state["cursors"])
     groups.next_group = state["next_group"]
     groups.batches_taken = state["batches_taken"]
@@ -99,7 +105,8 @@ def _readable(ledger: bytes) -> dict[str, Any]:
     if state.get("format") == _ONE_CURSOR:
         state |= {"format": _LEASES_COUNTED, "cursors": {"": state["cursor"]}}
     if state.get("format") == _LEASES_COUNTED:
-        state |= {"format": LEDGER_FORMAT, "late": _names(state["late"], "late"), "journal": 0}
+        state |= {"format": LEDGER_FORMAT, "late": _names(state["late"], "late"), "journal": 0,
+                  "evaluation": None}  # fmt: skip
         for group in state["groups"]:
             _name_leases(group)
     for name, ours in {"format": LEDGER_FORMAT, "schema": SCHEMA_VERSION}.items():
@@ -126,6 +133,27 @@ def _name_leases(group: dict[str, Any]) -> None:
     group["waiting"] = group["waiting"][: len(group["waiting"]) - count]
 
 
+def _save_evaluation(evaluation: HeldoutRound | None) -> list[list[bytes]] | None:
+    """What an evaluation under way has brought; None where there is none."""
+    return None if evaluation is None else _save_trajectories(evaluation.finished)
+
+
+def _restored_evaluation(state: dict[str, Any]) -> HeldoutRound | None:
+    if state["evaluation"] is None:
+        return None
+    finished = _trajectories(state["evaluation"])
+    return HeldoutRound.earlier(state["next_evaluation"] - 1, finished)
+
+
+def _save_trajectories(trajectories: Iterable[Trajectory]) -> list[list[bytes]]:
+    return [[bytes(frame) for frame in encode(trajectory)] for trajectory in trajectories]
+
+
+def _trajectories(saved: Iterable[list[bytes]]) -> list[Trajectory]:
+    records = map(decode, saved)
+    return [record for record in records if isinstance(record, Trajectory)]
+
+
 def _save_group(group: Group) -> dict[str, Any]:
     return {
         "number": group.number,
@@ -136,7 +164,7 @@ def _save_group(group: Group) -> dict[str, Any]:
         "attempts": sorted(group.attempts.items()),
         "failures": sorted(group.failures.items()),
         "num_bytes": group.num_bytes,
-        "finished": [[bytes(frame) for frame in encode(t)] for t in group.finished],
+        "finished": _save_trajectories(group.finished),
     }
 
 
@@ -155,10 +183,7 @@ def _restore_group(coordinator: Coordinator, saved: dict[str, Any]) -> None:
     group.attempts = dict(saved["attempts"])
     group.failures = dict(saved["failures"])
     group.num_bytes = saved["num_bytes"]
-    for frames in saved["finished"]:
-        trajectory = decode(frames)
-        if isinstance(trajectory, Trajectory):
-            group.finished.append(trajectory)
+    group.finished = _trajectories(saved["finished"])
     if group.complete:
         groups.ready.append(group)
     else:

@@ -3,18 +3,14 @@
 import logging
 
 from common.wire.codec import SCHEMA_VERSION
-from common.wire.session import Hello, Refused, Welcome
+from common.wire.session import Hello, Welcome
 from learner.coordination.coordinator import Coordinator
 
 log = logging.getLogger(__name__)
 
 
-def greet(coordinator: Coordinator, identity: bytes, hello: Hello, now: float) -> Welcome | Refused:
-    """Answer a hello; the coordinator knows the session when it is a welcome."""
-    refusal = _refusal(identity, hello)
-    if refusal:
-        log.warning("actor refused reason=%s", refusal)
-        return Refused(reason=refusal)
+def greet(coordinator: Coordinator, hello: Hello, now: float) -> Welcome:
+    """Make a session known to the coordinator; ``refusal_of`` had nothing against it."""
     if coordinator.join(hello, now=now):
         log.info(
             "actor joined actor=%s credit=%d kernel=%s",
@@ -23,7 +19,7 @@ def greet(coordinator: Coordinator, identity: bytes, hello: Hello, now: float) -
     return Welcome(schema_version=SCHEMA_VERSION, leases=coordinator.held_by(hello.identity))
 
 
-def _refusal(identity: bytes, hello: Hello) -> str:
+def refusal_of(identity: bytes, hello: Hello) -> str:
     """Why an actor cannot be worked with; empty if it can."""
     if hello.schema_version != SCHEMA_VERSION:
         return (

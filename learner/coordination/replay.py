@@ -1,7 +1,7 @@
 """Plays the journal of a run into a coordinator that was put into the state of a checkpoint.
 
 Batch by batch, as the training loop asks for them: so the coordinator never holds more than it did
-when the journal was written. Nothing is decided anew (``GroupBuffer.apply``).
+when the journal was written. Nothing is decided anew (``Coordinator.apply``).
 """
 
 from collections import deque
@@ -12,8 +12,6 @@ from common.wire.records import Trajectory
 from learner.coordination.changes import (
     TAKEN,
     Change,
-    Evaluated,
-    EvaluationBegun,
     EvaluationTaken,
     Taken,
     from_record,
@@ -32,11 +30,8 @@ class Replay:
         """Of the next record to be played."""
         self.batches = sum(place.kind == TAKEN for place in places)
         """Batches that have not been played yet."""
-        self.is_evaluating = False
-        """An evaluation was begun whose end has not been played."""
         self._coordinator = coordinator
         self._places = deque(places)
-        self._evaluated: list[Trajectory] = []
 
     def batch(self, version: int) -> list[Trajectory]:
         """Play up to the next batch, which was to train the weights of ``version``.
@@ -64,9 +59,10 @@ class Replay:
         evaluated: list[Trajectory] = []
         while self._places and self._places[0].kind != TAKEN:
             change = self._next()
+            evaluation = self._coordinator.evaluation
+            if isinstance(change, EvaluationTaken) and evaluation is not None:
+                evaluated = evaluation.finished
             self._apply(change)
-            if isinstance(change, EvaluationTaken):
-                evaluated, self._evaluated = self._evaluated, []
         return evaluated
 
     def _next(self) -> Change:
@@ -80,15 +76,8 @@ class Replay:
             ) from error
 
     def _apply(self, change: Change) -> None:
-        if isinstance(change, EvaluationBegun):
-            self._coordinator.next_evaluation = change.number + 1
-            self._evaluated, self.is_evaluating = [], True
-        elif isinstance(change, Evaluated):
-            self._evaluated.append(change.trajectory)
-        elif isinstance(change, EvaluationTaken):
-            self.is_evaluating = False
         try:
-            self._coordinator.groups.apply(change)
+            self._coordinator.apply(change)
         except LookupError as error:
             raise self._mismatch(f"it knows {error}, which is not here") from error
         except InputError as error:

@@ -14,9 +14,8 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -25,36 +24,10 @@ from torch import Tensor
 from common.places import RENDEZVOUS
 from common.wire.records import TaskLease, Trajectory
 from learner.checkpoints.checkpointer import Checkpointer
-from learner.checkpoints.files import oldest_step
-from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Progress
-from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import TaskOrder
-from learner.coordination.intake import Intake
-from learner.coordination.ledger import journal_position, restore_ledger
-from learner.coordination.replay import Replay
-from learner.coordination.store import TrajectoryStore
-from learner.engine.mesh import training_processes
-from learner.engine.model import load_model
-from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.sharding import shard
-from learner.journal.segments import begin_journal
-from learner.journal.writer import JournalWriter
-from learner.loop import Head, TrainingLoop
-from learner.record import BatchLog
-from learner.step.train_step import TrainStep
-from learner.totals import Totals, unpack_ledger
-from learner.weights.background import BackgroundPublisher
-from tests.integration.test_synchronous_training import (
-    CONFIG,
-    TASKS,
-    NoVerifier,
-    Servers,
-    answer_leases,
-    scripted,
-)
-from tests.tiny_policy import VOCABULARY, make_model
-from tests.wires import a_place
+from tests.integration.learner_life import Life, with_steps
+from tests.integration.test_synchronous_training import Servers, scripted
+from tests.tiny_policy import make_model
 
 STEPS = 7
 EVERY = 3
@@ -120,6 +93,12 @@ class MortalSaver:
         self.saver.save(progress)
         self.mortal.reaches("saved", progress.step)
 
+    def is_busy(self) -> bool:
+        return self.saver.is_busy()
+
+    def finish(self) -> None:
+        self.saver.finish()
+
 
 def player(folder: Path, mortal: Mortal) -> Callable[[TaskLease, int], Trajectory]:
     """The scripted policy; every answer is in ``sampled.txt``, whoever dies."""
@@ -136,93 +115,23 @@ def player(folder: Path, mortal: Mortal) -> Callable[[TaskLease, int], Trajector
     return play
 
 
-@contextmanager
-def a_head(
-    folder: Path, ledger: bytes | None, mortal: Mortal, *, first_step: int, resume: bool
-) -> Iterator[Head]:
-    """What rank 0 has, and an actor that answers its leases."""
-    servers = MortalServers(mortal)
-    coordinator = Coordinator(
-        TaskOrder(TASKS, seed=0), groups_per_batch=2, group_size=3, max_staleness=0,
-        total_batches=STEPS, max_buffered_bytes=1 << 30,
-    )  # fmt: skip
-    since = journal_position(ledger) if ledger else 0
-    found = begin_journal(folder / "journal", since=since, resume=resume, tell=print)
-    if ledger:
-        restore_ledger(coordinator, ledger, is_replayed=True)
-    replay = Replay(coordinator, found.places, serial=since) if resume else None
-    replayed = replay.batches if replay else 0
-    with ExitStack() as stack:
-        journal = stack.enter_context(
-            JournalWriter(
-                folder / "journal", first_serial=found.next_serial, earlier=found.segments,
-                keep=folder.name == "killed",
-            )
-        )  # fmt: skip
-        place = stack.enter_context(a_place(["a0"]))
-        store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
-        intake = stack.enter_context(
-            Intake(
-                coordinator, store, place.door, version=first_step, journal=journal, replay=replay
-            )
-        )
-        publisher = stack.enter_context(
-            BackgroundPublisher(servers, acknowledge=intake.acknowledge)
-        )
-        play = player(folder, mortal)
-        actor = threading.Thread(target=answer_leases, args=(place, servers, play), daemon=True)
-        actor.start()
-        batches = BatchLog(folder / "batches.jsonl", after_step=first_step)
-        yield Head(
-            intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all",
-            heldout=(), batches=stack.enter_context(closing(batches)), replay=replay,
-            oldest_checkpoint=functools.partial(oldest_step, folder / "checkpoints"),
-        )  # fmt: skip
-        intake.forget_before(oldest_step(folder / "checkpoints"))
-        intake.drain("done", timeout_s=10)
-        counters = intake.counters()
-        result = {
-            "digest": servers.digests[-1], "started": counters.started,
-            "trained": counters.trained, "dropped": dict(counters.dropped),
-            "replayed": replayed, "first_step": first_step,
-        }  # fmt: skip
-        (folder / "result.json").write_text(json.dumps(result))
-
-
 def live(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -> None:
     """One life of a learner's rank, from what the lives before have left."""
     mortal = Mortal(kill)
-    config = replace(
-        CONFIG,
-        run=replace(CONFIG.run, steps=STEPS),
-        learner=replace(CONFIG.learner, checkpoint_every=EVERY),
-    )
-    with ExitStack() as stack:
-        rank = stack.enter_context(training_processes())
-        model = shard(load_model(model_folder), rank, compute_dtype=torch.float32)
-        optimizer = PolicyOptimizer(model, config.learner)
-        progress = load_newest(folder / "checkpoints", model, optimizer, rank) if resume else None
-        ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
-        first_step = progress.step if progress else 0
-        head = None
-        if rank.is_first:
-            head = stack.enter_context(
-                a_head(folder, ledger, mortal, first_step=first_step, resume=resume)
-            )
-        saver = stack.enter_context(
-            Checkpointer(
-                folder / "checkpoints", model, optimizer, rank, model_source=model_folder,
-                export_dtype=torch.float32, keep=1,
-            )
-        )  # fmt: skip
-        loop = TrainingLoop(
-            config, model=model, vocabulary=VOCABULARY, rank=rank,
-            train_step=TrainStep(model, optimizer, rank, config=config.learner,
-                                 objective=config.objective, temperature=1.0),
-            verifier=NoVerifier(), saver=MortalSaver(saver, mortal), first_step=first_step,
-            totals=totals, head=head,
-        )  # fmt: skip
-        loop.run()
+    life = Life(
+        folder=folder, model_folder=model_folder, config=with_steps(STEPS), every=EVERY,
+        resume=resume, servers=MortalServers(mortal), play=player(folder, mortal), tell=print,
+        saver_of=lambda saver: MortalSaver(saver, mortal), keep_journal=folder.name == "killed",
+    )  # fmt: skip
+    assert life.run()
+    if not life.servers.digests:
+        return  # of another rank than the first
+    result = {
+        "digest": life.servers.digests[-1], "started": life.counters.started,
+        "trained": life.counters.trained, "dropped": dict(life.counters.dropped),
+        "replayed": life.replayed, "first_step": life.first_step,
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 def in_a_process(folder: Path, model_folder: Path, kill: Kill | None, *, resume: bool) -> int:

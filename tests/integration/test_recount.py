@@ -31,7 +31,8 @@ from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import shard
-from learner.loop import Head, TrainingLoop
+from learner.head import Head
+from learner.loop import TrainingLoop
 from learner.record import BatchLog
 from learner.step.train_step import TrainStep
 from learner.totals import Totals, learner_totals
@@ -107,7 +108,7 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
             objective=config.objective, temperature=1.0,
         )  # fmt: skip
         learner = TrainingLoop(
-            config, model=model, vocabulary=VOCABULARY, rank=rank, train_step=step,
+            config, model=model, vocabulary=VOCABULARY, train_step=step,
             verifier=NoVerifier(), saving=NO_SAVING, head=head, first_step=0, totals=Totals(),
         )  # fmt: skip
         learner.run()

@@ -31,7 +31,8 @@ from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.sharding import full_state_dict, shard
-from learner.loop import Head, TrainingLoop
+from learner.head import Head
+from learner.loop import TrainingLoop
 from learner.profiling import StepProfiler
 from learner.record import BatchLog
 from learner.saving import Saving
@@ -134,7 +135,8 @@ def digest(state: Mapping[str, Tensor]) -> str:
     return hashed.hexdigest()
 
 
-Play = Callable[[TaskLease, int], Trajectory]
+Play = Callable[[TaskLease, int], Trajectory | None]
+"""What is made of a lease by which version; None for nothing, ever."""
 
 
 @contextmanager
@@ -174,7 +176,8 @@ async def _answer(line: AsyncLine, servers: Servers, play: Play, left: threading
                 held.append(record)
         rng.shuffle(held)
         for lease in held:
-            await line.send(encode(play(lease, servers.version)))
+            if (made := play(lease, servers.version)) is not None:
+                await line.send(encode(made))
     line.close(linger_ms=0)
 
 
@@ -201,7 +204,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
             batches=stack.enter_context(closing(BatchLog(folder / "batches.jsonl", after_step=0))),
         )  # fmt: skip
         learner = TrainingLoop(
-            CONFIG, model=model, vocabulary=VOCABULARY, rank=rank,
+            CONFIG, model=model, vocabulary=VOCABULARY,
             train_step=TrainStep(model, optimizer, rank, config=CONFIG.learner,
                                  objective=CONFIG.objective, temperature=1.0),
             verifier=NoVerifier(), saving=NO_SAVING, head=head, first_step=0,

@@ -14,7 +14,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
-from learner.coordination.changes import EvaluationBegun, from_record, to_record
+from learner.coordination.changes import from_record, to_record
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
@@ -200,10 +200,7 @@ class Coordination(RuleBasedStateMachine):
         state = make_coordinator(self.bound)
         restore_ledger(state, self.checkpoint, is_replayed=True)
         for record in self.journal:
-            change = from_record(record)
-            if isinstance(change, EvaluationBegun):
-                state.next_evaluation = change.number + 1
-            state.groups.apply(change)
+            state.apply(from_record(record))
         state.counters.duplicates = before.counters.duplicates
         assert save_ledger(state) == save_ledger(before)
         self.state = state

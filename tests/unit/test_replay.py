@@ -79,9 +79,42 @@ def test_batches_and_evaluations_come_when_they_did(tmp_path: Path) -> None:
     assert [t.trajectory_id for t in second] == ["g000001-0-1", "g000001-1-1"]
     assert [t.trajectory_id for t in evaluated] == ["e000000-0-1", "e000000-1-1"]
     assert after == []
-    assert replay.is_evaluating
     assert replay.batches == 0
     assert save_ledger(state) == save_ledger(before)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2], ids=lambda n: f"{n} answers before the checkpoint")
+def test_an_evaluation_over_a_checkpoint_is_whole(tmp_path: Path, after: int) -> None:
+    """Some of its answers are in the ledger, the others in the journal."""
+    state = coordinator()
+    state.join(Hello(actor_id="a0", session="s", schema_version=1, credit=9, kernel_level=""))
+    state.begin_evaluation(TASKS[:2], temperature=0.0)
+    leases = state.hand_out()[:2]
+    finish(state, leases[:after])
+    ledger = save_ledger(state)
+    with JournalWriter(tmp_path) as writer:
+        state.groups.note = lambda change: writer.append(to_record(change)) and None
+        finish(state, leases[after:])
+        finished = state.take_evaluation()
+
+    later = coordinator()
+    restore_ledger(later, ledger, is_replayed=True)
+    played = Replay(later, places(tmp_path)).rest()
+
+    assert [t.trajectory_id for t in played] == [t.trajectory_id for t in finished or ()]
+    assert len(played) == 2
+    assert not later.is_evaluating
+
+
+def test_an_evaluation_that_a_ledger_or_a_journal_ends_in_is_under_way(tmp_path: Path) -> None:
+    before = journaled(tmp_path)
+    played, restored = coordinator(), coordinator()
+    Replay(played, places(tmp_path)[:-1]).rest()
+    restore_ledger(restored, save_ledger(before))
+
+    assert before.is_evaluating
+    assert restored.is_evaluating
+    assert not played.is_evaluating
 
 
 def test_a_batch_of_another_version_is_named(tmp_path: Path) -> None:
@@ -153,6 +186,7 @@ def test_a_ledger_from_before_the_journal_is_still_read() -> None:
         group["waiting"] += list(group["leased"].values())
         group["leased"] = len(group["leased"])
     del ledger["journal"]
+    del ledger["evaluation"]
     earlier = msgpack.packb({**ledger, "format": 4, "late": 2})
 
     now, then = coordinator(), coordinator()

@@ -1,0 +1,215 @@
+"""What actors say to the coordinator, and what they are told; no thread and no socket of its own.
+
+Every trajectory is acknowledged once its fate is decided and on the disk, also a duplicate; an
+actor repeats what was not. Until the journal has been played, who says hello waits for the welcome
+and is kept in patience: heartbeats are answered, trajectories have to come again. No message is an
+error of ours: what cannot be read is answered, counted and forgotten.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+from common.errors import ProtocolError
+from common.telemetry.quiet_log import QuietLog
+from common.wire.codec import Record, claim_of, decode, encode
+from common.wire.records import Trajectory
+from common.wire.session import (
+    Ack,
+    Drain,
+    Heartbeat,
+    HeartbeatAck,
+    Hello,
+    HelloWanted,
+    Leave,
+    Refused,
+    Rejected,
+)
+from common.wire.sockets import Parcel
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.outbox import Letter, Outbox
+from learner.coordination.reception import greet, refusal_of
+from learner.coordination.store import TrajectoryStore
+from learner.journal.interface import Journal
+
+log = logging.getLogger(__name__)
+
+_MAX_REASON_CHARACTERS = 500
+"""Of what is said and logged of a message that cannot be used; it may quote all of it."""
+
+_SAME_VERSION = "run the same version of l-zero on both sides"
+
+
+class Correspondence:
+    """Messages of sessions in, letters to sessions out; ``lock`` guards all that it touches."""
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        store: TrajectoryStore,
+        journal: Journal,
+        lock: threading.Condition,
+        *,
+        learner_version: int,
+    ) -> None:
+        """Nobody is welcomed before ``begin``; the learner is at weight ``learner_version``."""
+        self.learner_version = learner_version
+        self.draining: Drain | None = None
+        """What every session is told instead of tasks."""
+        self.outbox = Outbox()
+        self._coordinator = coordinator
+        self._store = store
+        self._journal = journal
+        self._lock = lock
+        self._quiet = QuietLog(log)
+        self._has_begun = False
+        self._waiting: dict[str, Hello] = {}
+        """Who said hello before ``begin``."""
+        self._drained: set[str] = set()
+
+    def begin(self, now: float) -> None:
+        """Sessions are welcomed and tasks handed out from now on."""
+        self._has_begun = True
+        for hello in self._waiting.values():
+            self._say(hello.identity.encode(), greet(self._coordinator, hello, now))
+        self._waiting.clear()
+
+    @property
+    def sessions(self) -> dict[str, str]:
+        """The actor's name of every session that was or will be welcomed, by identity."""
+        waiting = {identity: hello.actor_id for identity, hello in self._waiting.items()}
+        return waiting | self._coordinator.sessions
+
+    def tick(self, now: float) -> None:
+        """Act on the clock, and tell sessions what they are to do next."""
+        if self._has_begun:
+            self._coordinator.tick(now)
+        if self.draining is not None:
+            for name in self.sessions.keys() - self._drained:
+                self._say(name.encode(), self.draining)
+                self._drained.add(name)
+        elif self._has_begun:
+            self._hand_out(now)
+
+    def letters(self) -> Iterator[Letter]:
+        """What may leave by now, in order."""
+        return self.outbox.ready(self._journal.durable)
+
+    # ---- what comes --------------------------------------------------------------------------
+
+    def read(self, parcel: Parcel) -> None:
+        """Take in a message, whatever it is; takes the lock."""
+        identity, frames = parcel.identity, parcel.frames
+        if _name(identity).partition("#")[0] != parcel.member:
+            self._quiet.warning(
+                "ignored who speaks under a name that is not its own", "from=%s as=%r",
+                parcel.member, identity[:40],
+            )  # fmt: skip
+            return
+        try:
+            record = decode(frames)
+        except ProtocolError as error:
+            with self._lock:
+                self._refuse(identity, frames, str(error))
+            return
+        with self._lock:
+            try:
+                self._handle(identity, record, frames)
+            except Exception as error:  # one message never ends the run
+                self._quiet.exception("message dropped", "kind=%s", type(record).__name__)
+                self._refuse(identity, frames, f"{type(error).__name__}: {error}")
+
+    def _refuse(self, identity: bytes, frames: Sequence[memoryview], reason: str) -> None:
+        """Answer a message that cannot be used; the lease that it was about is over."""
+        reason = reason[:_MAX_REASON_CHARACTERS]
+        self._quiet.warning("message refused", "from=%r reason=%s", identity[:40], reason)
+        kind, lease_id = claim_of(frames)
+        name = _name(identity)
+        if kind == Hello.__name__:
+            self._say(identity, Refused(reason=f"{reason}; {_SAME_VERSION}"))
+        elif name not in self.sessions:
+            self._say(identity, HelloWanted())
+        else:
+            self._say(identity, Rejected(reason=reason))
+            if self._coordinator.withdraw(name, lease_id, "malformed", reason):
+                self._say(identity, Ack(trajectory_id=lease_id))
+
+    def _handle(self, identity: bytes, record: Record, frames: Sequence[memoryview]) -> None:
+        now, name = time.monotonic(), _name(identity)
+        if isinstance(record, Hello):
+            self._greet(identity, record, now)
+        elif name in self._waiting:
+            self._keep_in_patience(name, record)
+        elif not self._coordinator.heard(name, now):
+            self._quiet.warning("message without hello", "from=%r", identity[:40])
+            self._say(identity, HelloWanted())
+        elif isinstance(record, Trajectory):
+            self._trajectory(identity, record, frames, now)
+        elif isinstance(record, Heartbeat):
+            self._say(identity, HeartbeatAck(sent=self._coordinator.heartbeat(name, record)))
+            self._drained.discard(name)  # who has heard of the drain beats no more
+        elif isinstance(record, Leave):
+            lost = self._coordinator.leave(name, "actor_left")
+            log.info(
+                "actor left actor=%s reason=%s leases=%d", name.partition("#")[0], record.reason,
+                lost,
+            )  # fmt: skip
+
+    def _greet(self, identity: bytes, hello: Hello, now: float) -> None:
+        if refusal := refusal_of(identity, hello):
+            log.warning("actor refused reason=%s", refusal)
+            self._say(identity, Refused(reason=refusal))
+        elif self._has_begun:
+            self._say(identity, greet(self._coordinator, hello, now))
+        else:
+            self._waiting[hello.identity] = hello
+
+    def _keep_in_patience(self, name: str, record: Record) -> None:
+        """Who waits for a welcome hears that we live; what it has to deliver it keeps."""
+        if isinstance(record, Heartbeat):
+            self._say(name.encode(), HeartbeatAck(sent=0))
+            self._drained.discard(name)
+        elif isinstance(record, Leave):
+            del self._waiting[name]
+
+    def _trajectory(
+        self, identity: bytes, trajectory: Trajectory, frames: Sequence[memoryview], now: float
+    ) -> None:
+        fresh = self._coordinator.receive(
+            _name(identity),
+            trajectory,
+            learner_version=self.learner_version,
+            now=now,
+            num_bytes=sum(frame.nbytes for frame in frames),
+            frames=frames,
+        )
+        self._say(identity, Ack(trajectory_id=trajectory.trajectory_id))
+        if fresh:
+            self._keep(trajectory)
+
+    def _keep(self, trajectory: Trajectory) -> None:
+        """Into the store, which people read; training does not depend on it."""
+        try:
+            self._store.append(trajectory)
+        except (OSError, ValueError) as error:
+            self._quiet.warning("trajectory not stored", "reason=%s", error)
+
+    # ---- what goes ---------------------------------------------------------------------------
+
+    def _hand_out(self, now: float) -> None:
+        for name, lease in self._coordinator.hand_out(now=now):
+            try:
+                self._say(name.encode(), lease)
+            except Exception as error:  # a task that no wire carries is that task's failure
+                self._quiet.exception("lease not sent", "lease=%s", lease.lease_id)
+                text = f"task '{lease.task.task_id}' cannot be sent: {error}"
+                self._coordinator.withdraw(name, lease.lease_id, "unsendable", text)
+
+    def _say(self, identity: bytes, record: Record) -> None:
+        self.outbox.put(Letter(self._journal.appended, identity, encode(record)))
+
+
+def _name(identity: bytes) -> str:
+    """A session's identity as the coordinator knows it; of no session if it is not UTF-8."""
+    return identity.decode("utf-8", "replace")
