@@ -17,6 +17,8 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
   is synchronous training.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
   leaves, or does not name a lease that must have reached it, loses it.
+* *Tries.* Every hand-out raises a member's attempt number, which is part of the lease's id; only
+  failures of its own episode count against its tries, and no end of an actor or of the learner.
 * *Liveness.* Every lease has a deadline, so nothing is waited for without end.
 """
 
@@ -293,23 +295,30 @@ class Coordinator:
         return True
 
     def _lose(self, lease_ids: Sequence[str], reason: str) -> int:
+        """End leases whose session is gone, or never had them: no failure of their members."""
         for lease_id in lease_ids:
-            self._fail(lease_id, reason)
+            self._end(lease_id, reason, counts=False)
         return len(lease_ids)
 
     def _fail(
         self, lease_id: str, reason: str, text: str = "", trajectory: Trajectory | None = None
     ) -> None:
+        """End a lease whose episode failed; it counts against the tries of its member."""
+        if text and lease_id in self._leases:
+            self._failures.failed(reason, text)
+        self._end(lease_id, reason, counts=True, trajectory=trajectory)
+
+    def _end(
+        self, lease_id: str, reason: str, *, counts: bool, trajectory: Trajectory | None = None
+    ) -> None:
         """End a lease that brought nothing, or a trajectory of a failed episode."""
         lease = self._leases.end(lease_id)
         if lease is None:
             return
-        if text:
-            self._failures.failed(reason, text)
         if lease.group_id:
-            self.groups.fail(lease.group_id, lease_id, reason, trajectory=trajectory)
+            self.groups.fail(lease.group_id, lease_id, reason, counts=counts, trajectory=trajectory)
         elif self.evaluation is not None:
-            self.evaluation.give_back(lease_id)
+            self.evaluation.give_back(lease_id, failed=counts)
 
     # ---- batches -----------------------------------------------------------------------------
 

@@ -172,7 +172,8 @@ class Group:
     def give_back(self, lease_id: str, *, failed: bool) -> None:
         """A lease ended without a trajectory: the member is tried again, up to a limit.
 
-        ``failed``: it counts against the member. A trajectory that was only too old does not.
+        ``failed``: it counts against the member. What was only too old, or whose actor or learner
+        died, does not.
         """
         sample_index = self.leased.pop(lease_id)
         self.failures[sample_index] = self.failures.get(sample_index, 0) + failed

@@ -9,7 +9,7 @@ from learner.coordination.leases import lease_id_of
 
 
 class HeldoutRound:
-    """Every task ends with one trajectory, or is given up after ``MAX_ATTEMPTS`` tries."""
+    """Every task ends with one trajectory, or is given up after ``MAX_ATTEMPTS`` failed tries."""
 
     def __init__(self, number: int, tasks: Sequence[Task], *, temperature: float) -> None:
         """The evaluation ``number`` of the run; nothing is handed out yet."""
@@ -19,6 +19,7 @@ class HeldoutRound:
         self._tasks = tuple(tasks)
         self._waiting = deque(range(len(tasks)))
         self._attempts: Counter[int] = Counter()
+        self._failures: Counter[int] = Counter()
         self._leased: dict[str, int] = {}
         self._lost = 0
 
@@ -54,12 +55,13 @@ class HeldoutRound:
         self.finished.append(trajectory)
         return True
 
-    def give_back(self, lease_id: str) -> None:
-        """A lease ended without one: its task is tried again, up to a limit."""
+    def give_back(self, lease_id: str, *, failed: bool) -> None:
+        """A lease ended without one: its task is tried again, up to a limit of what ``failed``."""
         place = self._leased.pop(lease_id, None)
         if place is None:
             return
-        if self._attempts[place] < MAX_ATTEMPTS:
+        self._failures[place] += failed
+        if self._failures[place] < MAX_ATTEMPTS:
             self._waiting.append(place)
         else:
             self._lost += 1

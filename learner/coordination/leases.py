@@ -55,6 +55,10 @@ class LeaseBook:
         """Leases that are out."""
         return len(self._leases)
 
+    def __contains__(self, lease_id: object) -> bool:
+        """Whether the lease of that id is out."""
+        return lease_id in self._leases
+
     def grant(self, lease: Lease) -> None:
         """Enter a lease.
 

@@ -218,6 +218,22 @@ def test_member_that_keeps_failing_leaves_a_smaller_group() -> None:
     assert state.counters.dropped.total() == 3
 
 
+def test_a_member_whose_actors_die_is_tried_until_one_lives() -> None:
+    """Its attempt number grows, its tries do not; the same holds for held-out tasks."""
+    state = coordinator(groups=1, group_size=2)
+    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    for number in range(1, 6):
+        identity = join(state, f"a{number}")
+        leases = [lease for _, lease in state.hand_out()]
+        assert {lease.lease_id.rpartition("-")[2] for lease in leases} == {str(number)}
+        state.leave(identity, "actor_silent")
+    join(state)
+    settle(state, [lease for _, lease in state.hand_out()], version=0, now=0)
+
+    assert len(state.take_evaluation() or ()) == 1
+    assert len(state.take_batch(learner_version=0) or ()) == 2
+
+
 def test_leases_of_a_lost_actor_go_to_another() -> None:
     state = coordinator()
     join(state, "a0")

@@ -16,7 +16,7 @@ from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.changes import from_record, to_record
 from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import TaskOrder
+from learner.coordination.groups import MAX_ATTEMPTS, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.journal.format import Record
@@ -25,6 +25,11 @@ from tests.makers import make_trajectory
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(5)]
 GROUPS, SIZE, BATCHES = 2, 3, 6
 SILENCE_S, LEASE_S, GROUP_S = 50.0, 200.0, 30.0
+
+
+def member(lease_id: str) -> str:
+    """Group and sample of a lease, without the attempt."""
+    return lease_id.rpartition("-")[0]
 
 
 def make_coordinator(max_staleness: int) -> Coordinator:
@@ -52,6 +57,8 @@ class Coordination(RuleBasedStateMachine):
         """Weight version under which a lease was begun."""
         self.granted: Counter[str] = Counter()
         self.trained: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
+        """Failures of their own by member, ``group-sample``."""
 
     @initialize(bound=st.integers(0, 3))
     def start(self, bound: int) -> None:
@@ -118,6 +125,8 @@ class Coordination(RuleBasedStateMachine):
         for reason in reasons[: len(self.holding[session])]:
             _, lease = self.holding[session].popitem()
             trajectory = self.trajectory(lease, session, reason)
+            is_held = lease.lease_id in self.state.held_by(session)
+            self.failed[member(lease.lease_id)] += reason != "ok" and is_held
             for _ in range(2):  # the ack was lost: it is sent again
                 self.state.receive(session, trajectory, learner_version=self.learner, now=self.now)
 
@@ -153,7 +162,11 @@ class Coordination(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1.0, 1.0, 20.0, 35.0, 60.0]))
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
+        before = {session: self.state.held_by(session) for session in self.state.sessions}
         self.state.tick(self.now)
+        for session in self.state.sessions:
+            expired = set(before[session]) - set(self.state.held_by(session))
+            self.failed.update(map(member, expired))
 
     @rule(publishes=st.booleans())
     def learn(self, publishes: bool) -> None:
@@ -221,6 +234,19 @@ class Coordination(RuleBasedStateMachine):
         return trajectory
 
     # ---- what always holds
+
+    @invariant()
+    def every_hand_out_is_an_attempt_and_only_own_failures_are_tries(self) -> None:
+        attempts = Counter(member(lease_id) for lease_id in self.granted)
+        for group in self.state.groups.open_groups.values():
+            came = {trajectory.sample_index for trajectory in group.finished}
+            pending = {*group.waiting, *group.leased.values()}
+            for sample in range(group.size):
+                name = f"{group.group_id}-{sample}"
+                failed = self.failed[name]
+                assert group.attempts.get(sample, 0) == attempts[name]
+                assert group.failures.get(sample, 0) == failed
+                assert (sample in came | pending) == (failed < MAX_ATTEMPTS), "given up by failures"
 
     @invariant()
     def every_lease_is_granted_once_and_ends_once(self) -> None:
