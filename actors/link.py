@@ -6,9 +6,10 @@ waits for  a message, the next heartbeat, the next resend
 unblocked by  the coordinator; after ``silence_s`` without a word from it the link fails
 
 One link is one *session*: it says hello until it is welcomed, and again when the coordinator does
-not know it. A lease is *held* from its arrival until its trajectory is acknowledged, or until the
-coordinator's welcome does not name it: then its fate has been decided elsewhere. Every heartbeat
-names all that is held, so that nothing can be lost between the two without being noticed.
+not know it, as one that began again does not; each hello names what it holds. A lease is *held*
+from its arrival until its trajectory is acknowledged, or until the coordinator's welcome does not
+name it: then its fate has been decided elsewhere. Every heartbeat names all that is held, so that
+nothing can be lost between the two without being noticed.
 """
 
 import asyncio
@@ -16,7 +17,8 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 
 from common.errors import ProtocolError
 from common.places import Address
@@ -160,7 +162,7 @@ class CoordinatorLink:
 
     async def _say_hello(self) -> None:
         self._said_hello = time.monotonic()
-        await self._send(self._hello)
+        await self._send(replace(self._hello, leases=tuple(sorted(self._held))))
 
     async def _receive(self) -> None:
         while True:
@@ -194,13 +196,15 @@ class CoordinatorLink:
             log.warning("the coordinator could not use a message reason=%s", record.reason)
 
     def _welcomed(self, welcome: Welcome) -> None:
-        """What the coordinator does not name is over: it has been handed to somebody else."""
+        """What the coordinator does not name is over; what it names it may not have got yet."""
         revoked = self._held - set(welcome.leases)
         log.info("coordinator welcomed this actor leases_revoked=%d", len(revoked))
         for lease_id in sorted(revoked):
             self._held.discard(lease_id)
             self._unacknowledged.pop(lease_id, None)
             self._on_revoked(lease_id)
+        for item in self._unacknowledged.values():
+            item.sent_at = -inf
 
     async def _read(self) -> Record:
         frames = await self._line.receive()

@@ -62,7 +62,7 @@ def rank_zero(
     since = journal_position(ledger) if ledger is not None else 0
     found = begin_journal(folder / "journal", since=since, resume=resume, tell=tell)
     if ledger is not None:
-        restore_ledger(coordinator, ledger, is_replayed=True)
+        restore_ledger(coordinator, ledger)
     replay = Replay(coordinator, found.places, serial=since) if resume else None
     store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
     batches = BatchLog(folder / "batches.jsonl", after_step=version)

@@ -78,10 +78,11 @@ def a_peer(place: Place, member: str = "a0", identity: bytes = b"a0#s") -> Itera
         yield Peer(line)
 
 
-def hello(name: str = "a0", session: str = "s") -> Hello:
+def hello(name: str = "a0", session: str = "s", *, leases: Sequence[str] = ()) -> Hello:
     return Hello(
-        actor_id=name, session=session, schema_version=SCHEMA_VERSION, credit=2, kernel_level=""
-    )
+        actor_id=name, session=session, schema_version=SCHEMA_VERSION, credit=2, kernel_level="",
+        leases=tuple(leases),
+    )  # fmt: skip
 
 
 def answer(lease: TaskLease) -> Trajectory:

@@ -2,7 +2,8 @@
 
 A *session* is the life of one actor process as the coordinator knows it: it begins with ``Hello``
 and ends with ``Leave``, silence or the end of the run. Leases belong to sessions, and only the
-session that holds a lease can settle it.
+session that holds a lease can settle it. A session outlives the coordinator: one that begins again
+is told by the next hello what the session holds, and gives it back what was its own before.
 """
 
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ class Hello:
         actor_id: what people call the actor; need not be unique.
         session: drawn at random by the actor process; nobody else knows it.
         credit: how many leases it can hold, at most ``MAX_CREDIT``.
+        leases: ids of all that it holds: what it runs, and what was not acknowledged.
     """
 
     actor_id: str
@@ -29,11 +31,14 @@ class Hello:
     schema_version: int
     credit: int
     kernel_level: str
+    leases: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Reject a hello that nobody of ours would say."""
         if not 0 <= self.credit <= MAX_CREDIT:
             raise ValueError(f"credit must be from 0 to {MAX_CREDIT}, got {self.credit}")
+        if len(self.leases) > MAX_CREDIT:
+            raise ValueError(f"expected at most {MAX_CREDIT} leases, got {len(self.leases)}")
         if not self.session or len(self.session) + len(self.actor_id) > MAX_NAME_CHARACTERS:
             raise ValueError(
                 f"actor_id and session must have at most {MAX_NAME_CHARACTERS} characters "

@@ -10,13 +10,13 @@ batch, and the staleness bound would loosen for ever.
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import singledispatchmethod
 
 from common.errors import InputError
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Buffer
-from common.wire.records import Trajectory
+from common.wire.records import Purpose, Trajectory
 from learner.coordination.changes import (
     Accepted,
     Change,
@@ -29,6 +29,7 @@ from learner.coordination.changes import (
 )
 from learner.coordination.counters import Counters
 from learner.coordination.groups import Group, Order, SignalFilter, group_id_of
+from learner.coordination.leases import Lease
 
 log = logging.getLogger(__name__)
 
@@ -172,11 +173,35 @@ class GroupBuffer:
         return [trajectory for group in taken for trajectory in group.in_order()]
 
     def restart(self, now: float | None) -> None:
-        """Whoever held leases is gone; groups that wait for members wait from now on."""
-        if self.late or any(group.leased for group in self.open_groups.values()):
-            self._do(Restarted())
+        """Sessions keep what they hold of open groups, which wait for it from now on.
+
+        What is late is over, and what no session is known to hold is handed out again.
+        """
+        nobodys = [
+            lease_id
+            for group in self.open_groups.values()
+            for lease_id, out in group.leased.items()
+            if not out.session
+        ]
+        if lost := (*sorted(self.late), *nobodys):
+            self._do(Restarted(lost=lost))
         for group in self.open_groups.values():
             group.first_at = now if group.finished else None
+
+    def out(self, *, deadline: float) -> Iterator[Lease]:
+        """Leases of open groups, as of a coordinator before; to be claimed until ``deadline``."""
+        for group in self.open_groups.values():
+            for lease_id, out in group.leased.items():
+                yield Lease(
+                    lease_id=lease_id,
+                    session=out.session,
+                    group_id=group.group_id,
+                    sample_index=out.sample_index,
+                    purpose=Purpose.TRAIN,
+                    task=group.task,
+                    serial=0,
+                    deadline=deadline,
+                )
 
     def open(self) -> Group:
         """Begin a group of the next task."""
@@ -239,7 +264,7 @@ class GroupBuffer:
                 f"the lease '{change.lease_id}' of task '{change.task_id}' is not the next one "
                 "here; was a task file changed?"
             )
-        group.lease()
+        group.lease(change.session)
         self.counters.started += 1
 
     @apply.register
@@ -283,9 +308,13 @@ class GroupBuffer:
 
     @apply.register
     def _restarted(self, change: Restarted) -> None:
-        lost = len(self.late) + sum(group.recall() for group in self.open_groups.values())
-        self.late.clear()
-        self.counters.drop(change.reason, lost)
+        lost = set(change.lost)
+        self.late -= lost
+        for group in self.open_groups.values():
+            for lease_id in lost & group.leased.keys():
+                group.give_back(lease_id, failed=False)
+            group.waiting.sort()
+        self.counters.drop(change.reason, len(lost))
 
     def _spend(self, tokens: int, cells: int) -> None:
         self.counters.tokens_generated += tokens

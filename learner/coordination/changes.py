@@ -16,6 +16,9 @@ from common.wire.codec import Buffer, decode, encode
 from common.wire.records import Trajectory
 from learner.journal.format import Record
 
+LOST_AT_RESTART = "lost_at_restart"
+"""Why a lease ended that was out when the coordinator began again, and that nobody claimed."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Granted:
@@ -101,9 +104,14 @@ class Taken:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Restarted:
-    """The coordinator began again: leases that were out are handed out again, or late no more."""
+    """The coordinator began again: what nobody can bring any more is handed out again, or is over.
 
-    reason: str = "lost_at_restart"
+    Attributes:
+        lost: leases of groups that went on without them, and those whose sessions are not known.
+    """
+
+    lost: tuple[str, ...] = ()
+    reason: str = LOST_AT_RESTART
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,7 +16,10 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
   one, and so does a short group; whatever is dropped gives its place back. ``max_staleness = 0``
   is synchronous training.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
-  leaves, or does not name a lease that must have reached it, loses it.
+  leaves, or does not name a lease that must have reached it, loses it. When the coordinator begins
+  again, what was out stays with the sessions that held it: each gets what its hello names, and what
+  is not claimed in ``silence_s``, or whose actor comes with a new session and empty hands, is
+  handed out again.
 * *Tries.* Every hand-out raises a member's attempt number, which is part of the lease's id; only
   failures of its own episode count against its tries, and no end of an actor or of the learner.
 * *Liveness.* Every lease has a deadline, so nothing is waited for without end.
@@ -25,12 +28,16 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 import logging
 from collections.abc import Callable, Sequence
 
-from common.errors import InputError
 from common.wire.codec import Buffer
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.buffer import GroupBuffer
-from learner.coordination.changes import Change, Evaluated, EvaluationBegun, EvaluationTaken
+from learner.coordination.changes import (
+    LOST_AT_RESTART,
+    Evaluated,
+    EvaluationBegun,
+    EvaluationTaken,
+)
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
 from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.heldout_round import HeldoutRound
@@ -106,9 +113,36 @@ class Coordinator:
 
     # ---- sessions ----------------------------------------------------------------------------
 
+    def begin(self, now: float) -> None:
+        """The state is complete, restored or empty: leases that are out wait to be claimed."""
+        self.groups.restart(now)
+        for lease in self.groups.out(deadline=now + self._silence_s):
+            self._leases.grant(lease)
+
     def join(self, hello: Hello, *, now: float = 0.0) -> bool:
         """A session says hello; returns whether it is new. Said again, nothing changes."""
-        return self._sessions.join(hello, now)
+        is_new = self._sessions.join(hello, now)
+        if is_new:
+            self._adopt(hello, now)
+        return is_new
+
+    def _adopt(self, hello: Hello, now: float) -> None:
+        """Leave to a session what it held before we began again and says that it still holds."""
+        held = self._leases.of(hello.identity)
+        self._lose([lease_id for lease_id in held if lease_id not in hello.leases], LOST_AT_RESTART)
+        self._leases.extend(hello.identity, now + self._lease_timeout_s + DELIVERY_S)
+        if held or hello.leases:
+            adopted = len(self._leases.of(hello.identity))
+            log.info("leases adopted actor=%s leases=%d", hello.actor_id, adopted)
+            return
+        for session in self.unclaimed:
+            if session.partition("#")[0] == hello.actor_id:
+                self._lose(self._leases.of(session), LOST_AT_RESTART)
+
+    @property
+    def unclaimed(self) -> tuple[str, ...]:
+        """Identities of the sessions from before we began again that have not come back."""
+        return tuple(session for session in self._leases.sessions if session not in self._sessions)
 
     def heard(self, identity: str, now: float) -> bool:
         """A session said something; returns whether it is known."""
@@ -150,9 +184,13 @@ class Coordinator:
             log.warning(
                 "actor silent actor=%s seconds=%.0f leases_returned=%d", actor_id, silent_s, lost
             )
-        for lease_id in self._leases.overdue(now):
-            log.warning("lease expired lease=%s", lease_id)
-            self._fail(lease_id, "lease_expired")
+        for lease in self._leases.overdue(now):
+            if lease.session in self._sessions:
+                log.warning("lease expired lease=%s", lease.lease_id)
+                self._fail(lease.lease_id, "lease_expired")
+            else:
+                log.warning("lease not claimed lease=%s", lease.lease_id)
+                self._lose([lease.lease_id], LOST_AT_RESTART)
         self.groups.close_overdue(now)
 
     # ---- leases ------------------------------------------------------------------------------
@@ -345,37 +383,18 @@ class Coordinator:
         """An evaluation was begun and not taken; one of before a restart, until the next begins."""
         return self.evaluation is not None
 
-    def apply(self, change: Change) -> None:
-        """Make a change again that was decided earlier; see ``GroupBuffer.apply``.
-
-        An evaluation can be taken from there, but not be gone on with.
-
-        Raises:
-            InputError: it does not follow from what is here.
-        """
-        if isinstance(change, EvaluationBegun):
-            self.next_evaluation = change.number + 1
-            self.evaluation = HeldoutRound.earlier(change.number)
-        elif isinstance(change, Evaluated | EvaluationTaken):
-            if self.evaluation is None:
-                raise InputError("no evaluation is under way here")
-            if isinstance(change, Evaluated):
-                self.evaluation.finished.append(change.trajectory)
-            else:
-                self.evaluation = None
-        else:
-            self.groups.apply(change)
-
     def waiting_for(self) -> str:
         """What a full batch is waiting for, and what failed most, in words, for time-outs."""
         groups = self.groups
         leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
+        unclaimed = sum(map(self._leases.count, self.unclaimed))
         dropped = self._failures.describe(self.counters.dropped)
         full = groups.num_bytes > self._max_buffered_bytes
         return (
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity}, weight version acknowledged {self.version}"
+            + (f", {unclaimed} leases not claimed since the restart" if unclaimed else "")
             + (", no room for more trajectories" if full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")
         )

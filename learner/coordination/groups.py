@@ -111,6 +111,14 @@ def group_id_of(number: int) -> str:
     return f"g{number:06d}"
 
 
+@dataclass(frozen=True, slots=True)
+class Out:
+    """A member that is out: its sample index, and the identity of the session that holds it."""
+
+    sample_index: int
+    session: str
+
+
 @dataclass(slots=True)
 class Group:
     """Trajectories of one task: some finished, some leased to actors, some still to hand out."""
@@ -121,8 +129,8 @@ class Group:
     size: int
     waiting: list[int] = field(default_factory=list)
     """Sample indices to hand out (again)."""
-    leased: dict[str, int] = field(default_factory=dict)
-    """Lease id to sample index."""
+    leased: dict[str, Out] = field(default_factory=dict)
+    """By lease id."""
     finished: list[Trajectory] = field(default_factory=list)
     attempts: dict[int, int] = field(default_factory=dict)
     """Leases given out so far, by sample index: part of a lease's id, so never counted back."""
@@ -154,12 +162,12 @@ class Group:
         attempt = self.attempts.get(sample_index, 0) + 1
         return lease_id_of(self.group_id, sample_index, attempt), sample_index
 
-    def lease(self) -> tuple[str, int]:
-        """Hand out the next member; its lease id and sample index."""
+    def lease(self, session: str) -> tuple[str, int]:
+        """Hand the next member to a session; its lease id and sample index."""
         lease_id, sample_index = self.next_lease()
         self.waiting.pop(0)
         self.attempts[sample_index] = self.attempts.get(sample_index, 0) + 1
-        self.leased[lease_id] = sample_index
+        self.leased[lease_id] = Out(sample_index, session)
         return lease_id, sample_index
 
     def settle(self, lease_id: str, trajectory: Trajectory, num_bytes: int, now: float) -> None:
@@ -175,17 +183,10 @@ class Group:
         ``failed``: it counts against the member. What was only too old, or whose actor or learner
         died, does not.
         """
-        sample_index = self.leased.pop(lease_id)
+        sample_index = self.leased.pop(lease_id).sample_index
         self.failures[sample_index] = self.failures.get(sample_index, 0) + failed
         if self.failures[sample_index] < MAX_ATTEMPTS:
             self.waiting.append(sample_index)
-
-    def recall(self) -> int:
-        """Whoever held members is gone: they are handed out again, in order. Returns how many."""
-        recalled = len(self.leased)
-        self.waiting = sorted([*self.waiting, *self.leased.values()])
-        self.leased.clear()
-        return recalled
 
     def in_order(self) -> list[Trajectory]:
         """What came, by sample index."""

@@ -139,7 +139,7 @@ class Intake:
     def _begin(self) -> None:
         now = time.monotonic()
         self._coordinator.groups.note = self._note
-        self._coordinator.groups.restart(now)
+        self._coordinator.begin(now)
         self._post.begin(now)
 
     def _note(self, change: Change) -> None:

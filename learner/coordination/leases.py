@@ -7,7 +7,7 @@ whoever comes second gets None.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.wire.records import Purpose, Task
 
@@ -24,7 +24,8 @@ class Lease:
         session: identity of the session that holds it.
         group_id: of its group; empty for a held-out task.
         sample_index: place in the group.
-        serial: place among the leases of its session, from 1.
+        serial: place among the leases of its session, from 1; 0 of one that is older than the
+            coordinator, and so must have reached its session.
         deadline: when it is taken back, seconds on the clock of whoever grants.
     """
 
@@ -93,9 +94,20 @@ class LeaseBook:
         """How many leases a session holds."""
         return len(self._by_session.get(session, ()))
 
-    def overdue(self, now: float) -> tuple[str, ...]:
-        """Ids of the leases whose deadline has passed."""
-        return tuple(sorted(i for i, lease in self._leases.items() if lease.deadline <= now))
+    def overdue(self, now: float) -> tuple[Lease, ...]:
+        """The leases whose deadline has passed, by id."""
+        over = (lease for lease in self._leases.values() if lease.deadline <= now)
+        return tuple(sorted(over, key=lambda lease: lease.lease_id))
+
+    def extend(self, session: str, deadline: float) -> None:
+        """Give a session until then for all that it holds."""
+        for lease_id in self.of(session):
+            self._leases[lease_id] = replace(self._leases[lease_id], deadline=deadline)
+
+    @property
+    def sessions(self) -> tuple[str, ...]:
+        """Identities of all that hold leases, in order."""
+        return tuple(sorted(self._by_session))
 
     def unnamed(self, session: str, *, seen: int, named: Collection[str]) -> tuple[str, ...]:
         """Ids of what a session must have received, yet does not name.

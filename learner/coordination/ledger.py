@@ -2,8 +2,8 @@
 
 Of an evaluation under way it has what came so far, because the journal may have the rest.
 
-It holds the leases that were out, too, for what the journal says of them. Those that are out when
-the coordinator begins again are handed out again, and counted as dropped under ``lost_at_restart``.
+It holds the leases that were out, too, with the sessions that hold them: for what the journal says
+of them, and for sessions that come back (``Coordinator.begin``).
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ from common.wire.codec import SCHEMA_VERSION, decode, encode
 from common.wire.records import Trajectory
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.counters import Counters
-from learner.coordination.groups import Group
+from learner.coordination.groups import Group, Out
 from learner.coordination.heldout_round import HeldoutRound
 
 LEDGER_FORMAT = 5
@@ -58,10 +58,8 @@ def save_ledger(coordinator: Coordinator, *, journal: int = 0) -> bytes:
     )
 
 
-def restore_ledger(coordinator: Coordinator, ledger: bytes, *, is_replayed: bool = False) -> None:
-    """Put a fresh coordinator into the state that ``save_ledger`` wrote.
-
-    Unless the journal ``is_replayed`` afterwards, whoever held leases is taken to be gone.
+def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
+    """Put a fresh coordinator into the state that ``save_ledger`` wrote; it has to ``begin`` yet.
 
     Raises:
         InputError: another version of l-zero wrote it, it is of other sources of tasks, or the task
@@ -86,8 +84,6 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes, *, is_replayed: bool
     groups.late = set(state["late"])
     for saved in state["groups"]:
         _restore_group(coordinator, saved)
-    if not is_replayed:
-        groups.restart(now=None)
 
 
 def journal_position(ledger: bytes) -> int:
@@ -129,7 +125,7 @@ def _name_leases(group: dict[str, Any]) -> None:
     count = group["leased"]
     names = _names(count, str(group["number"]))
     out = group["waiting"][len(group["waiting"]) - count :]
-    group["leased"] = dict(zip(names, out, strict=True))
+    group["leased"] = {name: [index, ""] for name, index in zip(names, out, strict=True)}
     group["waiting"] = group["waiting"][: len(group["waiting"]) - count]
 
 
@@ -160,7 +156,7 @@ def _save_group(group: Group) -> dict[str, Any]:
         "task_id": group.task.task_id,
         "size": group.size,
         "waiting": group.waiting,
-        "leased": group.leased,
+        "leased": {i: [out.sample_index, out.session] for i, out in group.leased.items()},
         "attempts": sorted(group.attempts.items()),
         "failures": sorted(group.failures.items()),
         "num_bytes": group.num_bytes,
@@ -179,7 +175,7 @@ def _restore_group(coordinator: Coordinator, saved: dict[str, Any]) -> None:
         ) from None
     group = Group.fresh(saved["number"], task, saved["size"])
     group.waiting = list(saved["waiting"])
-    group.leased = dict(saved["leased"])
+    group.leased = {lease_id: Out(*out) for lease_id, out in saved["leased"].items()}
     group.attempts = dict(saved["attempts"])
     group.failures = dict(saved["failures"])
     group.num_bytes = saved["num_bytes"]

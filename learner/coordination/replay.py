@@ -1,7 +1,7 @@
 """Plays the journal of a run into a coordinator that was put into the state of a checkpoint.
 
 Batch by batch, as the training loop asks for them: so the coordinator never holds more than it did
-when the journal was written. Nothing is decided anew (``Coordinator.apply``).
+when the journal was written. Nothing is decided anew (``GroupBuffer.apply``).
 """
 
 from collections import deque
@@ -12,13 +12,38 @@ from common.wire.records import Trajectory
 from learner.coordination.changes import (
     TAKEN,
     Change,
+    Evaluated,
+    EvaluationBegun,
     EvaluationTaken,
     Taken,
     from_record,
 )
 from learner.coordination.coordinator import Coordinator
+from learner.coordination.heldout_round import HeldoutRound
 from learner.journal.format import BrokenRecordError
 from learner.journal.segments import Place, read_place
+
+
+def play(coordinator: Coordinator, change: Change) -> None:
+    """Make a change again that was decided earlier; see ``GroupBuffer.apply``.
+
+    An evaluation can be taken from there, but not be gone on with.
+
+    Raises:
+        InputError: it does not follow from what is here.
+    """
+    if isinstance(change, EvaluationBegun):
+        coordinator.next_evaluation = change.number + 1
+        coordinator.evaluation = HeldoutRound.earlier(change.number)
+    elif isinstance(change, Evaluated | EvaluationTaken):
+        if coordinator.evaluation is None:
+            raise InputError("no evaluation is under way here")
+        if isinstance(change, Evaluated):
+            coordinator.evaluation.finished.append(change.trajectory)
+        else:
+            coordinator.evaluation = None
+    else:
+        coordinator.groups.apply(change)
 
 
 class Replay:
@@ -77,7 +102,7 @@ class Replay:
 
     def _apply(self, change: Change) -> None:
         try:
-            self._coordinator.apply(change)
+            play(self._coordinator, change)
         except LookupError as error:
             raise self._mismatch(f"it knows {error}, which is not here") from error
         except InputError as error:

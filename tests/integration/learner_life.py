@@ -151,7 +151,7 @@ class Life:
         journal_folder = self.folder / "journal"
         found = begin_journal(journal_folder, since=since, resume=self.resume, tell=print)
         if ledger:
-            restore_ledger(coordinator, ledger, is_replayed=True)
+            restore_ledger(coordinator, ledger)
         replay = Replay(coordinator, found.places, serial=since) if self.resume else None
         self.replayed = replay.batches if replay else 0
         self.servers.version = self.first_step + self.replayed

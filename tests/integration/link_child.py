@@ -19,11 +19,20 @@ from tests.makers import make_trajectory
 class Scripted:
     """In place of an episode runner: behaves as the test asks, at once or for its first lease."""
 
-    def __init__(self, link: CoordinatorLink, behaviour: str) -> None:
+    def __init__(self, link: CoordinatorLink, behaviour: str, begun: Path | None) -> None:
         self.link, self.behaviour, self.is_first = link, behaviour, True
+        self.begun = begun
+        """File that gets the id of every lease that is begun."""
+        self.told = asyncio.Event()
+        """Somebody said to go on, by a line to the standard input."""
+        if behaviour == "first":
+            asyncio.get_running_loop().add_reader(sys.stdin, self.told.set)
 
     async def run(self, lease: TaskLease) -> Trajectory:
         is_first, self.is_first = self.is_first, False
+        if self.begun is not None:
+            with self.begun.open("a") as lines:
+                lines.write(f"{lease.lease_id}\n")
         trajectory = make_trajectory(
             lease.lease_id,
             group_id=lease.group_id,
@@ -33,6 +42,8 @@ class Scripted:
             actor_id=self.link.actor_id,
         )
         match self.behaviour:
+            case "first" if not is_first:
+                await self.told.wait()
             case "silent":
                 await asyncio.Event().wait()
             case "twice":
@@ -44,7 +55,9 @@ class Scripted:
         return trajectory
 
 
-async def serve(wire: Wire, coordinator: Address, actor_id: str, behaviour: str) -> None:
+async def serve(
+    wire: Wire, coordinator: Address, actor_id: str, behaviour: str, begun: str = ""
+) -> None:
     link = CoordinatorLink(
         wire,
         coordinator,
@@ -55,7 +68,7 @@ async def serve(wire: Wire, coordinator: Address, actor_id: str, behaviour: str)
         resend_s=0.2,
         silence_s=20.0,
     )
-    lost = await run_leases(link, Scripted(link, behaviour))
+    lost = await run_leases(link, Scripted(link, behaviour, Path(begun) if begun else None))
     link.close()
     sys.exit(lost)
 

@@ -209,6 +209,7 @@ def test_member_that_keeps_failing_leaves_a_smaller_group() -> None:
         state.receive(A0, finished(lease, outcome=outcome), learner_version=0)
         ledger, state = save_ledger(state), coordinator(groups=1, group_size=3)
         restore_ledger(state, ledger)  # a restart forgets no failure
+        state.begin(0.0)
         join(state, credit=1)
 
     batch = state.take_batch(learner_version=0)
@@ -303,6 +304,7 @@ def test_lease_ids_are_functions_of_group_member_and_attempt() -> None:
     again = [lease.lease_id for _, lease in state.hand_out()]
     restored = coordinator(groups=1, group_size=2, max_staleness=0)
     restore_ledger(restored, save_ledger(state))
+    restored.begin(0.0)
     join(restored)
 
     assert first == ["g000000-0-1", "g000000-1-1"]
@@ -341,6 +343,7 @@ def test_no_group_is_opened_while_the_buffer_is_full() -> None:
     for _, lease in state.hand_out():
         state.receive(A0, finished(lease), learner_version=0, num_bytes=60)
     restore_ledger(restored, save_ledger(state))
+    restored.begin(0.0)
     join(restored, credit=2)
 
     for full in (state, restored):
@@ -540,6 +543,7 @@ def test_ledger_brings_back_finished_trajectories_and_hands_out_the_rest() -> No
 
     restored = coordinator(groups=2, group_size=2)
     restore_ledger(restored, save_ledger(state))
+    restored.begin(0.0)
     join(restored)
     again = [lease for _, lease in restored.hand_out()]
     settle(restored, again, version=0, now=0)
@@ -561,6 +565,7 @@ def test_a_restart_goes_on_with_the_next_task_and_evaluation() -> None:
     state.hand_out()
 
     restore_ledger(restored, save_ledger(state))
+    restored.begin(0.0)
 
     assert restored.next_evaluation == state.next_evaluation == 1
     assert restored.groups.order.cursor == state.groups.order.cursor == 2
@@ -639,6 +644,7 @@ def test_a_late_member_is_accounted_for_after_a_restart() -> None:
 
     restored = coordinator(groups=1, group_size=3, max_staleness=0)
     restore_ledger(restored, save_ledger(state))
+    restored.begin(0.0)
 
     assert len(restored.groups.ready) == 1
     assert restored.counters.dropped == {"lost_at_restart": 1}
@@ -658,3 +664,94 @@ def test_groups_that_are_dropped_one_after_another_are_one_line(
         state.receive(A0, failed, learner_version=0)
 
     assert caplog.text.count("group dropped") == 1
+
+
+def begun_again(state: Coordinator, now: float = 0.0) -> Coordinator:
+    """Another coordinator in the state of one that was killed."""
+    again = coordinator(groups=1, group_size=3, max_staleness=0, silence_s=60.0)
+    restore_ledger(again, save_ledger(state))
+    again.begin(now)
+    return again
+
+
+def three_out() -> tuple[Coordinator, list[TaskLease]]:
+    state = coordinator(groups=1, group_size=3, max_staleness=0)
+    join(state)
+    return state, [lease for _, lease in state.hand_out()]
+
+
+def test_a_session_that_comes_back_goes_on_with_what_it_names() -> None:
+    killed, leases = three_out()
+    settle(killed, leases[:1], version=0, now=0)  # its ack is lost, so it is named, too
+    state = begun_again(killed)
+    named = tuple(lease.lease_id for lease in leases[:2])
+
+    assert state.hand_out() == []
+    assert state.join(replace(hello(), leases=named))
+
+    assert state.held_by(A0) == (leases[1].lease_id,)
+    settle(state, [leases[0], leases[1], leases[1]], version=0, now=0)
+    assert state.counters.duplicates == 2
+    ((_, again),) = state.hand_out()
+    assert again.lease_id == "g000000-2-2", "it never heard of the third"
+    settle(state, [again], version=0, now=0)
+    assert len(state.take_batch(learner_version=0) or ()) == 3
+    assert state.counters.dropped == {"lost_at_restart": 1}
+    assert balance(state) == 0
+
+
+def test_what_nobody_claims_in_time_is_handed_out_again_and_is_no_failure() -> None:
+    state, _ = three_out()
+    join(state, "a1")
+    for attempt in range(2, 6):
+        now = 100.0 * attempt
+        state = begun_again(state, now)
+        state.tick(now + 59.0)
+        join(state, "a1")
+        assert state.hand_out() == [], "it may still be claimed"
+        assert "3 leases not claimed since the restart" in state.waiting_for()
+        state.tick(now + 61.0)
+        state.leave("a1#s", "actor_left")
+        join(state)
+        again = [lease.lease_id for _, lease in state.hand_out(now=now + 61.0)]
+        assert again == [f"g000000-{sample}-{attempt}" for sample in range(3)]
+
+
+def test_an_adopted_lease_has_its_time_again() -> None:
+    killed, leases = three_out()
+    state = begun_again(killed)
+    named = tuple(lease.lease_id for lease in leases)
+    state.join(replace(hello(), leases=named))
+
+    state.heard(A0, 300.0)
+    state.heartbeat(A0, Heartbeat(seen=0, leases=named))
+    state.tick(301.0)
+
+    assert state.counters.dropped == {}
+    assert len(state.held_by(A0)) == 3
+
+
+def test_an_actor_that_begins_anew_gives_up_what_its_sessions_before_held() -> None:
+    killed, _ = three_out()
+    state = begun_again(killed)
+
+    state.join(hello("a1", session="new"))
+    assert state.hand_out() == [], "another actor's"
+    state.join(hello(session="new"))
+
+    assert len(state.hand_out()) == 3
+    assert state.counters.dropped == {"lost_at_restart": 3}
+
+
+def test_nobody_claims_what_another_session_held() -> None:
+    killed, leases = three_out()
+    state = begun_again(killed)
+    named = tuple(lease.lease_id for lease in leases)
+
+    state.join(replace(hello("a1"), leases=named))
+    state.join(replace(hello(session="forged"), leases=named))
+    assert state.held_by("a1#s") == state.held_by("a0#forged") == ()
+    assert not state.receive("a1#s", finished(leases[0], actor_id="a1"), learner_version=0)
+
+    state.join(replace(hello(), leases=named))
+    assert state.held_by(A0) == named

@@ -1,7 +1,8 @@
 """Whatever happens in whatever order: a lease ends once, and capacity is what the formula says.
 
-A machine plays actors, a network that loses messages, a clock, a learner and restarts against the
-pure core, and keeps its own books from what it sees, to hold against the coordinator's.
+A machine plays actors, a network that loses messages, a clock, a learner, and crashes that some
+actors live through against the pure core, and keeps its own books from what it sees, to hold
+against the coordinator's. A crash forgets records of which nobody was told.
 """
 
 from collections import Counter
@@ -14,10 +15,18 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
-from learner.coordination.changes import from_record, to_record
+from learner.coordination.changes import (
+    Accepted,
+    Change,
+    Ended,
+    Granted,
+    from_record,
+    to_record,
+)
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import MAX_ATTEMPTS, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
+from learner.coordination.replay import play
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.journal.format import Record
 from tests.makers import make_trajectory
@@ -53,6 +62,9 @@ class Coordination(RuleBasedStateMachine):
         self.hellos: dict[str, Hello] = {}
         self.holding: dict[str, dict[str, TaskLease]] = {}
         """What each session has received and not had acknowledged."""
+        self.made: dict[str, tuple[str, Trajectory]] = {}
+        """What became of leases, as their sessions said and say again."""
+        self.accepted: Counter[str] = Counter()
         self.sampled: dict[str, int] = {}
         """Weight version under which a lease was begun."""
         self.granted: Counter[str] = Counter()
@@ -69,8 +81,29 @@ class Coordination(RuleBasedStateMachine):
         """From here on everything goes into a journal."""
         self.checkpoint = save_ledger(state)
         self.journal: list[Record] = []
-        state.groups.note = lambda change: self.journal.append(to_record(change))
+        self.told = 0
+        """Records that are on the disk, because somebody was told of what rests on them."""
+        state.groups.note = self.note
         return state
+
+    def note(self, change: Change) -> None:
+        self.journal.append(to_record(change))
+        if isinstance(change, Accepted):
+            self.accepted[change.trajectory.trajectory_id] += 1
+
+    def tell(self) -> None:
+        self.told = len(self.journal)
+
+    def forget(self) -> None:
+        """Of what was never told, the books know nothing either."""
+        cut, self.journal = self.journal[self.told :], self.journal[: self.told]
+        for change in map(from_record, cut):
+            if isinstance(change, Granted):
+                del self.granted[change.lease_id]
+            elif isinstance(change, Accepted):
+                self.accepted[change.trajectory.trajectory_id] -= 1
+            elif isinstance(change, Ended):
+                self.failed[member(change.lease_id)] -= change.counts
 
     # ---- actors and network
 
@@ -83,6 +116,7 @@ class Coordination(RuleBasedStateMachine):
         self.hellos[hello.identity] = hello
         self.holding[hello.identity] = {}
         assert self.state.join(hello, now=self.now)
+        self.tell()
         return hello.identity
 
     @rule(session=sessions)
@@ -90,10 +124,16 @@ class Coordination(RuleBasedStateMachine):
         """Like an actor that was told to: what the coordinator does not name is given up."""
         known = session in self.state.sessions
         before = self.state.held_by(session), dict(self.state.counters.dropped)
-        assert self.state.join(self.hellos[session], now=self.now) is not known
+        holds = tuple(self.holding[session])
+        hello = replace(self.hellos[session], leases=holds)
+        assert self.state.join(hello, now=self.now) is not known
         after = self.state.held_by(session)
-        assert (after, dict(self.state.counters.dropped)) == before
+        if known:
+            assert (after, dict(self.state.counters.dropped)) == before
+        else:
+            assert set(after) == set(before[0]) & set(holds), "it has what was and is its own"
         self.holding[session] = {i: x for i, x in self.holding[session].items() if i in after}
+        self.tell()
 
     @rule(lose=st.booleans())
     def hand_out(self, lose: bool) -> None:
@@ -103,6 +143,7 @@ class Coordination(RuleBasedStateMachine):
             self.sampled[lease.lease_id] = self.state.version
             if not lose:
                 self.holding[identity][lease.lease_id] = lease
+                self.tell()
 
     @rule(session=sessions, forget=st.booleans())
     def beat(self, session: str, forget: bool) -> None:
@@ -114,30 +155,40 @@ class Coordination(RuleBasedStateMachine):
         sent = self.state.heartbeat(session, Heartbeat(seen=0, leases=named))
         self.state.heartbeat(session, Heartbeat(seen=sent, leases=named))
         assert set(self.state.held_by(session)) <= set(named)
+        self.tell()
 
     @rule(
         session=sessions,
         reasons=st.lists(st.sampled_from(["ok"] * 6 + ["infrastructure", "nonsense"]), min_size=1),
+        acked=st.sampled_from([True, True, False]),
     )
-    def finish(self, session: str, reasons: list[str]) -> None:
+    def finish(self, session: str, reasons: list[str], acked: bool) -> None:
+        """Episodes end; without an ack their trajectories are kept, and come again."""
         if not self.state.heard(session, self.now):
             return
-        for reason in reasons[: len(self.holding[session])]:
+        kept: dict[str, TaskLease] = {}
+        for drawn in reasons[: len(self.holding[session])]:
             _, lease = self.holding[session].popitem()
-            trajectory = self.trajectory(lease, session, reason)
+            made = drawn, self.trajectory(lease, session, drawn)
+            reason, trajectory = self.made.setdefault(lease.lease_id, made)
+            kept[lease.lease_id] = lease
             is_held = lease.lease_id in self.state.held_by(session)
             self.failed[member(lease.lease_id)] += reason != "ok" and is_held
             for _ in range(2):  # the ack was lost: it is sent again
                 self.state.receive(session, trajectory, learner_version=self.learner, now=self.now)
+        if acked:
+            self.tell()
+        else:
+            self.holding[session] |= kept
 
     @rule(session=sessions, rounds=st.integers(1, 5), keeps=st.integers(0, 2))
     def work(self, session: str, rounds: int, keeps: int) -> None:
         """The run gets on, and what a session has held longest comes last."""
         for _ in range(rounds):
             self.hand_out(lose=False)
-            self.finish(session, ["ok"] * (len(self.holding[session]) - keeps))
+            self.finish(session, ["ok"] * (len(self.holding[session]) - keeps), acked=True)
             self.learn(publishes=True)
-        self.finish(session, ["ok"] * keeps)
+        self.finish(session, ["ok"] * keeps, acked=True)
 
     @rule(thief=sessions, victim=sessions)
     def steal(self, thief: str, victim: str) -> None:
@@ -175,6 +226,7 @@ class Coordination(RuleBasedStateMachine):
         batch = self.state.take_batch(learner_version=self.learner)
         if batch is None:
             return
+        self.tell()
         self.trained.update(t.trajectory_id for t in batch)
         ages = [self.learner - (t.oldest_version or 0) for t in batch]
         assert max(ages) <= self.bound
@@ -188,39 +240,35 @@ class Coordination(RuleBasedStateMachine):
         elif (finished := self.state.take_evaluation()) is not None:
             assert len({t.trajectory_id for t in finished}) == len(finished) <= 2
 
-    @rule(really=st.integers(0, 3))
-    def restart(self, really: int) -> None:
-        if really:
-            return
-        ledger, evaluated = save_ledger(self.state), self.state.version
-        state = make_coordinator(self.bound)
-        restore_ledger(state, ledger)
-        self.state = self.journaling(state)
-        self.state.version = evaluated
-        self.holding = {session: {} for session in self.holding}
-
     @rule(really=st.integers(0, 2))
     def checkpoint_is_written(self, really: int) -> None:
         if not really:
             self.journaling(self.state)
 
-    @rule(really=st.integers(0, 3))
-    def crash(self, really: int) -> None:
-        """Checkpoint and journal give the state, to the last count; then leases are lost."""
+    @rule(really=st.integers(0, 3), die=st.sampled_from(["", "a", "b", "ab"]))
+    def crash(self, really: int, die: str) -> None:
+        """Checkpoint and journal give the state, to the last count; sessions may come back."""
         if really:
             return
-        before, version = self.state, self.state.version
-        state = make_coordinator(self.bound)
-        restore_ledger(state, self.checkpoint, is_replayed=True)
+        is_whole = self.told == len(self.journal)
+        self.forget()
+        before, state = self.state, make_coordinator(self.bound)
+        restore_ledger(state, self.checkpoint)
         for record in self.journal:
-            state.apply(from_record(record))
-        state.counters.duplicates = before.counters.duplicates
-        assert save_ledger(state) == save_ledger(before)
+            play(state, from_record(record))
+        if is_whole:
+            state.counters.duplicates = before.counters.duplicates
+            assert save_ledger(state) == save_ledger(before)
         self.state = state
-        self.state.groups.note = before.groups.note
-        self.state.groups.restart(self.now)
-        self.state.version = version
-        self.holding = {session: {} for session in self.holding}
+        state.groups.note = self.note
+        state.version = before.version
+        state.begin(self.now)
+        for session, holds in self.holding.items():
+            own = {i for group in before.groups.open_groups.values() for i in group.leased
+                   if i in before.held_by(session)}  # fmt: skip
+            assert own & holds.keys() <= set(state.held_by(session)), "it may claim what it has"
+            if session[0] in die:
+                self.holding[session] = {}
 
     def trajectory(self, lease: TaskLease, session: str, reason: str) -> Trajectory:
         trajectory = make_trajectory(
@@ -233,6 +281,11 @@ class Coordination(RuleBasedStateMachine):
             return replace(trajectory, step_rewards=trajectory.step_rewards * np.nan)
         return trajectory
 
+    def out(self) -> list[str]:
+        """Leases that are out, also with sessions that have not come back yet."""
+        sessions = (*self.state.sessions, *self.state.unclaimed)
+        return [lease_id for session in sessions for lease_id in self.state.held_by(session)]
+
     # ---- what always holds
 
     @invariant()
@@ -240,7 +293,7 @@ class Coordination(RuleBasedStateMachine):
         attempts = Counter(member(lease_id) for lease_id in self.granted)
         for group in self.state.groups.open_groups.values():
             came = {trajectory.sample_index for trajectory in group.finished}
-            pending = {*group.waiting, *group.leased.values()}
+            pending = {*group.waiting, *(out.sample_index for out in group.leased.values())}
             for sample in range(group.size):
                 name = f"{group.group_id}-{sample}"
                 failed = self.failed[name]
@@ -253,7 +306,8 @@ class Coordination(RuleBasedStateMachine):
         counters, groups = self.state.counters, self.state.groups
         assert max(self.granted.values(), default=1) == 1, "an id is never used twice"
         assert max(self.trained.values(), default=1) == 1, "a trajectory is never trained twice"
-        out = [i for session in self.state.sessions for i in self.state.held_by(session)]
+        assert max(self.accepted.values(), default=1) <= 1, "a trajectory is accepted once"
+        out = self.out()
         training = [i for i in out if i in self.granted]
         kept = [t.trajectory_id for g in (*groups.open_groups.values(), *groups.ready)
                 for t in g.finished]  # fmt: skip
@@ -276,9 +330,9 @@ class Coordination(RuleBasedStateMachine):
     @invariant()
     def what_is_open_can_complete(self) -> None:
         """Every member still to come is out with a known session or waits to be handed out."""
-        held = {i for session in self.state.sessions for i in self.state.held_by(session)}
+        held = self.out()
         for group in self.state.groups.open_groups.values():
-            assert set(group.leased) <= held
+            assert group.leased.keys() <= set(held)
             assert group.pending > 0
 
     @invariant()

@@ -21,12 +21,12 @@ R = TypeVar("R", bound=Record)
 class Coordinator:
     """A bare door in its place, and the one link that speaks to it."""
 
-    def __init__(self, place: Place, wire: Wire, *, silence_s: float) -> None:
+    def __init__(self, place: Place, wire: Wire, *, silence_s: float, resend_s: float) -> None:
         self._door = place.door
         self._peer = b""
         self.link = CoordinatorLink(
             wire, self._door.address, actor_id="a0", credit=2, kernel_level="",
-            heartbeat_s=0.02, resend_s=0.05, silence_s=silence_s,
+            heartbeat_s=0.02, resend_s=resend_s, silence_s=silence_s,
         )  # fmt: skip
         self.revoked: list[str] = []
         self.talking = asyncio.create_task(self.link.run(self.revoked.append))
@@ -50,9 +50,12 @@ class Coordinator:
         self.link.close()
 
 
-def play(scene: Callable[[Coordinator], Awaitable[None]], *, silence_s: float = 10.0) -> None:
+def play(
+    scene: Callable[[Coordinator], Awaitable[None]], *, silence_s: float = 10.0,
+    resend_s: float = 0.05,
+) -> None:  # fmt: skip
     async def run(place: Place, wire: Wire) -> None:
-        coordinator = Coordinator(place, wire, silence_s=silence_s)
+        coordinator = Coordinator(place, wire, silence_s=silence_s, resend_s=resend_s)
         try:
             async with asyncio.timeout(20):
                 await coordinator.hear(Hello)
@@ -116,6 +119,27 @@ def test_a_coordinator_that_began_again_is_told_nothing_of_the_serials_before() 
         assert (await coordinator.hear(Heartbeat)).seen == 0
 
     play(scene)
+
+
+def test_a_coordinator_that_began_again_hears_what_is_held_and_gets_it_at_once() -> None:
+    async def scene(coordinator: Coordinator) -> None:
+        await coordinator.say(lease("a"), lease("b"), lease("c"))
+        for _ in range(3):
+            assert await coordinator.link.next_lease() is not None
+        for lease_id in ("a", "b"):
+            await coordinator.link.deliver(make_trajectory(lease_id))
+            assert (await coordinator.hear(Trajectory)).trajectory_id == lease_id
+
+        await coordinator.hear(Heartbeat)
+        await coordinator.say(HelloWanted())
+        hello = await coordinator.hear(Hello)
+        await coordinator.say(Welcome(schema_version=0, leases=("b", "c")))
+
+        assert hello.leases == ("a", "b", "c")
+        assert (await coordinator.hear(Trajectory)).trajectory_id == "b"
+        assert coordinator.revoked == ["a"]
+
+    play(scene, resend_s=1000.0)
 
 
 def test_time_in_which_the_actor_itself_stood_still_is_no_silence() -> None:
