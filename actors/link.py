@@ -34,6 +34,7 @@ from common.wire.session import (
     Leave,
     Refused,
     Rejected,
+    Rotation,
     Welcome,
 )
 from common.wire.sockets import Wire
@@ -84,6 +85,9 @@ class CoordinatorLink:
         self._last_heard = time.monotonic()
         self._said_hello = 0.0
         self._line = wire.connect_async(coordinator, identity=self._hello.identity.encode())
+        self._rotation = 0
+        self.on_rotation: Callable[[Rotation], None] = lambda rotation: None
+        """Gets every rotation that replaces the one before."""
         self.resent = 0
         self.finish_s = 0.0
         """For what is still running when no more leases come, as the coordinator said."""
@@ -174,7 +178,9 @@ class CoordinatorLink:
             if isinstance(record, Refused):
                 raise ProtocolError(f"the coordinator refused this actor: {record.reason}")
             if isinstance(record, HelloWanted):
-                self._seen = 0  # a session that it does not know is sent serials from 1 again
+                # A session that it does not know is sent serials from 1 again; and a coordinator
+                # that began again numbers its rotations anew.
+                self._seen = self._rotation = 0
                 if time.monotonic() - self._said_hello >= self._heartbeat_s:
                     await self._say_hello()
                 continue
@@ -192,6 +198,8 @@ class CoordinatorLink:
             self._seen = max(self._seen, record.sent)
         elif isinstance(record, Welcome):
             self._welcomed(record)
+        elif isinstance(record, Rotation):
+            self._rotated(record)
         elif isinstance(record, Rejected):
             log.warning("the coordinator could not use a message reason=%s", record.reason)
 
@@ -205,6 +213,11 @@ class CoordinatorLink:
             self._on_revoked(lease_id)
         for item in self._unacknowledged.values():
             item.sent_at = -inf
+
+    def _rotated(self, rotation: Rotation) -> None:
+        if rotation.number > self._rotation:
+            self._rotation = rotation.number
+            self.on_rotation(rotation)
 
     async def _read(self) -> Record:
         frames = await self._line.receive()
@@ -222,7 +235,9 @@ class CoordinatorLink:
                     f"actor {self.actor_id}: the coordinator at {self._coordinator} has been "
                     f"silent for {now - self._last_heard:.0f} s (transport.silence_s)"
                 )
-            await self._send(Heartbeat(seen=self._seen, leases=tuple(self._held)))
+            await self._send(
+                Heartbeat(seen=self._seen, leases=tuple(self._held), rotation=self._rotation)
+            )
             for item in list(self._unacknowledged.values()):
                 if now - item.sent_at > self._resend_s:
                     item.sent_at = now

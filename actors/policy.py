@@ -4,11 +4,12 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import aiohttp
 
+from actors.routes import AskedServer, chosen
 from common.errors import PolicyServerError
 from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
 from common.wire.server_http import UNIX, UNIX_HOST
@@ -36,20 +37,16 @@ class PolicyStatistics:
     failures: int
 
 
-@dataclass(kw_only=True, slots=True)
-class _Server:
-    url: str
-    in_flight: int = 0
-    failures_in_row: int = 0
-    benched_until: float = 0.0
-
-
 class _RetryableError(Exception):
     """An attempt failed in a way that another attempt may not."""
 
 
 class _UnreachableError(_RetryableError):
     """Nobody listens at the server's address."""
+
+
+class _LostError(_RetryableError):
+    """The server died with the request; another is asked."""
 
 
 class _WrongRequestError(Exception):
@@ -59,7 +56,8 @@ class _WrongRequestError(Exception):
 class _Patience:
     """Counts a request's failed attempts.
 
-    A server that cannot be reached may be starting again: that takes time, but no attempt.
+    A server that cannot be reached may be starting again: that takes time, but no attempt. Nor does
+    one that was found dead.
     """
 
     def __init__(self, *, attempts: int, timeout_s: float) -> None:
@@ -68,24 +66,31 @@ class _Patience:
         self._failed = 0
         self._reached = time.monotonic()
 
+    @property
+    def out_of_reach_s(self) -> float:
+        """Seconds since a server was reached."""
+        return time.monotonic() - self._reached
+
     def ends_with(self, error: _RetryableError) -> bool:
         """Whether this failure is the last that is put up with."""
         if isinstance(error, _UnreachableError):
-            return time.monotonic() - self._reached > self._timeout_s
+            return self.out_of_reach_s > self._timeout_s
         self._reached = time.monotonic()
+        if isinstance(error, _LostError):
+            return False
         self._failed += 1
         return self._failed >= self._attempts
 
     def __str__(self) -> str:
-        silent = time.monotonic() - self._reached
+        silent = self.out_of_reach_s
         return f"{self._failed} of {self._attempts} attempts and {silent:.0f} s out of reach"
 
 
 class PolicyClient:
-    """Spreads generation requests over policy servers and retries what fails.
+    """Spreads generation requests over the policy servers in rotation and retries what fails.
 
-    The least busy server in rotation is asked. A server that fails several times in a row is
-    taken out of rotation for some seconds, unless no other is left.
+    Which server is asked: ``actors.routes``. A server that fails several times in a row is passed
+    over for some seconds, unless no other is left. While nobody may be asked, requests wait.
     """
 
     def __init__(
@@ -97,21 +102,43 @@ class PolicyClient:
         backoff_s: float = 0.25,
         max_backoff_s: float = 4.0,
     ) -> None:
-        """Ask ``urls``; each of ``attempts`` tries may take ``timeout_s`` seconds.
+        """Ask ``urls`` until ``rotate``; each of ``attempts`` tries may take ``timeout_s`` seconds.
 
         The wait after a server's k-th failure in a row is ``backoff_s * 2**k``, at most
         ``max_backoff_s``, less up to half of it at random. While a server cannot be reached,
         requests wait for it up to ``timeout_s``; that takes no attempt.
         """
-        if not urls or attempts < 1:
-            raise ValueError(f"need urls and at least 1 attempt, got {list(urls)}, {attempts}")
-        self._servers = [_Server(url=url.rstrip("/")) for url in urls]
+        if attempts < 1:
+            raise ValueError(f"need at least 1 attempt, got {attempts}")
+        self._servers: dict[str, AskedServer] = {}
+        self._are_asked = asyncio.Event()
+        self._leaving: dict[str, AskedServer] = {}
+        """Left the rotation, and may still be at work on requests."""
+        self.rotate([url.rstrip("/") for url in urls])
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
         self._sessions: dict[str, aiohttp.ClientSession] = {}
         self._requests = self._tokens = self._retries = self._failures = 0
+
+    def rotate(self, urls: Sequence[str], *, lost: Collection[str] = ()) -> None:
+        """Ask these servers from now on.
+
+        Requests that are under way elsewhere go on, but at servers that are ``lost`` they are given
+        up and made again in the rotation.
+        """
+        before = self._servers
+        self._servers = {
+            url: before.get(url) or self._leaving.pop(url, None) or AskedServer(url=url)
+            for url in urls
+        }
+        for url in before.keys() - self._servers.keys():
+            self._leaving[url] = before[url]
+        for url in lost:
+            if (server := self._leaving.pop(url, None)) is not None:
+                server.lose()
+        (self._are_asked.set if urls else self._are_asked.clear)()
 
     async def close(self) -> None:
         """Close all connections."""
@@ -145,8 +172,12 @@ class PolicyClient:
         stop_token_ids: Sequence[int] = (),
         stop_strings: Sequence[str] = (),
         seed: int | None = None,
+        prefix: int | None = None,
     ) -> Generation:
         """Sample up to ``max_tokens`` tokens after ``prompt_ids``.
+
+        Requests whose first ``prefix`` ids (default: all) are the same go to the same server, as
+        far as its load allows: it has computed them before.
 
         Temperature 0 takes the most likely token; its log-probabilities are then not those of
         the policy at temperature 1.
@@ -164,8 +195,10 @@ class PolicyClient:
         )
         self._requests += 1
         patience = _Patience(attempts=self._attempts, timeout_s=self._timeout_s)
+        start = prompt_ids[:prefix]
         while True:
-            server = self._choose()
+            await self._wait_for_rotation(patience)
+            server = chosen(list(self._servers.values()), start, now=time.monotonic())
             try:
                 generation = await self._attempt(server, body)
             except _RetryableError as error:
@@ -183,18 +216,32 @@ class PolicyClient:
             self._retries += 1
             await asyncio.sleep(self._backoff(server.failures_in_row))
 
-    async def _attempt(self, server: _Server, body: bytes) -> Generation:
-        server.in_flight += 1
+    async def _wait_for_rotation(self, patience: _Patience) -> None:
+        """Until somebody may be asked; takes no attempt."""
+        left_s = self._timeout_s - patience.out_of_reach_s
         try:
-            generation = decode_response(await self._post(server.url, body))
+            async with asyncio.timeout(max(0.0, left_s)):
+                await self._are_asked.wait()
+        except TimeoutError:
+            self._failures += 1
+            raise PolicyServerError(
+                f"no policy server was in rotation for {self._timeout_s:.0f} s, after {patience}"
+            ) from None
+
+    async def _attempt(self, server: AskedServer, body: bytes) -> Generation:
+        post = server.begin(self._post(server.url, body))
+        try:
+            generation = decode_response(await post)
+        except asyncio.CancelledError:
+            if not server.is_lost or _is_cancelled():
+                raise
+            raise _LostError(f"policy server {server.url} was found dead") from None
         except _WrongRequestError as error:
             raise PolicyServerError(str(error)) from error
         except aiohttp.ClientConnectorError as error:
             raise _UnreachableError(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
             raise _RetryableError(f"{type(error).__name__}: {error}") from error
-        finally:
-            server.in_flight -= 1
         if generation.finish_reason not in _ENDS:
             raise _RetryableError(f"generation ended with '{generation.finish_reason}'")
         return generation
@@ -221,20 +268,21 @@ class PolicyClient:
             )
         return self._sessions[url]
 
-    def _choose(self) -> _Server:
-        now = time.monotonic()
-        in_rotation = [s for s in self._servers if s.benched_until <= now]
-        return min(in_rotation or self._servers, key=lambda s: (s.in_flight, s.failures_in_row))
-
-    def _record_failure(self, server: _Server, reason: str) -> None:
+    def _record_failure(self, server: AskedServer, reason: str) -> None:
         server.failures_in_row += 1
         if server.failures_in_row % _FAILURES_TO_BENCH == 0 and len(self._servers) > 1:
             server.benched_until = time.monotonic() + _BENCH_S
-            log.warning("took server out of rotation server=%s reason=%s", server.url, reason)
+            log.warning("passing over a server server=%s reason=%s", server.url, reason)
 
     def _backoff(self, failures: int) -> float:
         longest = min(self._max_backoff_s, self._backoff_s * 2.0 ** min(failures, 10))
         return longest * random.uniform(0.5, 1.0)
+
+
+def _is_cancelled() -> bool:
+    """Whether it is the present task itself that is to end."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _connector(url: str) -> aiohttp.BaseConnector:

@@ -22,6 +22,7 @@ from common.config import Config
 from common.places import RunPlan
 from common.task_rules import task_folders, task_rules
 from common.wire.server_http import server_url
+from common.wire.session import Rotation
 
 REQUEST_ATTEMPTS = 5
 """Tries per request to the policy server, with exponential backoff, before the episode is dropped;
@@ -29,11 +30,20 @@ one may take as long as an episode."""
 
 
 def make_policy(config: Config, plan: RunPlan) -> PolicyClient:
-    """A client of the run's policy servers."""
+    """A client of the run's policy servers, who may all be asked, until it is told a rotation."""
     return PolicyClient(
         [server_url(place.address) for place in plan.servers],
         timeout_s=config.agent.episode_timeout_s,
         attempts=REQUEST_ATTEMPTS,
+    )
+
+
+def follow(policy: PolicyClient, plan: RunPlan, rotation: Rotation) -> None:
+    """Ask whom the coordinator says may be asked; the plan tells where they are."""
+    places = {place.name: server_url(place.address) for place in plan.servers}
+    policy.rotate(
+        [places[one.server] for one in rotation.asked if one.server in places],
+        lost=[places[name] for name in rotation.lost if name in places],
     )
 
 

@@ -3,7 +3,8 @@
 consumes   versions that the policy servers sample with; trajectories of held-out tasks
 produces   success by family for the record of the next step, a score for the checkpoint
 waits for  the last trajectory of an evaluation, before the next version is published
-unblocked by  actors; a request to stop, which leaves the evaluation to whoever goes on
+unblocked by  actors; a request to stop, which leaves the evaluation to whoever goes on; the return
+              of lost servers, which can only be compared at the next version: it ends under that
 """
 
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ class DuringTraining:
 
     def begin_if_due(self, version: int) -> None:
         """Ask ``version`` if it is its turn; it must be the last one that was submitted."""
-        if self._every and version % self._every == 0:
+        if self._version is None and self._every and version % self._every == 0:
             self._begin(version)
 
     def go_on(self, version: int, *, is_unfinished: bool) -> None:
@@ -56,14 +57,22 @@ class DuringTraining:
         Raises:
             LZeroError: it took too long.
         """
-        version, self._version = self._version, None
+        version = self._version
         if version is None:
             return
         finished = self._head.intake.finish_evaluation(
-            timeout_s=self._timeout_s, give_up=self._asked_to_stop
+            timeout_s=self._timeout_s,
+            give_up=lambda: self._asked_to_stop() or self._nobody_is_asked(),
         )
+        if finished is not None or self._asked_to_stop():
+            self._version = None
         if finished is not None:
             self._take(version, finished)
+
+    def _nobody_is_asked(self) -> bool:
+        """Whether all servers that are there came back, and wait to be compared."""
+        with self._head.membership.roster() as roster:
+            return not roster.rotation.asked and bool(roster.unproven())
 
     def look_up(self, version: int) -> None:
         """What the journal has of an evaluation of ``version``, which trains the step played last.

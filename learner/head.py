@@ -1,11 +1,12 @@
 """What only rank 0 of the learner has: the way to the actors and to the policy servers."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.telemetry.writers import MetricWriter
 from common.wire.records import Task, Trajectory
 from learner.coordination.intake import Intake
+from learner.coordination.membership import Membership
 from learner.coordination.replay import Replay
 from learner.record import BatchLog
 from learner.weights.background import BackgroundPublisher
@@ -24,6 +25,7 @@ class Head:
         scored: gets the share of held-out questions that the weights after a step answered, mean
             over families.
         first_prompts: token ids, for the comparison with the servers before there is a batch.
+        membership: the policy servers, and who of them may be asked.
     """
 
     intake: Intake
@@ -37,3 +39,4 @@ class Head:
     oldest_checkpoint: Callable[[], int | None] = lambda: None
     scored: Callable[[int, float], None] = lambda step, score: None
     first_prompts: Sequence[Sequence[int]] = ()
+    membership: Membership = field(default_factory=lambda: Membership(()))

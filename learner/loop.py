@@ -26,7 +26,7 @@ from torch import nn
 from common.config import Config
 from common.wire.records import Trajectory
 from learner.checkpoints.state import Progress
-from learner.engine.agreement import broadcast_number
+from learner.engine.agreement import broadcast_number, largest_numbers
 from learner.evaluating import DuringTraining
 from learner.head import Head
 from learner.profiling import StepProfiler
@@ -133,8 +133,8 @@ class TrainingLoop:
     def _step(self, step: int) -> bool:
         """Do one step; False if the run was asked to stop, and what there is has been saved."""
         began = time.monotonic()
-        batch = self._take_batch(step)
-        if self._saving.all_stop(here=self._head is not None and batch is None):
+        batch, is_stopped = self._await_batch(step)
+        if is_stopped:
             self._save_and_stop(step)
             return False
         taken = time.monotonic()
@@ -217,6 +217,20 @@ class TrainingLoop:
     def _profiled(self, number: int) -> AbstractContextManager[None]:
         return nullcontext() if self._profiler is None else self._profiler.step(number)
 
+    def _await_batch(self, step: int) -> tuple[list[Trajectory] | None, bool]:
+        """The batch of a step, on rank 0, and whether all stop instead.
+
+        Servers that come back with the newest weights are compared meanwhile, by all ranks.
+        """
+        while True:
+            batch = self._take_batch(step)
+            is_waiting = self._head is not None and batch is None
+            stops = is_waiting and self._is_asked_to_stop()
+            stop, compare = largest_numbers(int(stops), int(is_waiting))
+            if stop or not compare:
+                return batch, bool(stop)
+            self._served.compare_returned(step)
+
     def _take_batch(self, step: int) -> list[Trajectory] | None:
         if self._head is None:
             return None
@@ -225,7 +239,7 @@ class TrainingLoop:
         return self._head.intake.take_batch(
             learner_version=step,
             timeout_s=self._config.learner.batch_timeout_s,
-            give_up=self._is_asked_to_stop,
+            give_up=lambda: self._is_asked_to_stop() or self._served.are_returned(step),
         )
 
     def _is_asked_to_stop(self) -> bool:

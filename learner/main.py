@@ -94,7 +94,7 @@ def train(
             wiring = rank_zero(
                 config, plan, folder,
                 vocabulary=vocabulary, ledger=ledger, version=first_step, resume=resume,
-                tell=tell, scored=scores.add,
+                tell=tell, scored=scores.add, stop=stop,
             )  # fmt: skip
             head = stack.enter_context(wiring)
         learner = TrainingLoop(

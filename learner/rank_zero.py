@@ -11,6 +11,7 @@ from common.config.evaluation import DURING_PER_FAMILY
 from common.evaluation import family_of, first_of_each_family
 from common.places import LEARNER, Role, RunPlan
 from common.plan_file import own_keys, tell_coordinator
+from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
 from common.telemetry.writers import metric_writers
@@ -21,6 +22,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import Order, SignalFilter, TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import journal_position, restore_ledger
+from learner.coordination.membership import Membership
 from learner.coordination.mixed_order import MixedOrder, WeightedTasks
 from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
@@ -52,6 +54,7 @@ def rank_zero(
     resume: bool,
     tell: Callable[[str], None],
     scored: Callable[[int, float], None],
+    stop: StopRequest,
 ) -> Iterator[Head]:
     """What only rank 0 has; tells where the coordinator listens once it does."""
     tasks = read_sources(training_files(config), partial(read_tasks, rules=task_rules(config)))
@@ -69,7 +72,10 @@ def rank_zero(
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     wire = Wire(own_keys(plan, LEARNER))
     fetching = wire.listen("weights", plan.weights, _known(plan, "policy-server"), WORKER_LIMITS)
-    weights = WeightPublisher(plan.servers, fetching)
+    membership = Membership(plan.servers)
+    weights = WeightPublisher(
+        membership, fetching, return_s=config.learner.batch_timeout_s, give_up=lambda: stop.asked
+    )
     weights.start()
     try:
         door = wire.listen("coordinator", plan.coordinator, _known(plan, "actor"), ACTOR_LIMITS)
@@ -83,7 +89,13 @@ def rank_zero(
                 tell=tell,
             ) as journal,
             Intake(
-                coordinator, store, door, version=version, journal=journal, replay=replay
+                coordinator,
+                store,
+                door,
+                version=version,
+                journal=journal,
+                replay=replay,
+                membership=membership,
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
@@ -104,6 +116,7 @@ def rank_zero(
                 oldest_checkpoint=partial(oldest_step, folder / "checkpoints"),
                 scored=scored,
                 first_prompts=_first_prompts(config, tasks),
+                membership=membership,
             )
     finally:
         weights.stop()

@@ -61,6 +61,21 @@ class ServedWeights:
         with self.may_have_stopped():
             self._publish(version, wait=True)
         with self.may_have_stopped():
+            self._verify(version, [], required=True)
+
+    def are_returned(self, version: int) -> bool:
+        """Whether some server that came back with ``version``, which is ours, waits to be compared.
+
+        Rank 0 only.
+        """
+        if self._head is None:
+            return False
+        with self._head.membership.roster() as roster:
+            return any(server.version == version for server in roster.unproven())
+
+    def compare_returned(self, version: int) -> None:
+        """Compare with all servers that have ``version``, which lets them into the rotation."""
+        with self.may_have_stopped():
             self._verify(version, [])
 
     def update(
@@ -110,8 +125,12 @@ class ServedWeights:
     def _is_compared(self, version: int) -> bool:
         return version <= self._first + VERIFIED_FIRST or version % VERIFY_EVERY == 0
 
-    def _verify(self, version: int, batch: Sequence[Trajectory]) -> None:
-        """Compare with the servers on prompts of ``batch``, or where it has none on the first."""
+    def _verify(self, version: int, batch: Sequence[Trajectory], *, required: bool = False) -> None:
+        """Compare with the servers on prompts of ``batch``, or where it has none on the first.
+
+        Unless it is ``required``, the run goes on where no server answers: it is compared when it
+        is back.
+        """
         if self._head is None:
             self._verifier.take_part()
             return
@@ -126,7 +145,12 @@ class ServedWeights:
             ),
         )
         origin, prompts = next((name, found) for name, found in probes if found)
-        for parity in self._verifier.run(
-            prompts, self._head.publisher, version=version, origin=origin
-        ):
-            self._totals.add_parity(parity)
+        try:
+            for parity in self._verifier.run(
+                prompts, self._head.membership, version=version, origin=origin
+            ):
+                self._totals.add_parity(parity)
+        except PolicyServerError as error:
+            if required:
+                raise
+            log.warning("%s; who comes back is compared then", error)

@@ -11,6 +11,7 @@ from common.wire.sockets import Line
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
+from learner.coordination.membership import Membership
 from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
 from learner.journal.interface import Journal
@@ -25,7 +26,7 @@ TASK = Task(task_id="t", question="?", answers=(SECRET,))
 @contextmanager
 def an_intake(
     place: Place, folder: Path, task: Task = TASK, *, journal: Journal | None = None,
-    places: Sequence[JournalPlace] | None = None,
+    places: Sequence[JournalPlace] | None = None, membership: Membership | None = None,
 ) -> Iterator[Intake]:  # fmt: skip
     """Groups of two of the same task, one group a batch; it goes on from a journal's ``places``."""
     coordinator = Coordinator(
@@ -38,7 +39,9 @@ def an_intake(
     )
     store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 20)
     replay = None if places is None else Replay(coordinator, places)
-    with Intake(coordinator, store, place.door, journal=journal, replay=replay) as intake:
+    with Intake(
+        coordinator, store, place.door, journal=journal, replay=replay, membership=membership
+    ) as intake:
         if replay is not None:
             replay.rest()
             intake.go_live()

@@ -10,6 +10,7 @@ from common.wire.codec import Buffer, encode
 from common.wire.records import Purpose, Task, TaskLease, TensorSpec, WeightManifest
 from common.wire.session import (
     Ack,
+    Asked,
     Drain,
     Heartbeat,
     HeartbeatAck,
@@ -17,6 +18,7 @@ from common.wire.session import (
     Leave,
     Refused,
     Rejected,
+    Rotation,
     Welcome,
 )
 from common.wire.weights import ReportKind, StagingReport, pack_report
@@ -43,6 +45,7 @@ RECORDS = (
     Rejected(reason="no"),
     HeartbeatAck(sent=3),
     Drain(reason="end", finish_s=0.0),
+    Rotation(number=2, asked=(Asked(server="s0", version=4),), lost=("s1",)),
     LEASE,
     WeightManifest(
         version=1, tensors=(TensorSpec(name="w", dtype="int8", shape=(4,)),), checksum="0" * 32

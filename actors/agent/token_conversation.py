@@ -48,6 +48,8 @@ class TokenConversation:
         self._whole_turns = whole_turns
         self._finished: list[Segment] = []
         self._current = SegmentBuilder(())
+        self._opening = 0
+        """Tokens of the prompt that the current segment began with."""
         self._ids: dict[int, _StepIds] = {}
         self._rendered: tuple[str, list[int]] = ("", renderer.observation(""))
         self.limit = limit
@@ -67,7 +69,7 @@ class TokenConversation:
         if self._current.has_actions:
             self._finished.append(self._current.build())
         prompt = self._renderer.prompt(opening.task, opening.system, opening.notepad)
-        self._current = SegmentBuilder(prompt)
+        self._current, self._opening = SegmentBuilder(prompt), len(prompt)
         for one in kept:
             ids = self._ids[one.step]
             if one.replacement is not None:
@@ -103,6 +105,7 @@ class TokenConversation:
             temperature=self._temperature,
             stop_token_ids=ends_at_turn if self._whole_turns else self._renderer.stop_token_ids,
             stop_strings=() if self._whole_turns else self._renderer.stop_strings,
+            prefix=self._opening,
         )
         ids = generation.token_ids
         self.prompt_tokens += len(self._current)

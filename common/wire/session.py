@@ -87,11 +87,13 @@ class Heartbeat:
     """The session is alive and holds these leases (actor to coordinator).
 
     ``seen`` is the highest serial that reached it, in a lease or in a ``HeartbeatAck``: what was
-    sent up to there and is not named is lost.
+    sent up to there and is not named is lost. ``rotation`` is the number of the newest rotation
+    that reached it, 0 for none.
     """
 
     seen: int
     leases: tuple[str, ...]
+    rotation: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,6 +101,29 @@ class HeartbeatAck:
     """The coordinator is alive and has sent leases up to serial ``sent`` (coordinator to actor)."""
 
     sent: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Asked:
+    """A policy server that may be asked, and the lowest weight version that it answers with."""
+
+    server: str
+    version: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rotation:
+    """Which policy servers may be asked from now on (coordinator to actor).
+
+    Attributes:
+        number: of this rotation; one with a higher number replaces it.
+        asked: who may be asked; servers go by their names in the plan.
+        lost: who is dead: what was asked there gets no answer and is to be asked elsewhere.
+    """
+
+    number: int
+    asked: tuple[Asked, ...]
+    lost: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +153,6 @@ class Leave:
 
 Message = (
     Hello | Welcome | HelloWanted | Refused | Rejected | Heartbeat | HeartbeatAck
-    | Ack | Drain | Leave | TaskLease | Trajectory
+    | Rotation | Ack | Drain | Leave | TaskLease | Trajectory
 )  # fmt: skip
 """What travels between an actor and the coordinator."""

@@ -16,8 +16,8 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
   one, and so does a short group; whatever is dropped gives its place back. ``max_staleness = 0``
   is synchronous training.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
-  leaves, or does not name a lease that must have reached it, loses it. When the coordinator begins
-  again, what was out stays with the sessions that held it: each gets what its hello names, and what
+  leaves, or does not name a lease that must have reached it, loses it; one that has been silent for a
+  third of that time gets no more. When the coordinator begins again, what was out stays with the sessions that held it: each gets what its hello names, and what
   is not claimed in ``silence_s``, or whose actor comes with a new session and empty hands, is
   handed out again.
 * *Tries.* Every hand-out raises a member's attempt number, which is part of the lease's id; only
@@ -160,12 +160,17 @@ class Coordinator:
         Returns the serial of the last lease sent to it, for the answer.
         """
         session = self._sessions[identity]
+        self._sessions.knows(identity, beat.rotation)
         seen = min(beat.seen, session.sent)
         lost = self._leases.unnamed(identity, seen=seen, named=beat.leases)
         if lost:
             log.warning("leases never arrived actor=%s leases=%s", session.actor_id, lost[:8])
         self._lose(lost, "never_arrived")
         return session.sent
+
+    def tell(self, rotation: int) -> list[str]:
+        """The sessions that have to be sent the rotation of that number; each once."""
+        return self._sessions.tell(rotation)
 
     def held_by(self, identity: str) -> tuple[str, ...]:
         """Ids of the leases that a session holds."""
@@ -205,12 +210,15 @@ class Coordinator:
     def hand_out(self, *, now: float = 0.0) -> list[tuple[str, TaskLease]]:
         """As many leases as credit and admission allow, each with the identity of its session."""
         handed: list[tuple[str, TaskLease]] = []
-        while (identity := self._sessions.least_busy(self._leases.count)) is not None:
+        while (identity := self._least_busy(now)) is not None:
             lease = self._next(identity, now)
             if lease is None:
                 break
             handed.append((identity, lease))
         return handed
+
+    def _least_busy(self, now: float) -> str | None:
+        return self._sessions.least_busy(self._leases.count, now=now, silence_s=self._silence_s)
 
     def _next(self, identity: str, now: float) -> TaskLease | None:
         evaluation = self.evaluation

@@ -28,6 +28,7 @@ from common.wire.session import (
 )
 from common.wire.sockets import Parcel
 from learner.coordination.coordinator import Coordinator
+from learner.coordination.membership import Membership
 from learner.coordination.outbox import Letter, Outbox
 from learner.coordination.reception import greet, refusal_of
 from learner.coordination.store import TrajectoryStore
@@ -52,8 +53,14 @@ class Correspondence:
         lock: threading.Condition,
         *,
         learner_version: int,
+        membership: Membership | None = None,
     ) -> None:
-        """Nobody is welcomed before ``begin``; the learner is at weight ``learner_version``."""
+        """Nobody is welcomed before ``begin``; the learner is at weight ``learner_version``.
+
+        Sessions are told the rotation of ``membership``, and get no tasks while nobody may be
+        asked.
+        """
+        self._membership = membership
         self.learner_version = learner_version
         self.draining: Drain | None = None
         """What every session is told instead of tasks."""
@@ -83,13 +90,14 @@ class Correspondence:
 
     def tick(self, now: float) -> None:
         """Act on the clock, and tell sessions what they are to do next."""
+        is_somebody_asked = self._has_begun and self._tell_rotation()
         if self._has_begun:
             self._coordinator.tick(now)
         if self.draining is not None:
             for name in self.sessions.keys() - self._drained:
                 self._say(name.encode(), self.draining)
                 self._drained.add(name)
-        elif self._has_begun:
+        elif is_somebody_asked:
             self._hand_out(now)
 
     def letters(self) -> Iterator[Letter]:
@@ -196,6 +204,15 @@ class Correspondence:
             self._quiet.warning("trajectory not stored", "reason=%s", error)
 
     # ---- what goes ---------------------------------------------------------------------------
+
+    def _tell_rotation(self) -> bool:
+        """Say who may be asked to all to whom it is news; whether there is anybody."""
+        if self._membership is None:
+            return True
+        rotation = self._membership.rotation
+        for name in self._coordinator.tell(rotation.number):
+            self._say(name.encode(), rotation)
+        return bool(rotation.asked)
 
     def _hand_out(self, now: float) -> None:
         for name, lease in self._coordinator.hand_out(now=now):

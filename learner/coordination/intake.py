@@ -27,6 +27,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.correspondence import Correspondence
 from learner.coordination.counters import Counters
 from learner.coordination.ledger import save_ledger
+from learner.coordination.membership import Membership
 from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
 from learner.journal.interface import Journal, NoJournal
@@ -54,6 +55,7 @@ class Intake:
         version: int = 0,
         journal: Journal | None = None,
         replay: Replay | None = None,
+        membership: Membership | None = None,
     ) -> None:
         """Serve at ``door``, which is closed at the end; the learner is at weight ``version``.
 
@@ -61,6 +63,7 @@ class Intake:
         then whoever plays that has the coordinator for himself.
         """
         self._coordinator = coordinator
+        self._membership = membership or Membership(())
         self._journal: Journal = journal or NoJournal()
         self._replay = replay
         self.blocked_s = 0.0
@@ -75,8 +78,9 @@ class Intake:
         self._written = threading.Condition(lock)
         """Notified by the journal alone: a commit is no news for who waits for a batch."""
         self._post = Correspondence(
-            coordinator, store, self._journal, self._changed, learner_version=version
-        )
+            coordinator, store, self._journal, self._changed, learner_version=version,
+            membership=membership,
+        )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def __enter__(self) -> Self:
@@ -84,6 +88,7 @@ class Intake:
         if self._replay is None:
             self._begin()
         self._journal.on_durable = self._on_durable
+        self._membership.on_change = self._door.wake
         self._thread.start()
         return self
 
@@ -92,6 +97,7 @@ class Intake:
         with self._changed:
             self._stopping = True
             self._door.wake()
+        self._membership.on_change = lambda: None
         self._thread.join(timeout=10)
         self._store.close()
 
@@ -221,6 +227,7 @@ class Intake:
         if remaining <= 0:
             raise LZeroError(
                 f"learner: waited {timeout_s:.0f} s for {what}: {self._coordinator.waiting_for()}"
+                f"{self._membership.describe()}"
             )
         (on or self._changed).wait(min(remaining, 1.0))
 

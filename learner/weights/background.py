@@ -8,7 +8,7 @@ unblocked by  the policy servers
 
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Protocol, Self
 
@@ -31,14 +31,6 @@ class Publisher(Protocol):
 
     def publish(self, version: int, state: Mapping[str, Tensor]) -> Published:
         """Publish and verify; raises PolicyServerError when no server took it."""
-        ...
-
-    def in_rotation(self) -> Sequence[str]:
-        """The servers that sample with the newest weights."""
-        ...
-
-    def take_out(self, url: str, reason: str) -> None:
-        """Take a server out of rotation."""
         ...
 
 
@@ -76,14 +68,6 @@ class BackgroundPublisher:
         pending, self._pending = self._pending, None
         if pending is not None:
             pending.result()
-
-    def in_rotation(self) -> Sequence[str]:
-        """The servers that sample with what was published last."""
-        return self._publisher.in_rotation()
-
-    def take_out(self, url: str, reason: str) -> None:
-        """Take a server out of rotation that gave no answer."""
-        self._publisher.take_out(url, reason)
 
     def _publish(self, version: int, state: Mapping[str, Tensor]) -> None:
         started = time.monotonic()

@@ -1,30 +1,32 @@
 """Publishes weight versions to the policy servers while they go on generating.
 
 A version is staged on a server, then swapped in: pause (running requests wait), load, resume; all
-servers at the same time, none waiting for another. A server that fails is taken out of rotation
-with a named cause; its watcher brings it back, and also finds servers that were restarted. A
-publish goes to the servers in rotation, so one that hangs delays one publish.
+servers at the same time, none waiting for another. What came of it is told to the roster
+(``learner.coordination.roster``), which alone knows who may be asked: a server that fails is dead
+there, with a named cause. A watcher each brings servers back, also those that were restarted; the
+parity check then lets them in. A publish goes to those that answer, so one that hangs delays one.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
 import torch
 
 from common.errors import PolicyServerError
-from common.places import ServerPlace
 from common.wire.sockets import Door
 from common.wire.weights import ADAPTER_A, ADAPTER_B
+from learner.coordination.membership import Membership
 from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
 from learner.weights.served import Update, UpdatedServer
 
 log = logging.getLogger(__name__)
 
 _TELL_EVERY_S = 15.0
+_LOOK_EVERY_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,7 +34,7 @@ class PublishResult:
     """What one publish took.
 
     ``seconds_staging`` and ``seconds_paused`` are the longest of any server; ``acknowledged`` names
-    the servers that sample with the new version, ``failed`` the others and why.
+    the servers that have taken the new version, ``failed`` the others and why.
     """
 
     version: int
@@ -48,34 +50,47 @@ class WeightPublisher:
 
     def __init__(
         self,
-        servers: Sequence[ServerPlace],
+        membership: Membership,
         door: Door,
         *,
         stage_timeout_s: float = 60.0,
         request_timeout_s: float = 60.0,
         watch_every_s: float = 5.0,
+        return_s: float = 0.0,
+        give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Publish to ``servers``, whose workers fetch snapshots at ``door``."""
+        """Publish to the servers of the roster, whose workers fetch snapshots at ``door``.
+
+        Where all are lost, a publish after the first waits ``return_s`` seconds until one is back,
+        or until ``give_up`` says so.
+        """
+        self._return_s, self._give_up = return_s, give_up
+        self._membership = membership
         self._channel = StagingChannel(door)
-        self._servers = [
-            UpdatedServer(
-                place,
+        with membership.roster() as roster:
+            names = [server.name for server in roster.servers]
+        self._servers = {
+            name: UpdatedServer(
+                name,
+                membership,
                 self._channel,
                 stage_timeout_s=stage_timeout_s,
                 request_timeout_s=request_timeout_s,
             )
-            for place in servers
-        ]
+            for name in names
+        }
         self._watch_every_s = watch_every_s
         self._snapshot: Snapshot | None = None
         self._base = ""
+        self._was_taken = False
+        """Whether a version was ever published."""
         self._publishing = threading.Lock()
-        self._rotation = threading.Lock()
+        self._offering = threading.Lock()
         self._stopping = threading.Event()
         self._pool = ThreadPoolExecutor(len(self._servers), thread_name_prefix="weight-update")
         self._watchers = [
             threading.Thread(target=self._watch, args=(server,), name="weight-watch", daemon=True)
-            for server in self._servers
+            for server in self._servers.values()
         ]
 
     def start(self) -> None:
@@ -94,9 +109,9 @@ class WeightPublisher:
         self._channel.stop()
 
     def publish(self, version: int, state: Mapping[str, torch.Tensor]) -> PublishResult:
-        """Make all servers in rotation sample with ``state`` as ``version``.
+        """Make all servers that took the version before sample with ``state`` as ``version``.
 
-        Where none is in rotation, as at first, all are tried.
+        Where none did, as at first, all are tried.
 
         Args:
             version: not negative, higher than before.
@@ -109,11 +124,14 @@ class WeightPublisher:
         """
         with self._publishing:
             snapshot = self._take_snapshot(version, state)
-            with self._rotation:
+            with self._offering:
                 self._snapshot = snapshot
                 self._channel.offer(snapshot)
-                targets = [s for s in self._servers if not s.failure] or self._servers
+            with self._membership.roster() as roster:
+                targets = [self._servers[server.name] for server in roster.to_update()]
             updates = self._update_all(targets, version)
+            if self._was_taken:
+                self._wait_for_return(version)
             result = self._result(snapshot, updates)
         log.info(
             "published weights version=%d servers=%d bytes=%d staging_s=%.3f paused_s=%.3f",
@@ -121,16 +139,6 @@ class WeightPublisher:
             result.seconds_paused,
         )  # fmt: skip
         return result
-
-    def in_rotation(self) -> tuple[str, ...]:
-        """The servers that sample with what was published last."""
-        return tuple(s.url for s in self._servers if not s.failure)
-
-    def take_out(self, url: str, reason: str) -> None:
-        """Take a server out of rotation that did not do its work; its watcher sees to it."""
-        for server in self._servers:
-            if server.url == url:
-                server.fail(reason)
 
     def _take_snapshot(self, version: int, state: Mapping[str, torch.Tensor]) -> Snapshot:
         if not all(name.endswith((ADAPTER_A, ADAPTER_B)) for name in state):
@@ -144,7 +152,7 @@ class WeightPublisher:
     def _update_all(self, targets: Sequence[UpdatedServer], version: int) -> list[Update]:
         """Update ``targets`` at the same time; says while it waits, for whom."""
         began = time.monotonic()
-        jobs = {self._pool.submit(s.update, version, enter=True): s for s in targets}
+        jobs = {self._pool.submit(s.update, version): s for s in targets}
         under_way: set[Future[Update]] = set(jobs)
         while under_way:
             _, under_way = wait(under_way, timeout=_TELL_EVERY_S)
@@ -156,19 +164,41 @@ class WeightPublisher:
                 )  # fmt: skip
         return [job.result() for job in jobs]
 
+    def _wait_for_return(self, version: int) -> None:
+        """Until a watcher has brought a server to ``version``; see there for what went wrong."""
+        began = told = time.monotonic()
+        while not self._is_held(version) and not self._give_up():
+            now = time.monotonic()
+            if now - began >= self._return_s or self._stopping.wait(_LOOK_EVERY_S):
+                return
+            if now - told >= _TELL_EVERY_S:
+                told = now
+                log.warning("waiting for a policy server to come back version=%d since_s=%.0f",
+                            version, now - began)  # fmt: skip
+
+    def _is_held(self, version: int) -> bool:
+        with self._membership.roster() as roster:
+            return bool(roster.holding(version))
+
     def _result(self, snapshot: Snapshot, updates: Sequence[Update]) -> PublishResult:
-        failed = {s.url: s.failure for s in self._servers if s.failure}
-        if len(failed) == len(self._servers):
+        version = snapshot.manifest.version
+        with self._membership.roster() as roster:
+            taken = roster.holding(version)
+            self._was_taken = self._was_taken or bool(taken)
+            if taken:
+                roster.published(version)
+            names = {server.name for server in taken}
+            causes = roster.causes.items()
+            failed = {self._servers[n].url: why for n, why in causes if n not in names}
+        if not taken:
             listed = "; ".join(f"{url}: {cause}" for url, cause in failed.items())
-            raise PolicyServerError(
-                f"no policy server took weights of version {snapshot.manifest.version}: {listed}"
-            )
+            raise PolicyServerError(f"no policy server took weights of version {version}: {listed}")
         return PublishResult(
-            version=snapshot.manifest.version,
+            version=version,
             seconds_staging=max(update.seconds_staging for update in updates),
             seconds_paused=max(update.seconds_paused for update in updates),
             nbytes=snapshot.nbytes,
-            acknowledged=self.in_rotation(),
+            acknowledged=tuple(server.url for server in taken),
             failed=failed,
         )
 
@@ -183,14 +213,11 @@ class WeightPublisher:
                 log.exception("watching a policy server failed, trying again server=%s", server.url)
 
     def _bring_back(self, server: UpdatedServer) -> None:
-        version = self._newest_version()
-        if version is None or server.is_sound():
-            return
-        server.update(version, enter=False)
-        with self._rotation:
-            was_out = bool(server.failure)
-            if self._newest_version() == version and server.enter(version) and was_out:
-                log.info("brought server back server=%s version=%d", server.url, version)
+        self._membership.tick()
+        with self._offering:
+            version = self._newest_version()
+        if version is not None and not server.is_sound():
+            server.update(version)
 
     def _newest_version(self) -> int | None:
         snapshot = self._snapshot

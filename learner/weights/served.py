@@ -1,4 +1,4 @@
-"""A policy server as the publisher sees it: what it samples with, or why it is out of rotation."""
+"""A policy server as the publisher works with it: it is updated, and looked after."""
 
 import logging
 import threading
@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass
 
 from common.errors import PolicyServerError
-from common.places import ServerPlace
-from common.wire.server_http import server_url
+from learner.coordination.membership import Membership
+from learner.coordination.roster import LiveServer, Standing
 from learner.weights.channel import StagingChannel
 from learner.weights.control import ServerControl
 
@@ -15,8 +15,6 @@ log = logging.getLogger(__name__)
 
 TORN = "torn"
 """Version label of a server whose update failed half-way; clients refuse its tokens."""
-
-_TO_ENTER = "it has just taken the weights"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,23 +28,23 @@ class Update:
 class UpdatedServer:
     """Updates one server; at most one update at a time, a second caller waits for the first.
 
-    ``failure`` is empty exactly while the server is in rotation, and then ``version`` is what it
-    acknowledged. An update never raises: whatever goes wrong becomes the ``failure``.
+    How the server stands is in the roster. An update never raises: whatever goes wrong is told
+    there.
     """
 
     def __init__(
         self,
-        place: ServerPlace,
+        name: str,
+        membership: Membership,
         channel: StagingChannel,
         *,
         stage_timeout_s: float,
         request_timeout_s: float,
     ) -> None:
-        """Out of rotation until the first update."""
-        self.name = place.name
-        self.url = server_url(place.address)
-        self.version: int | None = None
-        self.failure = "not attached yet"
+        """The server ``name`` of the roster."""
+        self.name = name
+        self._membership = membership
+        self.url = self._seen().url
         self._control = ServerControl(self.url, timeout_s=request_timeout_s)
         self._channel = channel
         self._stage_timeout_s = stage_timeout_s
@@ -54,66 +52,76 @@ class UpdatedServer:
         self._updating = threading.Lock()
 
     def is_sound(self) -> bool:
-        """Whether it is in rotation, and itself says so. Holds nothing up while it waits."""
-        if self.failure:
+        """Whether it has the newest weights, and itself says so. Holds nothing up while it waits.
+
+        One that does not answer is in doubt from then on.
+        """
+        seen = self._seen()
+        if seen.version is None:
             return False
         try:
-            return self._control.version() == str(self.version)
-        except PolicyServerError:
+            label = self._control.version()
+        except PolicyServerError as error:
+            self._doubt(seen, error)
+            return self._seen().version is not None
+        if label != str(seen.version):
             return False
+        with self._membership.roster() as roster:
+            roster.answered(seen.name, seen.life)
+            return roster.standing(seen.name) is not Standing.BEHIND
 
-    def update(self, version: int, *, enter: bool) -> Update:
+    def update(self, version: int) -> Update:
         """Stage ``version``, swap it in, and see that it arrived.
 
         Args:
             version: the newest that the channel was offered when this was called.
-            enter: whether the server is in rotation afterwards; else ``enter`` is to be called.
         """
         with self._updating:
-            if enter and self.enter(version):
-                return Update()  # the watcher was faster
             try:
-                return self._update(version, enter=enter)
+                return self._update(version)
             except Exception as error:
                 expected = isinstance(error, PolicyServerError)
                 if not expected:
                     log.exception("updating a policy server failed server=%s", self.url)
-                self.fail(str(error) if expected else repr(error))
+                self._fail(str(error) if expected else repr(error))
                 return Update()
 
-    def enter(self, version: int) -> bool:
-        """Back into rotation, if the last update brought ``version`` there."""
-        if self.version != version:
-            return False
-        self.failure = ""
-        return True
+    def _seen(self) -> LiveServer:
+        with self._membership.roster() as roster:
+            return roster.server(self.name)
 
-    def fail(self, reason: str) -> None:
-        """Out of rotation, until an update succeeds."""
-        if not self.failure:
-            log.warning("took server out of rotation server=%s reason=%s", self.url, reason)
-        self.failure = reason
-        self.version = None
+    def _doubt(self, seen: LiveServer, error: PolicyServerError) -> None:
+        """It gave no answer; where nothing listens any more, there is no doubt."""
+        if isinstance(error.__cause__, TimeoutError):
+            with self._membership.roster() as roster:
+                roster.doubted(seen.name, seen.life, str(error), time.monotonic())
+        else:
+            self._membership.fail(seen, str(error))
+            self._channel.forget(self.name)
+
+    def _fail(self, reason: str) -> None:
+        """Dead, until an update succeeds."""
+        self._membership.fail(self._seen(), reason)
         self._channel.forget(self.name)
 
-    def _update(self, version: int, *, enter: bool) -> Update:
-        label, held = self._control.version(), self.version
-        if not self.failure and held is not None:
+    def _update(self, version: int) -> Update:
+        label, held = self._control.version(), self._seen().version
+        if held is not None:
             if label == str(held) and held >= version:
                 return Update()  # a watcher may have waited here for a newer one to be published
             if label != str(held):
-                self.fail(f"it reports weight version '{label}', it was given {held}")
-        began = time.monotonic()
+                self._fail(f"it reports weight version '{label}', it was given {held}")
+        began, life = time.monotonic(), self._seen().life
         self._stage(version)
         staged = time.monotonic()
         paused = self._swap(version)
-        self.version = version
-        self.failure = "" if enter else _TO_ENTER
+        with self._membership.roster() as roster:
+            roster.updated(self.name, life, version)
         return Update(seconds_staging=staged - began, seconds_paused=paused)
 
     def _stage(self, version: int) -> None:
         """Have all workers hold ``version``; first make their acquaintance, if need be."""
-        if self.failure:
+        if self._seen().version is None:
             self._workers = self._control.workers()
             self._channel.expect(self.name, self._workers)
             self._control.attach(self._channel.address)

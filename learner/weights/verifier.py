@@ -1,38 +1,34 @@
 """Checks, on all ranks together, that the policy servers sample with the learner's weights."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import nn
 
 from common.chat import prompt_text
-from common.errors import PolicyServerError
+from common.errors import LZeroError, PolicyMismatchError, PolicyServerError
 from common.wire.records import NOT_AN_ACTION, Segment, Trajectory
+from learner.coordination.membership import Membership
+from learner.coordination.roster import LiveServer
 from learner.engine.agreement import broadcast_number
 from learner.engine.mesh import Rank
 from learner.engine.model import token_logprobs
 from learner.packs.exchange import share_work
 from learner.packs.packing import Pack, pack_segments, segment_of_actions
-from learner.weights.parity import PROBE_TOKENS, Parity, compare_answers, sample_answers
+from learner.weights.parity import (
+    PROBE_TOKENS,
+    Answers,
+    Parity,
+    compare_answers,
+    sample_answers,
+)
 
 T = TypeVar("T")
 
 NUM_PROBES = 4
 """Prompts per check."""
-
-
-class Rotation(Protocol):
-    """What knows which servers sample with the newest weights."""
-
-    def in_rotation(self) -> Sequence[str]:
-        """The addresses of those servers."""
-        ...
-
-    def take_out(self, url: str, reason: str) -> None:
-        """A server gave no answer; it comes back once it has taken an update."""
-        ...
 
 
 class ParityVerifier:
@@ -50,41 +46,63 @@ class ParityVerifier:
     def run(
         self,
         prompts: Sequence[Sequence[int]],
-        rotation: Rotation,
+        membership: Membership,
         *,
         version: int,
         origin: str = "prompts",
     ) -> list[Parity]:
-        """Check the servers in rotation; one that gives no answer leaves it.
+        """Check the servers that have taken ``version``, which lets them into the rotation.
+
+        One that gives no answer or disagrees leaves it; the run goes on with the others.
 
         Args:
             prompts: token ids, none empty.
-            rotation: of the servers; those in it sample with ``version``.
+            membership: of the servers.
             version: of the learner's weights.
             origin: what the prompts are, in words.
 
         Raises:
-            PolicyMismatchError: a server disagrees, or samples with another version.
+            PolicyMismatchError: all servers that answered disagree, or sample with another version.
             PolicyServerError: no server answered.
         """
-        answered, failures = [], []
-        for url in rotation.in_rotation():
-            try:
-                answered.append(sample_answers(url, prompts, version=version))
-            except PolicyServerError as error:
-                failures.append(str(error))
-                rotation.take_out(url, f"it did not answer the parity check: {error}")
+        answered, failures = self._ask(prompts, membership, version)
         if not answered:
             self._agree(0)
-            listed = "; ".join(failures) or "none is in rotation"
-            raise PolicyServerError(
-                f"no policy server could be compared with the learner: {listed}"
-            )
+            raise _nobody(failures)
         self._agree(len(answered) * len(prompts))
-        return [
-            compare_answers(answers, self._lead, self._tolerance, origin=origin)
-            for answers in answered
-        ]
+        found: list[Parity] = []
+        faults: list[PolicyMismatchError] = []
+        for server, answers in answered:
+            try:
+                parity = compare_answers(answers, self._lead, self._tolerance, origin=origin)
+            except PolicyMismatchError as error:
+                membership.fail(server, str(error))
+                faults.append(error)
+                continue
+            found.append(parity)
+            with membership.roster() as roster:
+                roster.proved(server.name, server.life, version)
+        if not found:
+            raise faults[0]
+        return found
+
+    def _ask(
+        self, prompts: Sequence[Sequence[int]], membership: Membership, version: int
+    ) -> tuple[list[tuple[LiveServer, Answers]], list[LZeroError]]:
+        """What each server answers, and what was wrong with those that did not."""
+        answered: list[tuple[LiveServer, Answers]] = []
+        failures: list[LZeroError] = []
+        with membership.roster() as roster:
+            servers = roster.holding(version)
+        for server in servers:
+            try:
+                answers = sample_answers(server.url, prompts, version=version)
+            except (PolicyServerError, PolicyMismatchError) as error:
+                failures.append(error)
+                membership.fail(server, f"it did not answer the parity check: {error}")
+            else:
+                answered.append((server, answers))
+        return answered, failures
 
     def take_part(self) -> None:
         """Compute along with rank 0, as often as it needs."""
@@ -103,6 +121,15 @@ class ParityVerifier:
     def _forward(self, pack: Pack) -> list[float]:
         with torch.no_grad():
             return token_logprobs(self._model, pack.to(self._rank.device)).tolist()
+
+
+def _nobody(failures: Sequence[LZeroError]) -> LZeroError:
+    """No server answered as it should; one that answered something else says more."""
+    for error in failures:
+        if isinstance(error, PolicyMismatchError):
+            return error
+    listed = "; ".join(map(str, failures)) or "none has taken the newest weights"
+    return PolicyServerError(f"no policy server could be compared with the learner: {listed}")
 
 
 def random_prompts(vocabulary: int, *, seed: int, max_context: int) -> list[list[int]]:

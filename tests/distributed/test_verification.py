@@ -1,7 +1,6 @@
 """The parity check, by one rank and by several: a server without an answer leaves the rotation."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from common.config import Config, Learner, Model
 from common.errors import PolicyMismatchError, PolicyServerError
+from learner.coordination.membership import Membership
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.model import load_model
 from learner.engine.policy import load_sharded
@@ -23,18 +23,14 @@ TOLERANCE = 1e-4
 PROMPTS = random_prompts(VOCABULARY, seed=0, max_context=64)
 
 
-@dataclass
-class Listed:
-    """A rotation that is a list."""
-
-    urls: tuple[str, ...]
-    out: dict[str, str] = field(default_factory=dict)
-
-    def in_rotation(self) -> tuple[str, ...]:
-        return self.urls
-
-    def take_out(self, url: str, reason: str) -> None:
-        self.out[url] = reason
+def holding(servers: Sequence[WeightServer], version: int) -> Membership:
+    """Servers that have taken ``version`` and wait for their check."""
+    membership = Membership([server.place for server in servers])
+    with membership.roster() as roster:
+        for server in roster.servers:
+            roster.updated(server.name, server.life, version)
+        roster.published(version)
+    return membership
 
 
 def serve_stock_model(
@@ -66,13 +62,14 @@ def verify(rank: Rank, folder: str) -> dict[str, Any]:
         failing.status["/inference/v1/generate"] = 400
         failing.answers["/inference/v1/generate"] = b"the decoder prompt is too long"
         serve_stock_model(sound, folder)
-        rotation = Listed((failing.url, sound.url))
-        (parity,) = verifier.run(PROMPTS, rotation, version=3)
+        membership = holding((failing, sound), 3)
+        (parity,) = verifier.run(PROMPTS, membership, version=3)
         assert parity.version == 3
         assert parity.tokens == 16 * len(PROMPTS)
         assert parity.mean_difference < TOLERANCE
-        assert rotation.out.keys() == {failing.url}
-        assert "the decoder prompt is too long" in rotation.out[failing.url]
+        assert [one.server for one in membership.rotation.asked] == [sound.place.name]
+        assert membership.rotation.lost == (failing.place.name,)
+        assert "the decoder prompt is too long" in membership.describe()
     return {}
 
 
@@ -100,9 +97,10 @@ def test_rounding_of_bfloat16_is_within_what_it_is_allowed_and_above_what_float3
     with training_processes() as rank, weight_servers(1) as (server,):
         model = load_sharded(tmp_path, rank, compute_dtype=torch.bfloat16)
         serve_stock_model(server, str(tmp_path), torch.bfloat16)
-        rotation = Listed((server.url,))
+        membership = holding((server,), 3)
 
-        (parity,) = ParityVerifier(model, rank, tolerance=allowed).run(PROMPTS, rotation, version=3)
+        lenient = ParityVerifier(model, rank, tolerance=allowed)
+        (parity,) = lenient.run(PROMPTS, membership, version=3)
 
         assert Config().mismatch_tolerance < parity.mean_difference < allowed
         strict = ParityVerifier(model, rank, tolerance=Config().mismatch_tolerance)
@@ -111,7 +109,7 @@ def test_rounding_of_bfloat16_is_within_what_it_is_allowed_and_above_what_float3
             match=r"after 4 prompts of random ids differ by .*"
             r"learner.mismatch_tolerance.*model.dtype = \"float32\"",
         ):
-            strict.run(PROMPTS, rotation, version=3, origin="prompts of random ids")
+            strict.run(PROMPTS, membership, version=3, origin="prompts of random ids")
 
 
 def test_what_is_allowed_follows_the_compute_type_unless_it_is_given() -> None:
@@ -121,10 +119,27 @@ def test_what_is_allowed_follows_the_compute_type_unless_it_is_given() -> None:
     assert given.mismatch_tolerance == 0.3
 
 
-@pytest.mark.parametrize("urls", [(), ("http://127.0.0.1:9",)])
-def test_a_check_that_no_server_answered_is_no_check(tmp_path: Path, urls: tuple[str, ...]) -> None:
+def test_a_server_that_disagrees_is_dead_and_the_others_go_on(tmp_path: Path) -> None:
     make_model(tmp_path)
-    with training_processes() as rank:
+    with training_processes() as rank, weight_servers(2) as (wrong, sound):
+        serve_stock_model(sound, str(tmp_path))
+        wrong.version = "3"
+        wrong.generate = lambda prompt, most: ([1] * most, [-9.0] * most)
+        membership = holding((wrong, sound), 3)
+        verifier = ParityVerifier(load_model(tmp_path), rank, tolerance=TOLERANCE)
+
+        assert len(verifier.run(PROMPTS, membership, version=3)) == 1
+
+        assert [one.server for one in membership.rotation.asked] == [sound.place.name]
+        assert "disagree at weight version 3" in membership.describe()
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_check_that_no_server_answered_is_no_check(tmp_path: Path, count: int) -> None:
+    make_model(tmp_path)
+    with training_processes() as rank, weight_servers(1) as servers:
+        membership = holding(servers[:count], 0)
+        servers[0].status["/inference/v1/generate"] = 500
         verifier = ParityVerifier(load_model(tmp_path), rank, tolerance=TOLERANCE)
         with pytest.raises(PolicyServerError, match="no policy server could be compared"):
-            verifier.run(PROMPTS, Listed(urls), version=0)
+            verifier.run(PROMPTS, membership, version=0)

@@ -23,6 +23,7 @@ from common.config import Config, Lora, Model, PolicyServer
 from common.errors import PolicyMismatchError, PolicyServerError
 from common.wire.generation import Generation
 from common.wire.sockets import Door
+from learner.coordination.membership import Membership
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
 from learner.weights.channel import Snapshot, take_snapshot
 from learner.weights.contents import weights_to_publish
@@ -52,8 +53,9 @@ class LiveModel:
         self.private = served.plan.private
         self.model = model
         self.version = -1
+        self.membership = Membership([served.place])
         self.publisher = WeightPublisher(
-            [served.place], door, stage_timeout_s=20, watch_every_s=3600
+            self.membership, door, stage_timeout_s=20, watch_every_s=3600
         )
         self.publisher.start()
 
@@ -252,7 +254,8 @@ def test_corrupted_weights_are_refused_and_the_old_ones_stay(
         with pytest.raises(PolicyServerError, match=r"no policy server took .*checksum"):
             live.publish()
 
-    assert live.publisher.in_rotation() == ()
+    assert live.membership.rotation.asked == ()
+    assert live.membership.rotation.lost
     live.version = held
     live.check()
     live.version += 1

@@ -94,12 +94,6 @@ class Servers:
         self.digests = (*self.digests, digest(state))
         return self
 
-    def in_rotation(self) -> tuple[str, ...]:
-        return ()
-
-    def take_out(self, url: str, reason: str) -> None:
-        raise AssertionError(url, reason)
-
 
 class NoVerifier(ParityVerifier):
     """There is no server to compare with."""

@@ -12,6 +12,7 @@ from actors.inference.staging import StagingReceiver
 from common.config import Lora
 from common.errors import PolicyServerError, ProtocolError
 from common.places import Address, ServerPlace
+from learner.coordination.membership import Membership
 from learner.engine.lora import adapted_layers, add_adapters, reset_adapters
 from learner.engine.model import load_model
 from learner.engine.sharding import full_state_dict
@@ -162,7 +163,7 @@ def test_without_adapters_the_whole_model_is_published(tmp_path: Path) -> None:
 
 def test_adapters_cannot_be_published_first(model: nn.Module, place: Place) -> None:
     nobody = ServerPlace(name=SERVER, address=Address(bind="/nobody"))
-    publisher = WeightPublisher([nobody], place.door)
+    publisher = WeightPublisher(Membership([nobody]), place.door)
     publisher.start()
     try:
         with pytest.raises(ValueError, match="published before the weights they belong to"):

@@ -169,3 +169,58 @@ def test_server_that_never_comes_is_named_after_the_timeout() -> None:
         PolicyServerError, match=r"127\.0\.0\.1:9 gave no generation after 0 of 5 attempts"
     ):
         asyncio.run(ask_nobody())
+
+
+def test_requests_wait_for_a_rotation_and_leave_a_server_that_is_lost(
+    addresses: Iterator[Address],
+) -> None:
+    async def lose_one() -> PolicyClient:
+        asked = asyncio.Event()
+
+        async def hang(request: web.Request) -> web.StreamResponse:
+            asked.set()
+            return await never_answer(request)
+
+        dead, dead_address = await serve(hang, next(addresses))
+        sound, sound_address = await serve(failing_first([]), next(addresses))
+        try:
+            async with PolicyClient([], timeout_s=30, attempts=1, backoff_s=0.001) as client:
+                request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
+                client.rotate([server_url(dead_address)])
+                await asyncio.wait_for(asked.wait(), 10)
+                client.rotate([], lost=[server_url(dead_address)])
+                client.rotate([server_url(sound_address)], lost=[server_url(dead_address)])
+                await asyncio.wait_for(request, 10)
+                return client
+        finally:
+            await dead.cleanup()
+            await sound.cleanup()
+
+    statistics = asyncio.run(lose_one()).statistics()
+    assert (statistics.tokens, statistics.retries, statistics.failures) == (1, 1, 0)
+
+
+def test_a_request_that_nobody_may_be_asked_is_given_up_in_time() -> None:
+    async def ask_nobody() -> None:
+        async with PolicyClient([], timeout_s=0.05, attempts=1) as client:
+            await client.generate([1], max_tokens=4, temperature=1.0)
+
+    with pytest.raises(PolicyServerError, match="no policy server was in rotation for 0 s"):
+        asyncio.run(ask_nobody())
+
+
+def test_a_request_that_is_cancelled_is_not_made_again(addresses: Iterator[Address]) -> None:
+    async def cancel() -> PolicyClient:
+        runner, address = await serve(never_answer, next(addresses))
+        try:
+            async with PolicyClient([server_url(address)], timeout_s=30, attempts=3) as client:
+                request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
+                await asyncio.sleep(0)
+                request.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await request
+                return client
+        finally:
+            await runner.cleanup()
+
+    assert asyncio.run(cancel()).statistics().retries == 0

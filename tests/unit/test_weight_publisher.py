@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from common.errors import PolicyServerError
+from learner.coordination.membership import Membership
 from learner.weights.channel import StagingChannel, take_snapshot
 from learner.weights.control import ServerControl
 from learner.weights.publisher import WeightPublisher
@@ -27,18 +28,37 @@ def state(value: float) -> dict[str, torch.Tensor]:
     return {"norm": torch.full((8,), value)}
 
 
+class Publishing(WeightPublisher):
+    """A publisher, and the roster that it tells what came of it; no check lets servers in."""
+
+    membership: Membership
+
+    def holding(self) -> tuple[str, ...]:
+        """Who has taken what was published last."""
+        newest = self._newest_version()
+        with self.membership.roster() as roster:
+            return () if newest is None else tuple(s.url for s in roster.holding(newest))
+
+
 @contextmanager
 def publishing(
-    servers: list[WeightServer], *, watch_every_s: float = NEVER, deadline_s: float = 10.0
-) -> Iterator[WeightPublisher]:
+    servers: list[WeightServer],
+    *,
+    watch_every_s: float = NEVER,
+    deadline_s: float = 10.0,
+    return_s: float = 0.0,
+) -> Iterator[Publishing]:
     with publishing_place(servers) as place:
-        publisher = WeightPublisher(
-            [server.place for server in servers],
+        membership = Membership([server.place for server in servers])
+        publisher = Publishing(
+            membership,
             place.door,
+            return_s=return_s,
             stage_timeout_s=deadline_s,
             request_timeout_s=deadline_s,
             watch_every_s=watch_every_s,
         )
+        publisher.membership = membership
         publisher.start()
         try:
             yield publisher
@@ -58,7 +78,7 @@ def test_every_server_takes_every_version() -> None:
         for version in range(3):
             result = publisher.publish(version, state(version))
 
-            assert result.acknowledged == publisher.in_rotation() == tuple(s.url for s in servers)
+            assert result.acknowledged == publisher.holding() == tuple(s.url for s in servers)
         assert [server.swaps for server in servers] == [[0, 1, 2], [0, 1, 2]]
 
 
@@ -110,7 +130,7 @@ def test_publishing_goes_on_while_the_watcher_waits_for_a_server_that_hangs() ->
         assert result.acknowledged == (servers[1].url,)
         assert "reports weight version 'default'" in result.failed[servers[0].url]
         servers[0].let_go.set()
-        wait_for(lambda: len(publisher.in_rotation()) == 2)
+        wait_for(lambda: len(publisher.holding()) == 2)
         assert servers[0].version == "1"
 
 
@@ -121,7 +141,7 @@ def test_a_restarted_server_gets_the_newest_weights_without_a_publish() -> None:
 
         wait_for(lambda: servers[0].swaps == [7, 7])
 
-        wait_for(lambda: publisher.in_rotation() == (servers[0].url,))
+        wait_for(lambda: publisher.holding() == (servers[0].url,))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +181,7 @@ def test_an_error_nobody_thought_of_ends_no_thread(
             with pytest.raises(PolicyServerError, match=r"ZeroDivisionError.*by a bug"):
                 publisher.publish(1, state(1))
 
-        wait_for(lambda: publisher.in_rotation() == (servers[0].url,))
+        wait_for(lambda: publisher.holding() == (servers[0].url,))
         assert servers[0].version == "1"
 
 
@@ -209,10 +229,12 @@ def test_a_server_that_did_not_answer_the_check_comes_back_by_an_update() -> Non
     with weight_servers(2) as servers, publishing(servers, watch_every_s=0.01) as publisher:
         publisher.publish(4, state(4))
 
-        publisher.take_out(servers[0].url, "it did not answer")
+        with publisher.membership.roster() as roster:
+            seen = roster.server(servers[0].place.name)
+        publisher.membership.fail(seen, "it did not answer")
 
         wait_for(lambda: servers[0].swaps == [4, 4])
-        wait_for(lambda: len(publisher.in_rotation()) == 2)
+        wait_for(lambda: len(publisher.holding()) == 2)
 
 
 def test_a_publish_that_meets_the_watcher_at_work_is_done_all_the_same() -> None:
@@ -236,14 +258,19 @@ def test_a_watcher_that_had_to_wait_for_a_publish_undoes_nothing() -> None:
         channel = StagingChannel(place.door)
         channel.start()
         try:
-            server = UpdatedServer(http.place, channel, stage_timeout_s=10, request_timeout_s=10)
+            membership = Membership([http.place])
+            name = http.place.name
+            server = UpdatedServer(
+                name, membership, channel, stage_timeout_s=10, request_timeout_s=10
+            )
             for version in (1, 2):
                 channel.offer(take_snapshot(version, state(version)))
-                server.update(version, enter=True)
+                server.update(version)
 
-            server.update(1, enter=False)
+            server.update(1)
 
-            assert (server.failure, server.version, http.version) == ("", 2, "2")
+            with membership.roster() as roster:
+                assert (roster.server(name).version, http.version) == (2, "2")
         finally:
             channel.stop()
 
@@ -255,3 +282,20 @@ def test_publishing_and_watching_never_take_a_sound_server_out() -> None:
             result = publisher.publish(version, state(version))
             assert result.failed == {}
         assert [server.swaps for server in servers] == [list(range(10))] * 2
+
+
+def test_a_publish_waits_for_the_only_server_to_come_back() -> None:
+    with (
+        weight_servers(1) as servers,
+        publishing(servers, watch_every_s=0.01, deadline_s=5, return_s=20) as publisher,
+    ):
+        publisher.publish(0, state(0))
+        servers[0].status["/weight_info"] = 500
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(publisher.publish, 1, state(1))
+            wait_for(lambda: bool(publisher.membership.rotation.lost))
+            assert not under_way.done()
+            servers[0].restart()
+            servers[0].status = {}
+
+            assert under_way.result(10).acknowledged == (servers[0].url,)

@@ -1,0 +1,77 @@
+"""The roster as the learner's threads share it: one lock, and a word when the rotation changes.
+
+The publisher, its watchers and the parity check change it; the intake tells actors the rotation.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from common.places import ServerPlace
+from common.wire.server_http import server_url
+from common.wire.session import Rotation
+from learner.coordination.roster import LiveServer, Roster
+
+log = logging.getLogger(__name__)
+
+SUSPECT_S = 15.0
+"""A server that answers nothing for this long is dead; until then it only gets no requests."""
+
+
+class Membership:
+    """Thread-safe. ``on_change`` is called, without the lock, when the rotation has changed."""
+
+    def __init__(self, servers: Sequence[ServerPlace], *, suspect_s: float = SUSPECT_S) -> None:
+        """These servers belong to the run."""
+        self._roster = Roster(suspect_s=suspect_s)
+        self._lock = threading.Lock()
+        self.on_change: Callable[[], None] = lambda: None
+        for place in servers:
+            self._roster.join(place.name, server_url(place.address))
+
+    @property
+    def rotation(self) -> Rotation:
+        """Who may be asked now."""
+        with self._lock:
+            return self._roster.rotation
+
+    def describe(self) -> str:
+        """Which servers are not asked and why, for the end of a message."""
+        with self.roster() as roster:
+            causes = roster.causes.items()
+            return "".join(f"; policy server {name}: {cause}" for name, cause in causes)
+
+    @contextmanager
+    def roster(self) -> Iterator[Roster]:
+        """The roster, to ask it or to tell it something; short, and nothing that waits inside."""
+        with self._lock:
+            before = self._roster.rotation
+            yield self._roster
+            after, causes = self._roster.rotation, self._roster.causes
+        if after.number != before.number:
+            _log(before, after, causes)
+            self.on_change()
+
+    def fail(self, server: LiveServer, cause: str) -> None:
+        """A server did not do its work; it comes back by an update and a parity check."""
+        with self.roster() as roster:
+            is_news = roster.failed(server.name, server.life, cause)
+        if is_news:
+            log.warning("took server out of rotation server=%s reason=%s", server.url, cause)
+
+    def tick(self) -> None:
+        """Act on the clock."""
+        with self.roster() as roster:
+            for name in roster.tick(time.monotonic()):
+                log.warning("server is dead server=%s", name)
+
+
+def _log(before: Rotation, after: Rotation, causes: dict[str, str]) -> None:
+    names = {one.server for one in after.asked}
+    if names != {one.server for one in before.asked} or before.lost != after.lost:
+        log.info(
+            "rotation number=%d asked=%s%s", after.number, ",".join(sorted(names)) or "nobody",
+            "".join(f"; {name}: {cause}" for name, cause in causes.items()),
+        )  # fmt: skip

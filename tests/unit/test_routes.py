@@ -1,0 +1,65 @@
+"""One beginning goes to one server, as far as its load allows; few move when a rotation does."""
+
+import asyncio
+import random
+from collections import Counter
+
+from actors.routes import AskedServer, chosen
+
+STARTS = [[random.Random(seed).randrange(1000) for _ in range(20)] for seed in range(300)]
+
+
+def servers(count: int) -> list[AskedServer]:
+    return [AskedServer(url=f"unix:/s{number}") for number in range(count)]
+
+
+def homes(among: list[AskedServer]) -> list[str]:
+    return [chosen(among, start, now=0.0).url for start in STARTS]
+
+
+def test_beginnings_are_spread_and_each_keeps_its_server() -> None:
+    among = servers(3)
+
+    found = homes(among)
+
+    assert found == homes(list(reversed(among)))
+    assert min(Counter(found).values()) > 60
+
+
+def test_only_the_beginnings_of_a_server_that_goes_are_moved() -> None:
+    among = servers(3)
+    before, after = homes(among), homes(among[:2])
+
+    kept = [(a, b) for a, b in zip(before, after, strict=True) if a != among[2].url]
+    assert all(a == b for a, b in kept)
+    assert len(kept) < len(before)
+
+
+def test_a_server_that_has_much_more_to_do_is_passed_over() -> None:
+    async def ask() -> Counter[str]:
+        among = servers(2)
+        gate = asyncio.Event()
+
+        async def post() -> bytes:
+            await gate.wait()
+            return b""
+
+        for _ in range(40):  # all prompts begin alike
+            chosen(among, STARTS[0], now=0.0).begin(post())
+        loads = Counter({server.url: server.in_flight for server in among})
+        gate.set()
+        await asyncio.gather(*(task for server in among for task in server.under_way))
+        return loads
+
+    loads = asyncio.run(ask())
+
+    assert loads.total() == 40
+    assert max(loads.values()) - min(loads.values()) <= 5
+
+
+def test_who_is_benched_is_asked_only_where_all_are() -> None:
+    first, second = servers(2)
+    first.benched_until = 5.0
+
+    assert {chosen([first, second], start, now=1.0).url for start in STARTS} == {second.url}
+    assert chosen([first], STARTS[0], now=1.0) is first
