@@ -88,6 +88,7 @@ class CoordinatorLink:
         self._rotation = 0
         self.on_rotation: Callable[[Rotation], None] = lambda rotation: None
         """Gets every rotation that replaces the one before."""
+        self.on_welcome: Callable[[], None] = lambda: None
         self.resent = 0
         self.finish_s = 0.0
         """For what is still running when no more leases come, as the coordinator said."""
@@ -205,6 +206,8 @@ class CoordinatorLink:
 
     def _welcomed(self, welcome: Welcome) -> None:
         """What the coordinator does not name is over; what it names it may not have got yet."""
+        self.on_welcome()
+        self._rotation = 0  # it is told again by whoever welcomed us
         revoked = self._held - set(welcome.leases)
         log.info("coordinator welcomed this actor leases_revoked=%d", len(revoked))
         for lease_id in sorted(revoked):

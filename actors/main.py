@@ -19,7 +19,7 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, MachineError
 from common.places import Address, RunPlan
-from common.plan_file import load_plan, own_keys, told_coordinator
+from common.plan_file import load_plan, own_keys, tell_welcomed, told_coordinator
 from common.stopping import STOP_SIGNALS
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import ActorTotals, write_totals
@@ -39,6 +39,7 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
         link = make_link(config, actor_id, launcher.level, wire, coordinator_of(plan))
         link.on_rotation = partial(follow, policy, plan)
         policy.rotate([])  # until the coordinator says whom
+        link.on_welcome = partial(tell_welcomed, plan, actor_id)
         try:
             async with started_judge(config, kernels) as judge, started_tools(config) as tools:
                 runner = make_runner(

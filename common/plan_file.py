@@ -18,6 +18,7 @@ from common.wire.keys import KeyPair, read_key_pair
 PLAN = "plan.json"
 _BOUND = "coordinator.json"
 _STOPPED = "stopped"
+_WELCOMED = ".welcomed"
 
 
 def save_plan(plan: RunPlan) -> Path:
@@ -75,6 +76,16 @@ def told_coordinator(plan: RunPlan) -> Address | None:
     if not path.is_file():
         return None
     return from_tables(Address, read_tables(path, called="address"), where=str(path))
+
+
+def tell_welcomed(plan: RunPlan, actor: str) -> None:
+    """Say that the coordinator has welcomed an actor: it can do its work."""
+    (Path(plan.private) / f"{actor}{_WELCOMED}").touch()
+
+
+def told_welcomed(plan: RunPlan, actor: str) -> bool:
+    """Whether the coordinator has ever welcomed that actor."""
+    return (Path(plan.private) / f"{actor}{_WELCOMED}").exists()
 
 
 def tell_stopped(plan: RunPlan) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from common.places import ServerPlace
 from common.wire.codec import SCHEMA_VERSION, Record, decode, encode
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Hello, Welcome
@@ -46,6 +47,17 @@ def an_intake(
             replay.rest()
             intake.go_live()
         yield intake
+
+
+def asked(servers: Sequence[ServerPlace]) -> Membership:
+    """Servers that have taken version 0 and passed their check."""
+    membership = Membership(servers)
+    with membership.roster() as roster:
+        roster.published(0)
+        for server in roster.servers:
+            roster.updated(server.name, server.life, 0)
+            roster.proved(server.name, server.life, 0)
+    return membership
 
 
 class Peer:

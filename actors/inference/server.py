@@ -165,6 +165,8 @@ def main() -> None:
     cpu = is_cpu_build()
     longest = read_model_config(Path(config.model.path)).get("max_position_embeddings")
     address = server_address(plan, arguments.name)
+    # What a server that was killed has left would be in the way of the one that follows it.
+    Path(address.bind).unlink(missing_ok=True)
     run = arguments.config.parent
     command = vllm_command(config, address.bind, cpu=cpu, longest=longest, run=run)
     environment = vllm_environment(

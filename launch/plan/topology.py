@@ -23,6 +23,8 @@ from common.places import (
 from common.plan_file import PLAN
 
 POLICY_SERVER = "policy-server"
+ACTOR = "actor-"
+"""Before an actor's name in that of its process."""
 
 _QUIET = (
     ("PYTHONUNBUFFERED", "1"),
@@ -178,7 +180,7 @@ def _learner(config: Config, files: RunFiles, *, resume: bool) -> ProcessPlan:
 
 def _actor(files: RunFiles, name: str) -> ProcessPlan:
     return ProcessPlan(
-        name=f"actor-{name}",
+        name=ACTOR + name,
         role="actor",
         command=_command("actors.main", files, "--name", name),
         environment=_with_threads(1),

@@ -121,6 +121,8 @@ class Summary:
     """Compute type and threads, by key: the value, and why where the run chose it."""
     learner: LearnerShare
     policy_server: PolicyServerUse
+    restarts: tuple[str, ...] = ()
+    """Processes that ended and were started again, over all attempts: which, how it ended."""
     alerts: tuple[str, ...] = ()
     """What kept the run from learning, or lost its work, for some steps in a row; with numbers and
     what to do."""
@@ -169,6 +171,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
             ranks=totals.ranks, idle_fraction=totals.idle_fraction, steps=totals.steps
         ),
         policy_server=_policy_server(actors),
+        restarts=tuple(state.restarts),
         alerts=_alerts(folder, totals),
     )
 

@@ -43,6 +43,8 @@ class RunState:
     attempts: int = 1
     seconds: dict[str, float] = field(default_factory=dict)
     setup_seconds: float = 0.0
+    restarts: list[str] = field(default_factory=list)
+    """What was started again and why, over all attempts."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -231,6 +231,7 @@ class _TrainRun:
             started_at=before.started_at if before else time.time(),
             attempts=before.attempts + 1 if before else 1,
             setup_seconds=setup_seconds,
+            restarts=before.restarts if before else [],
         )
         self._is_resumed = before is not None
 
@@ -273,7 +274,7 @@ class _TrainRun:
         served = self._trained_config() if is_trained else self._folder.config
         files = RunFiles(config=served, private=private)
         plan = make_plan(self._config, files, resume=self._is_resumed)
-        with Supervisor(tick=self._progress.tick) as supervisor:
+        with Supervisor(tick=self._progress.tick, tell=self._note_restart) as supervisor:
             self._serve(supervisor, plan)
             if not is_trained:
                 self._evaluate(supervisor, files, "before", suites_of(self._config, "before"))
@@ -341,6 +342,7 @@ class _TrainRun:
         self._progress.phase("training")
         names = [actor.name for actor in actors]
         supervisor.finish(LEARNER, ending=names)
+        supervisor.end_restarts()  # a server that starts anew would not have what was trained
         if told_stopped(plan):
             raise StopAsked("the learner was asked to stop")
         supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
@@ -364,6 +366,12 @@ class _TrainRun:
         self._state = dataclasses.replace(self._state, status=status, seconds=self._clock.total())
         self._folder.write_state(self._state)
         return self._state
+
+    def _note_restart(self, text: str) -> None:
+        """Something is started again: on the screen, and in the summary."""
+        self._progress.say(text)
+        self._state = dataclasses.replace(self._state, restarts=[*self._state.restarts, text])
+        self._folder.write_state(self._state)
 
     def _say_how_to_resume(self) -> None:
         self._progress.say(f"interrupted; {self._hint()}")

@@ -1,8 +1,9 @@
 """Starts the processes of a run in order, watches them, and leaves nothing behind.
 
 Each child runs under a guard (``launch.starters.guard``) in a session of its own, with its own log
-file. Nothing is restarted: a child that ends unexpectedly ends the run, with its name, how it ended
-and its last lines.
+file. A child that ends unexpectedly is started again where its spec allows it, later each time and
+so many times an hour (``launch.starters.restarts``); any other, and one that never worked, ends the
+run, with its name, how it ended and its last lines.
 """
 
 import logging
@@ -22,6 +23,7 @@ from typing import Self
 from common.child_process import SOURCE_ROOT, module_environment
 from common.errors import RunError
 from common.stopping import STOP_SIGNALS, StopRequest
+from launch.starters.restarts import BUDGET, RestartBook
 
 logger = logging.getLogger(__name__)
 
@@ -71,6 +73,10 @@ class ProcessSpec:
     """How long it may take to end in order when it gets SIGTERM; 0 for what just ends."""
     has_stopped: Callable[[], bool] = lambda: False
     """Whether it ended in order, whatever its exit status; asked when it has ended."""
+    is_restarted: bool = False
+    """Whether it is started again when it ends unexpectedly."""
+    has_worked: Callable[[], bool] = lambda: True
+    """Whether it has ever done what it is for, once it was ready; asked when it has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,12 +98,13 @@ class _Child:
             f"  | {self.spec.explain(line)}" for line in lines
         )
 
-    def failure(self) -> RunError | StopAsked:
-        """How it ended, for a person."""
+    def failure(self, *, restarts: int = 0) -> RunError | StopAsked:
+        """How it ended, for a person; after how many ``restarts`` in an hour."""
         if self.spec.has_stopped():
             return StopAsked(f"{self.spec.name} was asked to stop")
         ended = describe_exit(self.process.returncode)
-        lines = [f"{self.spec.name} {ended} unexpectedly; {self.tail()}"]
+        again = f" after {restarts} restarts within an hour" if restarts else ""
+        lines = [f"{self.spec.name} {ended} unexpectedly{again}; {self.tail()}"]
         if killed_for_memory() > self.killed_before:
             lines.append(_OUT_OF_MEMORY)
         return RunError("\n".join([*lines, *filter(None, [self.spec.hint()])]))
@@ -106,11 +113,29 @@ class _Child:
 class Supervisor:
     """The children of one run; use it as a context manager, which ends them all on the way out."""
 
-    def __init__(self, *, grace_s: float = GRACE_S, tick: Callable[[], None] | None = None) -> None:
-        """Take charge of no children yet; ``tick`` is called several times a second in waits."""
+    def __init__(
+        self,
+        *,
+        grace_s: float = GRACE_S,
+        tick: Callable[[], None] | None = None,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """Take charge of no children yet.
+
+        Args:
+            grace_s: between SIGTERM and SIGKILL at the end.
+            tick: called several times a second in waits.
+            tell: gets a sentence for each child that is started again.
+        """
         self._grace_s = grace_s
         self._tick = tick or (lambda: None)
+        self._tell = tell
         self._children: dict[str, _Child] = {}
+        self._starting = ""
+        self._books: dict[str, RestartBook] = {}
+        self._due: dict[str, float] = {}
+        """When a child that has ended is started again."""
+        self._restarts_are_over = False
 
     def __enter__(self) -> Self:
         """Nothing is running yet."""
@@ -127,6 +152,7 @@ class Supervisor:
             RunError: it, or another child, ended before, or the time was up.
         """
         self.spawn(spec)
+        self._starting = spec.name
         started = time.monotonic()
         while spec.is_ready is not None and not spec.is_ready():
             self.check()
@@ -137,6 +163,7 @@ class Supervisor:
                 )
             self._pause()
         self.check()
+        self._starting = ""
         logger.info("process ready name=%s seconds=%.1f", spec.name, time.monotonic() - started)
 
     def spawn(self, spec: ProcessSpec) -> None:
@@ -185,7 +212,7 @@ class Supervisor:
             self._check_all_but({*waiting, *names, *ending})
             for name in (*names, *ending):
                 if self._status(name) not in (None, 0):
-                    raise self._children[name].failure()
+                    self._has_ended(name)
             if not waiting:
                 break
             if time.monotonic() - started > timeout_s:
@@ -195,6 +222,13 @@ class Supervisor:
             self._pause()
         for name in names:
             self._forget(name)
+
+    def end_restarts(self) -> None:
+        """From now on nothing is started again; who waits for that is forgotten."""
+        self._restarts_are_over = True
+        for name in self._due:
+            self._forget(name)
+        self._due.clear()
 
     def end_in_order(self, name: str) -> bool:
         """Ask a child to end, and wait for it as long as it may take; the others may end meanwhile.
@@ -212,12 +246,39 @@ class Supervisor:
         return child.process.poll() is not None
 
     def _status(self, name: str) -> int | None:
-        return self._children[name].process.poll()
+        """The exit status of a child, None while it runs; one that was forgotten is done."""
+        return self._children[name].process.poll() if name in self._children else 0
 
     def _check_all_but(self, names: set[str]) -> None:
-        for name, child in self._children.items():
+        for name, child in list(self._children.items()):
             if name not in names and child.process.poll() is not None:
-                raise child.failure()
+                self._has_ended(name)
+
+    def _has_ended(self, name: str) -> None:
+        """Start a child again, when its time has come; raise where it is given up."""
+        child = self._children[name]
+        if name not in self._due:
+            self._due[name] = time.monotonic() + self._wait_s(child)
+        elif time.monotonic() >= self._due[name]:
+            del self._due[name]
+            self._forget(name)
+            self.spawn(child.spec)
+
+    def _wait_s(self, child: _Child) -> float:
+        """Seconds until a child that has ended is started again; says so. Raises to give up."""
+        spec, book = child.spec, self._books.setdefault(child.spec.name, RestartBook())
+        may = spec.is_restarted and not self._restarts_are_over and not spec.has_stopped()
+        has_worked = spec.name != self._starting and spec.has_worked()
+        wait_s = book.ended(time.monotonic(), has_worked=has_worked) if may else None
+        if wait_s is None:
+            raise child.failure(restarts=book.in_last_hour)
+        logger.warning("%s", child.failure())
+        self._tell(
+            f"{spec.name} {describe_exit(child.process.returncode)} unexpectedly, see {spec.log}; "
+            f"it is started again in {wait_s:.0f} s (restart {book.in_last_hour} of at most "
+            f"{BUDGET} in an hour)"
+        )
+        return wait_s
 
     def stop(self) -> None:
         """End all children: SIGTERM to each group, SIGKILL to what is left after the grace.
@@ -239,9 +300,9 @@ class Supervisor:
             self._forget(child.spec.name)
 
     def _forget(self, name: str) -> None:
-        process = self._children.pop(name).process
-        if process.stdin is not None:
-            process.stdin.close()
+        child = self._children.pop(name, None)
+        if child is not None and child.process.stdin is not None:
+            child.process.stdin.close()
 
     def _pause(self) -> None:
         self._tick()

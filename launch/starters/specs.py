@@ -11,9 +11,9 @@ from pathlib import Path
 
 from common.config import Config
 from common.places import ProcessPlan, RunPlan
-from common.plan_file import told_coordinator, told_stopped
+from common.plan_file import told_coordinator, told_stopped, told_welcomed
 from common.wire.server_http import open_connection, server_url
-from launch.plan.topology import rank_environment, rank_processes
+from launch.plan.topology import ACTOR, rank_environment, rank_processes
 from launch.starters.local import ProcessSpec, describe_exit
 from launch.starters.private import compiled_before
 
@@ -42,6 +42,7 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
             _started(process, logs),
             is_ready=partial(answers, server_url(place.address), "/health"),
             ready_timeout_s=config.policy_server.ready_timeout_s,
+            is_restarted=True,
         )
         for process, place in zip(servers, plan.servers, strict=True)
     ]
@@ -67,7 +68,13 @@ def actors(
 ) -> list[ProcessSpec]:
     """The rollout processes; they hand back what they hold, in ``grace_s``, if they are told."""
     return [
-        dataclasses.replace(_started(process, logs), order_s=grace_s, hint=hint)
+        dataclasses.replace(
+            _started(process, logs),
+            order_s=grace_s,
+            hint=hint,
+            is_restarted=True,
+            has_worked=partial(told_welcomed, plan, process.name.removeprefix(ACTOR)),
+        )
         for process in plan.processes
         if process.role == "actor"
     ]

@@ -16,10 +16,10 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
   one, and so does a short group; whatever is dropped gives its place back. ``max_staleness = 0``
   is synchronous training.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
-  leaves, or does not name a lease that must have reached it, loses it; one that has been silent for a
-  third of that time gets no more. When the coordinator begins again, what was out stays with the sessions that held it: each gets what its hello names, and what
-  is not claimed in ``silence_s``, or whose actor comes with a new session and empty hands, is
-  handed out again.
+  leaves, or does not name a lease that must have reached it, loses it; silent for a third of that
+  time it gets no more. When the coordinator begins again, what was out stays with the sessions that
+  held it: each gets what its hello names, and what is not claimed in ``silence_s``, or whose actor
+  comes with a new session and empty hands, is handed out again.
 * *Tries.* Every hand-out raises a member's attempt number, which is part of the lease's id; only
   failures of its own episode count against its tries, and no end of an actor or of the learner.
 * *Liveness.* Every lease has a deadline, so nothing is waited for without end.
@@ -210,15 +210,13 @@ class Coordinator:
     def hand_out(self, *, now: float = 0.0) -> list[tuple[str, TaskLease]]:
         """As many leases as credit and admission allow, each with the identity of its session."""
         handed: list[tuple[str, TaskLease]] = []
-        while (identity := self._least_busy(now)) is not None:
+        sessions, silence_s = self._sessions, self._silence_s
+        while identity := sessions.least_busy(self._leases.count, now=now, silence_s=silence_s):
             lease = self._next(identity, now)
             if lease is None:
                 break
             handed.append((identity, lease))
         return handed
-
-    def _least_busy(self, now: float) -> str | None:
-        return self._sessions.least_busy(self._leases.count, now=now, silence_s=self._silence_s)
 
     def _next(self, identity: str, now: float) -> TaskLease | None:
         evaluation = self.evaluation
@@ -232,14 +230,9 @@ class Coordinator:
             return None
         group, lease_id, sample_index = granted
         return self._grant(
-            identity,
-            now,
-            lease_id,
-            sample_index,
-            group.task,
-            group_id=group.group_id,
-            temperature=self._temperature,
-        )
+            identity, now, lease_id, sample_index, group.task,
+            group_id=group.group_id, temperature=self._temperature,
+        )  # fmt: skip
 
     def _may_open(self) -> bool:
         """Whether the bound and the buffer allow a new group."""
@@ -329,13 +322,9 @@ class Coordinator:
         self._leases.end(lease.lease_id)
         if lease.group_id:
             self.groups.settle(
-                lease.group_id,
-                trajectory,
-                learner_version=learner_version,
-                num_bytes=num_bytes,
-                now=now,
-                frames=frames,
-            )
+                lease.group_id, trajectory, learner_version=learner_version,
+                num_bytes=num_bytes, now=now, frames=frames,
+            )  # fmt: skip
         elif self.evaluation is not None and self.evaluation.settle(trajectory):
             self.groups.note(Evaluated(trajectory=trajectory, frames=frames))
         return True

@@ -29,6 +29,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.store import TrajectoryStore
+from tests.coordination import asked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "tests" / "data"
@@ -82,7 +83,9 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         known = {member.key: member.name for member in plan.members if member.role == "actor"}
         door = wire.listen("coordinator", plan.coordinator, known, ACTOR_LIMITS)
         store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
-        intake = stack.enter_context(Intake(coordinator, store, door))
+        intake = stack.enter_context(
+            Intake(coordinator, store, door, membership=asked(plan.servers))
+        )
         tell_coordinator(plan, door.address)
         actor = start(plan.processes[-1].command, stack)
         batch = intake.take_batch(learner_version=0, timeout_s=120)

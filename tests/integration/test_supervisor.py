@@ -287,3 +287,95 @@ def test_a_second_signal_ends_at_once_what_was_to_end_in_order(
 
     assert supervisor.returncode == status
     assert not any(is_alive(pid) for pid in pids)
+
+
+def counting(folder: Path, *, lives: int) -> tuple[str, ...]:
+    """A child that writes its id and sleeps, and in its life after ``lives`` ends with 0."""
+    code = f"""
+        import os, time
+        lives = {str(folder / "lives")!r}
+        number = len(open(lives).read()) if os.path.exists(lives) else 0
+        open(lives, "a").write("x")
+        if number == {lives}:
+            raise SystemExit(0)
+        open({str(folder / "partial")!r}, "w").write(str(os.getpid()))
+        os.rename({str(folder / "partial")!r}, {str(folder)!r} + f"/pid{{number}}")
+        time.sleep(600)
+    """
+    return python(code)
+
+
+def test_a_child_that_is_killed_is_started_again_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.starters.restarts.FIRST_S", 0.05)
+    told: list[str] = []
+    killed: set[Path] = set()
+
+    def kill() -> None:
+        for file in set(tmp_path.glob("pid*")) - killed:
+            killed.add(file)
+            os.kill(int(file.read_text()), signal.SIGKILL)
+
+    spec = ProcessSpec(
+        name="actor", command=counting(tmp_path, lives=3), log=tmp_path / "log", is_restarted=True
+    )
+    with Supervisor(tick=kill, tell=told.append) as supervisor:
+        supervisor.spawn(spec)
+        supervisor.finish("actor", timeout_s=DEADLINE_S)
+
+    assert len(killed) == 3
+    assert [text.partition(" (restart ")[2] for text in told] == [
+        f"{number} of at most 6 in an hour)" for number in (1, 2, 3)
+    ]
+    assert told[0].startswith("actor was ended by signal 9 (SIGKILL) unexpectedly, see ")
+
+
+def test_a_child_that_ends_ever_again_is_given_up_with_its_last_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("launch.starters.restarts.LONGEST_S", 0.01)
+    spec = ProcessSpec(
+        name="actor", command=python("print('so it is'); raise SystemExit(3)"),
+        log=tmp_path / "log", is_restarted=True,
+    )  # fmt: skip
+    with Supervisor() as supervisor:
+        supervisor.spawn(spec)
+        with pytest.raises(RunError, match=r"code 3 unexpectedly after 6 restarts.*") as caught:
+            supervisor.finish("actor", timeout_s=DEADLINE_S)
+
+    assert "| so it is" in str(caught.value)
+
+
+def test_a_child_that_never_worked_ends_the_run_at_once(tmp_path: Path) -> None:
+    spec = ProcessSpec(
+        name="actor", command=python("raise SystemExit('no sandbox here')"), log=tmp_path / "log",
+        is_restarted=True, has_worked=lambda: False,
+    )  # fmt: skip
+    told: list[str] = []
+    with Supervisor(tell=told.append) as supervisor:
+        supervisor.spawn(spec)
+        with pytest.raises(RunError, match=r"code 1 unexpectedly; .*\n.*no sandbox here"):
+            supervisor.finish("actor", timeout_s=DEADLINE_S)
+    assert not told
+
+
+def test_what_waits_to_be_started_again_is_forgotten_when_restarts_are_over(
+    tmp_path: Path,
+) -> None:
+    spec = ProcessSpec(
+        name="actor", command=python("raise SystemExit(3)"), log=tmp_path / "log",
+        is_restarted=True,
+    )  # fmt: skip
+    told: list[str] = []
+    with Supervisor(tell=told.append) as supervisor:
+        supervisor.spawn(spec)
+
+        def is_said() -> bool:
+            supervisor.check()
+            return bool(told)
+
+        wait_until(is_said, "the end of the child")
+        supervisor.end_restarts()
+        supervisor.finish("actor", timeout_s=DEADLINE_S)
+    assert len(told) == 1
