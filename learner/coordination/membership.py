@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from common.places import ServerPlace
 from common.wire.server_http import server_url
 from common.wire.session import Rotation
-from learner.coordination.roster import LiveServer, Roster
+from learner.coordination.roster import LiveServer, Roster, Standing
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +57,9 @@ class Membership:
     def fail(self, server: LiveServer, cause: str) -> None:
         """A server did not do its work; it comes back by an update and a parity check."""
         with self.roster() as roster:
-            is_news = roster.failed(server.name, server.life, cause)
-        if is_news:
+            was_dead = roster.standing(server.name) is Standing.DEAD
+            is_over = roster.failed(server.name, server.life, cause)
+        if is_over and not was_dead:
             log.warning("took server out of rotation server=%s reason=%s", server.url, cause)
 
     def tick(self) -> None:

@@ -1,0 +1,46 @@
+"""A whole run whose policy server and actor are killed finishes by itself, with nothing lost."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_end_to_end import Command, lzero_train
+
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
+
+
+def kill(command: Command, words: str) -> None:
+    """SIGKILL the process with these words in its command line that is no guard."""
+    (pid,) = (
+        p for p, line in command.processes().items() if words in line and "guard.py" not in line
+    )
+    os.kill(pid, signal.SIGKILL)
+
+
+def steps_of(command: Command) -> int:
+    metrics = command.run / "metrics.jsonl"
+    return len(metrics.read_text().splitlines()) if metrics.exists() else 0
+
+
+def test_a_run_goes_on_when_its_server_and_its_actor_are_killed(tmp_path: Path) -> None:
+    with lzero_train(
+        tmp_path, "--set", "run.steps=8", "--set", "transport.silence_s=10"
+    ) as command:
+        command.wait_until(lambda: steps_of(command) >= 2, "the second step")
+        kill(command, "vllm.entrypoints.openai.api_server")
+        command.wait_until(lambda: steps_of(command) >= 5, "steps after the server was killed")
+        kill(command, "-m actors.main")
+        printed = command.finish()
+
+    assert command.process.returncode == 0, printed
+    summary = json.loads((command.run / "summary.json").read_text())
+    named = sorted(text.partition(" was ended by signal 9")[0] for text in summary["restarts"])
+    assert named == ["actor-a0", "policy-server"]
+    assert summary["learner"]["steps"] == 8
+    counts = summary["trajectories"]
+    assert counts["started"] == counts["trained"] + sum(counts["dropped"].values()) + counts["open"]
+    batches = (command.run / "batches.jsonl").read_text().splitlines()
+    assert len(batches) == 8
