@@ -265,16 +265,7 @@ class Coordinator:
             deadline=now + self._lease_timeout_s + DELIVERY_S,
         )
         self._leases.grant(lease)
-        return TaskLease(
-            lease_id=lease_id,
-            group_id=group_id or "evaluation",
-            sample_index=sample_index,
-            purpose=lease.purpose,
-            temperature=temperature,
-            task=task,
-            serial=lease.serial,
-            timeout_s=self._lease_timeout_s,
-        )
+        return lease.offer(temperature=temperature, timeout_s=self._lease_timeout_s)
 
     def withdraw(self, identity: str, lease_id: str, reason: str, text: str) -> bool:
         """A lease cannot be used by the session that holds it; returns whether it held it."""

@@ -9,7 +9,7 @@ whoever comes second gets None.
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from common.wire.records import Purpose, Task
+from common.wire.records import Purpose, Task, TaskLease
 
 DELIVERY_S = 30.0
 """Time that a session has beyond a lease's own time to deliver what became of it, seconds."""
@@ -37,6 +37,19 @@ class Lease:
     task: Task
     serial: int
     deadline: float
+
+    def offer(self, *, temperature: float, timeout_s: float) -> TaskLease:
+        """What its session is sent, with the temperature to sample at and the time it has."""
+        return TaskLease(
+            lease_id=self.lease_id,
+            group_id=self.group_id or "evaluation",
+            sample_index=self.sample_index,
+            purpose=self.purpose,
+            temperature=temperature,
+            task=self.task,
+            serial=self.serial,
+            timeout_s=timeout_s,
+        )
 
 
 def lease_id_of(group_id: str, sample_index: int, attempt: int) -> str:
