@@ -31,10 +31,10 @@ from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.state import Trainee
 from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import Order, SignalFilter, TaskOrder
+from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import restore_ledger
-from learner.coordination.mixed_order import MixedOrder, WeightedTasks
+from learner.coordination.mixed_order import MixedOrder, WeightedTasks, order_of_families
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.engine.critic import CriticModel, load_critic
@@ -68,7 +68,8 @@ def train(config: Config, plan: RunPlan, folder: Path, rank: Rank, *, resume: bo
     seed_everything(config.run.seed)
     model = load_policy(config, rank)
     vocabulary = int(model.config.vocab_size)
-    optimizer = PolicyOptimizer(model, config.learner)
+    updates = config.run.steps * config.learner.updates_per_batch
+    optimizer = PolicyOptimizer(model, config.learner, steps=updates)
     critic = _critic(config, rank)
     progress = None
     if resume:
@@ -277,7 +278,7 @@ def _coordinator(
 
 def _order(config: Config, tasks: Mapping[str, Sequence[Task]]) -> Order:
     if not config.tasks.sources:
-        return TaskOrder(tasks[""], seed=config.run.seed)
+        return order_of_families(tasks[""], seed=config.run.seed)
     sources = [WeightedTasks(s.name, tasks[s.name], s.weight) for s in config.tasks.sources]
     return MixedOrder(sources, seed=config.run.seed)
 
