@@ -2,6 +2,7 @@ PYTHON ?= python3
 RUN ?= quickstart
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests quickstart real test test-nightly check warmstart clean
@@ -25,10 +26,10 @@ setup-tests: ## The same, with what tests and checks need.
 	@$(PYTHON) launch/setup_environment.py --tests
 
 test: setup-tests ## Run the tests.
-	@$(BIN)/python -m pytest -q -m "not gpu and not nightly" tests
+	@$(PYTEST) -m "not gpu and not nightly" tests
 
 test-nightly: setup-tests ## Run every test, also the long ones.
-	@$(BIN)/python -m pytest -q -m "not gpu" tests
+	@$(PYTEST) -m "not gpu" tests
 
 check: setup-tests ## Lint, formatting, types and the import rules.
 	$(BIN)/ruff check .

@@ -57,7 +57,8 @@ def train(
     seed_everything(config.run.seed)
     model = load_policy(config, rank)
     vocabulary = int(model.config.vocab_size)
-    optimizer = PolicyOptimizer(model, config.learner)
+    updates = config.run.steps * config.learner.updates_per_batch
+    optimizer = PolicyOptimizer(model, config.learner, steps=updates)
     critic = _critic(config, rank)
     progress = None
     if resume:

@@ -19,11 +19,11 @@ from common.wire.records import Task, Trajectory
 from common.wire.sockets import Wire
 from learner.checkpoints.files import oldest_step
 from learner.coordination.coordinator import Coordinator
-from learner.coordination.groups import Order, SignalFilter, TaskOrder
+from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import journal_position, restore_ledger
 from learner.coordination.membership import Membership
-from learner.coordination.mixed_order import MixedOrder, WeightedTasks
+from learner.coordination.mixed_order import MixedOrder, WeightedTasks, order_of_families
 from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
@@ -172,7 +172,7 @@ def _coordinator(
 
 def _order(config: Config, tasks: Mapping[str, Sequence[Task]]) -> Order:
     if not config.tasks.sources:
-        return TaskOrder(tasks[""], seed=config.run.seed)
+        return order_of_families(tasks[""], seed=config.run.seed)
     sources = [WeightedTasks(s.name, tasks[s.name], s.weight) for s in config.tasks.sources]
     return MixedOrder(sources, seed=config.run.seed)
 

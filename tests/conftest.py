@@ -7,6 +7,16 @@ from typing import Any
 
 import pytest
 
+ROOT = Path(__file__).parent
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start processes run one after the other, also beside those that start none."""
+    for item in items:
+        if not item.path.is_relative_to(ROOT / "unit"):
+            item.add_marker(pytest.mark.xdist_group("processes"))
+
 
 def _enter_rank(
     index: int, function: Callable[..., Any], count: int, folder: str, arguments: tuple[Any, ...]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from common.config.checks import require
-from common.config.ranges import DAY_S, MANY, Range, Section
+from common.config.ranges import DAY_S, MANY, Range, Section, Share
 
 MISMATCH_TOLERANCES = {"float32": 1e-3, "bfloat16": 0.1}
 """By compute type, nats: two engines round differently, and more so with fewer bits. A model of 135
@@ -57,6 +57,9 @@ class Learner(Section):
     """Of AdamW, after the warm-up."""
     warmup_steps: Annotated[int, Range("optimizer steps", least=0, most=MANY)] = 5
     """Steps over which the learning rate rises from 0."""
+    final_share: Share = 1.0
+    """What the policy's learning rate falls to until ``run.steps``, linearly, as a part of itself;
+    1 keeps it."""
     weight_decay: Annotated[float, Range("per step and learning rate", least=0, most=1000)] = 0.0
     """Share of a matrix that each step takes away, per unit of learning rate."""
     grad_clip: Annotated[float, Range("L2 norm", above=0, most=1e12, infinite=True)] = 1.0

@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from actors.agent.prompt import SHIPPED
-from common.config import Config, Evaluation
+from common.config import Config, Evaluation, Learner
 from common.config_file import save_config
 from common.model_config import CONFIG, longest_context, read_model_config
 from launch.evaluate.world import TRAIN_TASKS, ask_suites
@@ -72,5 +72,6 @@ def untouched_config(config: Config, settings: Untouched, model: Path, world: Pa
         use_world(dataclasses.replace(config, evaluation=Evaluation()), world),
         agent=agent,
         model=dataclasses.replace(config.model, path=str(model), max_context=context),
+        learner=Learner(pack_tokens=1 << 30),  # nothing is trained: any context will do
         evaluation=Evaluation(suites=(suite,)),
     )

@@ -52,9 +52,9 @@ FREE: Mapping[str, str] = {
     "transport": "listen silence_s lease_grace_s",
     "learner": "ranks first_gpu threads max_staleness pack_tokens updates_per_batch filter_groups"
     " group_timeout_s activation_checkpointing cpu_offload compile replicas"
-    " context_parallel learning_rate warmup_steps weight_decay grad_clip checkpoint_every"
-    " checkpoint_minutes checkpoints_kept checkpoints_kept_every mismatch_tolerance"
-    " batch_timeout_s",
+    " context_parallel learning_rate warmup_steps final_share weight_decay grad_clip"
+    " checkpoint_every checkpoint_minutes checkpoints_kept checkpoints_kept_every"
+    " mismatch_tolerance batch_timeout_s",
     "objective": "name apg.weight_limits_positive apg.weight_limits_negative apg.kappa apg.t_ref"
     " topr.kappa token_tis.cap token_tis.band gspo.clip decoupled_ppo.clip"
     " decoupled_ppo.behaviour_cap loss_norm discount kl_reference kl_estimator kl_behaviour"

@@ -1,11 +1,12 @@
-"""The order of training tasks that come from several sources in a ratio."""
+"""The order of training tasks that come from several sources, or families, in a ratio."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+from common.evaluation import family_of
 from common.wire.records import Task
-from learner.coordination.groups import TaskOrder, check_sources
+from learner.coordination.groups import Order, TaskOrder, check_sources
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +71,22 @@ class MixedOrder:
         drawn = sum(cursors.values()) + 1
         below = [name for name, share in self._shares.items() if cursors[name] < drawn * share]
         return min(below, key=lambda name: (cursors[name] + 1) / self._shares[name])
+
+
+def order_of_families(tasks: Sequence[Task], *, seed: int) -> Order:
+    """Tasks of one file, in an order in which every family has its part at every moment.
+
+    A batch has so few groups that of tasks in any order one is often without a family; the weights
+    it makes are worse at that.
+
+    Raises:
+        ValueError: there are no tasks.
+    """
+    families: dict[str, list[Task]] = {}
+    for task in tasks:
+        families.setdefault(family_of(task), []).append(task)
+    if len(families) < 2:
+        return TaskOrder(tasks, seed=seed)
+    return MixedOrder(
+        [WeightedTasks(name, some, len(some)) for name, some in families.items()], seed=seed
+    )

@@ -75,7 +75,7 @@ class CriticModel:
     ) -> None:
         """Train ``model``, sharded; ``gamma`` is the discount over steps."""
         self.model = model
-        own = dataclasses.replace(learner, learning_rate=config.learning_rate)
+        own = dataclasses.replace(learner, learning_rate=config.learning_rate, final_share=1.0)
         self.optimizer = PolicyOptimizer(model, own)
         self._rank, self._config, self._gamma = rank, config, gamma
 

@@ -11,6 +11,7 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import AdamW, Optimizer
 
 from common.config import Learner
+from learner.engine.schedule import learning_rate_share
 
 BETAS = (0.9, 0.95)
 """AdamW's decay per step of the mean gradient and of its square."""
@@ -32,15 +33,21 @@ class UpdateReport:
 
 
 class PolicyOptimizer:
-    """Owns AdamW and the schedule: linear warm-up over ``warmup_steps``, then constant.
+    """Owns AdamW and the schedule: linear warm-up, then linearly down to ``final_share``.
 
     Weight decay acts on matrices only: not on biases and norms, once on tied embeddings, and with
     adapters on these alone. Gradient norms are those of the whole model, however it is sharded,
     so every rank takes the same decision.
     """
 
-    def __init__(self, model: nn.Module, config: Learner) -> None:
+    def __init__(self, model: nn.Module, config: Learner, *, steps: int = 1) -> None:
         """Take the trainable parameters as they are now; call it after ``shard``.
+
+        Args:
+            model: whose parameters.
+            config: rates, clipping, weight decay.
+            steps: length of the schedule, in optimizer steps; of no matter at a ``final_share`` of
+                1.
 
         Raises:
             ValueError: none is trainable.
@@ -50,6 +57,7 @@ class PolicyOptimizer:
             raise ValueError("the model has no trainable parameter; expected weights or adapters")
         self._parameters = parameters
         self._config = config
+        self._steps = steps
         self.adamw = AdamW(
             [
                 {
@@ -76,8 +84,11 @@ class PolicyOptimizer:
     @property
     def learning_rate(self) -> float:
         """The rate of the next step."""
-        warm = (self.applied + 1) / max(1, self._config.warmup_steps)
-        return self._config.learning_rate * min(1.0, warm)
+        config = self._config
+        share = learning_rate_share(
+            self.applied, self._steps, config.warmup_steps, config.final_share
+        )
+        return config.learning_rate * share
 
     def step(self) -> UpdateReport:
         """Clip the gradients, apply them unless they are broken, and clear them."""

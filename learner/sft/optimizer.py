@@ -9,13 +9,9 @@ from torch.optim import AdamW, Muon, Optimizer
 from common.errors import LZeroError
 from common.processor import bfloat16_instructions
 from learner.engine.optimizer import clip_gradients
+from learner.engine.schedule import learning_rate_share
 from learner.sft.config import Sft
 from learner.sft.muon import SingleMuon
-
-
-def learning_rate_share(step: int, steps: int, warmup: int, final: float) -> float:
-    """Share of the full learning rate at ``step`` of ``steps``: linear warm-up, linear decay."""
-    return min(1.0, (step + 1) / max(1, warmup)) * (1.0 - (1.0 - final) * step / steps)
 
 
 class SftOptimizer:

@@ -25,7 +25,7 @@ _SHORT_S = 5.0
 
 
 class ServerControl:
-    """Pauses, updates and resumes the policy server at ``url``."""
+    """Pauses, updates and resumes the policy server at ``url``; threads may share one."""
 
     def __init__(self, url: str, *, timeout_s: float) -> None:
         """Talk to ``url``; each call may take ``timeout_s`` seconds."""

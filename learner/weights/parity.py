@@ -6,7 +6,9 @@ stale packed matrix, another dtype) looks like training that quietly goes nowher
 
 import logging
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -59,7 +61,7 @@ class Answers:
 
 
 def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version: int) -> Answers:
-    """Let a policy server continue each prompt.
+    """Let a policy server continue each prompt, all at once: it is busy with those of actors.
 
     Args:
         server_url: the policy server.
@@ -71,7 +73,8 @@ def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version
         PolicyServerError: the server did not answer, or not in a way that can be read.
     """
     control = ServerControl(server_url, timeout_s=_TIMEOUT_S)
-    generations = tuple(_sample(control, prompt) for prompt in prompts)
+    with ThreadPoolExecutor(max_workers=len(prompts)) as threads:
+        generations = tuple(threads.map(partial(_sample, control), prompts))
     _check_version(server_url, generations, version)
     return Answers(
         server_url=server_url,

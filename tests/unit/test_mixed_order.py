@@ -19,7 +19,7 @@ from launch.run.preflight import check_task_files
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import Order, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
-from learner.coordination.mixed_order import MixedOrder, WeightedTasks
+from learner.coordination.mixed_order import MixedOrder, WeightedTasks, order_of_families
 
 WEIGHTS = st.lists(st.floats(0.01, 100), min_size=1, max_size=8)
 
@@ -41,6 +41,32 @@ def coordinator(order: Order) -> Coordinator:
         order, groups_per_batch=2, group_size=2, max_staleness=1, total_batches=9,
         max_buffered_bytes=1 << 20,
     )  # fmt: skip
+
+
+def test_every_family_of_a_file_has_its_part_in_every_batch() -> None:
+    every = [
+        Task(task_id=f"{family}-{n}", question="?", answers=("yes",), labels={"family": family})
+        for family, count in (("one_hop", 30), ("two_hop", 20))
+        for n in range(count)
+    ]
+    order = order_of_families(every, seed=3)
+
+    epoch = [order.next() for _ in every]
+
+    assert sorted(task.task_id for task in epoch) == sorted(task.task_id for task in every)
+    for start in range(0, len(epoch), 8):
+        batch = epoch[start : start + 8]
+        ones = sum(task.labels["family"] == "one_hop" for task in batch)
+        assert abs(ones - 0.6 * len(batch)) < 2
+
+
+def test_a_file_without_families_is_in_the_order_of_its_seed_alone() -> None:
+    every = tasks("q", 9)
+    plain = TaskOrder(every, seed=3)
+
+    order = order_of_families(every, seed=3)
+
+    assert [order.next() for _ in range(20)] == [plain.next() for _ in range(20)]
 
 
 @settings(max_examples=25, deadline=None)

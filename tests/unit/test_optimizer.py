@@ -45,6 +45,18 @@ def test_decay_shrinks_matrices_once_and_leaves_biases_and_norms() -> None:
         torch.testing.assert_close(value, factor * before[name])
 
 
+def test_the_rate_rises_and_then_falls_to_its_final_share() -> None:
+    config = Learner(learning_rate=0.1, warmup_steps=2, final_share=0.2)
+    optimizer = PolicyOptimizer(TiedModel(), config, steps=10)
+    rates = []
+
+    for optimizer.applied in range(13):
+        rates.append(optimizer.learning_rate)
+
+    expected = [0.1 * min(1, (n + 1) / 2) * (1 - 0.8 * min(n, 10) / 10) for n in range(13)]
+    assert rates == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("broken", [nan, inf, -inf])
 def test_broken_gradient_leaves_weights_and_moments_and_is_counted(broken: float) -> None:
     model = with_gradients(TiedModel(), 0.1)

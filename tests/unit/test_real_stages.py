@@ -9,10 +9,13 @@ from common.errors import ConfigError, InputError
 from launch.cli import main
 from launch.data.world.demonstrator import Mix
 from launch.real.progress import FineTuningNews
-from launch.real.recipe import read_real_recipe, recipe_file
+from launch.real.recipe import Untouched, read_real_recipe, recipe_file
 from launch.real.records import read_records, write_records
 from launch.real.run import DEFAULT_PRESET, RealRequest
 from launch.real.stages import Stage, StageRecord, action_for, actions, fingerprints
+from launch.real.untouched import untouched_config
+from launch.run.train import TrainRequest, resolve_config
+from tests.tiny_policy import make_model
 
 SETTINGS = {stage: f"settings of {stage.name}" for stage in Stage}
 
@@ -155,3 +158,12 @@ def test_the_time_left_counts_from_where_this_attempt_began() -> None:
 
 def test_the_usual_mix_is_what_the_shipped_warm_start_was_made_with() -> None:
     assert dataclasses.astuple(Mix()) == (0.12, 0.04, 0.17, 0.4, 0.25, 0.6, 0.1, 0.35, 0.1, 0.05)
+
+
+def test_the_untouched_model_gets_its_context_however_small_the_packs_are(tmp_path: Path) -> None:
+    config = resolve_config(TrainRequest(config=DEFAULT_PRESET))
+    make_model(tmp_path, "llama")
+
+    asked = untouched_config(config, Untouched(max_context=1500), tmp_path, tmp_path / "world")
+
+    assert config.learner.pack_tokens < asked.model.max_context == 1500

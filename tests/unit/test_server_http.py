@@ -17,6 +17,7 @@ from actors.policy import PolicyClient
 from common.places import Address
 from common.wire.server_http import UNIX_HOST, open_connection, server_url
 from launch.starters.specs import answers
+from learner.weights.parity import sample_answers
 
 TOKEN = {
     "token_ids": [5],
@@ -97,6 +98,22 @@ def test_the_host_of_a_request_is_the_servers_name_and_no_path(url: str) -> None
         connection.close()
 
     assert host == (UNIX_HOST if url.startswith("unix:") else url.removeprefix("http://"))
+
+
+def test_the_prompts_of_a_check_are_all_asked_before_one_is_answered(tmp_path: Path) -> None:
+    together = threading.Barrier(4)
+
+    class Waits(Echo):
+        def do_POST(self) -> None:
+            together.wait(timeout=10)
+            super().do_POST()
+
+    address = Address(bind=str(tmp_path / "s0.http"))
+    with serving(UnixServer(address.bind, Waits)):
+        sampled = sample_answers(server_url(address), [[1], [2], [3], [4]], version=0)
+
+    assert sampled.prompts == ((1,), (2,), (3,), (4,))
+    assert len(sampled.generations) == 4
 
 
 def test_the_client_of_the_actors_gets_generations(url: str) -> None:

@@ -18,10 +18,10 @@ from launch.data.world.tokenizer import train_tokenizer
 from launch.data.world.traces import write_traces
 from learner.checkpoints.model_folder import write_model_folder
 from learner.engine.model import load_model, token_logprobs
+from learner.engine.schedule import learning_rate_share
 from learner.packs.packing import pack_segments
 from learner.sft.config import Sft, add_options, config_from_options, option
 from learner.sft.main import run
-from learner.sft.optimizer import learning_rate_share
 from learner.sft.traces import chat_template, read_traces
 from tests.tiny_text_model import make_text_model
 
