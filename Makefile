@@ -2,7 +2,7 @@ PYTHON ?= python3
 RUN ?= quickstart
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
-PYTEST := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadgroup
+PYTEST := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadscope
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-tests quickstart real test test-nightly check warmstart clean

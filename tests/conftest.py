@@ -6,16 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
-ROOT = Path(__file__).parent
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
     """Tests that start processes run one after the other, also beside those that start none."""
-    for item in items:
-        if not item.path.is_relative_to(ROOT / "unit"):
-            item.add_marker(pytest.mark.xdist_group("processes"))
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return file if file.startswith("tests/unit/") else "processes"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    """How the workers of ``make test`` share the tests."""
+    return _Scheduling(config, log)
 
 
 def _enter_rank(
