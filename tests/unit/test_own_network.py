@@ -127,7 +127,7 @@ def test_processes_with_ports_of_their_own_are_started_so(
     plan = plan_run(config, files, dict.fromkeys(members(config), "key"))
 
     (server,) = specs.policy_servers(plan, config, tmp_path)
-    learner = specs.learner(plan, tmp_path, hint=str)
+    learner = specs.learner(plan, tmp_path, grace_s=5, hint=str)
     tuned = specs.fine_tuning(
         "sft",
         ("learner.sft.main",),
