@@ -137,7 +137,7 @@ def test_processes_with_ports_of_their_own_are_started_so(
         log=tmp_path / "log",
         hint=str,
     )
-    (actor,) = specs.actors(plan, tmp_path, hint=str)
+    (actor,) = specs.actors(plan, tmp_path, grace_s=5, hint=str)
 
     for spec in (server, learner, tuned):
         assert spec.command[:4] == tuple(START)
