@@ -19,11 +19,13 @@ STEPS, BATCH = 7, 6
 NIGHTLY = pytest.mark.nightly
 
 
-RANKS = pytest.param(["ranks"], id="ranks", marks=NIGHTLY)
-AT_RANDOM = [pytest.param([str(seed)], id=f"seed{seed}", marks=NIGHTLY) for seed in range(3)]
+RANKS = [pytest.param(["ranks"], id="ranks", marks=NIGHTLY)]
+AT_MOMENTS = [*RANKS, pytest.param([], id="moments")]
+EVERY = [*AT_MOMENTS, *(pytest.param([str(n)], id=f"seed{n}", marks=NIGHTLY) for n in range(3))]
+"""Each begins with the one before: pytest tells by its place what ``runs`` was made for."""
 
 
-@pytest.fixture(scope="module", params=[pytest.param([], id="moments"), RANKS, *AT_RANDOM])
+@pytest.fixture(scope="module", params=EVERY)
 def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     child = Path(__file__).with_name("journal_child.py")
@@ -88,12 +90,9 @@ def test_every_lease_is_accounted_for(runs: Path) -> None:
     assert killed["started"] == killed["trained"] + killed["dropped"].get("lost_at_restart", 0)
 
 
-def test_the_last_life_trained_from_checkpoint_and_journal_alone(
-    runs: Path, request: pytest.FixtureRequest
-) -> None:
+@pytest.mark.parametrize("runs", AT_MOMENTS, indirect=True)
+def test_the_last_life_trained_from_checkpoint_and_journal_alone(runs: Path) -> None:
     """Every batch was on the disk when it was killed the last time."""
-    if "seed" in request.node.name:
-        pytest.skip("it was killed wherever it was")
     last = result(runs / "killed")
 
     assert last["first_step"] + last["replayed"] == STEPS
@@ -101,9 +100,8 @@ def test_the_last_life_trained_from_checkpoint_and_journal_alone(
     assert last["replayed"] > 0
 
 
+@pytest.mark.parametrize("runs", RANKS, indirect=True)
 def test_another_number_of_ranks_trains_the_same_batches(runs: Path) -> None:
-    if not (runs / "ranks").exists():
-        pytest.skip("it was done with one rank")
     ranks, killed = result(runs / "ranks"), result(runs / "killed")
 
     assert dict(batches(runs / "ranks")) == dict(batches(runs / "plain"))
