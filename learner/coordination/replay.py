@@ -23,6 +23,8 @@ from learner.coordination.heldout_round import HeldoutRound
 from learner.journal.format import BrokenRecordError
 from learner.journal.segments import Place, read_place
 
+_AGAIN = "remove the run's folder 'journal' to sample again what came after the checkpoint"
+
 
 def play(coordinator: Coordinator, change: Change) -> None:
     """Make a change again that was decided earlier; see ``GroupBuffer.apply``.
@@ -96,8 +98,10 @@ class Replay:
         try:
             return from_record(read_place(place))
         except (BrokenRecordError, ProtocolError, OSError) as error:
+            reason = error.reason if isinstance(error, BrokenRecordError) else error
             raise InputError(
-                f"the journal '{place.segment}' cannot be read at offset {place.offset}: {error}"
+                f"the journal '{place.segment}' cannot be read at offset {place.offset}: {reason}; "
+                f"{_AGAIN}"
             ) from error
 
     def _apply(self, change: Change) -> None:
@@ -118,5 +122,5 @@ class Replay:
     def _mismatch(self, what: str) -> InputError:
         return InputError(
             f"record {self.serial - 1} of the journal does not follow from the checkpoint: {what}; "
-            "remove the run's folder 'journal' to sample again what came after the checkpoint"
+            f"{_AGAIN}"
         )

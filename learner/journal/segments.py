@@ -90,7 +90,10 @@ def begin_journal(
             return Recovered()
         found = recover(folder, since=since)
     except OSError as error:
-        raise InputError(f"the journal in '{folder}' cannot be read: {error}") from error
+        raise InputError(
+            f"the journal in '{folder}' cannot be read: {error}; mend what is wrong with it, or "
+            "remove the folder to sample again what was accepted since the last checkpoint"
+        ) from error
     for note in found.notes:
         log.warning("%s", note)
         tell(note)

@@ -216,6 +216,13 @@ def test_a_journal_of_another_version_is_refused_by_name(tmp_path: Path) -> None
         recover(tmp_path, since=0)
 
 
+def test_a_journal_that_cannot_be_read_is_named_with_what_to_do(tmp_path: Path) -> None:
+    segment_path(tmp_path, 0).mkdir()
+
+    with pytest.raises(InputError, match=r"journal in '.*segment-000000.*; mend .*, or remove the"):
+        begin_journal(tmp_path, since=0, resume=True, tell=lambda text: None)
+
+
 def test_a_run_that_begins_finds_nothing_of_another(tmp_path: Path) -> None:
     lay(tmp_path, some(2))
     (tmp_path / "note.txt").write_text("mine")

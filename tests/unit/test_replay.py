@@ -151,6 +151,20 @@ def test_a_file_that_went_after_it_was_looked_at_is_named(tmp_path: Path) -> Non
         Replay(coordinator(), found).batch(0)
 
 
+def test_a_record_that_changed_after_it_was_looked_at_is_named(tmp_path: Path) -> None:
+    journaled(tmp_path)
+    found = places(tmp_path)
+    data = bytearray(found[1].segment.read_bytes())
+    data[found[1].offset + 30] ^= 1
+    found[1].segment.write_bytes(data)
+
+    with pytest.raises(
+        InputError,
+        match=rf"read at offset {found[1].offset}: a record of \d+ bytes does not .*; remove the",
+    ):
+        Replay(coordinator(), found).batch(0)
+
+
 def test_the_ten_lines_of_the_page_read_a_journal(tmp_path: Path) -> None:
     journaled(tmp_path)
     page = (ROOT / "docs" / "journal.md").read_text(encoding="utf-8")
