@@ -172,7 +172,7 @@ class GroupBuffer:
                        trajectories=_trajectories(taken)))  # fmt: skip
         return [trajectory for group in taken for trajectory in group.in_order()]
 
-    def restart(self, now: float | None) -> None:
+    def restart(self, now: float) -> None:
         """Sessions keep what they hold of open groups, which wait for it from now on.
 
         What is late is over, and what no session is known to hold is handed out again.

@@ -57,7 +57,7 @@ class Ended:
     Attributes:
         reason: under which it is counted.
         counts: against the tries of its member.
-        usable: a trajectory came, too late or too stale.
+        usable: a trajectory came, in time, and was too stale.
         tokens, cells: what was spent on it, where that is known.
     """
 

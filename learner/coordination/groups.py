@@ -162,13 +162,12 @@ class Group:
         attempt = self.attempts.get(sample_index, 0) + 1
         return lease_id_of(self.group_id, sample_index, attempt), sample_index
 
-    def lease(self, session: str) -> tuple[str, int]:
-        """Hand the next member to a session; its lease id and sample index."""
+    def lease(self, session: str) -> None:
+        """Hand the member of ``next_lease`` to a session."""
         lease_id, sample_index = self.next_lease()
         self.waiting.pop(0)
         self.attempts[sample_index] = self.attempts.get(sample_index, 0) + 1
         self.leased[lease_id] = Out(sample_index, session)
-        return lease_id, sample_index
 
     def settle(self, lease_id: str, trajectory: Trajectory, num_bytes: int, now: float) -> None:
         """A leased member came back with a usable trajectory at time ``now``."""
@@ -200,12 +199,10 @@ class Group:
         enough = len(self.finished) >= max(2, -(-self.size // 2))
         return enough and self.first_at is not None and now - self.first_at >= timeout_s
 
-    def abandon(self) -> tuple[str, ...]:
-        """Go on without the members that are missing; the leases that are still out."""
-        late = tuple(self.leased)
+    def abandon(self) -> None:
+        """Go on without the members that are missing."""
         self.leased.clear()
         self.waiting.clear()
-        return late
 
 
 class SignalFilter:

@@ -3,7 +3,7 @@
 Pure: no sockets, threads or clock; whoever updates, checks and watches servers tells what came of
 it (``learner.weights``), times are arguments. A *life* of a server ends when it is found dead; it
 may be the same process that lives on. What always holds, after any history of events
-(tests/unit/test_roster_properties.py plays random ones):
+(tests/unit/test_roster.py plays random ones):
 
 * *Rotation.* Who may be asked is CURRENT: it holds the newest published version or a later one, by
   an update that was completed in its present life, has passed a parity check in it, and is not in
