@@ -36,6 +36,16 @@ class Commit:
     entries: tuple[Entry, ...]
     end: int
 
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """Those of the entries that are records, in order."""
+        return tuple(entry for entry in self.entries if isinstance(entry, Record))
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the records in the file."""
+        return sum(record.num_bytes for record in self.records)
+
 
 class CommitQueue:
     """Records on their way to the disk, numbered as they come."""
@@ -83,12 +93,14 @@ class CommitQueue:
 
     def committed(self, batch: Commit) -> None:
         """All of a batch is on the disk; it is the one taken last."""
-        self.num_bytes -= bytes_of(batch)
+        self.num_bytes -= batch.num_bytes
         self.durable = max(self.durable, batch.end)
 
-    def failed(self, batch: Commit) -> None:
-        """The disk does not take it: nobody waits any more, until a checkpoint begins anew."""
-        self.num_bytes -= bytes_of(batch)
+    def failed(self) -> None:
+        """The disk does not take the batch taken last: nobody waits until a checkpoint begins anew.
+
+        ``num_bytes`` no longer counts it.
+        """
         beginnings = [n for n, entry in enumerate(self._entries) if isinstance(entry, NewSegment)]
         waits = list(self._entries)
         kept = waits[beginnings[-1] :] if beginnings else []
@@ -97,8 +109,3 @@ class CommitQueue:
         self.is_suspended = not beginnings
         first = next((e.first_serial for e in kept if isinstance(e, NewSegment)), self.appended)
         self.durable = max(self.durable, first)
-
-
-def bytes_of(batch: Commit) -> int:
-    """Size of the records of a batch in the file."""
-    return sum(entry.num_bytes for entry in batch.entries if isinstance(entry, Record))

@@ -177,7 +177,7 @@ class JournalWriter:
         except Exception as error:  # whatever it is: who waits for the disk must not wait for ever
             self._give_up(error)
             with self._changed:
-                self._queue.failed(batch)
+                self._queue.failed()
             return
         with self._changed:
             self._queue.committed(batch)
@@ -185,7 +185,7 @@ class JournalWriter:
 
     def _write(self, batch: Commit) -> None:
         waiting: list[Frame] = []
-        serial = batch.end - sum(isinstance(entry, Record) for entry in batch.entries)
+        serial = batch.end - len(batch.records)
         for entry in batch.entries:
             if isinstance(entry, Record):
                 if self._file < 0:
@@ -272,10 +272,9 @@ class JournalWriter:
 
     def _count(self, batch: Commit, disk_s: float) -> None:
         before = self.costs
-        records = [entry for entry in batch.entries if isinstance(entry, Record)]
         self.costs = JournalCosts(
-            records=before.records + len(records),
-            num_bytes=before.num_bytes + sum(record.num_bytes for record in records),
+            records=before.records + len(batch.records),
+            num_bytes=before.num_bytes + batch.num_bytes,
             commits=before.commits + 1,
             cpu_s=time.thread_time(),
             disk_s=before.disk_s + disk_s,

@@ -48,7 +48,7 @@ class SlowDisk:
 
     def turn(self) -> None:
         commit = self.queue.take()
-        self.written += [entry for entry in commit.entries if isinstance(entry, Entry)]
+        self.written += commit.records
         self.queue.committed(commit)
         self.on_durable()
 

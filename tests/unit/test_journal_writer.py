@@ -64,7 +64,7 @@ class Committing(RuleBasedStateMachine):
     def commit(self) -> None:
         if self.in_hand is None:
             return
-        serial = self.in_hand.end - sum(isinstance(e, Record) for e in self.in_hand.entries)
+        serial = self.in_hand.end - len(self.in_hand.records)
         for entry in self.in_hand.entries:
             if isinstance(entry, NewSegment):
                 assert entry.first_serial == serial
@@ -79,7 +79,7 @@ class Committing(RuleBasedStateMachine):
     def refuse(self) -> None:
         if self.in_hand is None:
             return
-        self.queue.failed(self.in_hand)
+        self.queue.failed()
         self.excused |= set(range(self.queue.durable)) - self.disk.keys()
         self.in_hand = None
 
@@ -104,8 +104,7 @@ class Committing(RuleBasedStateMachine):
 
     @invariant()
     def bytes_are_counted(self) -> None:
-        waiting = [] if self.in_hand is None else list(self.in_hand.entries)
-        in_hand = sum(entry.num_bytes for entry in waiting if isinstance(entry, Record))
+        in_hand = 0 if self.in_hand is None else self.in_hand.num_bytes
         assert self.queue.num_bytes >= in_hand
         if self.in_hand is None and not len(self.queue):
             assert self.queue.num_bytes == 0
