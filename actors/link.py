@@ -207,7 +207,6 @@ class CoordinatorLink:
     def _welcomed(self, welcome: Welcome) -> None:
         """What the coordinator does not name is over; what it names it may not have got yet."""
         self.on_welcome()
-        self._rotation = 0  # it is told again by whoever welcomed us
         revoked = self._held - set(welcome.leases)
         log.info("coordinator welcomed this actor leases_revoked=%d", len(revoked))
         for lease_id in sorted(revoked):

@@ -10,7 +10,7 @@ import pytest
 from actors.link import CoordinatorLink
 from common.wire.codec import Record, decode, encode
 from common.wire.records import Purpose, Task, TaskLease, Trajectory
-from common.wire.session import Ack, Heartbeat, Hello, HelloWanted, Welcome
+from common.wire.session import Ack, Heartbeat, Hello, HelloWanted, Rotation, Welcome
 from common.wire.sockets import Wire
 from tests.makers import make_trajectory
 from tests.wires import Place, a_place
@@ -117,6 +117,25 @@ def test_a_coordinator_that_began_again_is_told_nothing_of_the_serials_before() 
         await coordinator.say(HelloWanted())
         await coordinator.hear(Hello)
         assert (await coordinator.hear(Heartbeat)).seen == 0
+
+    play(scene)
+
+
+def test_the_rotations_of_a_coordinator_that_began_again_are_numbered_anew() -> None:
+    async def scene(coordinator: Coordinator) -> None:
+        heard: list[int] = []
+        coordinator.link.on_rotation = lambda rotation: heard.append(rotation.number)
+        for number in (5, 4):
+            await coordinator.say(Rotation(number=number, asked=(), lost=()))
+        await coordinator.hear(Heartbeat, where=lambda beat: beat.rotation == 5)
+        await coordinator.say(HelloWanted())
+        await coordinator.hear(Hello)
+        assert (await coordinator.hear(Heartbeat)).rotation == 0
+
+        await coordinator.say(Welcome(schema_version=0), Rotation(number=1, asked=(), lost=()))
+
+        await coordinator.hear(Heartbeat, where=lambda beat: beat.rotation == 1)
+        assert heard == [5, 1]
 
     play(scene)
 
