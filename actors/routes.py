@@ -4,7 +4,8 @@ A server that has computed the beginning of a prompt before answers sooner, so r
 beginning go to one server: the one that comes first in an order of the servers that the beginning
 decides by itself (rendezvous hashing; Thaler and Ravishankar, IEEE/ACM Trans. Networking 6(1),
 1998). Where a server comes or goes, only its own beginnings move. A server that has much more to do
-than the least busy one is passed over, so that no beginning that all prompts share overloads one.
+than the least busy one is passed over, so that no beginning that all prompts share overloads one,
+and one that failed last is asked after the others.
 """
 
 import asyncio

@@ -57,6 +57,15 @@ def test_a_server_that_has_much_more_to_do_is_passed_over() -> None:
     assert max(loads.values()) - min(loads.values()) <= 5
 
 
+def test_who_failed_last_is_asked_after_the_others() -> None:
+    first, second = servers(2)
+    first.failures_in_row = 1
+
+    assert homes([first, second]) == [second.url] * len(STARTS)
+    first.failures_in_row = 0
+    assert set(homes([first, second])) == {first.url, second.url}
+
+
 def test_who_is_benched_is_asked_only_where_all_are() -> None:
     first, second = servers(2)
     first.benched_until = 5.0
