@@ -24,14 +24,14 @@ from common.wire.session import Asked, Rotation
 
 
 class Standing(StrEnum):
-    """How a member of the run stands; the same words for policy servers and for actors."""
+    """How a policy server stands."""
 
     JOINING = "joining"
-    """It is known, but has not got everything yet: a server lacks weights or its check."""
+    """It is known, and lacks weights or its check."""
     CURRENT = "current"
     """It takes part."""
     BEHIND = "behind"
-    """It has what was newest once: weights, or for an actor the rotation."""
+    """It has weights that were the newest once."""
     SUSPECT = "suspect"
     """It does not answer, for less long than it takes to be dead."""
     DEAD = "dead"

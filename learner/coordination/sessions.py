@@ -4,18 +4,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from common.wire.session import Hello
-from learner.coordination.roster import Standing
 
-_SUSPECT_SHARE = 1 / 3
-"""Of the silence after which a session is dead."""
+_QUIET_SHARE = 1 / 3
+"""Of the silence after which a session is dead: longer silent, it gets no more leases."""
 
 
 @dataclass(slots=True)
 class Session:
     """One actor process.
 
-    ``sent`` is the serial of the last lease sent to it, from 1; ``told`` and ``knows`` are the
-    numbers of the rotation that was sent to it last, and of the one that it names.
+    ``sent`` is the serial of the last lease sent to it, from 1; ``told`` is the number of the
+    rotation that was sent to it last, as far as it has not named an earlier one since.
     """
 
     actor_id: str
@@ -23,7 +22,6 @@ class Session:
     last_heard: float
     sent: int = 0
     told: int = 0
-    knows: int = 0
 
 
 class Sessions(dict[str, Session]):
@@ -53,20 +51,6 @@ class Sessions(dict[str, Session]):
             if now - session.last_heard > silence_s
         ]
 
-    def standing(self, identity: str, now: float, *, silence_s: float) -> Standing:
-        """How a session stands; one that is unknown is dead.
-
-        It is behind while it has not named the rotation that it was sent last.
-        """
-        session = self.get(identity)
-        if session is None or now - session.last_heard > silence_s:
-            return Standing.DEAD
-        if now - session.last_heard > silence_s * _SUSPECT_SHARE:
-            return Standing.SUSPECT
-        if session.knows < session.told:
-            return Standing.BEHIND if session.knows else Standing.JOINING
-        return Standing.CURRENT
-
     def tell(self, rotation: int) -> list[str]:
         """Who has to be sent the rotation of that number; each once."""
         untold = [identity for identity, session in self.items() if session.told < rotation]
@@ -77,7 +61,7 @@ class Sessions(dict[str, Session]):
     def knows(self, identity: str, rotation: int) -> None:
         """A session names the newest rotation that reached it; what was lost is sent again."""
         session = self[identity]
-        session.knows = session.told = min(rotation, session.told)
+        session.told = min(rotation, session.told)
 
     def least_busy(self, held: Callable[[str], int], *, now: float, silence_s: float) -> str | None:
         """Who of those that speak has the smallest share of its credit in use; else None."""
@@ -85,6 +69,6 @@ class Sessions(dict[str, Session]):
             (held(identity) / session.credit, identity)
             for identity, session in self.items()
             if held(identity) < session.credit
-            and self.standing(identity, now, silence_s=silence_s) is not Standing.SUSPECT
+            and now - session.last_heard <= silence_s * _QUIET_SHARE
         ]
         return min(free, default=(0.0, None))[1]

@@ -49,10 +49,10 @@ def hello(actor_id: str = "a0", credit: int = 100, session: str = "s") -> Hello:
     )  # fmt: skip
 
 
-def join(state: Coordinator, actor_id: str = "a0", credit: int = 100) -> str:
+def join(state: Coordinator, actor_id: str = "a0", credit: int = 100, now: float = 0.0) -> str:
     """The identity of a session of an actor that has said hello."""
     greeting = hello(actor_id, credit)
-    state.join(greeting)
+    state.join(greeting, now=now)
     return greeting.identity
 
 
@@ -233,6 +233,16 @@ def test_a_member_whose_actors_die_is_tried_until_one_lives() -> None:
 
     assert len(state.take_evaluation() or ()) == 1
     assert len(state.take_batch(learner_version=0) or ()) == 2
+
+
+def test_who_is_silent_for_a_third_of_its_time_gets_no_leases_until_it_speaks() -> None:
+    state = coordinator(groups=1, group_size=2, max_staleness=0, silence_s=60.0)
+    join(state)
+
+    assert state.hand_out(now=20.1) == []
+    assert state.hand_out(now=1000.0) == [], "also where nobody has looked at the clock yet"
+    assert state.heard(A0, 1000.0)
+    assert len(state.hand_out(now=1020.0)) == 2
 
 
 def test_leases_of_a_lost_actor_go_to_another() -> None:
@@ -712,7 +722,7 @@ def test_what_nobody_claims_in_time_is_handed_out_again_and_is_no_failure() -> N
         assert "3 leases not claimed since the restart" in state.waiting_for()
         state.tick(now + 61.0)
         state.leave("a1#s", "actor_left")
-        join(state)
+        join(state, now=now + 61.0)
         again = [lease.lease_id for _, lease in state.hand_out(now=now + 61.0)]
         assert again == [f"g000000-{sample}-{attempt}" for sample in range(3)]
 
