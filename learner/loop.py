@@ -11,9 +11,10 @@ Steps that the journal holds are trained first, on the batches they had; nothing
 nothing is handed out before they are done.
 
 A request to stop is heard between the parts of a step, on all ranks at the same place: while the
-journal is played, before the first publish, while a batch or an evaluation is waited for, after a
-step. What there is is saved then, and the run says that it goes on; only the last step is always
-finished. An evaluation under way is left, and begun again by whoever goes on.
+journal is played, before the first publish, after a step, before its publish; by rank 0 also while
+it waits for a batch or an evaluation. What there is is saved then, and the run says that it goes
+on; only the last step is always finished. An evaluation under way is left, and begun again by
+whoever goes on.
 """
 
 import logging
@@ -143,46 +144,52 @@ class TrainingLoop:
         trained = time.monotonic()
         version = step + 1
         agreed = self._saving.agree(version, last=self._is_last(version))
-        self._follow_up(version, batch, agreed)
+        is_stopped = self._follow_up(version, batch, agreed)
         if self._reports and self._evaluations and metrics is not None and batch is not None:
             self._reports.write(
                 version, batch, metrics, waited_s=taken - began, trained_s=trained - taken,
                 heldout=self._evaluations.success(),
             )  # fmt: skip
-        if agreed.stop and not self._is_last(version):
+        if is_stopped:
             self._save_and_stop(version)
             return False
         if agreed.save:
             self._saving.save(self._progress(version))
         return True
 
-    def _follow_up(self, version: int, batch: Sequence[Trajectory] | None, agreed: Agreed) -> None:
-        """What comes after the step that made ``version``, now or when it was done first."""
+    def _follow_up(self, version: int, batch: Sequence[Trajectory] | None, agreed: Agreed) -> bool:
+        """What comes after the step that made ``version``, now or when it was done first.
+
+        Returns:
+            Whether the run stops after it; after the last step it ends anyway.
+        """
         is_last = self._is_last(version)
+        is_stopped = agreed.stop
         if version <= self._first_live_step:
             if self._evaluations is not None:
                 self._evaluations.look_up(version - 1)
         elif is_last or not agreed.stop:
-            self._hand_on(version, batch, may_wait=not agreed.stop, is_last=is_last)
+            is_stopped = self._hand_on(version, batch, is_last=is_last)
+        return is_stopped and not is_last
 
-    def _hand_on(
-        self, version: int, batch: Sequence[Trajectory] | None, *, may_wait: bool, is_last: bool
-    ) -> None:
+    def _hand_on(self, version: int, batch: Sequence[Trajectory] | None, *, is_last: bool) -> bool:
         """Give new weights to the servers, and ask the held-out questions where they are due.
 
         A publish waits for the evaluation of the weights before. Who is asked to stop meanwhile
         publishes the last weights only.
+
+        Returns:
+            Whether some rank was asked to stop before the publish.
         """
         if self._evaluations is not None:
             self._evaluations.finish()
-        if self._saving.all_stop(here=self._is_asked_to_stop()):
-            if not is_last:
-                return
-            may_wait = False
-        self._served.update(version, batch, may_wait=may_wait)
-        if self._evaluations is not None:
-            with self._served.may_have_stopped():
-                self._evaluations.begin_if_due(version)
+        is_stopped = self._saving.all_stop(here=self._is_asked_to_stop())
+        if is_last or not is_stopped:
+            self._served.update(version, batch, may_wait=not is_stopped)
+            if self._evaluations is not None:
+                with self._served.may_have_stopped():
+                    self._evaluations.begin_if_due(version)
+        return is_stopped
 
     def _end(self) -> bool:
         """Wait until the servers have the last weights; False if they went, asked to stop."""

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed import is_torchelastic_launched
 
@@ -126,7 +125,6 @@ def train(
             profiler=_profiler(config, folder, model, rank, first_step=first_step),
         )
         if not learner.run():
-            dist.barrier()  # torchrun ends the others as soon as one has ended
             return False
         saver.finish()
         if head is not None:

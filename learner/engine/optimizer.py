@@ -40,24 +40,26 @@ class PolicyOptimizer:
     so every rank takes the same decision.
     """
 
-    def __init__(self, model: nn.Module, config: Learner, *, steps: int = 1) -> None:
+    def __init__(self, model: nn.Module, config: Learner, *, steps: int | None = None) -> None:
         """Take the trainable parameters as they are now; call it after ``shard``.
 
         Args:
             model: whose parameters.
             config: rates, clipping, weight decay.
-            steps: length of the schedule, in optimizer steps; of no matter at a ``final_share`` of
-                1.
+            steps: length of the schedule, in optimizer steps; may be left out where the rate does
+                not fall, at a ``final_share`` of 1.
 
         Raises:
-            ValueError: none is trainable.
+            ValueError: none is trainable, or the rate falls over nobody knows how many steps.
         """
+        if steps is None and config.final_share < 1:
+            raise ValueError(f"steps are needed for a final_share of {config.final_share}, below 1")
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         if not parameters:
             raise ValueError("the model has no trainable parameter; expected weights or adapters")
         self._parameters = parameters
         self._config = config
-        self._steps = steps
+        self._steps = steps or 1
         self.adamw = AdamW(
             [
                 {

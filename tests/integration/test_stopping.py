@@ -61,6 +61,7 @@ class Moment:
     step: int
     then: Callable[[], object]
     saver: Checkpointer | None = None
+    saved: list[int] = field(default_factory=list)
 
     def over(self, saver: Checkpointer) -> "Moment":
         self.saver = saver
@@ -68,6 +69,7 @@ class Moment:
 
     def save(self, progress: Progress) -> None:
         assert self.saver is not None
+        self.saved.append(progress.step)
         self.saver.save(progress)
 
     def is_busy(self) -> bool:
@@ -241,11 +243,13 @@ def test_servers_that_go_at_the_last_step_are_given_its_weights_by_who_goes_on(
 
 
 def test_a_stop_leaves_the_evaluation_to_who_goes_on(run: Folder) -> None:
-    first = run.life(evaluated=True, play=all_but_evaluations)
-    first.saver_of = Moment(EVALUATED + 1, first.stop.note).over
+    first = run.life(evaluated=True, play=all_but_evaluations, every=EVALUATED + 1)
+    moment = Moment(EVALUATED + 1, first.stop.note)
+    first.saver_of = moment.over
 
     assert not first.run()
 
+    assert moment.saved == [EVALUATED + 1]  # once, though a save was due as well
     assert run.checkpoint() == f"step-{EVALUATED + 1:06d}"
     assert first.asked == []
     second = run.life(evaluated=True)

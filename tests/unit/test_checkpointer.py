@@ -102,6 +102,23 @@ def test_leaving_the_block_finishes_the_save_under_way(tmp_path: Path) -> None:
     assert find_damage(written) == []
 
 
+def test_one_in_so_many_steps_and_the_best_stay_beside_the_newest(tmp_path: Path) -> None:
+    make_model(tmp_path / "model")
+    scores: dict[int, float] = {}
+    with training_processes() as rank:
+        model, optimizer = build(tmp_path / "model", rank)
+        with Checkpointer(
+            tmp_path / "checkpoints", model, optimizer, rank, model_source=tmp_path / "model",
+            export_dtype=torch.float32, keep=1, keep_every=3, scores=lambda: scores,
+        ) as checkpointer:  # fmt: skip
+            for step in range(1, 6):
+                checkpointer.save(at(step))
+                scores[step] = 1 / step
+
+    stayed = {path.name for path in (tmp_path / "checkpoints").iterdir()}
+    assert stayed == {"step-000001", "step-000003", "step-000005"}
+
+
 def test_an_error_of_training_does_not_lose_the_save_under_way(tmp_path: Path) -> None:
     make_model(tmp_path / "model")
     with training_processes() as rank:

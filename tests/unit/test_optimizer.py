@@ -57,6 +57,11 @@ def test_the_rate_rises_and_then_falls_to_its_final_share() -> None:
     assert rates == pytest.approx(expected)
 
 
+def test_a_rate_that_falls_over_no_known_number_of_steps_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"steps are needed for a final_share of 0\.2, below 1"):
+        PolicyOptimizer(TiedModel(), Learner(final_share=0.2))
+
+
 @pytest.mark.parametrize("broken", [nan, inf, -inf])
 def test_broken_gradient_leaves_weights_and_moments_and_is_counted(broken: float) -> None:
     model = with_gradients(TiedModel(), 0.1)

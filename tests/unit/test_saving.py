@@ -1,12 +1,13 @@
 """Ranks agree on saving and stopping; a save that fails is said and tried again."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from common.errors import MachineError
 from common.stopping import StopRequest
-from learner.checkpoints.schedule import SaveSchedule
+from learner.checkpoints.schedule import RETRY_S, SaveSchedule
 from learner.checkpoints.state import Progress
 from learner.engine.mesh import training_processes
 from learner.saving import Agreed, Saving
@@ -67,6 +68,19 @@ def test_a_full_disk_is_said_once_per_save_and_the_next_save_is_tried() -> None:
     assert disk.kept == [4]
     assert len(told) == learner.failed.count == 1
     assert learner.failed.last == FULL
+
+
+def test_minutes_count_from_a_save_and_a_failed_one_is_tried_again_before_they_are_over() -> None:
+    disk, began = Disk(), time.monotonic()
+    schedule = SaveSchedule(steps=1000, minutes=60, now=began - 3600)
+    learner = Saving(saver=disk, schedule=schedule)
+
+    assert learner.agree(1, last=False).save
+    disk.fault = FULL
+    learner.save(at(1))
+    assert not schedule.is_due(2, began + 2 * RETRY_S)
+    assert not learner.agree(2, last=False).save
+    assert schedule.is_due(3, began + 2 * RETRY_S)
 
 
 def test_nothing_waits_for_a_save_that_is_still_written() -> None:
