@@ -283,8 +283,19 @@ class Supervisor:
     def stop(self) -> None:
         """End all children: SIGTERM to each group, SIGKILL to what is left after the grace.
 
-        Those that could end in order had their time for it in ``end_in_order``.
+        Those that could end in order had their time for it in ``end_in_order``. A signal that comes
+        meanwhile is raised once all have ended.
         """
+        signalled: Interrupted | None = None
+        while self._children:
+            try:
+                self._end_all()
+            except Interrupted as interrupted:
+                signalled = interrupted
+        if signalled is not None:
+            raise signalled
+
+    def _end_all(self) -> None:
         children = list(self._children.values())
         for child in children:
             if child.process.stdin is not None:
