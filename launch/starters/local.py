@@ -34,8 +34,9 @@ STOP_S = 9.0
 LAST_LINES = 15
 _TAIL_BYTES = 20_000
 _OUT_OF_MEMORY = (
-    "meanwhile the system ran out of memory and killed a process (oom_kill in /proc/vmstat); lower "
-    "learner.pack_tokens, policy_server.memory_gib or actors.episodes, or end what else runs here"
+    "meanwhile the system killed a process for want of memory (oom_kill in /proc/vmstat counts "
+    "sandboxes at their own limit, too); if that was the cause, lower learner.pack_tokens, "
+    "policy_server.memory_gib or actors.episodes, or end what else runs here"
 )
 _ENDING = (signal.SIGINT, *STOP_SIGNALS)
 _GUARD = Path(__file__).with_name("guard.py")
