@@ -23,7 +23,7 @@ from launch.report.summary import read_scores
 from launch.run.choices import choose
 from launch.run.folder import RunFolder
 from launch.run.preflight import check_sandbox_present
-from launch.run.train import check_scores
+from launch.run.scores import check_scores
 from launch.run.world import make_world, use_world
 from launch.screen import cell
 from launch.starters import specs

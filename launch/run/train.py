@@ -4,7 +4,6 @@ import dataclasses
 import os
 import shlex
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf, nan
 from pathlib import Path
@@ -15,7 +14,7 @@ from common.config import Agent, Config
 from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunError
-from common.evaluation import Suite, SuiteScore, write_suites
+from common.evaluation import Suite, write_suites
 from common.places import LEARNER, RunPlan
 from common.plan_file import told_stopped
 from launch.data.recall import low_recall
@@ -39,6 +38,7 @@ from launch.run.folder import (
 )
 from launch.run.inputs import check_inputs, write_inputs
 from launch.run.preflight import check_machine, check_run, locate_model
+from launch.run.scores import check_scores, check_weights
 from launch.run.world import make_world, use_world
 from launch.screen import say
 from launch.starters import specs
@@ -149,21 +149,6 @@ def _with_absolute_tasks(config: Config) -> Config:
     )
     evaluation = dataclasses.replace(config.evaluation, suites=suites)
     return dataclasses.replace(config, tasks=tasks, evaluation=evaluation)
-
-
-def check_scores(scores: Mapping[str, SuiteScore], folder: Path) -> None:
-    """Refuse an evaluation that says nothing.
-
-    Raises:
-        RunError: every episode of a suite was lost to infrastructure.
-    """
-    for name, score in scores.items():
-        lost = sum(family.dropped for family in score.families.values())
-        if lost and not any(family.n for family in score.families.values()):
-            raise RunError(
-                f"all {lost} episodes of the evaluation '{name}' failed; "
-                f"{folder / name}.jsonl says why ('failure')"
-            )
 
 
 def how_to_go_on(folder: RunFolder, request: TrainRequest) -> str:
@@ -277,9 +262,12 @@ class _TrainRun:
         with Supervisor(tick=self._progress.tick, tell=self._note_restart) as supervisor:
             self._serve(supervisor, plan)
             if not is_trained:
-                self._evaluate(supervisor, files, "before", suites_of(self._config, "before"))
+                before = suites_of(self._config, "before")
+                self._evaluate(supervisor, files, "before", before, version=0)
                 self._learn(supervisor, plan)
-            self._evaluate(supervisor, files, "after", suites_of(self._config, "after"))
+            after, trained = suites_of(self._config, "after"), self._config.run.steps
+            version = 0 if is_trained else trained  # a server numbers what it began with 0
+            self._evaluate(supervisor, files, "after", after, version=version)
             self._progress.phase("stopping the policy server")
             supervisor.stop()
 
@@ -300,7 +288,13 @@ class _TrainRun:
         return config_file
 
     def _evaluate(
-        self, supervisor: Supervisor, files: RunFiles, when: str, suites: tuple[Suite, ...]
+        self,
+        supervisor: Supervisor,
+        files: RunFiles,
+        when: str,
+        suites: tuple[Suite, ...],
+        *,
+        version: int,
     ) -> None:
         out = self._folder.evaluation / when
         done = self._folder.evaluation / f"{when}.done"
@@ -317,7 +311,9 @@ class _TrainRun:
             supervisor.spawn(specs.evaluation(process, self._folder.logs))
             supervisor.finish(name)
         self._progress.tick()
-        check_scores(read_scores(out), out)
+        scores = read_scores(out)
+        check_scores(scores, out)
+        check_weights([scores[suite.name] for suite in suites], version, then=self._hint())
         done.touch()
 
     def _learn(self, supervisor: Supervisor, plan: RunPlan) -> None:

@@ -34,8 +34,9 @@ STOP_S = 9.0
 LAST_LINES = 15
 _TAIL_BYTES = 20_000
 _OUT_OF_MEMORY = (
-    "meanwhile the system ran out of memory and killed a process (oom_kill in /proc/vmstat); lower "
-    "learner.pack_tokens, policy_server.memory_gib or actors.episodes, or end what else runs here"
+    "meanwhile the system killed a process for want of memory (oom_kill in /proc/vmstat counts "
+    "sandboxes at their own limit, too); if that was the cause, lower learner.pack_tokens, "
+    "policy_server.memory_gib or actors.episodes, or end what else runs here"
 )
 _ENDING = (signal.SIGINT, *STOP_SIGNALS)
 _GUARD = Path(__file__).with_name("guard.py")
@@ -283,8 +284,19 @@ class Supervisor:
     def stop(self) -> None:
         """End all children: SIGTERM to each group, SIGKILL to what is left after the grace.
 
-        Those that could end in order had their time for it in ``end_in_order``.
+        Those that could end in order had their time for it in ``end_in_order``. A signal that comes
+        meanwhile is raised once all have ended.
         """
+        signalled: Interrupted | None = None
+        while self._children:
+            try:
+                self._end_all()
+            except Interrupted as interrupted:
+                signalled = interrupted
+        if signalled is not None:
+            raise signalled
+
+    def _end_all(self) -> None:
         children = list(self._children.values())
         for child in children:
             if child.process.stdin is not None:

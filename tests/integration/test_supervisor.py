@@ -213,6 +213,31 @@ def test_nothing_outlives_a_supervisor_that_is_signalled(
         assert supervisor.returncode == 1
 
 
+def test_a_second_signal_does_not_cut_the_end_of_the_children_short(tmp_path: Path) -> None:
+    code = f"""
+        import os, signal, time
+        signal.signal(signal.SIGTERM, lambda *_: open({str(tmp_path / "told")!r}, "w").close())
+        open({str(tmp_path / "partial")!r}, "w").write(str(os.getpid()))
+        os.rename({str(tmp_path / "partial")!r}, {str(tmp_path / "child")!r})
+        while True:
+            time.sleep(600)
+    """
+    supervisor = subprocess.Popen(
+        [sys.executable, "-c", SUPERVISING, str(tmp_path), *python(code)],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_until((tmp_path / "child").exists, "the start of the child")
+
+    supervisor.send_signal(signal.SIGTERM)
+    wait_until((tmp_path / "told").exists, "the end of the child's time in peace")
+    supervisor.send_signal(signal.SIGINT)
+    _, errors = supervisor.communicate(timeout=DEADLINE_S)
+
+    assert not is_alive(int((tmp_path / "child").read_text()))
+    assert "interrupted by SIGINT" in errors
+
+
 IN_ORDER = """
 import sys
 from pathlib import Path
