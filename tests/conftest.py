@@ -11,11 +11,11 @@ from xdist.scheduler import LoadScopeScheduling
 
 
 class _Scheduling(LoadScopeScheduling):  # type: ignore[misc]
-    """Tests that start processes run one after the other, also beside those that start none."""
+    """Integration tests run one after the other in one worker, all others in the other."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return file if file.startswith("tests/unit/") else "processes"
+        return "processes" if file.startswith("tests/integration/") else file
 
 
 @pytest.hookimpl(optionalhook=True)
