@@ -285,6 +285,7 @@ class Preparation:
             self._recipe.mix,
             practice=wanted.practice,
             practice_kinds=wanted.practice_kinds,
+            wording="more" if wanted.more_wordings else "train",
         )
         partial.replace(self._traces)
 

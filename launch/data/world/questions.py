@@ -9,7 +9,8 @@ from launch.data.world.names import EntityType
 
 Family = Literal["one_hop", "two_hop"]
 Relation = Literal["town", "born", "author", "published", "mayor", "founded"]
-Wording = Literal["train", "heldout"]
+Wording = Literal["train", "more", "heldout"]
+"""``train`` are ``Kind.wordings``; ``more`` these and ``Kind.more_wordings``."""
 
 TOPICS: dict[Relation, str] = {
     "town": "born",
@@ -34,6 +35,7 @@ class Kind:
         relations: looked up in order, each of the entity that the one before led to.
         subtract: a year on the first page from which the last value is subtracted, or None.
         wordings: templates with ``{x}`` for the subject.
+        more_wordings: templates that demonstrations may use besides; no task does.
         heldout_wordings: templates that no training question uses.
     """
 
@@ -41,8 +43,19 @@ class Kind:
     subject: EntityType
     relations: tuple[Relation, ...]
     wordings: tuple[str, ...]
+    more_wordings: tuple[str, ...]
     heldout_wordings: tuple[str, ...]
     subtract: Relation | None = None
+
+    def templates(self, wording: Wording) -> tuple[str, ...]:
+        """The templates of one kind of wording."""
+        match wording:
+            case "train":
+                return self.wordings
+            case "more":
+                return self.wordings + self.more_wordings
+            case "heldout":
+                return self.heldout_wordings
 
 
 KINDS: dict[str, Kind] = {
@@ -55,6 +68,11 @@ KINDS: dict[str, Kind] = {
             "In which town was {x} born?",
             "What is the birthplace of {x}?",
         ),
+        more_wordings=(
+            "{x} was born in which town?",
+            "Name the town where {x} was born.",
+            "Which town does {x} come from?",
+        ),
         heldout_wordings=("Which town is the birthplace of {x}?",),
     ),
     "person_year": Kind(
@@ -62,6 +80,11 @@ KINDS: dict[str, Kind] = {
         subject="person",
         relations=("born",),
         wordings=("When was {x} born?", "In which year was {x} born?"),
+        more_wordings=(
+            "Tell me when {x} was born.",
+            "{x} was born in which year?",
+            "Find the year of birth of {x}.",
+        ),
         heldout_wordings=("What is the year when {x} was born?",),
     ),
     "book_author": Kind(
@@ -69,6 +92,11 @@ KINDS: dict[str, Kind] = {
         subject="book",
         relations=("author",),
         wordings=("Who wrote {x}?", "Who is the author of {x}?"),
+        more_wordings=(
+            "Name the person who wrote {x}.",
+            "{x} was written by whom?",
+            "Whose novel is {x}?",
+        ),
         heldout_wordings=("Who is the writer of {x}?",),
     ),
     "book_year": Kind(
@@ -76,6 +104,11 @@ KINDS: dict[str, Kind] = {
         subject="book",
         relations=("published",),
         wordings=("When was {x} published?", "In which year was {x} published?"),
+        more_wordings=(
+            "Tell me when {x} was published.",
+            "{x} was published in which year?",
+            "Find the year of publication of {x}.",
+        ),
         heldout_wordings=("What is the year when {x} was published?",),
     ),
     "town_mayor": Kind(
@@ -83,6 +116,11 @@ KINDS: dict[str, Kind] = {
         subject="town",
         relations=("mayor",),
         wordings=("Who is the mayor of {x}?", "Who is mayor in {x}?"),
+        more_wordings=(
+            "Name the mayor of {x}.",
+            "{x} has which mayor?",
+            "Find the mayor of {x}.",
+        ),
         heldout_wordings=("What is the name of the mayor of {x}?",),
     ),
     "town_year": Kind(
@@ -90,6 +128,11 @@ KINDS: dict[str, Kind] = {
         subject="town",
         relations=("founded",),
         wordings=("When was {x} founded?", "In which year was {x} founded?"),
+        more_wordings=(
+            "Tell me when {x} was founded.",
+            "{x} was founded in which year?",
+            "Find the year of foundation of {x}.",
+        ),
         heldout_wordings=("What is the year when {x} was founded?",),
     ),
     "author_town": Kind(
@@ -99,6 +142,11 @@ KINDS: dict[str, Kind] = {
         wordings=(
             "Where was the author of {x} born?",
             "In which town was the writer of {x} born?",
+        ),
+        more_wordings=(
+            "Name the town where the writer of {x} was born.",
+            "The author of {x} was born in which town?",
+            "Find the birthplace of the author of {x}.",
         ),
         heldout_wordings=("What is the birthplace of the person who wrote {x}?",),
     ),
@@ -110,6 +158,11 @@ KINDS: dict[str, Kind] = {
             "When was the author of {x} born?",
             "In which year was the writer of {x} born?",
         ),
+        more_wordings=(
+            "Tell me when the writer of {x} was born.",
+            "The author of {x} was born in which year?",
+            "Find the year of birth of the author of {x}.",
+        ),
         heldout_wordings=("What is the year when the person who wrote {x} was born?",),
     ),
     "birth_mayor": Kind(
@@ -119,6 +172,11 @@ KINDS: dict[str, Kind] = {
         wordings=(
             "Who is the mayor of the town where {x} was born?",
             "Who is mayor in the birthplace of {x}?",
+        ),
+        more_wordings=(
+            "Name the mayor of the town where {x} was born.",
+            "The birthplace of {x} has which mayor?",
+            "Find the mayor of the birthplace of {x}.",
         ),
         heldout_wordings=("What is the name of the mayor in the town where {x} was born?",),
     ),
@@ -131,6 +189,11 @@ KINDS: dict[str, Kind] = {
             "How old was the author of {x} when it was published?",
             "At what age did the writer publish {x}?",
         ),
+        more_wordings=(
+            "What was the age of the author when {x} was published?",
+            "{x} was published at which age of its author?",
+            "Find the age at which the writer published {x}.",
+        ),
         heldout_wordings=("How old was the writer when {x} was published?",),
     ),
     "town_age": Kind(
@@ -141,6 +204,11 @@ KINDS: dict[str, Kind] = {
         wordings=(
             "How old was the birthplace of {x} in the year of birth?",
             "How many years before the birth of {x} was the birthplace founded?",
+        ),
+        more_wordings=(
+            "What was the age of the birthplace of {x} in the year of birth?",
+            "The birthplace of {x} was founded how many years before the birth?",
+            "Find the age of the birthplace of {x} in the year of birth.",
         ),
         heldout_wordings=("How old was the town where {x} was born in the year of birth?",),
     ),
@@ -212,16 +280,17 @@ def ask(
     answer = hops[-1].value
     if spec.subtract is not None:
         answer = str(int(fact(world, subject, spec.subtract)) - int(answer))
-    templates = spec.wordings if wording == "train" else spec.heldout_wordings
-    text = rng.choice(templates).format(x=subject)
+    text = rng.choice(spec.templates(wording)).format(x=subject)
     return Question(kind=kind, text=text, answer=answer, hops=tuple(hops))
 
 
-def draw(world: Encyclopedia, kinds: list[str], rng: random.Random) -> Question:
+def draw(
+    world: Encyclopedia, kinds: list[str], rng: random.Random, wording: Wording = "train"
+) -> Question:
     """A random question of one of the kinds."""
     kind = rng.choice(kinds)
     subject = rng.choice(world.entities(KINDS[kind].subject))
-    return ask(world, kind, subject, rng)
+    return ask(world, kind, subject, rng, wording)
 
 
 def distinct(

@@ -13,7 +13,7 @@ from common.config import Search
 from launch.data.world.demonstrator import PERFECT, WARM_START, Demonstration, Demonstrator, Mix
 from launch.data.world.encyclopedia import Encyclopedia
 from launch.data.world.names import EntityType
-from launch.data.world.questions import KINDS, Question, draw
+from launch.data.world.questions import KINDS, Question, Wording, draw
 
 TRACES_PER_WORLD = 512
 """Demonstrations before a new training world is drawn; a fixed world would be memorised."""
@@ -71,6 +71,7 @@ def traces(
     *,
     practice: float = 0.0,
     practice_kinds: Sequence[str] = (),
+    wording: Wording = "train",
     per_world: int = TRACES_PER_WORLD,
 ) -> Iterator[tuple[TracePiece, ...]]:
     """Demonstrations on random training worlds; a pure function of the arguments.
@@ -81,6 +82,7 @@ def traces(
         mix: the demonstrator's probabilities.
         practice: share of traces that are ``render_practice`` of the perfect strategy.
         practice_kinds: kinds that are practised, repeated by how often; all alike if empty.
+        wording: in which the questions are asked.
         per_world: traces before a new world is drawn.
     """
     rng = random.Random(f"traces:{seed}")
@@ -95,10 +97,10 @@ def traces(
             mixed = Demonstrator(index.search, guesses, rng, mix)
             perfect = Demonstrator(index.search, guesses, rng, PERFECT)
             for _ in range(min(per_world, count - start)):
-                question = draw(world, list(KINDS), rng)
+                question = draw(world, list(KINDS), rng, wording)
                 if practice and rng.random() < practice:
                     if practice_kinds:
-                        question = draw(world, list(practice_kinds), rng)
+                        question = draw(world, list(practice_kinds), rng, wording)
                     yield render_practice(question, perfect.demonstrate(question))
                 else:
                     yield render(question, mixed.demonstrate(question))
@@ -113,13 +115,21 @@ def write_traces(
     *,
     practice: float = 0.0,
     practice_kinds: Sequence[str] = (),
+    wording: Wording = "train",
 ) -> None:
     """Write traces as JSON lines.
 
     Each is ``{"segments": [{"text": ..., "action": ...}, ...]}``; a segment may have a ``weight``.
     """
     with path.open("w", encoding="utf-8") as lines:
-        for spans in traces(seed, count, mix, practice=practice, practice_kinds=practice_kinds):
+        for spans in traces(
+            seed,
+            count,
+            mix,
+            practice=practice,
+            practice_kinds=practice_kinds,
+            wording=wording,
+        ):
             segments = [_record(span) for span in spans]
             lines.write(json.dumps({"segments": segments}, ensure_ascii=False) + "\n")
 
