@@ -31,11 +31,13 @@ class Preset:
         file: its name.
         mark: what is known of it; only what was really run says so.
         published: for which model and on how many GPUs its settings were published, if they were.
+        model: which one it is, where its folder has another name.
     """
 
     file: str
     mark: Literal["run here", "measured on a GPU", "computed"] = "computed"
     published: str = ""
+    model: str = ""
 
     @property
     def path(self) -> Path:
@@ -45,6 +47,7 @@ class Preset:
 
 PRESETS = (
     Preset(file="quickstart.toml", mark="run here"),
+    Preset(file="real.toml", mark="run here", model="SmolLM2-135M-Instruct"),
     Preset(file="recipes/qwen2.5-0.5b.toml"),
     Preset(file="recipes/qwen3-0.6b.toml", published="this model, 1 GPU"),
     Preset(file="recipes/qwen2.5-1.5b.toml"),
@@ -58,8 +61,12 @@ PRESETS = (
 )
 
 
-def description_of(config: Config) -> dict[str, Any]:
+def description_of(config: Config, model: str = "") -> dict[str, Any]:
     """config.json of a preset's model: of the shipped folder, else its sizes as we know them.
+
+    Args:
+        config: of the preset.
+        model: its name, if that of the folder is another.
 
     Raises:
         KeyError: the model is neither shipped nor known.
@@ -68,7 +75,7 @@ def description_of(config: Config) -> dict[str, Any]:
     if config.model.path.startswith("launch/") and shipped.is_file():
         return dict(json.loads(shipped.read_text(encoding="utf-8")))
     known = json.loads(_SHAPES.read_text(encoding="utf-8"))
-    return dict(known[Path(config.model.path).name])
+    return dict(known[model or Path(config.model.path).name])
 
 
 def page() -> str:
@@ -84,7 +91,7 @@ def page() -> str:
 
 def _row(preset: Preset, hardware: Hardware, work: Workload) -> tuple[str, ...]:
     config = load_config(preset.path)
-    description = description_of(config)
+    description = description_of(config, preset.model)
     on_gpu = config.model.path.startswith("models/")
     need = estimate_memory(description, config, on_gpu=on_gpu)
     server = server_memory(description, config, gpu=hardware.memory if on_gpu else None)
