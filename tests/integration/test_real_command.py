@@ -1,4 +1,4 @@
-"""``lzero real`` from a model of one's own to the report, cut off in the warm start on the way."""
+"""``lzero real`` from a model of one's own to the report, cut off four times on the way."""
 
 import json
 import re
@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.vllm, pytest.ma
 DEADLINE_S = 400.0
 STOP_S = 10.0
 SMALL = (
-    "run.steps=2", "world.train_tasks=100", "learner.groups=2", "learner.group_size=4",
+    "run.steps=3", "world.train_tasks=100", "learner.groups=2", "learner.group_size=4",
     "learner.checkpoint_every=1", "learner.learning_rate=5e-4", "actors.episodes=8",
     "evaluation.per_family=2", "evaluation.greedy_per_family=1", "evaluation.control=1",
     "evaluation.during_every=0",
@@ -88,14 +88,20 @@ def test_it_goes_on_where_it_was_cut_off_and_reports_all_three_points(
     prepared = run / "prepared"
     checkpoints = prepared / "warm-start-checkpoints"
 
-    printed = interrupt_when(command, lambda: newest_checkpoint(checkpoints) is not None)
-    assert "go on with: lzero real" in printed
+    for holds in (
+        lambda: finished_stages(prepared) == 1,
+        lambda: finished_stages(prepared) == 2,
+        lambda: newest_checkpoint(checkpoints) is not None,
+    ):
+        assert "go on with: lzero real" in interrupt_when(command, holds)
     traces = (prepared / "traces.jsonl").stat().st_mtime_ns
     asked = (prepared / "untouched").stat().st_mtime_ns
+    printed = interrupt_when(command, lambda: newest_checkpoint(run / "checkpoints") is not None)
+    assert "go on with: lzero real" in printed
     done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
 
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("done before") == 4
+    assert done.stdout.count("done before") == 5
     assert (prepared / "traces.jsonl").stat().st_mtime_ns == traces
     assert (prepared / "untouched").stat().st_mtime_ns == asked
     assert first_step_after_the_cut(prepared / "warm-start.sft.log") > 5
@@ -104,6 +110,11 @@ def test_it_goes_on_where_it_was_cut_off_and_reports_all_three_points(
     again = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE_S)
     assert again.returncode == 2
     assert "already finished and is not overwritten" in again.stderr
+
+
+def finished_stages(prepared: Path) -> int:
+    stages = prepared / "stages.json"
+    return stages.read_text().count('"finished": true') if stages.is_file() else 0
 
 
 def check_the_report(run: Path) -> None:
