@@ -172,7 +172,7 @@ async def _policy(
 ) -> tuple[Config, Conversations]:
     """Conversations with the run's policy server, or with any other; its limits are kept."""
     if plan is not None:
-        policy = make_policy(config, plan)
+        policy = make_policy(config, plan.servers)
         stack.push_async_callback(policy.close)
         return config, token_conversations(config, policy)
     client = ChatClient(

@@ -1,11 +1,14 @@
-"""Scores the policy server's weights: ``python -m actors.evaluate --suites ...``.
+"""Scores the policy servers' weights: ``python -m actors.evaluate --suites ...``.
 
-Runs every suite of a list with the same agent, kernels and tools as training, and no learner. One
-suite runs under one weight version; a version that changes under way is an error.
+Runs every suite of a list with the same agent, kernels and tools as training, and no learner. Only
+servers that sample with the version that is to be scored are asked; a version that changes under
+way is an error.
 """
 
 import argparse
 import asyncio
+import http.client
+import json
 import logging
 import sys
 import time
@@ -24,7 +27,7 @@ from actors.wiring import make_policy, make_runner, started_judge, token_convers
 from common.config import Config
 from common.config_file import load_config
 from common.episode_record import evaluation_record, record_line
-from common.errors import LZeroError, PolicyMismatchError
+from common.errors import LZeroError, PolicyMismatchError, PolicyServerError
 from common.evaluation import (
     FamilyScore,
     Suite,
@@ -34,14 +37,19 @@ from common.evaluation import (
     read_suites,
     write_score,
 )
-from common.places import RunPlan
+from common.places import ServerPlace
 from common.plan_file import load_plan
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.log_lines import configure_logging
+from common.wire.generation import UNPUBLISHED
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.server_http import open_connection, server_url
 
 log = logging.getLogger(__name__)
+
+_ANSWER_S = 20.0
+"""Longest wait for a server that is asked for its version."""
 
 
 async def run_suite(
@@ -123,9 +131,40 @@ def write_episodes(
             file.write(record_line(evaluation_record(task, trajectory, version)))
 
 
-async def evaluate(config: Config, plan: RunPlan, suites: Sequence[Suite], out: Path) -> None:
+def servers_with(version: int, servers: Sequence[ServerPlace]) -> list[ServerPlace]:
+    """The servers that say that they sample with ``version``.
+
+    Raises:
+        PolicyServerError: none does; says what each says.
+    """
+    said = {place.name: _version_of(place) for place in servers}
+    if str(version) not in said.values():
+        listed = "; ".join(f"{name}: {what}" for name, what in said.items())
+        raise PolicyServerError(
+            f"no policy server samples with weights of version {version}, which are to be "
+            f"evaluated ({listed})"
+        )
+    return [place for place in servers if said[place.name] == str(version)]
+
+
+def _version_of(place: ServerPlace) -> str:
+    """The number of its weights; else what it says, or why nothing."""
+    connection = open_connection(server_url(place.address), timeout_s=_ANSWER_S)
+    try:
+        connection.request("GET", "/weight_info")
+        label = str(json.loads(connection.getresponse().read())["weight_version"])
+    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+        return f"no answer, {error!r}"
+    finally:
+        connection.close()
+    return "0" if label == UNPUBLISHED else label
+
+
+async def evaluate(
+    config: Config, servers: Sequence[ServerPlace], suites: Sequence[Suite], out: Path
+) -> None:
     """Run every suite and write its score and its episodes."""
-    policy = make_policy(config, plan)
+    policy = make_policy(config, servers)
     kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
     try:
         await kernels.start()
@@ -187,6 +226,7 @@ def main() -> int:
     parser.add_argument("--config", type=Path, required=True, help="resolved configuration")
     parser.add_argument("--plan", type=Path, required=True, help="plan of the run")
     parser.add_argument("--suites", type=Path, required=True, help="suites, a JSON list")
+    parser.add_argument("--version", type=int, required=True, help="of the weights")
     parser.add_argument("--out", type=Path, required=True, help="folder for the scores")
     arguments = parser.parse_args()
     configure_logging("evaluate")
@@ -194,7 +234,8 @@ def main() -> int:
         config = load_config(arguments.config)
         arguments.out.mkdir(parents=True, exist_ok=True)
         plan, suites = load_plan(arguments.plan), read_suites(arguments.suites)
-        uvloop.run(evaluate(config, plan, suites, arguments.out))
+        servers = servers_with(arguments.version, plan.servers)
+        uvloop.run(evaluate(config, servers, suites, arguments.out))
     except LZeroError as error:
         log.error("%s", error)
         return 2

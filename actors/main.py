@@ -31,14 +31,13 @@ log = logging.getLogger(__name__)
 async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> None:
     """Run episodes for the coordinator of the plan until it drains this actor."""
     launcher = make_launcher(config.kernel)
-    policy = make_policy(config, plan)
+    policy = make_policy(config, [])  # the coordinator says whom
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
         wire = Wire(own_keys(plan, actor_id))
         link = make_link(config, actor_id, launcher.level, wire, coordinator_of(plan))
         link.on_rotation = partial(follow, policy, plan)
-        policy.rotate([])  # until the coordinator says whom
         link.on_welcome = partial(tell_welcomed, plan, actor_id)
         try:
             async with started_judge(config, kernels) as judge, started_tools(config) as tools:

@@ -19,7 +19,7 @@ from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
-from common.places import RunPlan
+from common.places import RunPlan, ServerPlace
 from common.task_rules import task_folders, task_rules
 from common.wire.server_http import server_url
 from common.wire.session import Rotation
@@ -29,10 +29,10 @@ REQUEST_ATTEMPTS = 5
 one may take as long as an episode."""
 
 
-def make_policy(config: Config, plan: RunPlan) -> PolicyClient:
-    """A client of the run's policy servers, who may all be asked, until it is told a rotation."""
+def make_policy(config: Config, servers: Sequence[ServerPlace]) -> PolicyClient:
+    """A client of policy servers, who may all be asked, until it is told a rotation."""
     return PolicyClient(
-        [server_url(place.address) for place in plan.servers],
+        [server_url(place.address) for place in servers],
         timeout_s=config.agent.episode_timeout_s,
         attempts=REQUEST_ATTEMPTS,
     )

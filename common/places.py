@@ -41,10 +41,14 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerPlace:
-    """A policy server: the name it is known by, and where it answers HTTP."""
+    """A policy server: the name it is known by, where it answers HTTP, and its first GPU.
+
+    GPUs are counted among those that the run sees.
+    """
 
     name: str
     address: Address
+    first_gpu: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

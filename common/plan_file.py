@@ -11,7 +11,7 @@ from pathlib import Path
 from common.config_file import from_tables, read_tables
 from common.errors import InputError
 from common.json_output import json_text
-from common.places import Address, RunPlan
+from common.places import Address, RunPlan, ServerPlace
 from common.whole_file import write_whole
 from common.wire.keys import KeyPair, read_key_pair
 
@@ -51,15 +51,15 @@ def own_keys(plan: RunPlan, member: str) -> KeyPair:
     return read_key_pair(keys_file(Path(plan.private), member))
 
 
-def server_address(plan: RunPlan, name: str) -> Address:
-    """Where the policy server ``name`` listens.
+def server_place(plan: RunPlan, name: str) -> ServerPlace:
+    """The place of the policy server ``name``.
 
     Raises:
         InputError: the plan has none of that name.
     """
     for place in plan.servers:
         if place.name == name:
-            return place.address
+            return place
     known = ", ".join(place.name for place in plan.servers)
     raise InputError(f"the plan of the run has no policy server '{name}', only: {known}")
 

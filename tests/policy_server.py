@@ -17,7 +17,7 @@ from common.plan_file import own_keys
 from common.wire.server_http import server_url
 from common.wire.sockets import Door, Wire
 from launch.plan.topology import RunFiles
-from launch.starters.local import last_lines
+from launch.starters.ends import last_lines
 from launch.starters.private import make_plan, private_folder
 from launch.starters.specs import answers, policy_servers
 from learner.weights.channel import WORKER_LIMITS

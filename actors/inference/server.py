@@ -20,12 +20,13 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import MachineError
 from common.model_config import read_model_config
-from common.plan_file import keys_file, load_plan, server_address
+from common.plan_file import keys_file, load_plan, server_place
 
 OPTION = "actors.inference.server"
 """Name of the interpreter's ``-X`` option that says whose process it is; nothing reads it."""
 
 _KEEP_ALIVE_S = 30
+_GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def vllm_command(
@@ -101,7 +102,13 @@ def _gpu_options(config: Config) -> tuple[dict[str, str], list[str]]:
 
 
 def vllm_environment(
-    config: Config, *, cpu: bool, private: Path, keys: Path, inherited: Mapping[str, str]
+    config: Config,
+    *,
+    cpu: bool,
+    private: Path,
+    keys: Path,
+    inherited: Mapping[str, str],
+    first_gpu: int = 0,
 ) -> dict[str, str]:
     """The environment of vLLM's API server for this run, on top of ``inherited``.
 
@@ -111,6 +118,7 @@ def vllm_environment(
         private: folder for the sockets of vLLM's own processes.
         keys: file of the keys that its workers fetch weights with.
         inherited: variables of this process.
+        first_gpu: of the server, among those that this process sees.
     """
     shared = {
         "VLLM_RPC_BASE_PATH": str(private),
@@ -124,7 +132,8 @@ def vllm_environment(
         "HF_HUB_OFFLINE": "1",
     }
     if not cpu:
-        return {**inherited, **shared}
+        count = config.policy_server.tensor_parallel
+        return {**inherited, **shared, _GPUS: _gpus(inherited.get(_GPUS), first_gpu, count)}
     threads = {
         "OMP_NUM_THREADS": str(max(1, config.policy_server.threads)),
         "OMP_WAIT_POLICY": "PASSIVE",
@@ -133,6 +142,12 @@ def vllm_environment(
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     }
     return {**inherited, **shared, **threads}
+
+
+def _gpus(visible: str | None, first: int, count: int) -> str:
+    """The names of ``count`` GPUs from ``first`` on, as far as there are so many."""
+    names = visible.split(",") if visible is not None else map(str, range(first + count))
+    return ",".join(name.strip() for name in list(names)[first : first + count])
 
 
 def is_cpu_build() -> bool:
@@ -164,7 +179,8 @@ def main() -> None:
     config, plan = load_config(arguments.config), load_plan(arguments.plan)
     cpu = is_cpu_build()
     longest = read_model_config(Path(config.model.path)).get("max_position_embeddings")
-    address = server_address(plan, arguments.name)
+    place = server_place(plan, arguments.name)
+    address = place.address
     # What a server that was killed has left would be in the way of the one that follows it.
     Path(address.bind).unlink(missing_ok=True)
     run = arguments.config.parent
@@ -175,6 +191,7 @@ def main() -> None:
         private=Path(plan.private),
         keys=keys_file(Path(plan.private), arguments.name),
         inherited=os.environ,
+        first_gpu=place.first_gpu,
     )
     os.execve(command[0], command, environment)  # noqa: S606  no shell wanted
 

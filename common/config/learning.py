@@ -23,8 +23,8 @@ class Learner(Section):
     ranks: Annotated[int, Range("processes", least=1, most=65536)] = 1
     """FSDP processes."""
     first_gpu: Annotated[int, Range("GPU", least=0, most=4095)] = 0
-    """GPU of the first rank on this machine, the others follow; the policy server has those from 0
-    on, so with ``policy_server.tensor_parallel`` here they share none."""
+    """GPU of the first rank on this machine, the others follow; the policy servers have those from
+    0 on, so with ``policy_server.count`` times ``tensor_parallel`` here they share none."""
     threads: Annotated[int, Range("threads", least=0, most=4096)] = 0
     """Torch threads per rank on CPU; 0 for what suits the model and the cores."""
     groups: Annotated[int, Range("groups", least=1, most=1 << 20)] = 16

@@ -12,8 +12,11 @@ MAX_CREDIT = 8192
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyServer(Section):
-    """The vLLM server; it listens on a Unix socket that only the run's user reaches."""
+    """The vLLM servers; each listens on a Unix socket that only the run's user reaches."""
 
+    count: Annotated[int, Range("servers", least=1, most=256)] = 1
+    """Servers on this machine; the other keys are about each of them. On GPUs they follow one
+    another from GPU 0 on, on a CPU they share out its cores."""
     max_sequences: Annotated[int, Range("sequences", least=1, most=1 << 20)] = 128
     """Sequences generated at once."""
     threads: Annotated[int, Range("threads", least=0, most=4096)] = 0

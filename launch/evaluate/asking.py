@@ -101,10 +101,9 @@ def _policy(
         interruptible(),
         Supervisor(tick=progress.tick) as supervisor,
     ):
-        progress.phase("starting the policy server")
+        progress.phase("starting the policy servers")
         plan = make_plan(config, RunFiles(config=folder.config, private=private))
-        for server in specs.policy_servers(plan, config, folder.logs):
-            supervisor.start(server)
+        supervisor.start(*specs.policy_servers(plan, config, folder.logs))
 
         def check() -> None:
             supervisor.check()

@@ -165,12 +165,11 @@ def ask_suites(config: Config, folder: RunFolder, files: RunFiles, progress: Pro
     write_suites(suites_of(config, "after"), asked)
     folder.evaluation.mkdir()
     with Supervisor(tick=progress.tick) as supervisor:
-        progress.phase("starting the policy server")
-        for server in specs.policy_servers(plan, config, folder.logs):
-            supervisor.start(server)
+        progress.phase("starting the policy servers")
+        supervisor.start(*specs.policy_servers(plan, config, folder.logs))
         progress.phase("asking the held-out questions")
         progress.watch_scores("", folder.evaluation)
-        process = evaluation("evaluate", files, suites=asked, out=folder.evaluation)
+        process = evaluation("evaluate", files, suites=asked, version=0, out=folder.evaluation)
         supervisor.spawn(specs.evaluation(process, folder.logs))
         supervisor.finish("evaluate")
         progress.tick()

@@ -22,9 +22,8 @@ from common.places import (
 )
 from common.plan_file import PLAN
 
-POLICY_SERVER = "policy-server"
-ACTOR = "actor-"
-"""Before an actor's name in that of its process."""
+SERVER, ACTOR = "policy-server-", "actor-"
+"""Before a member's name in that of its process."""
 
 _QUIET = (
     ("PYTHONUNBUFFERED", "1"),
@@ -33,7 +32,6 @@ _QUIET = (
     ("VLLM_NO_USAGE_STATS", "1"),
     ("OMP_WAIT_POLICY", "PASSIVE"),
 )
-_SERVER = "s0"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,7 +51,7 @@ def members(config: Config) -> dict[str, Role]:
     """Everybody who proves with a key who they are; each needs one before the plan is made."""
     return {
         LEARNER: "learner",
-        _SERVER: "policy-server",
+        **dict.fromkeys(_server_names(config), "policy-server"),
         **dict.fromkeys(_actor_names(config), "actor"),
     }
 
@@ -70,26 +68,32 @@ def plan_run(
         resume: whether the learner goes on from its last checkpoint.
     """
     learner_key = keys[LEARNER]
-    server = ServerPlace(name=_SERVER, address=Address(bind=str(files.private / "s0.http")))
     return RunPlan(
         private=str(files.private),
         coordinator=_listening(config, files.private / "coordinator", learner_key),
         weights=_listening(config, files.private / "weights", learner_key, any_port=True),
-        servers=(server,),
+        servers=tuple(
+            ServerPlace(
+                name=name,
+                address=Address(bind=str(files.private / f"{name}.http")),
+                first_gpu=number * config.policy_server.tensor_parallel,
+            )
+            for number, name in enumerate(_server_names(config))
+        ),
         members=tuple(
             Member(name=name, role=role, key=keys[name]) for name, role in members(config).items()
         ),
         processes=(
-            _policy_server(config, files),
+            *(_policy_server(config, files, name) for name in _server_names(config)),
             _learner(config, files, resume=resume),
             *(_actor(files, name) for name in _actor_names(config)),
         ),
     )
 
 
-def evaluation(name: str, files: RunFiles, *, suites: Path, out: Path) -> ProcessPlan:
-    """One evaluation against the running policy servers."""
-    options = ("--suites", str(suites), "--out", str(out))
+def evaluation(name: str, files: RunFiles, *, suites: Path, version: int, out: Path) -> ProcessPlan:
+    """One evaluation against the policy servers that sample with ``version``."""
+    options = ("--suites", str(suites), "--version", str(version), "--out", str(out))
     return ProcessPlan(
         name=name,
         role="actor",
@@ -152,11 +156,11 @@ def _for_torch(threads: int, *, private: Path) -> tuple[tuple[str, str], ...]:
     )
 
 
-def _policy_server(config: Config, files: RunFiles) -> ProcessPlan:
+def _policy_server(config: Config, files: RunFiles, name: str) -> ProcessPlan:
     return ProcessPlan(
-        name=POLICY_SERVER,
+        name=SERVER + name,
         role="policy-server",
-        command=_command("actors.inference.server", files, "--name", _SERVER),
+        command=_command("actors.inference.server", files, "--name", name),
         environment=_for_torch(config.policy_server.threads, private=files.private),
         own_network=not config.transport.listen,
     )
@@ -185,6 +189,10 @@ def _actor(files: RunFiles, name: str) -> ProcessPlan:
         command=_command("actors.main", files, "--name", name),
         environment=_with_threads(1),
     )
+
+
+def _server_names(config: Config) -> tuple[str, ...]:
+    return tuple(f"s{index}" for index in range(config.policy_server.count))
 
 
 def _actor_names(config: Config) -> tuple[str, ...]:

@@ -76,10 +76,11 @@ class LearnerShare:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PolicyServerUse:
-    """Which engine served the policy, and how much it sampled in training."""
+    """Which engine served the policy, in how many servers, and how much it sampled in training."""
 
     engine: str
     version: str
+    servers: int
     tokens_generated: int
     requests: int
     request_retries: int
@@ -170,7 +171,7 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         learner=LearnerShare(
             ranks=totals.ranks, idle_fraction=totals.idle_fraction, steps=totals.steps
         ),
-        policy_server=_policy_server(actors),
+        policy_server=_policy_server(config, actors),
         restarts=tuple(state.restarts),
         alerts=_alerts(folder, totals),
     )
@@ -271,10 +272,11 @@ def _compute(folder: RunFolder, config: Config) -> dict[str, str]:
     return {key: value + reasons.get(key, "") for key, value in used.items()}
 
 
-def _policy_server(actors: Sequence[ActorTotals]) -> PolicyServerUse:
+def _policy_server(config: Config, actors: Sequence[ActorTotals]) -> PolicyServerUse:
     return PolicyServerUse(
         engine="vllm",
         version=engine_version(),
+        servers=config.policy_server.count,
         tokens_generated=sum(actor.tokens_generated for actor in actors),
         requests=sum(actor.requests for actor in actors),
         request_retries=sum(actor.request_retries for actor in actors),

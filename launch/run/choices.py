@@ -62,11 +62,11 @@ def choose(config: Config) -> tuple[Config, tuple[OwnChoice, ...]]:
         made.append(OwnChoice("model.dtype", dtype, reason))
         model = dataclasses.replace(model, dtype=dtype)
     if not learner.threads:
-        threads, reason = threads_for(folder, ranks=learner.ranks)
+        threads, reason = threads_for(folder, processes=learner.ranks)
         made.append(OwnChoice("learner.threads", str(threads), reason))
         learner = dataclasses.replace(learner, threads=threads)
     if not server.threads:
-        threads, reason = threads_for(folder)
+        threads, reason = threads_for(folder, processes=server.count)
         made.append(OwnChoice("policy_server.threads", str(threads), reason))
         server = dataclasses.replace(server, threads=threads)
     chosen = dataclasses.replace(config, model=model, learner=learner, policy_server=server)
@@ -86,7 +86,7 @@ def choose_for_sft(config: Sft) -> tuple[Sft, tuple[OwnChoice, ...]]:
         made.append(OwnChoice("sft.compute_dtype", dtype, reason))
         config = dataclasses.replace(config, compute_dtype=dtype)
     if not config.threads:
-        threads, reason = threads_for(folder, ranks=config.ranks)
+        threads, reason = threads_for(folder, processes=config.ranks)
         made.append(OwnChoice("sft.threads", str(threads), reason))
         config = dataclasses.replace(config, threads=threads)
     return config, tuple(made)
@@ -116,8 +116,8 @@ def compute_type(folder: Path) -> tuple[Dtype, str]:
     return _asked(folder)
 
 
-def threads_for(folder: Path, *, ranks: int = 1) -> tuple[int, str]:
-    """Threads of each of ``ranks`` processes that compute with a model, and the reason.
+def threads_for(folder: Path, *, processes: int = 1) -> tuple[int, str]:
+    """Threads of each of ``processes`` that compute with a model at once, and the reason.
 
     Raises:
         InputError: the model folder cannot be used.
@@ -127,7 +127,7 @@ def threads_for(folder: Path, *, ranks: int = 1) -> tuple[int, str]:
     parameters, usable = shape_of(read_model_config(folder)).parameters, cores()
     if parameters < SMALL:
         return 1, f"{_millions(parameters)} parameters are too few to share their products"
-    return max(1, usable // ranks), f"{_millions(parameters)} parameters, {usable} cores"
+    return max(1, usable // processes), f"{_millions(parameters)} parameters, {usable} cores"
 
 
 def write_choices(path: Path, choices: tuple[OwnChoice, ...]) -> None:

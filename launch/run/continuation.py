@@ -42,7 +42,7 @@ FREE: Mapping[str, str] = {
     "run": "name folder steps grace_s wandb journal keep_journal",
     "tools": "search.service web.requests_per_s web.cache web.cache_mode pages.service"
     " vision.service",
-    "policy_server": "max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
+    "policy_server": "count max_sequences threads memory_gib gpu_memory_fraction tensor_parallel",
     "tasks": "kinds file_folders",
     "kernel": "launcher minimum_level kernelspec idle cell_timeout_s memory_mib"
     " sandbox_memory_mib cpu_s workspace_mib cgroup first_uid uids preload_numpy",

@@ -268,14 +268,13 @@ class _TrainRun:
             after, trained = suites_of(self._config, "after"), self._config.run.steps
             version = 0 if is_trained else trained  # a server numbers what it began with 0
             self._evaluate(supervisor, files, "after", after, version=version)
-            self._progress.phase("stopping the policy server")
+            self._progress.phase("stopping the policy servers")
             supervisor.stop()
 
     def _serve(self, supervisor: Supervisor, plan: RunPlan) -> None:
-        self._progress.phase("starting the policy server")
+        self._progress.phase("starting the policy servers")
         with self._clock.phase("policy_server"):
-            for server in specs.policy_servers(plan, self._config, self._folder.logs):
-                supervisor.start(server)
+            supervisor.start(*specs.policy_servers(plan, self._config, self._folder.logs))
 
     def _trained_config(self) -> Path:
         """Training is over, but what follows it was cut short: serve what it left."""
@@ -307,7 +306,7 @@ class _TrainRun:
         self._progress.watch_scores(f"{when} training,", out)
         name = f"evaluate-{when}"
         with self._clock.phase(f"evaluate_{when}"):
-            process = evaluation(name, files, suites=asked, out=out)
+            process = evaluation(name, files, suites=asked, version=version, out=out)
             supervisor.spawn(specs.evaluation(process, self._folder.logs))
             supervisor.finish(name)
         self._progress.tick()

@@ -52,41 +52,51 @@ def check_room(description: Mapping[str, Any], config: Config, machine: Machine)
 def gpus_needed(config: Config) -> int:
     """GPUs from 0 on that server and learner have between them."""
     learner = config.learner
-    return max(config.policy_server.tensor_parallel, learner.first_gpu + learner.ranks)
+    return max(_servers_gpus(config), learner.first_gpu + learner.ranks)
 
 
 def shares_gpu(config: Config) -> bool:
-    """Whether a GPU has both a part of the server and a rank of the learner."""
-    return config.learner.first_gpu < config.policy_server.tensor_parallel
+    """Whether a GPU has both a part of a server and a rank of the learner."""
+    return config.learner.first_gpu < _servers_gpus(config)
+
+
+def _servers_gpus(config: Config) -> int:
+    """GPUs from 0 on that the policy servers have."""
+    return config.policy_server.count * config.policy_server.tensor_parallel
 
 
 def _check_gpus(config: Config, there: int) -> None:
     needed = gpus_needed(config)
     if needed > there:
         raise MachineError(
-            f"the run needs {needed} GPUs, but this machine has {there}: the policy server takes "
-            f"policy_server.tensor_parallel = {config.policy_server.tensor_parallel} from GPU 0 "
-            f"on, the learner learner.ranks = {config.learner.ranks} from learner.first_gpu = "
-            f"{config.learner.first_gpu} on; lower some of the three, or look at "
-            "CUDA_VISIBLE_DEVICES"
+            f"the run needs {needed} GPUs, but this machine has {there}: the policy servers "
+            f"(policy_server.count = {config.policy_server.count}) take "
+            f"policy_server.tensor_parallel = {config.policy_server.tensor_parallel} each from "
+            f"GPU 0 on, the learner learner.ranks = {config.learner.ranks} from "
+            f"learner.first_gpu = {config.learner.first_gpu} on; lower some of the four, or look "
+            "at CUDA_VISIBLE_DEVICES"
         )
 
 
 def _check_server(server: ServerMemory, config: Config, machine: Machine, gpu: int | None) -> str:
     """A warning, or empty."""
     keys = config.policy_server
+    who, each = "the policy server needs", ""
     needed, there = server.least, int(keys.gpu_memory_fraction * (gpu or 0))
     what = f"policy_server.gpu_memory_fraction = {keys.gpu_memory_fraction:g} of each GPU is"
     helps = "a larger policy_server.gpu_memory_fraction or policy_server.tensor_parallel"
     if gpu is None:
-        needed, there = server.weights + server.working + server.cache, machine.host
+        needed, there = keys.count * (server.weights + server.working + server.cache), machine.host
         what, helps = "the CPU memory that is free is", "a smaller policy_server.memory_gib"
+    if gpu is None and keys.count > 1:
+        who, each = f"policy_server.count = {keys.count} policy servers need", ", each of them"
+        helps += " or policy_server.count"
     if needed <= NEARLY * there:
         return ""
     text = (
-        f"the policy server needs at least about {needed / GIB:.2f} GiB (weights "
-        f"{server.weights / GIB:.2f}, working memory {server.working / GIB:.2f}, a context of "
-        f"{config.model.max_context} tokens {server.per_context / GIB:.2f}), and {what} "
+        f"{who} at least about {needed / GIB:.2f} GiB (weights {server.weights / GIB:.2f}, working "
+        f"memory {server.working / GIB:.2f}, a context of {config.model.max_context} tokens "
+        f"{server.per_context / GIB:.2f}{each}), and {what} "
         f"{there / GIB:.2f} GiB; what helps: {helps}, a smaller model.max_context, "
         "policy_server.max_sequences or model.path"
     )
@@ -100,7 +110,8 @@ def _left_for_learner(
 ) -> FreeMemory:
     ranks = config.learner.ranks
     if gpu is None:
-        taken = server.weights + server.working + server.cache
+        of_each = server.weights + server.working + server.cache
+        taken = config.policy_server.count * of_each
         left = max(0, machine.host - taken) // ranks
         return FreeMemory(device=None, host=max(0, left - PROCESS_BYTES))
     share = 1 - config.policy_server.gpu_memory_fraction if shares_gpu(config) else 1.0
@@ -108,4 +119,5 @@ def _left_for_learner(
 
 
 def _beside(config: Config, gpu: int | None) -> str:
-    return " beside the policy server" if gpu is None or shares_gpu(config) else ""
+    server = "policy server" if config.policy_server.count == 1 else "policy servers"
+    return f" beside the {server}" if gpu is None or shares_gpu(config) else ""

@@ -100,7 +100,7 @@ def _row(preset: Preset, hardware: Hardware, work: Workload) -> tuple[str, ...]:
         f"[{Path(preset.file).stem}](../launch/presets/{preset.file})",
         f"{size / 1e9:.2f} B" if size >= 1e8 else f"{size / 1e6:.1f} M",
         _gpus(config) if on_gpu else "none",
-        *(_on_gpus(config, server, need, hardware) if on_gpu else _on_cpu(server, need)),
+        *(_on_gpus(config, server, need, hardware) if on_gpu else _on_cpu(config, server, need)),
         _seconds(description, config, hardware, work) if on_gpu else "",
         preset.published,
         preset.mark,
@@ -108,7 +108,10 @@ def _row(preset: Preset, hardware: Hardware, work: Workload) -> tuple[str, ...]:
 
 
 def _gpus(config: Config) -> str:
-    server, ranks = config.policy_server.tensor_parallel, config.learner.ranks
+    servers = config.policy_server
+    server = "" if servers.count == 1 else f"{servers.count} x "
+    server += str(servers.tensor_parallel)
+    ranks = config.learner.ranks
     if shares_gpu(config):
         return f"{gpus_needed(config)}, shared"
     return f"{gpus_needed(config)}: {server} + {ranks}"
@@ -128,9 +131,12 @@ def _on_gpus(
     )
 
 
-def _on_cpu(server: ServerMemory, need: MemoryEstimate) -> tuple[str, str, str, str]:
+def _on_cpu(
+    config: Config, server: ServerMemory, need: MemoryEstimate
+) -> tuple[str, str, str, str]:
     learner = sum(need.device.values()) + sum(need.host.values())
-    total = server.weights + server.working + server.cache + PROCESS_BYTES + learner
+    servers = config.policy_server.count * (server.weights + server.working + server.cache)
+    total = servers + PROCESS_BYTES + learner
     return "", f"{server.contexts}", "", f"{total / GIB:.1f}"
 
 

@@ -131,24 +131,28 @@ def _learner_seconds(
 def _server_seconds(
     description: Mapping[str, Any], config: Config, hardware: Hardware, work: Workload
 ) -> float:
-    """What is read once costs operations; what is sampled costs reading weights and cache."""
+    """What is read once costs operations; what is sampled costs reading weights and cache.
+
+    Each of the servers has its part of the trajectories.
+    """
     shape, parallel = shape_of(description), config.policy_server.tensor_parallel
+    trajectories = _trajectories(config) / config.policy_server.count
     forward = cost_of_model(description).of_segment(work.tokens, 0)
-    flops = _trajectories(config) * forward / parallel
+    flops = trajectories * forward / parallel
     seconds = flops / (hardware.flops * work.flops_share)
     at_once = _sequences_at_once(description, config, hardware, work)
     compute = compute_bytes(config)
     cached = at_once * work.tokens / 2 * cached_per_token(shape, compute, parallel)
     read = compute * shape.parameters / parallel + cached
-    rounds = _trajectories(config) * work.sampled / at_once
+    rounds = trajectories * work.sampled / at_once
     return seconds + rounds * read / (hardware.bandwidth * work.bandwidth_share)
 
 
 def _sequences_at_once(
     description: Mapping[str, Any], config: Config, hardware: Hardware, work: Workload
 ) -> int:
-    """As many as are wanted, allowed, and held by the KV cache at half their length."""
+    """As many as are wanted of a server, allowed, and held by its KV cache at half their length."""
     server = server_memory(description, config, gpu=hardware.memory)
     held = server.contexts * config.model.max_context * 2 // work.tokens
-    wanted = config.actors.processes * config.actors.episodes
+    wanted = config.actors.processes * config.actors.episodes // config.policy_server.count
     return max(1, min(wanted, config.policy_server.max_sequences, held))

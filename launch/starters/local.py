@@ -2,8 +2,9 @@
 
 Each child runs under a guard (``launch.starters.guard``) in a session of its own, with its own log
 file. A child that ends unexpectedly is started again where its spec allows it, later each time and
-so many times an hour (``launch.starters.restarts``); any other, and one that never worked, ends the
-run, with its name, how it ended and its last lines.
+so many times an hour (``launch.starters.restarts``); one that is not is given up while another of
+its kind runs. Any other, and one that never worked, ends the run, with its name, how it ended and
+its last lines.
 """
 
 import logging
@@ -23,6 +24,7 @@ from typing import Self
 from common.child_process import SOURCE_ROOT, module_environment
 from common.errors import RunError
 from common.stopping import STOP_SIGNALS, StopRequest
+from launch.starters.ends import OUT_OF_MEMORY, describe_exit, killed_for_memory, last_lines
 from launch.starters.restarts import BUDGET, RestartBook
 
 logger = logging.getLogger(__name__)
@@ -31,13 +33,6 @@ POLL_S = 0.1
 GRACE_S = 4.0
 """Between SIGTERM and SIGKILL; with what the guard adds, all is over within 10 s."""
 STOP_S = 9.0
-LAST_LINES = 15
-_TAIL_BYTES = 20_000
-_OUT_OF_MEMORY = (
-    "meanwhile the system killed a process for want of memory (oom_kill in /proc/vmstat counts "
-    "sandboxes at their own limit, too); if that was the cause, lower learner.pack_tokens, "
-    "policy_server.memory_gib or actors.episodes, or end what else runs here"
-)
 _ENDING = (signal.SIGINT, *STOP_SIGNALS)
 _GUARD = Path(__file__).with_name("guard.py")
 
@@ -76,6 +71,8 @@ class ProcessSpec:
     """Whether it ended in order, whatever its exit status; asked when it has ended."""
     is_restarted: bool = False
     """Whether it is started again when it ends unexpectedly."""
+    kind: str = ""
+    """Others of its kind do its work where it is given up; the last of them is not."""
     has_worked: Callable[[], bool] = lambda: True
     """Whether it has ever done what it is for, once it was ready; asked when it has ended."""
 
@@ -107,7 +104,7 @@ class _Child:
         again = f" after {restarts} restarts within an hour" if restarts else ""
         lines = [f"{self.spec.name} {ended} unexpectedly{again}; {self.tail()}"]
         if killed_for_memory() > self.killed_before:
-            lines.append(_OUT_OF_MEMORY)
+            lines.append(OUT_OF_MEMORY)
         return RunError("\n".join([*lines, *filter(None, [self.spec.hint()])]))
 
 
@@ -132,7 +129,7 @@ class Supervisor:
         self._tick = tick or (lambda: None)
         self._tell = tell
         self._children: dict[str, _Child] = {}
-        self._starting = ""
+        self._starting: dict[str, ProcessSpec] = {}
         self._books: dict[str, RestartBook] = {}
         self._due: dict[str, float] = {}
         """When a child that has ended is started again."""
@@ -146,26 +143,34 @@ class Supervisor:
         """End every child."""
         self.stop()
 
-    def start(self, spec: ProcessSpec) -> None:
-        """Start a child and wait until it is ready.
+    def start(self, *specs: ProcessSpec) -> None:
+        """Start children at the same time and wait until all are ready.
 
         Raises:
-            RunError: it, or another child, ended before, or the time was up.
+            RunError: one of them, or another child, ended before, or the time was up.
         """
-        self.spawn(spec)
-        self._starting = spec.name
+        for spec in specs:
+            self.spawn(spec)
+        self._starting = {spec.name: spec for spec in specs}
         started = time.monotonic()
-        while spec.is_ready is not None and not spec.is_ready():
+        while self._starting:
+            for spec in list(self._starting.values()):
+                self._look_whether_ready(spec, seconds=time.monotonic() - started)
             self.check()
-            if time.monotonic() - started > spec.ready_timeout_s:
-                raise RunError(
-                    f"{spec.name} was not ready after {spec.ready_timeout_s:.0f} s; "
-                    + self._children[spec.name].tail()
-                )
-            self._pause()
-        self.check()
-        self._starting = ""
-        logger.info("process ready name=%s seconds=%.1f", spec.name, time.monotonic() - started)
+            if self._starting:
+                self._pause()
+
+    def _look_whether_ready(self, spec: ProcessSpec, *, seconds: float) -> None:
+        """So long after its start; raises where that is too long."""
+        if spec.is_ready is None or spec.is_ready():
+            self.check()
+            del self._starting[spec.name]
+            logger.info("process ready name=%s seconds=%.1f", spec.name, seconds)
+        elif seconds > spec.ready_timeout_s:
+            raise RunError(
+                f"{spec.name} was not ready after {spec.ready_timeout_s:.0f} s; "
+                + self._children[spec.name].tail()
+            )
 
     def spawn(self, spec: ProcessSpec) -> None:
         """Start a child without waiting for it."""
@@ -256,30 +261,48 @@ class Supervisor:
                 self._has_ended(name)
 
     def _has_ended(self, name: str) -> None:
-        """Start a child again, when its time has come; raise where it is given up."""
+        """Start a child again, when its time has come, or leave it; raise where it is missed."""
         child = self._children[name]
         if name not in self._due:
-            self._due[name] = time.monotonic() + self._wait_s(child)
+            wait_s = self._wait_s(child)
+            if wait_s is None:
+                self._forget(name)
+            else:
+                self._due[name] = time.monotonic() + wait_s
         elif time.monotonic() >= self._due[name]:
             del self._due[name]
             self._forget(name)
             self.spawn(child.spec)
 
-    def _wait_s(self, child: _Child) -> float:
-        """Seconds until a child that has ended is started again; says so. Raises to give up."""
+    def _wait_s(self, child: _Child) -> float | None:
+        """Seconds until a child that has ended is started again; None if it is not.
+
+        Says so; raises where it cannot be done without.
+        """
         spec, book = child.spec, self._books.setdefault(child.spec.name, RestartBook())
         may = spec.is_restarted and not self._restarts_are_over and not spec.has_stopped()
-        has_worked = spec.name != self._starting and spec.has_worked()
+        has_worked = spec.name not in self._starting and spec.has_worked()
         wait_s = book.ended(time.monotonic(), has_worked=has_worked) if may else None
-        if wait_s is None:
+        if wait_s is None and not (has_worked and self._has_another(spec)):
             raise child.failure(restarts=book.in_last_hour)
-        logger.warning("%s", child.failure())
-        self._tell(
-            f"{spec.name} {describe_exit(child.process.returncode)} unexpectedly, see {spec.log}; "
+        logger.warning("%s", child.failure(restarts=0 if wait_s else book.in_last_hour))
+        then = (
             f"it is started again in {wait_s:.0f} s (restart {book.in_last_hour} of at most "
             f"{BUDGET} in an hour)"
+            if wait_s is not None
+            else "it is not started again, others like it go on"
         )
+        ended = describe_exit(child.process.returncode)
+        self._tell(f"{spec.name} {ended} unexpectedly, see {spec.log}; {then}")
         return wait_s
+
+    def _has_another(self, spec: ProcessSpec) -> bool:
+        """Whether another child of that kind runs, or is going to."""
+        return bool(spec.kind) and any(
+            child.spec.kind == spec.kind and (child.process.poll() is None or name in self._due)
+            for name, child in self._children.items()
+            if name != spec.name
+        )
 
     def stop(self) -> None:
         """End all children: SIGTERM to each group, SIGKILL to what is left after the grace.
@@ -347,41 +370,3 @@ def interruptible() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def killed_for_memory(counters: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the system has killed since it started because memory ran out."""
-    try:
-        rows = dict(line.split() for line in counters.read_text().splitlines())
-        return int(rows.get("oom_kill", 0))
-    except (OSError, ValueError):
-        return 0
-
-
-def describe_exit(status: int) -> str:
-    """How a process ended, in words; 128 + n means signal n."""
-    number = -status if status < 0 else status - 128
-    if status < 0 or status > 128:
-        try:
-            return f"was ended by signal {number} ({signal.Signals(number).name})"
-        except ValueError:
-            pass
-    return f"ended with exit code {status}"
-
-
-def last_lines(log: Path, *, count: int = LAST_LINES, start: int = 0, noise: str = "") -> list[str]:
-    """The last lines of a log file from byte ``start``, without empty ones.
-
-    What follows the first line that contains ``noise`` is left out.
-    """
-    if not log.is_file():
-        return []
-    with log.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(start, size - _TAIL_BYTES))
-        text = file.read().decode(errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if noise:
-        end = next((index for index, line in enumerate(lines) if noise in line), len(lines))
-        lines = lines[: end + 1]
-    return lines[-count:]

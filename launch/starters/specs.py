@@ -14,7 +14,8 @@ from common.places import ProcessPlan, RunPlan
 from common.plan_file import told_coordinator, told_stopped, told_welcomed
 from common.wire.server_http import open_connection, server_url
 from launch.plan.topology import ACTOR, rank_environment, rank_processes
-from launch.starters.local import ProcessSpec, describe_exit
+from launch.starters.ends import describe_exit
+from launch.starters.local import ProcessSpec
 from launch.starters.private import compiled_before
 
 LEARNER_READY_S = 180.0
@@ -43,6 +44,7 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
             is_ready=partial(answers, server_url(place.address), "/health"),
             ready_timeout_s=config.policy_server.ready_timeout_s,
             is_restarted=True,
+            kind=process.role,
         )
         for process, place in zip(servers, plan.servers, strict=True)
     ]
@@ -73,6 +75,7 @@ def actors(
             order_s=grace_s,
             hint=hint,
             is_restarted=True,
+            kind=process.role,
             has_worked=partial(told_welcomed, plan, process.name.removeprefix(ACTOR)),
         )
         for process in plan.processes

@@ -113,7 +113,7 @@ def play(config: Config, folder: Path, tasks: list[Task]) -> dict[str, Trajector
     """One trajectory of each task, by the parts that an actor is made of."""
 
     async def episodes() -> list[Trajectory]:
-        policy = make_policy(config, planned(config, folder))
+        policy = make_policy(config, planned(config, folder).servers)
         kernels = KernelPool(make_launcher(config.kernel), idle=1)
         try:
             await kernels.start()

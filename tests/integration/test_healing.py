@@ -25,12 +25,14 @@ def steps_of(command: Command) -> int:
     return len(metrics.read_text().splitlines()) if metrics.exists() else 0
 
 
-def test_a_run_goes_on_when_its_server_and_its_actor_are_killed(tmp_path: Path) -> None:
-    with lzero_train(
-        tmp_path, "--set", "run.steps=8", "--set", "transport.silence_s=10"
-    ) as command:
+@pytest.mark.parametrize(("servers", "victim"), [(1, "s0"), (2, "s1")])
+def test_a_run_goes_on_when_its_server_and_its_actor_are_killed(
+    tmp_path: Path, servers: int, victim: str
+) -> None:
+    settings = ("run.steps=8", "transport.silence_s=10", f"policy_server.count={servers}")
+    with lzero_train(tmp_path, *(word for text in settings for word in ("--set", text))) as command:
         command.wait_until(lambda: steps_of(command) >= 2, "the second step")
-        kill(command, "vllm.entrypoints.openai.api_server")
+        kill(command, f"/{victim}.http")
         command.wait_until(lambda: steps_of(command) >= 5, "steps after the server was killed")
         kill(command, "-m actors.main")
         printed = command.finish()
@@ -38,7 +40,8 @@ def test_a_run_goes_on_when_its_server_and_its_actor_are_killed(tmp_path: Path) 
     assert command.process.returncode == 0, printed
     summary = json.loads((command.run / "summary.json").read_text())
     named = sorted(text.partition(" was ended by signal 9")[0] for text in summary["restarts"])
-    assert named == ["actor-a0", "policy-server"]
+    assert named == ["actor-a0", f"policy-server-{victim}"]
+    assert summary["policy_server"]["servers"] == servers
     assert summary["learner"]["steps"] == 8
     counts = summary["trajectories"]
     assert counts["started"] == counts["trained"] + sum(counts["dropped"].values()) + counts["open"]

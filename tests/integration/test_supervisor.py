@@ -404,3 +404,45 @@ def test_what_waits_to_be_started_again_is_forgotten_when_restarts_are_over(
         supervisor.end_restarts()
         supervisor.finish("actor", timeout_s=DEADLINE_S)
     assert len(told) == 1
+
+
+def test_children_that_are_started_together_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    files = [tmp_path / "a", tmp_path / "b"]
+    specs = [
+        ProcessSpec(
+            name=mine.name, command=sleeper(mine), log=tmp_path / "log", is_ready=other.exists,
+            ready_timeout_s=DEADLINE_S,
+        )
+        for mine, other in (files, files[::-1])
+    ]  # fmt: skip
+
+    with Supervisor() as supervisor:
+        supervisor.start(*specs)
+
+        assert all(is_alive(int(file.read_text())) for file in files)
+
+
+def test_one_of_several_is_given_up_without_harm_and_the_last_one_ends_the_run(
+    tmp_path: Path,
+) -> None:
+    told: list[str] = []
+
+    def spec(name: str, kind: str) -> ProcessSpec:
+        return ProcessSpec(
+            name=name, command=sleeper(tmp_path / name), log=tmp_path / "log", kind=kind,
+            is_ready=(tmp_path / name).exists,
+        )  # fmt: skip
+
+    def kill(name: str) -> None:
+        os.kill(int((tmp_path / name).read_text()), signal.SIGKILL)
+
+    with Supervisor(tell=told.append) as supervisor:
+        supervisor.start(spec("s0", "server"), spec("s1", "server"), spec("a0", "actor"))
+        kill("s0")
+        supervisor.finish("s0", timeout_s=DEADLINE_S)
+        kill("s1")
+        with pytest.raises(RunError, match=r"s1 was ended by signal 9 \(SIGKILL\) unexpectedly"):
+            supervisor.finish("s1", timeout_s=DEADLINE_S)
+
+    assert [text.partition(" was ended")[0] for text in told] == ["s0"]
+    assert told[0].endswith("; it is not started again, others like it go on")

@@ -114,8 +114,8 @@ def test_ranks_share_the_cores_of_a_large_model(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps(large))
 
     assert threads_for(folder)[0] == cores()
-    assert threads_for(folder, ranks=cores())[0] == 1
-    assert threads_for(folder, ranks=3 * cores())[0] == 1
+    assert threads_for(folder, processes=cores())[0] == 1
+    assert threads_for(folder, processes=3 * cores())[0] == 1
 
 
 def test_a_run_goes_on_in_the_type_it_began_with(tmp_path: Path) -> None:

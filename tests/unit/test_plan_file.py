@@ -12,7 +12,7 @@ from common.plan_file import (
     load_plan,
     own_keys,
     save_plan,
-    server_address,
+    server_place,
     tell_coordinator,
     told_coordinator,
 )
@@ -71,9 +71,9 @@ def test_where_the_coordinator_listens_is_told_once_it_does(tmp_path: Path) -> N
 def test_a_policy_server_is_found_by_name_and_another_name_is_refused(tmp_path: Path) -> None:
     planned = plan(tmp_path)
 
-    assert server_address(planned, "s0") == planned.servers[0].address
+    assert server_place(planned, "s0") == planned.servers[0]
     with pytest.raises(InputError, match="no policy server 's1', only: s0"):
-        server_address(planned, "s1")
+        server_place(planned, "s1")
 
 
 def test_keys_are_found_by_the_name_of_their_member(tmp_path: Path) -> None:

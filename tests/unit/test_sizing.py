@@ -7,7 +7,7 @@ import pytest
 
 from common.config import Config, Learner, Model, PolicyServer
 from common.errors import MachineError
-from launch.sizing.fit import Machine, check_room, gpus_needed
+from launch.sizing.fit import Machine, check_room, gpus_needed, shares_gpu
 from launch.sizing.machine import gpus_in
 from launch.sizing.recipes import description_of
 from launch.sizing.server import server_memory
@@ -72,6 +72,45 @@ def test_too_few_gpus_are_refused_with_the_keys_that_count_them() -> None:
         MachineError, match=r"needs 8 GPUs, but this machine has 4: .*first_gpu = 4"
     ):
         check_room(SHAPE, APART, Machine(gpus=(80 * GIB,) * 4, host=1000 * GIB))
+
+
+def test_each_of_several_servers_has_gpus_of_its_own() -> None:
+    several = dataclasses.replace(
+        APART, policy_server=dataclasses.replace(APART.policy_server, count=3)
+    )
+
+    assert gpus_needed(several) == 12
+    assert shares_gpu(several)
+    assert not shares_gpu(APART)
+    with pytest.raises(MachineError, match=r"needs 12 GPUs, .*policy_server.count = 3"):
+        check_room(SHAPE, several, EIGHT)
+
+
+def test_on_a_cpu_every_server_takes_its_memory_of_the_machine() -> None:
+    def config(count: int) -> Config:
+        server = PolicyServer(memory_gib=4.0, count=count)
+        return dataclasses.replace(APART, policy_server=server, learner=Learner(pack_tokens=8192))
+
+    for count in (1, 2):
+        server = server_memory(SHAPE, config(count), gpu=None)
+        taken = count * (server.weights + server.working + server.cache)
+        with pytest.raises(MachineError, match=r"the policy server needs|count = 2 policy servers"):
+            check_room(SHAPE, config(count), Machine(gpus=(), host=int(taken / 1.5)))
+        with pytest.raises(
+            MachineError, match=r"but 15.50 GiB are free beside the policy servers?:"
+        ):
+            check_room(SHAPE, config(count), Machine(gpus=(), host=taken + 16 * GIB))
+    assert check_room(SHAPE, config(2), Machine(gpus=(), host=1000 * GIB)) == []
+
+
+def test_several_servers_sample_a_part_of_a_step_each() -> None:
+    one = config_of(server={"max_sequences": 8}, learner={"groups": 4, "group_size": 2})
+    two = dataclasses.replace(one, policy_server=PolicyServer(max_sequences=8, count=2))
+    work = Workload(tokens=512, sampled=500)
+
+    assert step_time(SHAPE, two, H100, work).server == pytest.approx(
+        step_time(SHAPE, one, H100, work).server / 2
+    )
 
 
 def test_a_learner_beside_a_server_on_one_gpu_has_what_the_server_leaves() -> None:

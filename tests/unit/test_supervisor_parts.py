@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from launch.starters.ends import describe_exit, killed_for_memory, last_lines
 from launch.starters.guard import descendants
-from launch.starters.local import describe_exit, killed_for_memory, last_lines
 from launch.starters.specs import explain_torchrun
 
 

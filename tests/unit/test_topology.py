@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from common.config import Actors, Config, Learner, PolicyServer, Run, Transport
-from common.places import LEARNER, Address, Member, RunPlan
+from common.places import LEARNER, Address, Member, RunPlan, ServerPlace
 from launch.plan.topology import (
     RunFiles,
     evaluation,
@@ -26,16 +26,22 @@ def plan(config: Config, *, resume: bool = False) -> RunPlan:
                     resume=resume)  # fmt: skip
 
 
+def of(*, servers: int, actors: int) -> Config:
+    return Config(policy_server=PolicyServer(count=servers), actors=Actors(processes=actors))
+
+
 def value_after(command: tuple[str, ...], option: str) -> str:
     return command[command.index(option) + 1]
 
 
-@pytest.mark.parametrize("actors", [1, 3])
-def test_every_process_of_a_run_is_planned_in_the_order_of_its_start(actors: int) -> None:
-    planned = plan(Config(actors=Actors(processes=actors)))
+@pytest.mark.parametrize(("servers", "actors"), [(1, 1), (2, 3)])
+def test_every_process_of_a_run_is_planned_in_the_order_of_its_start(
+    servers: int, actors: int
+) -> None:
+    planned = plan(of(servers=servers, actors=actors))
 
     assert [(process.name, process.role) for process in planned.processes] == [
-        ("policy-server", "policy-server"),
+        *((f"policy-server-s{number}", "policy-server") for number in range(servers)),
         ("learner", "learner"),
         *((f"actor-a{number}", "actor") for number in range(actors)),
     ]
@@ -45,13 +51,14 @@ def test_every_process_of_a_run_is_planned_in_the_order_of_its_start(actors: int
         assert value_after(process.command, "--plan") == "/private/plan.json" == str(FILES.plan)
 
 
-@pytest.mark.parametrize("actors", [1, 3])
-def test_whoever_speaks_is_a_member_with_a_key_of_its_own(actors: int) -> None:
-    config = Config(actors=Actors(processes=actors))
-
-    assert plan(config).members == (
+@pytest.mark.parametrize(("servers", "actors"), [(1, 1), (2, 3)])
+def test_whoever_speaks_is_a_member_with_a_key_of_its_own(servers: int, actors: int) -> None:
+    assert plan(of(servers=servers, actors=actors)).members == (
         Member(name="learner", role="learner", key="key of learner"),
-        Member(name="s0", role="policy-server", key="key of s0"),
+        *(
+            Member(name=f"s{number}", role="policy-server", key=f"key of s{number}")
+            for number in range(servers)
+        ),
         *(
             Member(name=f"a{number}", role="actor", key=f"key of a{number}")
             for number in range(actors)
@@ -60,7 +67,7 @@ def test_whoever_speaks_is_a_member_with_a_key_of_its_own(actors: int) -> None:
 
 
 def test_who_is_started_under_a_name_has_the_keys_of_that_member() -> None:
-    planned = plan(Config(actors=Actors(processes=2)))
+    planned = plan(of(servers=3, actors=2))
     known = {member.name: member.role for member in planned.members}
 
     named = [process for process in planned.processes if process.role != "learner"]
@@ -99,10 +106,15 @@ def test_doors_are_in_the_private_folder_unless_an_address_is_given(
 
 
 @pytest.mark.parametrize("listen", ["", "10.0.0.7:5555"])
-def test_the_policy_server_is_in_the_private_folder_whatever_is_configured(listen: str) -> None:
-    (server,) = plan(Config(transport=Transport(listen=listen))).servers
+def test_policy_servers_are_in_the_private_folder_whatever_is_configured(listen: str) -> None:
+    config = Config(
+        policy_server=PolicyServer(count=2, tensor_parallel=4), transport=Transport(listen=listen)
+    )
 
-    assert server.address == Address(bind="/private/s0.http")
+    assert plan(config).servers == (
+        ServerPlace(name="s0", address=Address(bind="/private/s0.http"), first_gpu=0),
+        ServerPlace(name="s1", address=Address(bind="/private/s1.http"), first_gpu=4),
+    )
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -176,9 +188,12 @@ def test_what_torch_and_vllm_compile_and_load_again_is_where_nobody_else_puts_an
         assert private["TORCHINDUCTOR_CACHE_DIR"] == str(FILES.private / "compiled")
 
 
-def test_an_evaluation_is_pointed_at_its_suites_and_where_its_scores_go() -> None:
-    process = evaluation("evaluate-before", FILES, suites=Path("/suites"), out=Path("/out"))
+def test_an_evaluation_is_pointed_at_suites_and_weights_and_where_its_scores_go() -> None:
+    process = evaluation(
+        "evaluate-before", FILES, suites=Path("/suites"), version=3, out=Path("/out")
+    )
 
     assert process.name == "evaluate-before"
-    given = {name: value_after(process.command, name) for name in ("--suites", "--out", "--plan")}
-    assert given == {"--suites": "/suites", "--out": "/out", "--plan": "/private/plan.json"}
+    options = ("--suites", "--version", "--out", "--plan")
+    given = [value_after(process.command, name) for name in options]
+    assert given == ["/suites", "3", "/out", "/private/plan.json"]

@@ -87,6 +87,22 @@ def test_environment_keeps_what_is_inherited_and_bounds_the_threads_on_cpu_only(
     assert cpu["VLLM_NO_USAGE_STATS"] == "1"
 
 
+@pytest.mark.parametrize(
+    ("visible", "first", "seen"),
+    [(None, 0, "0,1"), (None, 4, "4,5"), ("7,GPU-ab,3", 1, "GPU-ab,3"), ("7, 3", 2, "")],
+)
+def test_a_server_sees_its_own_gpus_of_those_that_the_run_sees(
+    visible: str | None, first: int, seen: str
+) -> None:
+    found = vllm_environment(
+        make_config(), cpu=False, private=Path("/p"), keys=Path("/p/s1.key"), first_gpu=first,
+        inherited={} if visible is None else {"CUDA_VISIBLE_DEVICES": visible},
+    )  # fmt: skip
+
+    assert found["CUDA_VISIBLE_DEVICES"] == seen
+    assert "CUDA_VISIBLE_DEVICES" not in environment(cpu=True)
+
+
 @pytest.mark.parametrize("cpu", [True, False])
 def test_what_vllm_opens_for_itself_is_in_the_private_folder_with_its_keys(cpu: bool) -> None:
     found = environment(cpu=cpu)

@@ -1,0 +1,202 @@
+"""Two real vLLM servers share a run's episodes; one is killed in the middle of requests."""
+
+import asyncio
+import dataclasses
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+
+from actors.policy import PolicyClient
+from common.config import Config, PolicyServer
+from common.config_file import save_config
+from common.places import LEARNER, Role, RunPlan
+from common.plan_file import own_keys, tell_coordinator
+from common.wire.records import Task, Trajectory
+from common.wire.server_http import server_url
+from common.wire.sockets import Wire
+from launch.plan.topology import RunFiles
+from launch.starters import specs
+from launch.starters.local import Supervisor
+from launch.starters.private import make_plan, private_folder
+from learner.coordination.coordinator import Coordinator
+from learner.coordination.groups import TaskOrder
+from learner.coordination.intake import ACTOR_LIMITS, Intake
+from learner.coordination.membership import Membership
+from learner.coordination.roster import Standing
+from learner.coordination.store import TrajectoryStore
+from learner.engine.mesh import training_processes
+from learner.engine.model import load_model
+from learner.weights.channel import WORKER_LIMITS
+from learner.weights.contents import weights_to_publish
+from learner.weights.publisher import WeightPublisher
+from learner.weights.verifier import ParityVerifier, random_prompts
+
+pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
+
+MODEL = Path(__file__).parents[2] / "launch" / "presets" / "warmstart"
+TASKS = [
+    Task(task_id=f"t{i}", question=f"Where was person {i} born?", answers=("here",))
+    for i in range(8)
+]
+GROUPS, SIZE, MOST_BATCHES = 4, 2, 200
+PROMPTS = random_prompts(1536, seed=0, max_context=64)
+TOLERANCE = 1e-3
+
+
+def settings(folder: Path) -> Config:
+    config = Config()
+    return dataclasses.replace(
+        config,
+        run=dataclasses.replace(config.run, folder=str(folder)),
+        model=dataclasses.replace(config.model, path=str(MODEL), max_context=1024),
+        policy_server=PolicyServer(count=2, threads=1, memory_gib=0.25, max_sequences=16),
+        agent=dataclasses.replace(
+            config.agent, max_action_tokens=64, max_steps=3, tools=("submit_final_answer",)
+        ),
+        actors=dataclasses.replace(config.actors, episodes=12),
+        kernel=dataclasses.replace(config.kernel, preload_numpy=False, idle=1),
+    )
+
+
+class Learner:
+    """Publishes, compares and takes batches as a learner does; its steps are random."""
+
+    def __init__(self, plan: RunPlan, folder: Path, stack: ExitStack) -> None:
+        self.seen: list[Trajectory] = []
+        self.version = 0
+        self.membership = Membership(plan.servers)
+        rank = stack.enter_context(training_processes())
+        self._model = load_model(MODEL)
+        self._verifier = ParityVerifier(self._model, rank, tolerance=TOLERANCE)
+        wire = stack.enter_context(Wire(own_keys(plan, LEARNER)))
+        workers = wire.listen("weights", plan.weights, known(plan, "policy-server"), WORKER_LIMITS)
+        door = wire.listen("coordinator", plan.coordinator, known(plan, "actor"), ACTOR_LIMITS)
+        self._publisher = WeightPublisher(self.membership, workers, watch_every_s=0.5, return_s=60)
+        self._publisher.start()
+        stack.callback(self._publisher.stop)
+        self._publish()
+        coordinator = Coordinator(
+            TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE, max_staleness=2,
+            total_batches=MOST_BATCHES, max_buffered_bytes=1 << 30,
+        )  # fmt: skip
+        store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
+        intake = Intake(coordinator, store, door, membership=self.membership)
+        self.intake = stack.enter_context(intake)
+        tell_coordinator(plan, door.address)
+
+    def step(self) -> None:
+        batch = self.intake.take_batch(learner_version=self.version, timeout_s=120)
+        assert batch is not None
+        self.seen += batch
+        with torch.no_grad():
+            for parameter in self._model.parameters():
+                parameter.mul_(1 + 0.01 * torch.randn(()).item())
+        self.version += 1
+        self._publish()
+        self.intake.acknowledge(self.version)
+
+    def _publish(self) -> None:
+        self._publisher.publish(self.version, weights_to_publish(self._model, complete=True))
+        self._verifier.run(PROMPTS, self.membership, version=self.version)
+
+    def standing(self, name: str) -> Standing:
+        with self.membership.roster() as roster:
+            return roster.standing(name)
+
+
+def known(plan: RunPlan, role: Role) -> dict[str, str]:
+    return {member.key: member.name for member in plan.members if member.role == role}
+
+
+def kill_server(socket: str) -> None:
+    """SIGKILL vLLM's server at that socket; its guard ends what is below it."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            except OSError:
+                continue
+            if socket in words and not any(word.endswith("guard.py") for word in words):
+                os.kill(int(entry.name), signal.SIGKILL)
+
+
+async def killed_in_the_middle(victim: str, other: str) -> tuple[int, int]:
+    """Tokens that came of requests which were sampled at ``victim`` when it died, and retries."""
+    async with PolicyClient([victim], timeout_s=120, attempts=5) as client:
+        requests = [
+            asyncio.create_task(
+                client.generate(prompt, max_tokens=300, temperature=1.0, stop_token_ids=())
+            )
+            for prompt in PROMPTS
+        ]
+        # A short request behind them in the queue: once it is back, they are being sampled.
+        await client.generate(PROMPTS[0], max_tokens=2, temperature=1.0)
+        under_way = sum(not request.done() for request in requests)
+        client.rotate([victim, other])
+        kill_server(victim.removeprefix("unix:"))
+        answers = await asyncio.gather(*requests)
+        assert all(len(answer.token_ids) for answer in answers)
+        return under_way, client.statistics().retries
+
+
+@contextmanager
+def a_run(config: Config, folder: Path, told: list[str]) -> Iterator[tuple[RunPlan, Supervisor]]:
+    with private_folder(folder) as private:
+        save_config(config, folder / "config.json")
+        plan = make_plan(config, RunFiles(config=folder / "config.json", private=private))
+        with Supervisor(tell=told.append) as supervisor:
+            supervisor.start(*specs.policy_servers(plan, config, folder))
+            yield plan, supervisor
+
+
+def test_a_server_killed_in_the_middle_of_requests_costs_a_retry_and_comes_back(
+    tmp_path: Path,
+) -> None:
+    config, told = settings(tmp_path), list[str]()
+    with a_run(config, tmp_path, told) as (plan, supervisor), ExitStack() as stack:
+        learner = Learner(plan, tmp_path, stack)
+        victim, other = (server_url(place.address) for place in plan.servers)
+        faults: list[BaseException] = []
+        under_way = retries = 0
+
+        def train() -> None:
+            nonlocal under_way, retries
+            try:
+                learner.step()
+                assert {one.server for one in learner.membership.rotation.asked} == {"s0", "s1"}
+                under_way, retries = asyncio.run(killed_in_the_middle(victim, other))
+                learner.step()
+                assert [one.server for one in learner.membership.rotation.asked] == ["s1"]
+                while learner.standing("s0") is not Standing.CURRENT:
+                    learner.step()
+                learner.step()
+                assert {one.server for one in learner.membership.rotation.asked} == {"s0", "s1"}
+            except BaseException as error:
+                faults.append(error)
+            learner.intake.drain("done", timeout_s=30)
+
+        (actor,) = specs.actors(plan, tmp_path, grace_s=5, hint=lambda: "")
+        supervisor.spawn(actor)
+        training = threading.Thread(target=train)
+        training.start()
+        supervisor.finish("actor-a0", timeout_s=400)
+        training.join(timeout=60)
+        assert not faults, faults
+        counters = learner.intake.counters()
+
+    assert under_way >= 1
+    assert retries >= 1
+    names = [trajectory.trajectory_id for trajectory in learner.seen]
+    assert len(names) == len(set(names)) == GROUPS * SIZE * learner.version
+    assert counters.started == counters.trained + counters.dropped.total()
+    assert set(counters.dropped) <= {"actor_left", "stale"}, "no episode failed"
+    assert [text.partition(" was ended")[0] for text in told] == ["policy-server-s0"]
+    totals = json.loads((tmp_path / "actors" / "a0.json").read_text())
+    assert totals["requests"] > GROUPS * SIZE * learner.version
