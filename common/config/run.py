@@ -101,6 +101,9 @@ class World(Section):
     """Which training world; the held-out one is that of the next number."""
     train_tasks: Annotated[int, Range("questions", least=1, most=10_000_000)] = 20000
     """Training questions generated."""
+    more_wordings: bool = False
+    """Training, and the demonstrations of ``lzero real``, ask a kind of question in five or six
+    wordings instead of two or three; held-out questions do not."""
 
     @property
     def heldout_seed(self) -> int:

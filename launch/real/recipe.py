@@ -47,8 +47,6 @@ class Traces(Section):
     """Part that only practises copying and computing."""
     practice_kinds: tuple[str, ...] = ()
     """Kinds of question to practise, repeated by how often; all alike if empty."""
-    more_wordings: bool = False
-    """Whether questions are also asked in wordings that no task uses."""
 
     def check(self) -> None:
         """Kinds are known."""

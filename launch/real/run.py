@@ -23,6 +23,7 @@ from common.config_file import tables_of
 from common.errors import InputError
 from common.json_output import json_text
 from common.model_config import CONFIG
+from launch.data.world.files import training_wording
 from launch.data.world.traces import write_traces
 from launch.models.gguf.file import check_magic
 from launch.models.package_source import bring, kept_file, model_cache
@@ -210,7 +211,12 @@ class Preparation:
         recipe, seed = self._recipe, self._config.run.seed
         asked = {name: tables_of(getattr(self._config, name)) for name in ("world", "tools")}
         tuning = {k: v for k, v in tables_of(recipe.sft).items() if k not in _NO_DIFFERENCE}
-        traces = {"traces": tables_of(recipe.traces), "mix": tables_of(recipe.mix), "seed": seed}
+        traces = {
+            "traces": tables_of(recipe.traces),
+            "mix": tables_of(recipe.mix),
+            "seed": seed,
+            "wording": training_wording(self._config.world),
+        }
         settings: Mapping[Stage, object] = {
             Stage.BRING: self._digest_of_source(),
             Stage.IMPORT: "",
@@ -285,7 +291,7 @@ class Preparation:
             self._recipe.mix,
             practice=wanted.practice,
             practice_kinds=wanted.practice_kinds,
-            wording="more" if wanted.more_wordings else "train",
+            wording=training_wording(self._config.world),
         )
         partial.replace(self._traces)
 

@@ -97,6 +97,17 @@ def test_demonstrations_in_more_wordings_use_all_but_those_that_are_held_out() -
     assert "What is the year when " not in beginnings("more")
 
 
+def test_training_asks_in_more_wordings_only_where_that_is_wanted(tmp_path: Path) -> None:
+    def questions(name: str, *, more: bool) -> str:
+        folder = tmp_path / str(more)
+        write_world(folder, WorldConfig(seed=3, train_tasks=300, more_wordings=more))
+        return (folder / f"{name}.jsonl").read_text()
+
+    assert "Tell me when " in questions("train", more=True)
+    assert "Tell me when " not in questions("train", more=False)
+    assert questions("heldout", more=True) == questions("heldout", more=False)
+
+
 @pytest.mark.parametrize("pool", POOLS)
 def test_the_good_strategy_answers_every_question(pool: Pool, tmp_path: Path) -> None:
     world = Encyclopedia(5, pool)

@@ -39,19 +39,25 @@ def write_world(folder: Path, config: WorldConfig, *, heldout_seed: int | None =
     unseen = Encyclopedia(seed, "unseen")
     for name, world in (("train", train), ("heldout", heldout), ("unseen", unseen)):
         write_corpus(world, folder / f"{name}_corpus.jsonl")
-    write_tasks(training_tasks(train, config.train_tasks), folder / "train.jsonl")
+    training = training_tasks(train, config.train_tasks, training_wording(config))
+    write_tasks(training, folder / "train.jsonl")
     write_tasks(evaluation_tasks(heldout, HELDOUT_PER_FAMILY), folder / "heldout.jsonl")
     wordings = evaluation_tasks(heldout, EXTRA_PER_FAMILY, "heldout")
     write_tasks(wordings, folder / "heldout_wordings.jsonl")
     write_tasks(evaluation_tasks(unseen, EXTRA_PER_FAMILY), folder / "unseen.jsonl")
 
 
-def training_tasks(world: Encyclopedia, count: int) -> Iterator[Task]:
+def training_wording(config: WorldConfig) -> Wording:
+    """In which wordings training asks."""
+    return "more" if config.more_wordings else "train"
+
+
+def training_tasks(world: Encyclopedia, count: int, wording: Wording = "train") -> Iterator[Task]:
     """Random questions of all kinds about a world."""
     rng = random.Random(f"tasks:{world.pool}:{world.seed}")
     for number in range(count):
-        question = draw(world, list(KINDS), rng)
-        yield to_task(question, world, f"{world.pool}-{world.seed}-{number:05d}")
+        question = draw(world, list(KINDS), rng, wording)
+        yield to_task(question, world, f"{world.pool}-{world.seed}-{number:05d}", wording)
 
 
 def evaluation_tasks(

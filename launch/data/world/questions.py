@@ -35,7 +35,7 @@ class Kind:
         relations: looked up in order, each of the entity that the one before led to.
         subtract: a year on the first page from which the last value is subtracted, or None.
         wordings: templates with ``{x}`` for the subject.
-        more_wordings: templates that demonstrations may use besides; no task does.
+        more_wordings: templates that training may use besides; no held-out question does.
         heldout_wordings: templates that no training question uses.
     """
 
