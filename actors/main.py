@@ -91,7 +91,7 @@ def make_link(
         kernel_level=kernel_level,
         heartbeat_s=transport.heartbeat_s,
         resend_s=transport.resend_s,
-        silence_s=transport.silence_s,
+        patience_s=transport.patience_s,
     )
 
 

@@ -340,7 +340,7 @@ class _TrainRun:
         supervisor.end_restarts()  # a server that starts anew would not have what was trained
         if told_stopped(plan):
             raise StopAsked("the learner was asked to stop")
-        supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
+        supervisor.see_off(*names, patience_s=specs.ACTOR_DRAIN_S)
 
     def _wind_down(self, supervisor: Supervisor, asked: StopAsked) -> None:
         """The learner has the actors finish or hand back, saves and ends; within the grace."""

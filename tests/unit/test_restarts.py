@@ -2,7 +2,7 @@
 
 import random
 
-from launch.starters.restarts import BUDGET, FIRST_S, HOUR_S, LONGEST_S, RestartBook
+from common.restarts import BUDGET, FIRST_S, HOUR_S, LONGEST_S, RestartBook
 
 SCHEDULES = 300
 
