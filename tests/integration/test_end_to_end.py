@@ -128,16 +128,25 @@ def test_a_run_goes_on_when_its_learner_is_killed_and_when_it_is_killed_itself(
         check_nothing_is_compiled_for_this_start_alone(first)
         check_people_find_every_process(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
-        first.wait_until((first.run / "checkpoints" / "step-000003").exists, "the third step")
+        first.wait_until(
+            lambda: (
+                "checkpoint loaded" in log_of(first)
+                and (first.run / "checkpoints" / "step-000002").exists()
+            ),
+            "a learner that goes on",
+        )
         first.process.kill()
         output = first.finish()
 
     assert "learner was ended by signal 9 (SIGKILL) unexpectedly, see " in output
     wait_for(lambda: first.processes() == {}, timeout_s=STOP_S)
 
+    link = first.run / "private"
+    left = link.readlink()
     changed = ("kernel.launcher=jupyter", "learner.ranks=2")
     words = [word for setting in changed for word in ("--set", setting)]
     with lzero_train(tmp_path, "--resume", *words) as second:
+        second.wait_until(lambda: link.is_symlink() and link.readlink() != left, "a new place")
         check_nobody_else_gets_in(second)
         output = second.finish()
 
