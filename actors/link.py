@@ -3,10 +3,11 @@
 consumes   finished trajectories of the runner; leases and acks of the coordinator
 produces   leases for the runner, and word of leases that are over without it
 waits for  a message, the next heartbeat, the next resend
-unblocked by  the coordinator; after ``silence_s`` without a word from it the link fails
+unblocked by  the coordinator; after ``patience_s`` without a word from it the link fails
 
 One link is one *session*: it says hello until it is welcomed, and again when the coordinator does
-not know it, as one that began again does not; each hello names what it holds. A lease is *held*
+not know it, as one that began again does not; each hello names what it holds. While it is away,
+episodes go on, and what they made is kept. A lease is *held*
 from its arrival until its trajectory is acknowledged, or until the coordinator's welcome does not
 name it: then its fate has been decided elsewhere. Every heartbeat names all that is held, so that
 nothing can be lost between the two without being noticed.
@@ -41,6 +42,9 @@ from common.wire.sockets import Wire
 
 log = logging.getLogger(__name__)
 
+_AWAY_BEATS = 5
+"""Heartbeats without an answer after which the coordinator counts as away."""
+
 
 @dataclass(slots=True)
 class _Unacknowledged:
@@ -61,7 +65,7 @@ class CoordinatorLink:
         kernel_level: str,
         heartbeat_s: float,
         resend_s: float,
-        silence_s: float,
+        patience_s: float,
     ) -> None:
         """Nothing is sent before ``run``; ``actor_id`` is the member whose key ``wire`` has."""
         self.actor_id = actor_id
@@ -75,7 +79,7 @@ class CoordinatorLink:
         )
         self._heartbeat_s = heartbeat_s
         self._resend_s = resend_s
-        self._silence_s = silence_s
+        self._patience_s = patience_s
         self._seen = 0
         self._drained = False
         self._held: set[str] = set()
@@ -84,6 +88,7 @@ class CoordinatorLink:
         self._on_revoked: Callable[[str], None] = lambda lease_id: None
         self._last_heard = time.monotonic()
         self._said_hello = 0.0
+        self._is_away = False
         self._line = wire.connect_async(coordinator, identity=self._hello.identity.encode())
         self._rotation = 0
         self.on_rotation: Callable[[Rotation], None] = lambda rotation: None
@@ -100,7 +105,7 @@ class CoordinatorLink:
 
         Raises:
             ProtocolError: the coordinator refused this actor.
-            TimeoutError: the coordinator has been silent for ``silence_s``.
+            TimeoutError: the coordinator has been silent for ``patience_s``.
         """
         self._on_revoked = on_revoked
         self._last_heard = time.monotonic()
@@ -232,11 +237,7 @@ class CoordinatorLink:
             await asyncio.sleep(self._heartbeat_s)
             now = time.monotonic()
             self._excuse(now - began - self._heartbeat_s)
-            if now - self._last_heard > self._silence_s:
-                raise TimeoutError(
-                    f"actor {self.actor_id}: the coordinator at {self._coordinator} has been "
-                    f"silent for {now - self._last_heard:.0f} s (transport.silence_s)"
-                )
+            self._check_silence(now - self._last_heard)
             await self._send(
                 Heartbeat(seen=self._seen, leases=tuple(self._held), rotation=self._rotation)
             )
@@ -245,6 +246,23 @@ class CoordinatorLink:
                     item.sent_at = now
                     self.resent += 1
                     await self._line.send(item.frames)
+
+    def _check_silence(self, silent_s: float) -> None:
+        """Say that the coordinator is away, and that it is back; give up at last."""
+        if silent_s > self._patience_s:
+            raise TimeoutError(
+                f"actor {self.actor_id}: the coordinator at {self._coordinator} has been "
+                f"silent for {silent_s:.0f} s (60 times transport.silence_s)"
+            )
+        is_away = silent_s > _AWAY_BEATS * self._heartbeat_s
+        if is_away and not self._is_away:
+            log.warning(
+                "the coordinator has been silent for %.0f s: this actor keeps %d leases and waits",
+                silent_s, len(self._held),
+            )  # fmt: skip
+        elif self._is_away and not is_away:
+            log.info("the coordinator is back")
+        self._is_away = is_away
 
     def _excuse(self, overslept_s: float) -> None:
         """Time in which this process itself stood still says nothing about the coordinator."""

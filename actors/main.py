@@ -12,6 +12,7 @@ import uvloop
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
+from actors.mending import Mending
 from actors.runner import run_leases
 from actors.tools.started import started_tools
 from actors.wiring import follow, make_policy, make_runner, started_judge, token_conversations
@@ -19,8 +20,16 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, MachineError
 from common.places import Address, RunPlan
-from common.plan_file import load_plan, own_keys, tell_welcomed, told_coordinator
+from common.plan_file import (
+    LastWord,
+    load_plan,
+    own_keys,
+    tell_ending,
+    tell_welcomed,
+    told_coordinator,
+)
 from common.stopping import STOP_SIGNALS
+from common.telemetry.alert_lines import RESTARTS, append_alert
 from common.telemetry.log_lines import configure_logging
 from common.telemetry.process_totals import ActorTotals, write_totals
 from common.wire.sockets import Wire
@@ -30,7 +39,8 @@ log = logging.getLogger(__name__)
 
 async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> None:
     """Run episodes for the coordinator of the plan until it drains this actor."""
-    launcher = make_launcher(config.kernel)
+    mending = Mending(partial(tell_restart, folder, actor_id))
+    launcher = make_launcher(config.kernel, mending)
     policy = make_policy(config, [])  # the coordinator says whom
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
@@ -40,7 +50,10 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
         link.on_rotation = partial(follow, policy, plan)
         link.on_welcome = partial(tell_welcomed, plan, actor_id)
         try:
-            async with started_judge(config, kernels) as judge, started_tools(config) as tools:
+            async with (
+                started_judge(config, kernels, mending) as judge,
+                started_tools(config) as tools,
+            ):
                 runner = make_runner(
                     config,
                     actor_id=actor_id,
@@ -50,7 +63,10 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
                     judge=judge,
                 )
                 leave_when_asked(link)
+                mending.on_given_up = link.end
                 lost = await run_leases(link, runner)
+                if mending.given_up is not None:
+                    raise mending.given_up
         finally:
             link.close()
             wire.close()
@@ -72,6 +88,11 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
         await policy.close()
 
 
+def tell_restart(folder: Path, actor_id: str, text: str) -> None:
+    """Say to whoever watches the run that a part of this actor is started again."""
+    append_alert(folder / RESTARTS, f"actor {actor_id}: {text}")
+
+
 def leave_when_asked(link: CoordinatorLink) -> None:
     """On a signal that asks this process to end, hand back what it holds."""
     for number in STOP_SIGNALS:
@@ -91,7 +112,7 @@ def make_link(
         kernel_level=kernel_level,
         heartbeat_s=transport.heartbeat_s,
         resend_s=transport.resend_s,
-        silence_s=transport.silence_s,
+        patience_s=transport.patience_s,
     )
 
 
@@ -117,9 +138,14 @@ def main() -> int:
     configure_logging(arguments.name)
     try:
         config, plan = load_config(arguments.config), load_plan(arguments.plan)
+    except LZeroError as error:
+        log.error("%s", error)
+        return 2
+    try:
         uvloop.run(serve(config, plan, arguments.name, arguments.config.parent))
     except (LZeroError, TimeoutError) as error:
         log.error("%s", error)
+        tell_ending(plan, arguments.name, LastWord(reason=str(error), is_final=False))
         return 2
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 130

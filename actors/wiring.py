@@ -12,6 +12,7 @@ from actors.agent.token_conversation import TokenConversation
 from actors.episode import Conversations, EpisodeRunner
 from actors.grader import started_grader
 from actors.kernels.pool import KernelPool
+from actors.mending import Mending
 from actors.policy import PolicyClient
 from actors.rewards.judge.pool import Judge
 from actors.rewards.means import Means
@@ -49,17 +50,17 @@ def follow(policy: PolicyClient, plan: RunPlan, rotation: Rotation) -> None:
 
 @asynccontextmanager
 async def started_judge(
-    config: Config, sandboxes: KernelPool | None = None
+    config: Config, sandboxes: KernelPool | None = None, mending: Mending | None = None
 ) -> AsyncIterator[Judge]:
     """What asks and scores the tasks of a run, started, and ended again at the end.
 
-    ``sandboxes`` are for tasks whose answers are programs.
+    ``sandboxes`` are for tasks whose answers are programs; ``mending`` hears of restarts.
 
     Raises:
         ConfigError: a reward term or a task type cannot be used.
     """
     async with started_grader(config) as grader:
-        judge = Judge(config, Means(sandboxes=sandboxes, grader=grader))
+        judge = Judge(config, Means(sandboxes=sandboxes, grader=grader), mending)
         try:
             await judge.start()
             yield judge

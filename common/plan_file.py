@@ -2,10 +2,11 @@
 
 It lies in the private folder of the run with the keys of the members; ``common.places`` says what
 is in it. What a process only knows once it runs, it adds as a file of its own: the address that the
-coordinator has really bound, and that the learner stopped when asked to.
+coordinator has really bound, that the learner stopped when asked to, or what it ended of.
 """
 
 import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.config_file import from_tables, read_tables
@@ -19,6 +20,8 @@ PLAN = "plan.json"
 _BOUND = "coordinator.json"
 _STOPPED = "stopped"
 _WELCOMED = ".welcomed"
+_BEGUN = "begun"
+_ENDED = ".ended.json"
 
 
 def save_plan(plan: RunPlan) -> Path:
@@ -96,3 +99,45 @@ def tell_stopped(plan: RunPlan) -> None:
 def told_stopped(plan: RunPlan) -> bool:
     """Whether the learner ended because it was asked to; torchrun keeps its exit status back."""
     return (Path(plan.private) / _STOPPED).exists()
+
+
+def tell_begun(plan: RunPlan) -> None:
+    """Say that a learner has begun to train: who comes after it goes on with what it left."""
+    (Path(plan.private) / _BEGUN).touch()
+
+
+def told_begun(plan: RunPlan) -> bool:
+    """Whether an earlier learner of this plan had begun to train."""
+    return (Path(plan.private) / _BEGUN).exists()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastWord:
+    """What a process ended of: in words, and whether the next one would only end of it again."""
+
+    reason: str
+    is_final: bool
+
+
+def tell_ending(plan: RunPlan, member: str, word: LastWord) -> None:
+    """Say what a process ends of; of several ranks the first one's word counts, or a final one."""
+    path = _ending_file(plan, member)
+    if word.is_final or not path.exists():
+        write_whole(path, json_text(dataclasses.asdict(word)) + "\n")
+
+
+def told_ending(plan: RunPlan, member: str) -> LastWord | None:
+    """What a process ended of; None where it could not say."""
+    path = _ending_file(plan, member)
+    if not path.is_file():
+        return None
+    return from_tables(LastWord, read_tables(path, called="last word"), where=str(path))
+
+
+def forget_ending(plan: RunPlan, member: str) -> None:
+    """The next process of that name is about to begin."""
+    _ending_file(plan, member).unlink(missing_ok=True)
+
+
+def _ending_file(plan: RunPlan, member: str) -> Path:
+    return Path(plan.private) / f"{member}{_ENDED}"

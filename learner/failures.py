@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 
 from common.config.learning import COLLECTIVE_TIMEOUT_S
-from common.errors import LZeroError, MachineError
+from common.errors import MachineError
 
 _NO_HOST_MEMORY = ("can't allocate memory", "not enough memory", "cannot allocate memory")
 _NOT_IN_TIME = ("timed out waiting", "watchdog caught collective operation timeout", "wait timeout")
@@ -16,7 +16,11 @@ SMALLER = (
 )
 
 
-def named(error: BaseException) -> LZeroError | None:
+class RankGoneError(MachineError):
+    """Another rank ended; only that one knows of what."""
+
+
+def named(error: BaseException) -> MachineError | None:
     """The failure in one sentence with what to do, if it is one of those known; else None."""
     text = " ".join(str(error).split())
     if isinstance(error, torch.OutOfMemoryError):
@@ -35,7 +39,7 @@ def named(error: BaseException) -> LZeroError | None:
             "above what the other ranks did last, and resume"
         )
     if isinstance(error, dist.DistError) or _says(text, _GONE):
-        return MachineError(
+        return RankGoneError(
             f"another rank of the learner is gone ({text[:200]}); the checkpoints before are kept; "
             "what ended it is in its own lines above; resume"
         )

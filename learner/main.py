@@ -16,8 +16,16 @@ from torch.distributed import is_torchelastic_launched
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError
-from common.places import RunPlan
-from common.plan_file import load_plan, tell_stopped
+from common.places import LEARNER, RunPlan
+from common.plan_file import (
+    LastWord,
+    load_plan,
+    tell_begun,
+    tell_ending,
+    tell_stopped,
+    told_begun,
+    told_ending,
+)
 from common.stopping import EXIT_RESUME, StopRequest, stop_request
 from common.telemetry.alert_lines import append_alert
 from common.telemetry.log_lines import configure_logging
@@ -27,13 +35,14 @@ from learner.checkpoints.resume import load_newest
 from learner.checkpoints.schedule import SaveSchedule
 from learner.checkpoints.scores import HeldOutScores
 from learner.checkpoints.state import Trainee
+from learner.engine.agreement import broadcast_number
 from learner.engine.critic import CriticModel, load_critic
 from learner.engine.mesh import Rank, training_processes
 from learner.engine.optimizer import PolicyOptimizer
 from learner.engine.policy import load_policy
 from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
-from learner.failures import named
+from learner.failures import RankGoneError, named
 from learner.head import Head
 from learner.loop import TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
@@ -54,6 +63,7 @@ def train(
     """Build everything one rank needs and run the loop; whether it came to its end."""
     torch.set_num_threads(max(1, config.learner.threads))
     seed_everything(config.run.seed)
+    resume = goes_on(plan, rank, resume=resume)
     model = load_policy(config, rank)
     vocabulary = int(model.config.vocab_size)
     updates = config.run.steps * config.learner.updates_per_batch
@@ -135,6 +145,18 @@ def train(
         return True
 
 
+def goes_on(plan: RunPlan, rank: Rank, *, resume: bool) -> bool:
+    """Whether to go on: as asked, or because a learner of this plan began before and ended.
+
+    Whoever started it again gave it the same arguments. Rank 0 looks, and all do alike.
+    """
+    began = rank.is_first and told_begun(plan)
+    is_later = bool(broadcast_number(int(resume or began)))
+    if rank.is_first:
+        tell_begun(plan)
+    return is_later
+
+
 def _schedule(config: Config) -> SaveSchedule:
     learner = config.learner
     return SaveSchedule(
@@ -199,28 +221,47 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        config, plan = load_config(arguments.config), load_plan(arguments.plan)
-        run = dataclasses.replace(config.run, profile_steps=arguments.profile_steps)
-        config = dataclasses.replace(config, run=run)
-        with training_processes(
-            replicas=config.learner.replicas,
-            context_parallel=config.learner.context_parallel,
-            first_gpu=config.learner.first_gpu,
-        ) as rank:
-            configure_logging(f"learner{rank.index}")
-            folder, resume = arguments.config.parent, arguments.resume
-            is_done = train(config, plan, folder, rank, resume=resume, stop=stop)
-            if not is_done and rank.is_first:
-                tell_stopped(plan)
+        plan = load_plan(arguments.plan)
     except LZeroError as error:
         log.error("%s", error)
         return 2
+    try:
+        is_done = _run_rank(arguments, plan, stop)
+    except LZeroError as error:
+        return _failed(plan, error, is_final=True)
     except (RuntimeError, MemoryError) as error:
         if (failure := named(error)) is None:
             raise
-        log.error("%s", failure)
-        return 2
+        return _failed(plan, failure, is_final=False)
     return 0 if is_done or is_torchelastic_launched() else EXIT_RESUME
+
+
+def _run_rank(arguments: argparse.Namespace, plan: RunPlan, stop: StopRequest) -> bool:
+    """Join the other ranks and train; whether it came to its end."""
+    if (earlier := told_ending(plan, LEARNER)) is not None and earlier.is_final:
+        raise LZeroError(earlier.reason)  # torchrun starts ranks again whatever they ended of
+    config = load_config(arguments.config)
+    run = dataclasses.replace(config.run, profile_steps=arguments.profile_steps)
+    config = dataclasses.replace(config, run=run)
+    with training_processes(
+        replicas=config.learner.replicas,
+        context_parallel=config.learner.context_parallel,
+        first_gpu=config.learner.first_gpu,
+    ) as rank:
+        configure_logging(f"learner{rank.index}")
+        folder, resume = arguments.config.parent, arguments.resume
+        is_done = train(config, plan, folder, rank, resume=resume, stop=stop)
+        if not is_done and rank.is_first:
+            tell_stopped(plan)
+    return is_done
+
+
+def _failed(plan: RunPlan, error: LZeroError, *, is_final: bool) -> int:
+    """Say it in the log, and to whoever might start the learner again; the exit status."""
+    log.error("%s", error)
+    if not isinstance(error, RankGoneError):
+        tell_ending(plan, LEARNER, LastWord(reason=str(error), is_final=is_final))
+    return 2
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from common.config import Config, EvaluationSuite
 from common.config.evaluation import DURING_PER_FAMILY
 from common.evaluation import family_of, first_of_each_family
 from common.places import LEARNER, Role, RunPlan
-from common.plan_file import own_keys, tell_coordinator
+from common.plan_file import own_keys, tell_coordinator, told_coordinator
 from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
@@ -78,7 +78,8 @@ def rank_zero(
     )
     weights.start()
     try:
-        door = wire.listen("coordinator", plan.coordinator, _known(plan, "actor"), ACTOR_LIMITS)
+        place = told_coordinator(plan) or plan.coordinator  # where actors look for an earlier one
+        door = wire.listen("coordinator", place, _known(plan, "actor"), ACTOR_LIMITS)
         with (
             JournalWriter(
                 folder / "journal",

@@ -7,6 +7,7 @@ from common.config import Config
 from common.errors import LZeroError
 from common.telemetry.step_record import StepRecord
 from common.wire.records import Trajectory
+from learner.engine.optimizer import UpdateReport
 from learner.head import Head
 from learner.record import StepTimings, step_record
 from learner.step.metrics import StepMetrics, warnings_of
@@ -19,6 +20,31 @@ SKIPPED_STEPS = 5
 """Steps in a row with a gradient that is not finite after which the run stops."""
 
 
+class GradientWatch:
+    """Ends a run whose gradients stay broken: more steps would change nothing."""
+
+    def __init__(self) -> None:
+        """No step is done yet."""
+        self._skipped_in_row = 0
+
+    def observe(self, update: UpdateReport | None) -> None:
+        """Take down what became of the gradient of a step, None where there was none.
+
+        Raises:
+            LZeroError: it was not finite in ``SKIPPED_STEPS`` steps in a row.
+        """
+        if update is None or update.applied:
+            self._skipped_in_row = 0
+            return
+        self._skipped_in_row += 1
+        if self._skipped_in_row >= SKIPPED_STEPS:
+            raise LZeroError(
+                f"the gradient was not finite in {SKIPPED_STEPS} steps in a row (last norm "
+                f"{update.gradient_norm}); such updates are left out, so weights and checkpoints "
+                "are as without them; lower learner.learning_rate and resume"
+            )
+
+
 class StepReports:
     """Writes the record of every step, and adds it to the totals."""
 
@@ -28,7 +54,7 @@ class StepReports:
         self._totals = totals
         self._trends = Trends(steps=config.run.steps)
         self._recorded_s = totals.seconds
-        self._skipped_in_row = 0
+        self._gradients = GradientWatch()
 
     def write(
         self,
@@ -68,7 +94,7 @@ class StepReports:
         self._keep(record, batch, metrics, timings)
         for warning in [*warnings_of(metrics), *self._trends.observe(metrics, record)]:
             log.warning("step=%d %s", version, warning)
-        self._check_gradients(metrics)
+        self._gradients.observe(metrics.update)
 
     def _timings(self, waited_s: float, trained_s: float) -> StepTimings:
         seconds, before = self._totals.seconds, self._recorded_s
@@ -97,14 +123,3 @@ class StepReports:
             record.step, record.reward, record.exact_match, metrics.batch.staleness_max,
             timings.wait_s, timings.train_s,
         )  # fmt: skip
-
-    def _check_gradients(self, metrics: StepMetrics) -> None:
-        update = metrics.update
-        broken = update is not None and not update.applied
-        self._skipped_in_row = self._skipped_in_row + 1 if broken else 0
-        if self._skipped_in_row >= SKIPPED_STEPS:
-            raise LZeroError(
-                f"the gradient was not finite in {SKIPPED_STEPS} steps in a row (last norm "
-                f"{update.gradient_norm if update else 0}); such updates are left out, so weights "
-                "and checkpoints are as without them; lower learner.learning_rate and resume"
-            )

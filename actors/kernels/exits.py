@@ -14,8 +14,12 @@ def explain_exit(code: int, cpu_s: float) -> tuple[str, DeathCause]:
     """
     if code == -signal.SIGXCPU:
         return f"one process used {cpu_s:g} s of CPU (kernel.cpu_s)", DeathCause.CPU
-    how = f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
-    return f"its process {how}", DeathCause.EXITED
+    return f"its process {how_it_ended(code)}", DeathCause.EXITED
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code, or minus the number of a signal, in words."""
+    return f"was killed by {_signal_name(-code)}" if code < 0 else f"exited with code {code}"
 
 
 def _signal_name(number: int) -> str:

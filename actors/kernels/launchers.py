@@ -8,27 +8,39 @@ from actors.kernels.cold import ColdLauncher
 from actors.kernels.forked.launcher import ForkedLauncher
 from actors.kernels.interface import KernelDiedError, Launcher, LiveKernel
 from actors.kernels.unsandboxed import UnsandboxedLauncher
+from actors.mending import Mending
 from common.config import Kernel as KernelConfig
 from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def make_launcher(config: KernelConfig) -> "ChosenLauncher":
-    """The launcher that ``config.launcher`` names, not started yet."""
+def make_launcher(config: KernelConfig, mending: Mending | None = None) -> "ChosenLauncher":
+    """The launcher that ``config.launcher`` names, not started yet.
+
+    ``mending`` hears of what it starts again.
+    """
     names = ("forked", "cold") if config.launcher == "auto" else (config.launcher,)
-    return ChosenLauncher({name: _MAKERS[name](config) for name in names}, config)
+    return ChosenLauncher({name: _MAKERS[name](config, mending) for name in names}, config)
 
 
-def _make_jupyter(config: KernelConfig) -> Launcher:
+def _make_forked(config: KernelConfig, mending: Mending | None) -> Launcher:
+    return ForkedLauncher(config, mending=mending)
+
+
+def _make_cold(config: KernelConfig, mending: Mending | None) -> Launcher:
+    return ColdLauncher(config)
+
+
+def _make_jupyter(config: KernelConfig, mending: Mending | None) -> Launcher:
     from actors.kernels.jupyter.launcher import JupyterLauncher
 
     return JupyterLauncher(config)
 
 
-_MAKERS: dict[str, Callable[[KernelConfig], Launcher]] = {
-    "forked": ForkedLauncher,
-    "cold": ColdLauncher,
+_MAKERS: dict[str, Callable[[KernelConfig, Mending | None], Launcher]] = {
+    "forked": _make_forked,
+    "cold": _make_cold,
     "jupyter": _make_jupyter,
 }
 

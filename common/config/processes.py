@@ -66,6 +66,11 @@ class Transport(Section):
         """An unacknowledged trajectory is sent again after this long."""
         return self.silence_s / 6
 
+    @property
+    def patience_s(self) -> float:
+        """How long an actor that hears nothing waits for the learner to come back."""
+        return self.silence_s * 60
+
     def check(self) -> None:
         """It listens nowhere else than at an address with a port."""
         host, _, port = self.listen.rpartition(":")

@@ -1,5 +1,7 @@
 """What the learner tells the person who watches a run at once: ``alerts.jsonl`` in its folder.
 
+What actors start again of their own processes is in ``RESTARTS``, in the same form.
+
 One strict JSON object per line, ``{"time": seconds since 1970, "text": words}``.
 """
 
@@ -12,6 +14,8 @@ from common.json_input import parse_json
 from common.json_output import json_text
 
 log = logging.getLogger(__name__)
+
+RESTARTS = "restarts.jsonl"
 
 
 def append_alert(file: Path, text: str) -> None:

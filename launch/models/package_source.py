@@ -24,7 +24,8 @@ from common.config.checks import require
 from common.config.ranges import Section
 from common.errors import InputError, MachineError
 from common.user_cache import user_cache
-from launch.starters.local import ProcessSpec, Supervisor
+from launch.starters.child import ProcessSpec
+from launch.starters.local import Supervisor
 
 PIP = "pip"
 _OPTIONS = (

@@ -32,6 +32,9 @@ _QUIET = (
     ("VLLM_NO_USAGE_STATS", "1"),
     ("OMP_WAIT_POLICY", "PASSIVE"),
 )
+_TORCHRUN_FILE, _RANKS_FILE = "torchrun", "ranks"
+MEETING_FILES = (f"{_TORCHRUN_FILE}*", f"{_RANKS_FILE}*")
+"""Patterns of the files in the private folder through which ranks meet, for one life of theirs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,7 +122,7 @@ def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:
         *module_command("launch.starters.ranks"),
         "--rdzv-backend=c10d",
         "--rdzv-conf=store_type=file",
-        f"--rdzv-endpoint={private / 'torchrun'}",
+        f"--rdzv-endpoint={private / _TORCHRUN_FILE}",
         f"--local-addr={LOOPBACK}",
         f"--nproc-per-node={ranks}",
         "--max-restarts=0",
@@ -132,7 +135,7 @@ def rank_environment(threads: int, *, private: Path) -> tuple[tuple[str, str], .
     """The environment of such processes; ``threads`` are torch's in each, 0 as good as 1."""
     return (
         *_for_torch(threads, private=private),
-        (RENDEZVOUS, f"file://{private / 'ranks'}"),
+        (RENDEZVOUS, f"file://{private / _RANKS_FILE}"),
         ("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1"),
     )
 

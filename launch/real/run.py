@@ -42,7 +42,8 @@ from launch.run.inputs import digest_of_file, digest_of_model
 from launch.run.preflight import check_agent, check_sandbox_present
 from launch.run.train import TrainRequest, resolve_config, train
 from launch.screen import say
-from launch.starters.local import Interrupted, ProcessSpec, Supervisor, interruptible
+from launch.starters.child import ProcessSpec
+from launch.starters.local import Interrupted, Supervisor, interruptible
 from learner.sft.config import Sft
 
 DEFAULT_PRESET = SOURCE_ROOT / "launch" / "presets" / "real.toml"

@@ -43,6 +43,8 @@ class ProgressPanel:
         self._training: Training | None = None
         self._metrics: LinesTail | None = None
         self._alerts: LinesTail | None = None
+        self._restarts: LinesTail | None = None
+        self._note: Callable[[str], None] = lambda text: None
         self._scores: tuple[str, Path, set[str]] | None = None
         self._last_refresh = 0.0
         self._last_plain_step = 0
@@ -86,6 +88,11 @@ class ProgressPanel:
         self._alerts = LinesTail(file)
         self._alerts.read()  # those of earlier attempts
 
+    def watch_restarts(self, file: Path, note: Callable[[str], None]) -> None:
+        """From now on give ``note`` each restart that an actor adds to ``file``."""
+        self._restarts, self._note = LinesTail(file), note
+        self._restarts.read()  # those of earlier attempts
+
     def watch_scores(self, title: str, folder: Path) -> None:
         """From now on show the suite scores that appear in ``folder``."""
         self._scores = (title, folder, set())
@@ -110,6 +117,7 @@ class ProgressPanel:
         self._look_for_news()
         self._look_at_scores()
         self._look_at_alerts()
+        self._look_at_restarts()
         news = self._look_at_training()
         now = time.monotonic()
         if self._live is not None and (news or now - self._last_refresh > _REFRESH_S):
@@ -152,6 +160,10 @@ class ProgressPanel:
         for text in map(text_of_alert, self._alerts.read() if self._alerts else ()):
             if text:
                 self.say(text)
+
+    def _look_at_restarts(self) -> None:
+        for text in map(text_of_alert, self._restarts.read() if self._restarts else ()):
+            self._note(text)
 
     def _look_at_scores(self) -> None:
         if self._scores is None:

@@ -16,7 +16,8 @@ from launch.run.folder import newest_checkpoint
 from launch.run.preflight import locate_model
 from launch.screen import say
 from launch.starters import specs
-from launch.starters.local import ProcessSpec, Supervisor, interruptible
+from launch.starters.child import ProcessSpec
+from launch.starters.local import Supervisor, interruptible
 from launch.starters.private import fresh_folder
 from learner.sft.config import Sft
 

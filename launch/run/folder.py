@@ -17,6 +17,7 @@ from typing import IO, Literal
 from common.errors import InputError
 from common.json_output import json_text
 from common.ownership import everybody_may_rename_in, is_our_own, on_the_way
+from common.telemetry.alert_lines import RESTARTS
 from common.whole_file import write_whole
 
 log = logging.getLogger(__name__)
@@ -117,6 +118,11 @@ class RunFolder:
     def alerts(self) -> Path:
         """What the learner tells at once; see ``common.telemetry.alert_lines``."""
         return self.path / "alerts.jsonl"
+
+    @property
+    def restarts(self) -> Path:
+        """What actors started again of their own processes."""
+        return self.path / RESTARTS
 
     @property
     def learner_totals(self) -> Path:

@@ -319,6 +319,7 @@ class _TrainRun:
         self._progress.phase("starting learner and actors")
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
         self._progress.watch_alerts(self._folder.alerts)
+        self._progress.watch_restarts(self._folder.restarts, self._note_restart)
         self._folder.actors.mkdir(exist_ok=True)
         with self._clock.phase("learn"):
             try:
@@ -340,7 +341,7 @@ class _TrainRun:
         supervisor.end_restarts()  # a server that starts anew would not have what was trained
         if told_stopped(plan):
             raise StopAsked("the learner was asked to stop")
-        supervisor.finish(*names, timeout_s=specs.ACTOR_DRAIN_S)
+        supervisor.see_off(*names, patience_s=specs.ACTOR_DRAIN_S)
 
     def _wind_down(self, supervisor: Supervisor, asked: StopAsked) -> None:
         """The learner has the actors finish or hand back, saves and ends; within the grace."""

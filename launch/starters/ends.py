@@ -33,19 +33,12 @@ def describe_exit(status: int) -> str:
     return f"ended with exit code {status}"
 
 
-def last_lines(log: Path, *, count: int = LAST_LINES, start: int = 0, noise: str = "") -> list[str]:
-    """The last lines of a log file from byte ``start``, without empty ones.
-
-    What follows the first line that contains ``noise`` is left out.
-    """
+def last_lines(log: Path, *, start: int = 0) -> list[str]:
+    """Those in the end of a log file (20 kB) from byte ``start``, without empty ones."""
     if not log.is_file():
         return []
     with log.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(start, size - _TAIL_BYTES))
         text = file.read().decode(errors="replace")
-    lines = [line for line in text.splitlines() if line.strip()]
-    if noise:
-        end = next((index for index, line in enumerate(lines) if noise in line), len(lines))
-        lines = lines[: end + 1]
-    return lines[-count:]
+    return [line for line in text.splitlines() if line.strip()]

@@ -2,9 +2,9 @@
 
 Each child runs under a guard (``launch.starters.guard``) in a session of its own, with its own log
 file. A child that ends unexpectedly is started again where its spec allows it, later each time and
-so many times an hour (``launch.starters.restarts``); one that is not is given up while another of
-its kind runs. Any other, and one that never worked, ends the run, with its name, how it ended and
-its last lines.
+so many times an hour (``common.restarts``); one that is not is given up while another of its kind
+runs. Any other, one that never worked, and one that said that it would only end of the same again,
+ends the run, with its name, how it ended and its last lines.
 """
 
 import logging
@@ -14,18 +14,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Self
 
 from common.child_process import SOURCE_ROOT, module_environment
 from common.errors import RunError
+from common.restarts import BUDGET, RestartBook
 from common.stopping import STOP_SIGNALS, StopRequest
-from launch.starters.ends import OUT_OF_MEMORY, describe_exit, killed_for_memory, last_lines
-from launch.starters.restarts import BUDGET, RestartBook
+from launch.starters.child import Child, ProcessSpec
+from launch.starters.ends import killed_for_memory
 
 logger = logging.getLogger(__name__)
 
@@ -43,69 +43,6 @@ class Interrupted(Exception):
 
 class StopAsked(Interrupted):
     """Somebody asked, by SIGTERM or SIGUSR1, for an end from which the run can go on."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ProcessSpec:
-    """What to start, and how to tell that it is ready.
-
-    ``is_ready`` is asked until it is true; without it a process is ready when it runs.
-    """
-
-    name: str
-    command: tuple[str, ...]
-    log: Path
-    env: Mapping[str, str] = field(default_factory=dict)
-    """Added to our own environment."""
-    is_ready: Callable[[], bool] | None = None
-    ready_timeout_s: float = 60.0
-    hint: Callable[[], str] = lambda: ""
-    """What a person can do when it ends unexpectedly; asked when it has."""
-    noise: str = ""
-    """Log lines after the first that contains this say nothing about the cause."""
-    explain: Callable[[str], str] = lambda line: line
-    """Rewrites log lines that only an expert can read."""
-    order_s: float = 0.0
-    """How long it may take to end in order when it gets SIGTERM; 0 for what just ends."""
-    has_stopped: Callable[[], bool] = lambda: False
-    """Whether it ended in order, whatever its exit status; asked when it has ended."""
-    is_restarted: bool = False
-    """Whether it is started again when it ends unexpectedly."""
-    kind: str = ""
-    """Others of its kind do its work where it is given up; the last of them is not."""
-    has_worked: Callable[[], bool] = lambda: True
-    """Whether it has ever done what it is for, once it was ready; asked when it has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Child:
-    spec: ProcessSpec
-    process: "subprocess.Popen[bytes]"
-    log_start: int
-    """Where this attempt's lines begin in the log."""
-    killed_before: int
-    """Processes that the system had killed for want of memory when it was started."""
-
-    def tail(self) -> str:
-        """The last lines of this attempt, introduced by the log's name."""
-        log = self.spec.log
-        lines = last_lines(log, start=self.log_start, noise=self.spec.noise)
-        if not lines:
-            return f"its log {log} is empty"
-        return f"the last lines of {log}:\n" + "\n".join(
-            f"  | {self.spec.explain(line)}" for line in lines
-        )
-
-    def failure(self, *, restarts: int = 0) -> RunError | StopAsked:
-        """How it ended, for a person; after how many ``restarts`` in an hour."""
-        if self.spec.has_stopped():
-            return StopAsked(f"{self.spec.name} was asked to stop")
-        ended = describe_exit(self.process.returncode)
-        again = f" after {restarts} restarts within an hour" if restarts else ""
-        lines = [f"{self.spec.name} {ended} unexpectedly{again}; {self.tail()}"]
-        if killed_for_memory() > self.killed_before:
-            lines.append(OUT_OF_MEMORY)
-        return RunError("\n".join([*lines, *filter(None, [self.spec.hint()])]))
 
 
 class Supervisor:
@@ -128,7 +65,7 @@ class Supervisor:
         self._grace_s = grace_s
         self._tick = tick or (lambda: None)
         self._tell = tell
-        self._children: dict[str, _Child] = {}
+        self._children: dict[str, Child] = {}
         self._starting: dict[str, ProcessSpec] = {}
         self._books: dict[str, RestartBook] = {}
         self._due: dict[str, float] = {}
@@ -174,6 +111,7 @@ class Supervisor:
 
     def spawn(self, spec: ProcessSpec) -> None:
         """Start a child without waiting for it."""
+        spec.begin()
         spec.log.parent.mkdir(parents=True, exist_ok=True)
         log_start = spec.log.stat().st_size if spec.log.exists() else 0
         with spec.log.open("ab") as log:
@@ -186,7 +124,7 @@ class Supervisor:
                 env={**module_environment(os.environ), **spec.env},
                 start_new_session=True,
             )
-        self._children[spec.name] = _Child(spec, process, log_start, killed_for_memory())
+        self._children[spec.name] = Child(spec, process, log_start, killed_for_memory())
         logger.info("process started name=%s pid=%d", spec.name, process.pid)
 
     def _graces(self, spec: ProcessSpec) -> tuple[str, str]:
@@ -205,7 +143,8 @@ class Supervisor:
 
         Args:
             names: children to wait for.
-            ending: children that may end meanwhile, with status 0, and are waited for later.
+            ending: children that may end meanwhile, with status 0, and are waited for later; when
+                one of ``names`` is started again, so are they, since what told them to end is gone.
             timeout_s: longest wait.
 
         Raises:
@@ -217,8 +156,8 @@ class Supervisor:
             waiting -= {name for name in waiting if self._status(name) == 0}
             self._check_all_but({*waiting, *names, *ending})
             for name in (*names, *ending):
-                if self._status(name) not in (None, 0):
-                    self._has_ended(name)
+                if self._status(name) not in (None, 0) and self._has_ended(name) and name in names:
+                    self._spawn_done(ending)
             if not waiting:
                 break
             if time.monotonic() - started > timeout_s:
@@ -228,6 +167,22 @@ class Supervisor:
             self._pause()
         for name in names:
             self._forget(name)
+
+    def see_off(self, *names: str, patience_s: float) -> None:
+        """Wait until these have ended with 0; who has not in time is asked to.
+
+        Raises:
+            RunError: one of them failed by itself, or another child ended.
+        """
+        deadline = time.monotonic() + patience_s
+        while time.monotonic() < deadline and any(self._status(name) is None for name in names):
+            self._check_all_but(set(names))
+            self._pause()
+        late = [name for name in names if self._status(name) is None]
+        self.finish(*(name for name in names if name not in late), ending=late)
+        for name in late:
+            logger.warning("process had to be asked to end name=%s", name)
+            self.end_in_order(name)
 
     def end_restarts(self) -> None:
         """From now on nothing is started again; who waits for that is forgotten."""
@@ -260,28 +215,44 @@ class Supervisor:
             if name not in names and child.process.poll() is not None:
                 self._has_ended(name)
 
-    def _has_ended(self, name: str) -> None:
-        """Start a child again, when its time has come, or leave it; raise where it is missed."""
+    def _has_ended(self, name: str) -> bool:
+        """Start a child again, when its time has come, or leave it; raise where it is missed.
+
+        Returns:
+            Whether it was started.
+        """
         child = self._children[name]
         if name not in self._due:
             wait_s = self._wait_s(child)
             if wait_s is None:
                 self._forget(name)
-            else:
-                self._due[name] = time.monotonic() + wait_s
-        elif time.monotonic() >= self._due[name]:
-            del self._due[name]
-            self._forget(name)
-            self.spawn(child.spec)
+                return False
+            self._due[name] = time.monotonic() + wait_s
+        if time.monotonic() < self._due[name]:
+            return False
+        del self._due[name]
+        self._spawn_again(child)
+        return True
 
-    def _wait_s(self, child: _Child) -> float | None:
+    def _spawn_done(self, names: Sequence[str]) -> None:
+        for name in names:
+            if name in self._children and self._status(name) == 0:
+                self._spawn_again(self._children[name])
+
+    def _spawn_again(self, child: Child) -> None:
+        self._forget(child.spec.name)
+        self.spawn(child.spec)
+
+    def _wait_s(self, child: Child) -> float | None:
         """Seconds until a child that has ended is started again; None if it is not.
 
         Says so; raises where it cannot be done without.
         """
         spec, book = child.spec, self._books.setdefault(child.spec.name, RestartBook())
-        may = spec.is_restarted and not self._restarts_are_over and not spec.has_stopped()
-        has_worked = spec.name not in self._starting and spec.has_worked()
+        if spec.has_stopped():
+            raise StopAsked(f"{spec.name} was asked to stop")
+        may = spec.is_restarted and not self._restarts_are_over and not spec.would_end_again()
+        has_worked = (spec.name not in self._starting and spec.has_worked()) or child.was_killed()
         wait_s = book.ended(time.monotonic(), has_worked=has_worked) if may else None
         if wait_s is None and not (has_worked and self._has_another(spec)):
             raise child.failure(restarts=book.in_last_hour)
@@ -292,8 +263,7 @@ class Supervisor:
             if wait_s is not None
             else "it is not started again, others like it go on"
         )
-        ended = describe_exit(child.process.returncode)
-        self._tell(f"{spec.name} {ended} unexpectedly, see {spec.log}; {then}")
+        self._tell(f"{child.ending()}, see {spec.log}; {then}")
         return wait_s
 
     def _has_another(self, spec: ProcessSpec) -> bool:

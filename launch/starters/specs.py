@@ -10,17 +10,23 @@ from functools import partial
 from pathlib import Path
 
 from common.config import Config
-from common.places import ProcessPlan, RunPlan
-from common.plan_file import told_coordinator, told_stopped, told_welcomed
+from common.places import LEARNER, ProcessPlan, RunPlan
+from common.plan_file import (
+    forget_ending,
+    told_coordinator,
+    told_ending,
+    told_stopped,
+    told_welcomed,
+)
 from common.wire.server_http import open_connection, server_url
-from launch.plan.topology import ACTOR, rank_environment, rank_processes
+from launch.plan.topology import ACTOR, MEETING_FILES, rank_environment, rank_processes
+from launch.starters.child import ProcessSpec
 from launch.starters.ends import describe_exit
-from launch.starters.local import ProcessSpec
 from launch.starters.private import compiled_before
 
 LEARNER_READY_S = 180.0
-ACTOR_DRAIN_S = 60.0
-"""How long an actor may take to end after the learner has."""
+ACTOR_DRAIN_S = 30.0
+"""How long an actor may take to end by itself after the learner has."""
 
 _OWN_NETWORK = (
     sys.executable, "-I", "-S", str(Path(__file__).with_name("own_network.py")),
@@ -51,7 +57,11 @@ def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpe
 
 
 def learner(plan: RunPlan, logs: Path, *, grace_s: float, hint: Callable[[], str]) -> ProcessSpec:
-    """The learner's ranks, ready when the coordinator listens; they end in order in ``grace_s``."""
+    """The learner's ranks, ready when the coordinator listens; they end in order in ``grace_s``.
+
+    One that ended goes on from what it left (``learner.main``), unless it said that it would only
+    end again.
+    """
     (process,) = (process for process in plan.processes if process.role == "learner")
     return dataclasses.replace(
         _started(process, logs),
@@ -62,6 +72,10 @@ def learner(plan: RunPlan, logs: Path, *, grace_s: float, hint: Callable[[], str
         hint=hint,
         noise=_TORCHRUN,
         explain=explain_torchrun,
+        is_restarted=True,
+        begin=partial(_forget_earlier_learner, plan),
+        cause=partial(_reason, plan, LEARNER),
+        would_end_again=partial(_is_final, plan, LEARNER),
     )
 
 
@@ -76,10 +90,13 @@ def actors(
             hint=hint,
             is_restarted=True,
             kind=process.role,
-            has_worked=partial(told_welcomed, plan, process.name.removeprefix(ACTOR)),
+            has_worked=partial(told_welcomed, plan, name),
+            begin=partial(forget_ending, plan, name),
+            cause=partial(_reason, plan, name),
         )
         for process in plan.processes
         if process.role == "actor"
+        for name in (process.name.removeprefix(ACTOR),)
     ]
 
 
@@ -138,6 +155,24 @@ def answers(url: str, path: str) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _forget_earlier_learner(plan: RunPlan) -> None:
+    """Ranks meet anew, in fresh files; nobody of the earlier life is there any more."""
+    forget_ending(plan, LEARNER)
+    for pattern in MEETING_FILES:
+        for file in Path(plan.private).glob(pattern):
+            file.unlink()
+
+
+def _reason(plan: RunPlan, member: str) -> str:
+    word = told_ending(plan, member)
+    return "" if word is None else word.reason
+
+
+def _is_final(plan: RunPlan, member: str) -> bool:
+    word = told_ending(plan, member)
+    return word is not None and word.is_final
 
 
 def _started(process: ProcessPlan, logs: Path) -> ProcessSpec:

@@ -6,7 +6,7 @@ tokens of a pack, and the R / ``context_parallel`` groups of them get packs of t
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -88,7 +88,7 @@ def training_processes(
     device = _device_of(first_gpu + int(os.environ.get("LOCAL_RANK", "0")))
     alone = count == 1 and init_method is None
     if not alone and init_method is None:
-        init_method = os.environ.get(RENDEZVOUS)
+        init_method = meeting_place(os.environ)
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo",
         init_method=init_method,
@@ -101,6 +101,13 @@ def training_processes(
         yield arrange(device, replicas=replicas, context_parallel=context_parallel)
     finally:
         dist.destroy_process_group()
+
+
+def meeting_place(environment: Mapping[str, str]) -> str | None:
+    """The URL of ``RENDEZVOUS``; after a restart by torchrun another, since its file is used up."""
+    url = environment.get(RENDEZVOUS)
+    life = environment.get("TORCHELASTIC_RESTART_COUNT", "0")
+    return url if url is None or life == "0" else f"{url}.{life}"
 
 
 def arrange(device: torch.device, *, replicas: int = 1, context_parallel: int = 1) -> Rank:

@@ -36,6 +36,7 @@ from learner.engine.model import token_logprobs
 from learner.engine.policy import load_sharded
 from learner.engine.sharding import full_state_dict, seed_everything
 from learner.engine.tokenizer import TOKENIZER, load_tokenizer
+from learner.failures import named
 from learner.packs.packing import PackableSegment, pack_for_ranks
 from learner.sft.config import Sft, add_options, config_from_options
 from learner.sft.loss import cross_entropy
@@ -236,6 +237,11 @@ def main() -> int:
         run(config_from_options(vars(parser.parse_args())))
     except LZeroError as error:
         log.error("%s", error)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if (failure := named(error)) is None:
+            raise
+        log.error("%s", failure)
         return 2
     return 0
 

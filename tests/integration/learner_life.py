@@ -4,7 +4,7 @@ Its actor is a scripted one over real ZeroMQ, its policy servers take every vers
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -49,7 +49,7 @@ from tests.integration.test_synchronous_training import (
     scripted,
 )
 from tests.tiny_policy import VOCABULARY
-from tests.wires import a_place
+from tests.wires import Place, a_place
 
 
 @dataclass
@@ -71,6 +71,8 @@ class Life:
 
     Attributes:
         every: steps between checkpoints; unless there is a ``schedule``.
+        goes_on: decides about ``resume``, where that is not known before.
+        play: what its actor does; None where one comes by itself to the door of ``place_of``.
         heldout: questions asked while training, as ``config.evaluation`` says.
         saver_of: stands between the loop and its checkpoints.
         replayed: steps that the journal had.
@@ -83,8 +85,10 @@ class Life:
     every: int = 100
     schedule: SaveSchedule | None = None
     resume: bool = True
+    goes_on: Callable[[Rank], bool] | None = None
     heldout: Sequence[Task] = ()
-    play: Play = scripted
+    play: Play | None = scripted
+    place_of: Callable[[], AbstractContextManager[Place]] = lambda: a_place(["a0"])
     servers: Servers = field(default_factory=Servers)
     stop: StopRequest = field(default_factory=StopRequest)
     tell: Callable[[str], None] = lambda text: None
@@ -102,6 +106,8 @@ class Life:
         """Train from the newest checkpoint and the journal; whether to the end."""
         with ExitStack() as stack:
             rank = stack.enter_context(training_processes())
+            if self.goes_on is not None:
+                self.resume = self.goes_on(rank)
             model = shard(load_model(self.model_folder), rank, compute_dtype=torch.float32)
             optimizer = PolicyOptimizer(model, self.config.learner)
             progress = None
@@ -162,7 +168,7 @@ class Life:
                 keep=self.keep_journal,
             )  # fmt: skip
             journal = stack.enter_context(journal)
-            place = stack.enter_context(a_place(["a0"]))
+            place = stack.enter_context(self.place_of())
             store = TrajectoryStore(self.folder / "trajectories", limit_bytes=1 << 24)
             intake = Intake(
                 coordinator, store, place.door, version=self.first_step, journal=journal,
@@ -171,7 +177,8 @@ class Life:
             intake = stack.enter_context(intake)
             publisher = BackgroundPublisher(self.servers, acknowledge=intake.acknowledge)
             publisher = stack.enter_context(publisher)
-            stack.enter_context(answering(place, self.servers, self.play))
+            if self.play is not None:
+                stack.enter_context(answering(place, self.servers, self.play))
             batches = BatchLog(self.folder / "batches.jsonl", after_step=self.first_step)
             yield Head(
                 intake=intake, publisher=publisher, writers=(Records(self.records),),

@@ -66,7 +66,7 @@ async def serve(
         kernel_level="none",
         heartbeat_s=0.05,
         resend_s=0.2,
-        silence_s=20.0,
+        patience_s=20.0,
     )
     lost = await run_leases(link, Scripted(link, behaviour, Path(begun) if begun else None))
     link.close()

@@ -21,6 +21,7 @@ from launch.starters.specs import own_network_works
 from learner.checkpoints.files import find_damage
 from tests.listeners import as_nobody, attempts_on, listening
 from tests.process_tree import descendants
+from tests.waiting import wait_for
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PRESET = REPOSITORY / "launch" / "presets" / "quickstart.toml"
@@ -118,24 +119,34 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
-def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> None:
+def test_a_run_goes_on_when_its_learner_is_killed_and_when_it_is_killed_itself(
+    tmp_path: Path,
+) -> None:
     with lzero_train(tmp_path) as first:
         check_nobody_else_gets_in(first)
-        first.wait_until((first.run / "checkpoints" / "step-000002").exists, "the second step")
+        first.wait_until((first.run / "checkpoints" / "step-000001").exists, "the first step")
         check_nothing_is_compiled_for_this_start_alone(first)
         check_people_find_every_process(first)
         os.kill(first.learner_rank(), signal.SIGKILL)
+        first.wait_until(
+            lambda: (
+                "checkpoint loaded" in log_of(first)
+                and (first.run / "checkpoints" / "step-000002").exists()
+            ),
+            "a learner that goes on",
+        )
+        first.process.kill()
         output = first.finish()
 
-    assert first.process.returncode == 1
-    assert "learner was ended by signal 9 (SIGKILL)" in output
-    assert "--resume" in output
-    assert first.processes() == {}
-    assert read_json(first.run / "state.json")["status"] == "failed"
+    assert "learner was ended by signal 9 (SIGKILL) unexpectedly, see " in output
+    wait_for(lambda: first.processes() == {}, timeout_s=STOP_S)
 
+    link = first.run / "private"
+    left = link.readlink()
     changed = ("kernel.launcher=jupyter", "learner.ranks=2")
     words = [word for setting in changed for word in ("--set", setting)]
     with lzero_train(tmp_path, "--resume", *words) as second:
+        second.wait_until(lambda: link.is_symlink() and link.readlink() != left, "a new place")
         check_nobody_else_gets_in(second)
         output = second.finish()
 
@@ -143,7 +154,9 @@ def test_a_run_whose_learner_is_killed_resumes_and_finishes(tmp_path: Path) -> N
     assert "evaluating before training" not in output
     assert second.processes() == {}
     check_finished_run(second.run)
-    assert read_json(second.run / "summary.json")["learner"]["ranks"] == 2
+    summary = read_json(second.run / "summary.json")
+    assert summary["learner"]["ranks"] == 2
+    assert [text.partition(" was ended by")[0] for text in summary["restarts"]] == ["learner"]
 
 
 def check_people_find_every_process(command: Command) -> None:

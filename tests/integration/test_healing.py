@@ -1,4 +1,4 @@
-"""A whole run whose policy server and actor are killed finishes by itself, with nothing lost."""
+"""A run whose policy server, learner and actor are killed finishes by itself, with nothing lost."""
 
 import json
 import os
@@ -26,21 +26,23 @@ def steps_of(command: Command) -> int:
 
 
 @pytest.mark.parametrize(("servers", "victim"), [(1, "s0"), (2, "s1")])
-def test_a_run_goes_on_when_its_server_and_its_actor_are_killed(
+def test_a_run_goes_on_when_its_server_its_learner_and_its_actor_are_killed(
     tmp_path: Path, servers: int, victim: str
 ) -> None:
     settings = ("run.steps=8", "transport.silence_s=10", f"policy_server.count={servers}")
     with lzero_train(tmp_path, *(word for text in settings for word in ("--set", text))) as command:
         command.wait_until(lambda: steps_of(command) >= 2, "the second step")
         kill(command, f"/{victim}.http")
-        command.wait_until(lambda: steps_of(command) >= 5, "steps after the server was killed")
+        command.wait_until(lambda: steps_of(command) >= 4, "steps after the server was killed")
+        kill(command, "-m learner.main")
+        command.wait_until(lambda: steps_of(command) >= 6, "steps after the learner was killed")
         kill(command, "-m actors.main")
         printed = command.finish()
 
     assert command.process.returncode == 0, printed
     summary = json.loads((command.run / "summary.json").read_text())
     named = sorted(text.partition(" was ended by signal 9")[0] for text in summary["restarts"])
-    assert named == ["actor-a0", f"policy-server-{victim}"]
+    assert named == ["actor-a0", "learner", f"policy-server-{victim}"]
     assert summary["policy_server"]["servers"] == servers
     assert summary["learner"]["steps"] == 8
     counts = summary["trajectories"]

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
+from actors.mending import Mending
 from actors.rewards.judge.pool import Judge
 from actors.rewards.scorer import Scored, Scorer
 from actors.wiring import started_judge
 from common.config import Config, Rewards, Tasks, Transport
-from common.errors import ConfigError, PluginError
+from common.errors import ConfigError, MachineError, PluginError
 from common.wire.records import Outcome, Step, Task
 from tests.process_tree import alive, descendants, wait_until_dead
 
@@ -347,6 +348,44 @@ def test_what_cannot_be_imported_is_a_mistake_of_the_configuration(
 
     with pytest.raises(ConfigError, match=message):
         asyncio.run(main())
+
+
+def test_a_judge_that_does_not_start_any_more_is_tried_later_and_then_given_up(
+    module: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
+    monkeypatch.setattr("common.restarts.BUDGET", 2)
+    told: list[str] = []
+    mending = Mending(told.append)
+
+    async def break_and_crash(judge: Judge) -> None:
+        (module / HERE).write_text("raise RuntimeError('the disk is gone')")
+        with pytest.raises(PluginError, match="died of SIGSEGV"):
+            await score(judge, measure="crash")
+
+    async def main() -> None:
+        async with started_judge(config(workers=1), None, mending) as judge:
+            await break_and_crash(judge)
+            with pytest.raises(PluginError, match="the disk is gone"):
+                await score(judge)
+            (module / HERE).write_text(SOURCE)
+            await score(judge)
+            await break_and_crash(judge)
+            with pytest.raises(PluginError, match="the disk is gone"):
+                await score(judge)
+            assert mending.given_up is None
+            for _ in range(2):
+                with pytest.raises(MachineError, match=r"the disk is gone.*after 2 restarts"):
+                    await score(judge)
+
+    asyncio.run(main())
+
+    assert [text.partition(":")[0] for text in told] == [
+        "a judge process is replaced", "a judge process did not start",
+    ] * 2  # fmt: skip
+    assert "died of SIGSEGV" in told[0]
+    assert "the disk is gone" in told[1]
+    assert mending.given_up is not None
 
 
 def test_a_judge_dies_with_its_actor(module: Path) -> None:

@@ -14,6 +14,7 @@ from actors.kernels import runtime
 from actors.kernels.interface import CellStatus, KernelDiedError
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
+from actors.mending import Mending
 from common.config import Kernel
 from common.errors import MachineError
 from tests.process_tree import descendants, wait_until_dead
@@ -106,8 +107,13 @@ def test_forks_have_random_states_of_their_own(launch):
     assert launch().value(code) != launch().value(code)
 
 
-def test_the_zygote_is_restarted_when_it_dies(loop_runner):
-    launcher = make_launcher(CONFIG)
+def test_the_zygote_is_restarted_when_it_dies_but_not_for_ever(loop_runner, monkeypatch):
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
+    monkeypatch.setattr("common.restarts.BUDGET", 1)
+    told, ended = [], []
+    mending = Mending(told.append)
+    mending.on_given_up = lambda: ended.append(mending.given_up)
+    launcher = make_launcher(CONFIG, mending)
 
     async def scenario():
         await launcher.start()
@@ -119,8 +125,32 @@ def test_the_zygote_is_restarted_when_it_dies(loop_runner):
             await kernel.close()
             fresh = await launcher.launch()
             assert (await fresh.execute("6 * 7", timeout_s=5)).output == "42\n"
+            launcher._chosen._zygote._process.kill()
+            for _ in range(2):
+                with pytest.raises(MachineError, match=r"was killed by SIGKILL, after .* restarts"):
+                    await launcher.launch()
         finally:
             await launcher.close()
+
+    loop_runner.run(scenario())
+    (text,) = told
+    assert text.startswith("the template process of the kernels was killed by SIGKILL; ")
+    assert len(ended) == 1
+
+
+def test_a_launcher_that_waits_for_another_zygote_is_closed_at_once(loop_runner, monkeypatch):
+    monkeypatch.setattr("common.restarts.FIRST_S", 60)
+    told = asyncio.Event()
+    launcher = make_launcher(CONFIG, Mending(lambda text: told.set()))
+
+    async def scenario():
+        await launcher.start()
+        launcher._chosen._zygote._process.kill()
+        launching = asyncio.create_task(launcher.launch())
+        await asyncio.wait_for(told.wait(), 20)
+        await asyncio.wait_for(launcher.close(), 20)
+        with pytest.raises(KernelDiedError, match="the launcher is closed"):
+            await launching
 
     loop_runner.run(scenario())
 

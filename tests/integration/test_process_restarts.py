@@ -24,7 +24,8 @@ from common.wire.records import Task, Trajectory
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles
 from launch.starters import specs
-from launch.starters.local import ProcessSpec, Supervisor
+from launch.starters.child import ProcessSpec
+from launch.starters.local import Supervisor
 from launch.starters.private import make_plan, private_folder
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder

@@ -339,7 +339,7 @@ def test_a_drain_takes_what_is_finished_in_its_time_and_hands_out_again_the_rest
         async def act() -> int:
             link = CoordinatorLink(
                 wire, place.door.address, actor_id="a0", credit=9, kernel_level="",
-                heartbeat_s=0.1, resend_s=5.0, silence_s=60.0,
+                heartbeat_s=0.1, resend_s=5.0, patience_s=60.0,
             )  # fmt: skip
             runner = Halting(link)
             begun.put(runner.all_begun)

@@ -235,7 +235,7 @@ def test_a_second_coordinator_at_the_same_address_hears_nothing(tmp_path: Path, 
         async def talk() -> None:
             link = CoordinatorLink(
                 own, address, actor_id="a0", credit=1, kernel_level="",
-                heartbeat_s=0.1, resend_s=0.1, silence_s=1.0,
+                heartbeat_s=0.1, resend_s=0.1, patience_s=1.0,
             )  # fmt: skip
             try:
                 await link.run(lambda lease_id: None)

@@ -1,5 +1,6 @@
 """The supervisor starts children in order, reports how one ended, and leaves nothing behind."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import RunError
-from launch.starters.local import ProcessSpec, Supervisor
+from launch.starters.child import ProcessSpec
+from launch.starters.local import Supervisor
 
 DEADLINE_S = 10.0
 
@@ -179,7 +181,8 @@ def test_orphans_of_a_child_that_ended_do_not_stay(tmp_path: Path) -> None:
 SUPERVISING = """
 import sys
 from pathlib import Path
-from launch.starters.local import Interrupted, ProcessSpec, Supervisor, interruptible
+from launch.starters.child import ProcessSpec
+from launch.starters.local import Interrupted, Supervisor, interruptible
 
 folder = Path(sys.argv[1])
 command = tuple(sys.argv[2:])
@@ -241,7 +244,8 @@ def test_a_second_signal_does_not_cut_the_end_of_the_children_short(tmp_path: Pa
 IN_ORDER = """
 import sys
 from pathlib import Path
-from launch.starters.local import ProcessSpec, StopAsked, Supervisor, interruptible
+from launch.starters.child import ProcessSpec
+from launch.starters.local import StopAsked, Supervisor, interruptible
 
 folder = Path(sys.argv[1])
 command = tuple(sys.argv[2:])
@@ -333,7 +337,7 @@ def counting(folder: Path, *, lives: int) -> tuple[str, ...]:
 def test_a_child_that_is_killed_is_started_again_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.starters.restarts.FIRST_S", 0.05)
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
     told: list[str] = []
     killed: set[Path] = set()
 
@@ -359,7 +363,7 @@ def test_a_child_that_is_killed_is_started_again_and_said(
 def test_a_child_that_ends_ever_again_is_given_up_with_its_last_words(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("launch.starters.restarts.LONGEST_S", 0.01)
+    monkeypatch.setattr("common.restarts.LONGEST_S", 0.01)
     spec = ProcessSpec(
         name="actor", command=python("print('so it is'); raise SystemExit(3)"),
         log=tmp_path / "log", is_restarted=True,
@@ -404,6 +408,111 @@ def test_what_waits_to_be_started_again_is_forgotten_when_restarts_are_over(
         supervisor.end_restarts()
         supervisor.finish("actor", timeout_s=DEADLINE_S)
     assert len(told) == 1
+
+
+def test_a_child_that_would_only_end_again_ends_the_run_at_once(tmp_path: Path) -> None:
+    spec = ProcessSpec(
+        name="learner", command=python("raise SystemExit('numbers are broken')"),
+        log=tmp_path / "log", is_restarted=True, would_end_again=lambda: True,
+    )  # fmt: skip
+    told: list[str] = []
+    with Supervisor(tell=told.append) as supervisor:
+        supervisor.spawn(spec)
+        with pytest.raises(RunError, match=r"code 1 unexpectedly; .*\n.*numbers are broken"):
+            supervisor.finish("learner", timeout_s=DEADLINE_S)
+    assert not told
+
+
+def test_a_child_is_said_to_have_ended_of_what_it_named_and_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
+    word = tmp_path / "word"
+    code = f"""
+        import os
+        word, again = {str(word)!r}, {str(tmp_path / "again")!r}
+        if os.path.exists(word):
+            raise SystemExit("begin was not called")
+        if os.path.exists(again):
+            raise SystemExit(0)
+        open(again, "w").close()
+        open(word, "w").write("a collective hung")
+        raise SystemExit(2)
+    """
+    spec = ProcessSpec(
+        name="learner", command=python(code), log=tmp_path / "log", is_restarted=True,
+        begin=lambda: word.unlink(missing_ok=True), cause=word.read_text,
+    )  # fmt: skip
+    told: list[str] = []
+    with Supervisor(tell=told.append) as supervisor:
+        supervisor.spawn(spec)
+        supervisor.finish("learner", timeout_s=DEADLINE_S)
+
+    (text,) = told
+    assert text.startswith("learner ended with exit code 2 unexpectedly (a collective hung), see ")
+
+
+def test_a_child_that_somebody_kills_while_it_starts_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
+    first, second = tmp_path / "pid0", tmp_path / "pid1"
+
+    def is_ready() -> bool:
+        if first.exists() and not second.exists():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(first.read_text()), signal.SIGKILL)
+        return second.exists()
+
+    spec = ProcessSpec(
+        name="learner", command=counting(tmp_path, lives=9), log=tmp_path / "log",
+        is_restarted=True, is_ready=is_ready, ready_timeout_s=DEADLINE_S,
+    )  # fmt: skip
+    told: list[str] = []
+    with Supervisor(tell=told.append) as supervisor:
+        supervisor.start(spec)
+    assert len(told) == 1
+
+
+def test_who_was_told_to_end_by_one_that_comes_back_comes_back_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learner that sent its actors away, and is killed before it has ended."""
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
+    folders = [tmp_path / name for name in ("learner", "actor")]
+    for folder in folders:
+        folder.mkdir()
+    learner, actor = (
+        ProcessSpec(
+            name=folder.name, command=counting(folder, lives=lives), log=folder / "log",
+            is_restarted=True,
+        )
+        for folder, lives in zip(folders, (1, 0), strict=True)
+    )  # fmt: skip
+
+    def kill_once_the_actor_is_gone() -> None:
+        pid, lives = folders[0] / "pid0", folders[1] / "lives"
+        if pid.exists() and lives.exists() and supervisor._status("actor") == 0:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(pid.read_text()), signal.SIGKILL)
+
+    with Supervisor(tick=kill_once_the_actor_is_gone) as supervisor:
+        supervisor.spawn(learner)
+        supervisor.spawn(actor)
+        supervisor.finish("learner", ending=["actor"], timeout_s=DEADLINE_S)
+        wait_until((folders[1] / "pid1").exists, "the second life of the actor")
+
+
+def test_who_does_not_leave_by_himself_is_asked_to(tmp_path: Path) -> None:
+    with Supervisor(grace_s=0.3) as supervisor:
+        for name in ("slow", "quick"):
+            command = sleeper(tmp_path / name) if name == "slow" else python("")
+            supervisor.spawn(
+                ProcessSpec(name=name, command=command, log=tmp_path / "log", order_s=5)
+            )
+        wait_until((tmp_path / "slow").exists, "the start of the child")
+        supervisor.see_off("slow", "quick", patience_s=0.2)
+        assert not is_alive(int((tmp_path / "slow").read_text()))
 
 
 def test_children_that_are_started_together_do_not_wait_for_each_other(tmp_path: Path) -> None:

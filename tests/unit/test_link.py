@@ -26,7 +26,7 @@ class Coordinator:
         self._peer = b""
         self.link = CoordinatorLink(
             wire, self._door.address, actor_id="a0", credit=2, kernel_level="",
-            heartbeat_s=0.02, resend_s=resend_s, silence_s=silence_s,
+            heartbeat_s=0.02, resend_s=resend_s, patience_s=silence_s,
         )  # fmt: skip
         self.revoked: list[str] = []
         self.talking = asyncio.create_task(self.link.run(self.revoked.append))

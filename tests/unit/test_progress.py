@@ -253,6 +253,20 @@ def test_what_the_learner_tells_before_any_step_is_said_once(
     assert "earlier" not in screen.getvalue()
 
 
+def test_restarts_of_this_attempt_are_noted_once(tmp_path: Path) -> None:
+    restarts, noted = tmp_path / "restarts.jsonl", list[str]()
+    append_alert(restarts, "of an earlier attempt")
+
+    with ProgressPanel(Console(file=io.StringIO())) as progress:
+        progress.watch_restarts(restarts, noted.append)
+        for text in ("first", "second"):
+            append_alert(restarts, text)
+            progress.tick()
+            progress.tick()
+
+    assert noted == ["first", "second"]
+
+
 def test_lines_that_are_no_alerts_are_passed_over(tmp_path: Path) -> None:
     alerts, screen = tmp_path / "alerts.jsonl", io.StringIO()
 

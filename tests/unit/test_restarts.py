@@ -2,7 +2,11 @@
 
 import random
 
-from launch.starters.restarts import BUDGET, FIRST_S, HOUR_S, LONGEST_S, RestartBook
+import pytest
+
+from actors.mending import MendedPart, Mending
+from common.errors import MachineError
+from common.restarts import BUDGET, FIRST_S, HOUR_S, LONGEST_S, RestartBook
 
 SCHEDULES = 300
 
@@ -36,3 +40,23 @@ def test_an_hour_without_an_end_begins_anew() -> None:
 
     assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, None]
     assert book.ended(100.0 + 32.0 + HOUR_S, has_worked=True) == FIRST_S
+
+
+def test_a_part_of_an_actor_that_is_given_up_ends_it_once_with_its_last_cause() -> None:
+    told: list[str] = []
+    mending = Mending(told.append)
+    given_up: list[MachineError | None] = []
+    mending.on_given_up = lambda: given_up.append(mending.given_up)
+    part = MendedPart("the part", mending)
+
+    waits = [part.ended(f"died of {number}") for number in range(BUDGET)]
+    for _ in range(2):
+        with pytest.raises(MachineError, match=r"the part died of 6, after 6 restarts within"):
+            part.ended("died of 6")
+
+    assert waits == [1.0, 2.0, 4.0, 8.0, 16.0, 32.0]
+    assert told[0] == (
+        "the part died of 0; it is started again in 1 s (restart 1 of at most 6 in an hour)"
+    )
+    assert len(told) == BUDGET
+    assert len(given_up) == 1

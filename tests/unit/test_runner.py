@@ -53,7 +53,7 @@ class Link(CoordinatorLink):
     def __init__(self, wire: Wire, nobody: Path) -> None:
         super().__init__(
             wire, Address(bind=str(nobody), key=new_key_pair().public), actor_id="a0", credit=1,
-            kernel_level="", heartbeat_s=1.0, resend_s=1.0, silence_s=10.0,
+            kernel_level="", heartbeat_s=1.0, resend_s=1.0, patience_s=10.0,
         )  # fmt: skip
         self.delivered: list[Trajectory] = []
         self._held.add(LEASE.lease_id)

@@ -1,9 +1,12 @@
 """The pure parts of the supervisor: how ends are described, and who descends from whom."""
 
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from launch.starters.child import Child, ProcessSpec
 from launch.starters.ends import describe_exit, killed_for_memory, last_lines
 from launch.starters.guard import descendants
 from launch.starters.specs import explain_torchrun
@@ -22,6 +25,13 @@ def test_an_exit_status_is_put_in_words(status: int, words: str) -> None:
     assert describe_exit(status) == words
 
 
+def ended(log: Path, *, start: int, explain: Callable[[str], str] = str) -> Child:
+    process = subprocess.Popen(["false"])
+    process.wait()
+    spec = ProcessSpec(name="learner", command=(), log=log, noise="noise", explain=explain)
+    return Child(spec, process, start, killed_for_memory())
+
+
 def test_last_lines_begin_at_this_attempt_and_end_at_the_noise(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text("earlier\n")
@@ -29,9 +39,23 @@ def test_last_lines_begin_at_this_attempt_and_end_at_the_noise(tmp_path: Path) -
     with log.open("a") as file:
         file.write("one\n\ntwo\nnoise begins\nnoise\n")
 
-    assert last_lines(log, start=start, noise="noise") == ["one", "two", "noise begins"]
-    assert last_lines(log, count=2) == ["noise begins", "noise"]
+    assert ended(log, start=start).tail().split("\n")[1:] == [
+        "  | one",
+        "  | two",
+        "  | noise begins",
+    ]
+    assert ended(log, start=start).ending() == "learner ended with exit code 1 unexpectedly"
+    assert last_lines(log, start=start) == ["one", "two", "noise begins", "noise"]
     assert last_lines(tmp_path / "missing") == []
+
+
+def test_what_can_be_explained_is_the_cause_also_amid_the_noise(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("one\nnoise\nnoise -9\nnoise\n")
+    child = ended(log, start=0, explain=lambda line: line.replace("noise -9", "rank 1 was ended"))
+
+    assert child.tail().split("\n")[1:] == ["  | one", "  | rank 1 was ended"]
+    assert child.ending() == "learner ended with exit code 1 unexpectedly (rank 1 was ended)"
 
 
 def test_a_failed_rank_is_named_with_its_signal() -> None:

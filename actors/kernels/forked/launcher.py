@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import logging
 import os
 import weakref
 from functools import partial
@@ -15,21 +14,28 @@ from actors.kernels.limits.id_ranges import NoHostUidsError, Source
 from actors.kernels.limits.wardens import Wardens, sandbox_limits
 from actors.kernels.piped import Ground, PipedKernel
 from actors.kernels.runtime import RuntimePaths, find_runtime
+from actors.mending import MendedPart, Mending
 from common.config import Kernel as KernelConfig
 from common.errors import MachineError
 
-_LOGGER = logging.getLogger(__name__)
-
 
 class ForkedLauncher:
-    """Forks kernels from one zygote, which is started again when it dies."""
+    """Forks kernels from one zygote; one that dies is replaced (``actors.mending``)."""
 
     name = "forked"
     level = "A-forked"
 
-    def __init__(self, config: KernelConfig, runtime: RuntimePaths | None = None) -> None:
-        """Make a launcher; ``start`` starts the zygote."""
+    def __init__(
+        self,
+        config: KernelConfig,
+        runtime: RuntimePaths | None = None,
+        *,
+        mending: Mending | None = None,
+    ) -> None:
+        """Make a launcher; ``start`` starts the zygote, ``mending`` hears of its restarts."""
         self._config = config
+        self._mended = MendedPart("the template process of the kernels", mending)
+        self._closing = asyncio.Event()
         self._runtime = runtime
         self._wardens = Wardens(config)
         self._zygote: ZygoteProcess | None = None
@@ -37,7 +43,6 @@ class ForkedLauncher:
         self._had_uids = False
         self._numbers = itertools.count(1)
         self._kernels = weakref.WeakSet[PipedKernel]()
-        self._closed = False
 
     async def start(self) -> None:
         """Check the sandbox and start the zygote; see ``interface.Launcher``."""
@@ -83,7 +88,7 @@ class ForkedLauncher:
 
     async def close(self) -> None:
         """Kill the zygote and with it all kernels; returns when they are gone."""
-        self._closed = True
+        self._closing.set()
         async with self._starting:
             zygote, self._zygote = self._zygote, None
         if zygote is not None:
@@ -93,16 +98,36 @@ class ForkedLauncher:
 
     async def _running_zygote(self) -> ZygoteProcess:
         async with self._starting:
-            if self._closed:
+            if self._closing.is_set():
                 raise KernelDiedError("the launcher is closed", DeathCause.CLOSED)
-            if self._zygote is not None and self._zygote.alive:
-                return self._zygote
-            if self._zygote is not None:
-                _LOGGER.warning("restarted the zygote, which died with all its kernels")
-                await self._zygote.close()
             self._runtime = self._runtime or find_runtime()
-            self._zygote = await self._start_zygote(self._runtime)
+            if self._zygote is None:
+                self._zygote = await self._start_zygote(self._runtime)
+            elif not self._zygote.alive:
+                self._zygote = await self._another_zygote(self._zygote, self._runtime)
             return self._zygote
+
+    async def _another_zygote(self, died: ZygoteProcess, runtime: RuntimePaths) -> ZygoteProcess:
+        """Start one in place of one that died with all its kernels; whoever launches waits.
+
+        Raises:
+            MachineError: it has died too often.
+        """
+        cause = await died.ending()
+        await died.close()
+        while True:
+            await self._pause(self._mended.ended(cause))
+            try:
+                return await self._start_zygote(runtime)
+            except MachineError as error:
+                cause = f"did not start: {error}"
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._closing.wait(), seconds)
+        except TimeoutError:
+            return
+        raise KernelDiedError("the launcher is closed", DeathCause.CLOSED)
 
     async def _start_zygote(self, runtime: RuntimePaths) -> ZygoteProcess:
         """Start one whose forks have user ids of their own, or where none ever did, another."""

@@ -14,6 +14,7 @@ from typing import IO
 import msgpack
 
 from actors.kernels import bubblewrap
+from actors.kernels.exits import how_it_ended
 from actors.kernels.interface import DeathCause, KernelDiedError
 from actors.kernels.limits.id_ranges import Source
 from actors.kernels.limits.user_namespaces import CHANGES_USER, zygote_namespace
@@ -24,6 +25,9 @@ from common.errors import MachineError
 
 _LOGGER = logging.getLogger(__name__)
 _CONTROL_BYTES = 8192
+_END_S = 1.0
+"""How long a zygote that is not alive may take to end."""
+_LAST_WORDS = 300
 _MODULE = "actors.kernels.sandboxed.zygote"
 
 
@@ -145,6 +149,21 @@ class ZygoteProcess:
         if not isinstance(error, TimeoutError):
             await asyncio.wait_for(self._gone.wait(), self._timeout_s)
 
+    async def ending(self) -> str:
+        """How it ended, once it is not alive: in words, with its last ones."""
+        status = await asyncio.to_thread(self._status, _END_S)
+        words = self._last_words()[-_LAST_WORDS:]
+        how = "closed its channel" if status is None else how_it_ended(status)
+        return f"{how}: {words}" if words else how
+
+    def _status(self, seconds: float) -> int | None:
+        """Exit code, or minus a signal, of the sandbox, which says 128 + n for a signal inside."""
+        try:
+            status = self._process.wait(seconds) if self._process is not None else None
+        except subprocess.TimeoutExpired:
+            return None
+        return 128 - status if status is not None and status > 128 else status
+
     async def close(self) -> None:
         """Kill the zygote and every kernel it forked; returns when it is gone."""
         if self._process is not None:
@@ -154,6 +173,7 @@ class ZygoteProcess:
             await self._gone.wait()
         if self._errors is not None:
             self._errors.close()
+            self._errors = None
 
     async def _send(self, message: bytes, descriptor: socket.socket) -> None:
         """Send, waiting for room while many forks are queued."""

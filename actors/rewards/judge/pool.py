@@ -6,7 +6,8 @@ produces   questions, step rewards and scores; the measures of a type that needs
            or a task type hangs, crashes, raises or returns nonsense
 waits for  a free judge process, for at most ``transport.lease_grace_s - rewards.timeout_s``, then
            its answer, for at most ``rewards.timeout_s``; both together fit the time of a lease
-unblocked by  the process, or its death; one that hung or died is replaced
+unblocked by  the process, or its death; one that hung or died is replaced, and where its successor
+           does not start, later each time and so often an hour (``actors.mending``)
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
+from actors.mending import MendedPart, Mending
 from actors.rewards.answers import MAX_CHARACTERS
 from actors.rewards.judge.elsewhere import Elsewhere
 from actors.rewards.judge.process import JudgeProcess, search_path
@@ -39,8 +41,9 @@ from actors.rewards.scorer import (
 )
 from actors.rewards.task_types import asked_question, kind_name
 from common.config import Config
-from common.errors import ConfigError, MachineError, PluginError, ProtocolError
+from common.errors import ConfigError, LZeroError, MachineError, PluginError, ProtocolError
 from common.plugins import is_plugin
+from common.restarts import RestartBook
 from common.wire.records import Outcome, Step, Task
 
 log = logging.getLogger(__name__)
@@ -58,8 +61,20 @@ one, also on a machine that is busy with other things, where each start would co
 class Judge:
     """A small pool of judge processes; safe to ask many at once."""
 
-    def __init__(self, config: Config, means: Means | None = None) -> None:
-        """Nothing is started before ``start``; ``means`` are for the types that need some."""
+    def __init__(
+        self, config: Config, means: Means | None = None, mending: Mending | None = None
+    ) -> None:
+        """Nothing is started before ``start``.
+
+        Args:
+            config: names the terms and the types.
+            means: for the types that need some.
+            mending: hears of processes that ended or did not start.
+        """
+        self._mending = mending or Mending()
+        self._starts = MendedPart("a judge process", self._mending)
+        self._not_before = 0.0
+        self._ends = RestartBook()
         self._elsewhere = Elsewhere(
             means or Means(), places=config.rewards.workers, wait_s=config.judge_wait_s
         )
@@ -183,11 +198,12 @@ class Judge:
         while True:
             comes_back = bool(self._busy) or self._is_starting or not self._idle.empty()
             try:
-                async with asyncio.timeout(_PATIENCE_S if comes_back else 0):
+                wait_s = max(0.0, self._not_before - time.monotonic())
+                async with asyncio.timeout(max(wait_s, _PATIENCE_S) if comes_back else wait_s):
                     process = await self._idle.get()
             except TimeoutError:
-                if not self._is_starting:
-                    return await self._begin()
+                if not self._is_starting and time.monotonic() >= self._not_before:
+                    return await self._begin_again()
                 continue
             if process.alive:
                 return process
@@ -206,6 +222,14 @@ class Judge:
         )
         log.warning("scoring failed reason=%s", text)
         return PluginError(text)
+
+    async def _begin_again(self) -> JudgeProcess:
+        """A new process; where it does not start, the next is tried later."""
+        try:
+            return await self._begin()
+        except LZeroError as error:
+            self._not_before = time.monotonic() + self._starts.ended(f"did not start: {error}")
+            raise
 
     async def _begin(self) -> JudgeProcess:
         self._gone = [process for process in self._gone if not process.over]
@@ -241,13 +265,24 @@ class Judge:
         except TimeoutError:
             return await process.describe_hang(timeout_s, about)
         except EOFError:
-            return await process.describe_end(about)
+            ended = await process.describe_end(about)
+            if about:
+                self._say_that_it_ended(ended)
+            return ended
         except ProtocolError as error:
             return Failure(plugin=process.called, text=f"{process.called}{about}: {error}")
         finally:
             if not is_well:
                 self._give_up(process)
         return answer
+
+    def _say_that_it_ended(self, ended: Failure) -> None:
+        """A process ended by itself, which is not the fault of who asks next: he gets another.
+
+        In an hour no more is told than what may be started again.
+        """
+        if self._ends.ended(time.monotonic(), has_worked=True) is not None:
+            self._mending.again(f"a judge process is replaced: {ended.text}")
 
     def _give_up(self, process: JudgeProcess) -> None:
         process.kill()
