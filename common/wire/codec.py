@@ -19,7 +19,7 @@ from common.errors import ProtocolError
 from common.wire.records import WeightManifest
 from common.wire.session import Message
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised whenever a record changes; both sides compare it at hello."""
 
 Record = Message | WeightManifest
