@@ -256,5 +256,5 @@ def test_a_server_that_joins_is_asked_once_it_is_proven_and_leaves_when_it_is_to
             assert [one.server for one in learner.membership.rotation.asked] == ["s0"]
             said, _ = joined.communicate(timeout=60)
             assert joined.returncode == 0, said
-            assert "s1: current" in said
+            assert "s1: joining, it waits for its parity check" in said
             assert said.endswith("s1 has left the run\n")
