@@ -15,7 +15,7 @@ from actors.link import CoordinatorLink
 from actors.mending import Mending
 from actors.runner import run_leases
 from actors.tools.started import started_tools
-from actors.wiring import follow, make_policy, make_runner, started_judge, token_conversations
+from actors.wiring import Following, make_policy, make_runner, started_judge, token_conversations
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, MachineError
@@ -47,7 +47,7 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
         await kernels.start()
         wire = Wire(own_keys(plan, actor_id))
         link = make_link(config, actor_id, launcher.level, wire, coordinator_of(plan))
-        link.on_rotation = partial(follow, policy, plan)
+        link.on_rotation = Following(policy)
         link.on_welcome = partial(tell_welcomed, plan, actor_id)
         try:
             async with (

@@ -20,7 +20,7 @@ from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
-from common.places import RunPlan, ServerPlace
+from common.places import ServerPlace
 from common.task_rules import task_folders, task_rules
 from common.wire.server_http import server_url
 from common.wire.session import Rotation
@@ -39,13 +39,21 @@ def make_policy(config: Config, servers: Sequence[ServerPlace]) -> PolicyClient:
     )
 
 
-def follow(policy: PolicyClient, plan: RunPlan, rotation: Rotation) -> None:
-    """Ask whom the coordinator says may be asked; the plan tells where they are."""
-    places = {place.name: server_url(place.address) for place in plan.servers}
-    policy.rotate(
-        [places[one.server] for one in rotation.asked if one.server in places],
-        lost=[places[name] for name in rotation.lost if name in places],
-    )
+class Following:
+    """Has a client ask whom the coordinator says may be asked, and where."""
+
+    def __init__(self, policy: PolicyClient) -> None:
+        """Nobody was named yet."""
+        self._policy = policy
+        self._urls: dict[str, str] = {}
+        """Of who was asked before, by name: what became of it is told by the name alone."""
+
+    def __call__(self, rotation: Rotation) -> None:
+        """Take in a rotation."""
+        asked = {one.server: server_url(one.address) for one in rotation.asked}
+        lost = [self._urls.pop(name) for name in rotation.lost if name in self._urls]
+        self._urls |= asked
+        self._policy.rotate(list(asked.values()), lost=lost)
 
 
 @asynccontextmanager

@@ -7,10 +7,13 @@ processes, each of which reads the plan and finds its own place in it by name.
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["policy-server", "learner", "actor"]
+Role = Literal["policy-server", "learner", "actor", "newcomer"]
 
 LEARNER = "learner"
 """The name of the one member that listens for all others."""
+
+JOIN = "join"
+"""The name of whoever holds the credential of a run, and is no member yet."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,19 +6,22 @@ coordinator has really bound, that the learner stopped when asked to, or what it
 """
 
 import dataclasses
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.config_file import from_tables, read_tables
 from common.errors import InputError
 from common.json_output import json_text
-from common.places import Address, RunPlan, ServerPlace
+from common.places import Address, Member, RunPlan, ServerPlace
 from common.whole_file import write_whole
 from common.wire.keys import KeyPair, read_key_pair
 
 PLAN = "plan.json"
 _BOUND = "coordinator.json"
 _STOPPED = "stopped"
+_JOINED = "joined.json"
 _WELCOMED = ".welcomed"
 _BEGUN = "begun"
 _ENDED = ".ended.json"
@@ -79,6 +82,20 @@ def told_coordinator(plan: RunPlan) -> Address | None:
     if not path.is_file():
         return None
     return from_tables(Address, read_tables(path, called="address"), where=str(path))
+
+
+def tell_joined(plan: RunPlan, members: Sequence[Member]) -> None:
+    """Say who was admitted since the plan was made; a learner that begins again knows them."""
+    path = Path(plan.private) / _JOINED
+    write_whole(path, json_text([dataclasses.asdict(member) for member in members]) + "\n")
+
+
+def told_joined(plan: RunPlan) -> tuple[Member, ...]:
+    """Who was admitted since the plan was made."""
+    path = Path(plan.private) / _JOINED
+    if not path.is_file():
+        return ()
+    return tuple(Member(**member) for member in json.loads(path.read_text(encoding="utf-8")))
 
 
 def tell_welcomed(plan: RunPlan, actor: str) -> None:

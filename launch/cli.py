@@ -18,12 +18,14 @@ from launch.commands import (  # noqa: E402
     agent,
     config,
     doctor,
+    drain,
     evaluate,
     export,
     export_notebook,
     import_check,
     import_gguf,
     index,
+    join,
     real,
     sft,
     tasks,
@@ -36,6 +38,8 @@ _OTHERS_WRITE = 0o002
 """Nothing that a command or its processes make is everybody's to change, whatever the umask."""
 _COMMANDS = (
     train,
+    join,
+    drain,
     real,
     sft,
     evaluate,

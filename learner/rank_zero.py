@@ -8,15 +8,24 @@ from pathlib import Path
 
 from common.config import Config, EvaluationSuite
 from common.config.evaluation import DURING_PER_FAMILY
+from common.config_file import tables_of
 from common.evaluation import family_of, first_of_each_family
-from common.places import LEARNER, Role, RunPlan
-from common.plan_file import own_keys, tell_coordinator, told_coordinator
+from common.join_file import JOIN_FILE, write_join_file
+from common.json_output import json_text
+from common.places import JOIN, LEARNER, Member, Role, RunPlan
+from common.plan_file import (
+    own_keys,
+    tell_coordinator,
+    tell_joined,
+    told_coordinator,
+    told_joined,
+)
 from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
 from common.telemetry.writers import metric_writers
 from common.wire.records import Task, Trajectory
-from common.wire.sockets import Wire
+from common.wire.sockets import Door, Wire
 from learner.checkpoints.files import oldest_step
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import Order, SignalFilter
@@ -24,6 +33,7 @@ from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import journal_position, restore_ledger
 from learner.coordination.membership import Membership
 from learner.coordination.mixed_order import MixedOrder, WeightedTasks, order_of_families
+from learner.coordination.newcomers import Newcomers, Terms
 from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
 from learner.coordination.trajectory_checks import ModelLimits
@@ -71,15 +81,20 @@ def rank_zero(
     batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     wire = Wire(own_keys(plan, LEARNER))
-    fetching = wire.listen("weights", plan.weights, _known(plan, "policy-server"), WORKER_LIMITS)
+    joined = told_joined(plan)
+    servers = _known((*plan.members, *joined), "policy-server")
+    fetching = wire.listen("weights", plan.weights, servers, WORKER_LIMITS)
     membership = Membership(plan.servers)
     weights = WeightPublisher(
         membership, fetching, return_s=config.learner.batch_timeout_s, give_up=lambda: stop.asked
     )
     weights.start()
     try:
+        speaking = _known((*plan.members, *joined), "actor", "newcomer")
+        speaking |= _known(joined, "policy-server")
         place = told_coordinator(plan) or plan.coordinator  # where actors look for an earlier one
-        door = wire.listen("coordinator", place, _known(plan, "actor"), ACTOR_LIMITS)
+        door = wire.listen("coordinator", place, speaking, ACTOR_LIMITS)
+        terms = terms_of(config, plan, coordinator=door, weights=fetching)
         with (
             JournalWriter(
                 folder / "journal",
@@ -97,10 +112,13 @@ def rank_zero(
                 journal=journal,
                 replay=replay,
                 membership=membership,
+                newcomers=Newcomers(terms, plan.members, joined),
+                tell=tell,
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
             tell_coordinator(plan, door.address)
+            write_join_file(folder / JOIN_FILE, door.address, own_keys(plan, JOIN))
 
             def family(trajectory: Trajectory) -> str:
                 return families.get(trajectory.task_id, "all")
@@ -142,9 +160,26 @@ def _first_prompts(config: Config, tasks: Mapping[str, Sequence[Task]]) -> list[
     )
 
 
-def _known(plan: RunPlan, role: Role) -> dict[str, str]:
-    """The members of that role: public key to name."""
-    return {member.key: member.name for member in plan.members if member.role == role}
+def _known(members: Sequence[Member], *roles: Role) -> dict[str, str]:
+    """The members of those roles: public key to name."""
+    return {member.key: member.name for member in members if member.role in roles}
+
+
+def terms_of(config: Config, plan: RunPlan, *, coordinator: Door, weights: Door) -> Terms:
+    """What a newcomer is told, and which doors are opened to it."""
+
+    def let_in(member: Member) -> None:
+        coordinator.admit(member.key, member.name)
+        if member.role == "policy-server":
+            weights.admit(member.key, member.name)
+
+    return Terms(
+        config=json_text(tables_of(config)),
+        weights=weights.address,
+        finish_s=config.lease_timeout_s,
+        keep=partial(tell_joined, plan),
+        let_in=let_in,
+    )
 
 
 def _coordinator(

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgpack
 
+from common.places import Address
 from common.wire.codec import Buffer, encode
 from common.wire.records import Purpose, Task, TaskLease, TensorSpec, WeightManifest
 from common.wire.session import (
@@ -45,7 +46,9 @@ RECORDS = (
     Rejected(reason="no"),
     HeartbeatAck(sent=3),
     Drain(reason="end", finish_s=0.0),
-    Rotation(number=2, asked=(Asked(server="s0", version=4),), lost=("s1",)),
+    Rotation(
+        number=2, asked=(Asked(server="s0", address=Address(bind="/s0"), version=4),), lost=("s1",)
+    ),
     LEASE,
     WeightManifest(
         version=1, tensors=(TensorSpec(name="w", dtype="int8", shape=(4,)),), checksum="0" * 32

@@ -35,8 +35,8 @@ class PolicyServer(Section):
 class Actors(Section):
     """The rollout processes."""
 
-    processes: Annotated[int, Range("processes", least=1, most=4096)] = 1
-    """Rollout processes on this machine."""
+    processes: Annotated[int, Range("processes", least=0, most=4096)] = 1
+    """Rollout processes that the run starts itself; with 0 it waits for those that join."""
     episodes: Annotated[int, Range("episodes", least=1, most=MAX_CREDIT)] = 96
     """Episodes in flight per process."""
 

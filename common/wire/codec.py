@@ -16,13 +16,14 @@ import msgpack
 import numpy as np
 
 from common.errors import ProtocolError
+from common.wire.joining import JoinMessage
 from common.wire.records import WeightManifest
 from common.wire.session import Message
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 """Raised whenever a record changes; both sides compare it at hello."""
 
-Record = Message | WeightManifest
+Record = Message | JoinMessage | WeightManifest
 Buffer = bytes | memoryview
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in typing.get_args(Record)}

@@ -18,9 +18,14 @@ class Doorkeeper:
         self._doors: dict[bytes, dict[bytes, str]] = {}
         self._quiet = QuietLog(log)
 
-    def watch(self, door: str, members: Mapping[bytes, str]) -> None:
-        """Let these through at ``door``: public key (32 bytes) to name."""
-        self._doors[door.encode()] = dict(members)
+    def watch(self, door: str, members: Mapping[bytes, str]) -> dict[bytes, str]:
+        """Let these through at ``door``: public key (32 bytes) to name.
+
+        Returns:
+            The list; who is put on it later gets through as well.
+        """
+        known = self._doors[door.encode()] = dict(members)
+        return known
 
     def answer(self, request: Sequence[bytes]) -> list[bytes]:
         """The answer to one request: the member's name, or that there is none of that key."""

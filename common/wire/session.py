@@ -9,6 +9,7 @@ is told by the next hello what the session holds, and gives it back what was its
 from dataclasses import dataclass
 
 from common.config.processes import MAX_CREDIT
+from common.places import Address
 from common.wire.records import TaskLease, Trajectory
 
 MAX_NAME_CHARACTERS = 200
@@ -105,9 +106,10 @@ class HeartbeatAck:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Asked:
-    """A policy server that may be asked, and the lowest weight version that it answers with."""
+    """A policy server that may be asked, where, and the lowest version that it answers with."""
 
     server: str
+    address: Address
     version: int
 
 
@@ -117,8 +119,8 @@ class Rotation:
 
     Attributes:
         number: of this rotation; one with a higher number replaces it.
-        asked: who may be asked; servers go by their names in the plan.
-        lost: who is dead: what was asked there gets no answer and is to be asked elsewhere.
+        asked: who may be asked; nobody knows another way to a server.
+        lost: names of the dead: what was asked there gets no answer and is to be asked elsewhere.
     """
 
     number: int

@@ -116,7 +116,7 @@ class Wire:
         Raises:
             MachineError: the address cannot be bound.
         """
-        self._doorkeeper.watch(name, {z85.decode(key): who for key, who in members.items()})
+        known = self._doorkeeper.watch(name, {z85.decode(k): who for k, who in members.items()})
         self._answer_questions()
         if not address.is_unix:
             _allow_descriptors()
@@ -134,7 +134,7 @@ class Wire:
                 f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
                 "(transport.listen), or port 0 for any free one"
             ) from error
-        return Door(socket, _bound(socket, address, self._own), limits)
+        return Door(socket, _bound(socket, address, self._own), limits, known)
 
     def connect(self, address: Address, *, identity: bytes) -> "Line":
         """A line to a door, for blocking use."""
@@ -179,9 +179,16 @@ class Wire:
 class Door:
     """A ROUTER to which only members get through."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]", address: Address, limits: PeerLimits) -> None:
-        """``address`` is where it really listens."""
+    def __init__(
+        self,
+        socket: "zmq.Socket[bytes]",
+        address: Address,
+        limits: PeerLimits,
+        known: dict[bytes, str],
+    ) -> None:
+        """``address`` is where it really listens; ``known`` are the keys that get through."""
         self.address = address
+        self._known = known
         self._longest = limits.message_bytes
         self._socket = socket
         self._wakes = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -190,6 +197,14 @@ class Door:
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
         self._poller.register(self._wakes, zmq.POLLIN)
+
+    def admit(self, key: str, member: str) -> None:
+        """Let whoever proves this key in from now on, under that name; from any thread.
+
+        Raises:
+            ValueError: it is no key.
+        """
+        self._known[z85.decode(key)] = member
 
     def wait(self, timeout_ms: int | None = None) -> None:
         """Return when there is a message, or after ``wake``, or when the time is up."""

@@ -9,6 +9,7 @@ from common.config import Config
 from common.places import (
     COMPILED,
     COMPILED_HEADERS,
+    JOIN,
     LEARNER,
     LOOPBACK,
     LOOPBACK_INTERFACE,
@@ -54,6 +55,7 @@ def members(config: Config) -> dict[str, Role]:
     """Everybody who proves with a key who they are; each needs one before the plan is made."""
     return {
         LEARNER: "learner",
+        JOIN: "newcomer",
         **dict.fromkeys(_server_names(config), "policy-server"),
         **dict.fromkeys(_actor_names(config), "actor"),
     }
@@ -103,6 +105,11 @@ def evaluation(name: str, files: RunFiles, *, suites: Path, version: int, out: P
         command=_command("actors.evaluate", files, *options),
         environment=_with_threads(1),
     )
+
+
+def joined_process(config: Config, files: RunFiles, name: str, role: Role) -> ProcessPlan:
+    """The process of somebody who joins as an actor or a policy server."""
+    return _actor(files, name) if role == "actor" else _policy_server(config, files, name)
 
 
 def rank_processes(*module: str, ranks: int, private: Path) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from common.config.ranges import short
 from common.config_file import load_config, save_config
 from common.errors import LZeroError, RunError
 from common.evaluation import Suite, write_suites
+from common.join_file import JOIN_FILE
 from common.places import LEARNER, RunPlan
 from common.plan_file import told_stopped
 from launch.data.recall import low_recall
@@ -233,7 +234,10 @@ class _TrainRun:
                 private_folder(self._folder.path) as private,
                 self._progress,
             ):
-                self._run_processes(private)
+                try:
+                    self._run_processes(private)
+                finally:
+                    (self._folder.path / JOIN_FILE).unlink(missing_ok=True)
             summary = self._conclude()
         except Interrupted:
             self._save_state("interrupted")

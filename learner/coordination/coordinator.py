@@ -172,6 +172,11 @@ class Coordinator:
         """The sessions that have to be sent the rotation of that number; each once."""
         return self._sessions.tell(rotation)
 
+    def retire(self, identity: str) -> None:
+        """A session is to leave: it gets no more leases, and keeps those that it has."""
+        if identity in self._sessions:
+            self._sessions.retire(identity)
+
     def held_by(self, identity: str) -> tuple[str, ...]:
         """Ids of the leases that a session holds."""
         return self._leases.of(identity)

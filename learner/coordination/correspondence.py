@@ -12,8 +12,10 @@ import time
 from collections.abc import Iterator, Sequence
 
 from common.errors import ProtocolError
+from common.places import JOIN
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Record, claim_of, decode, encode
+from common.wire.joining import Join, Listed, SendAway, SentAway, Serving
 from common.wire.records import Trajectory
 from common.wire.session import (
     Ack,
@@ -29,6 +31,7 @@ from common.wire.session import (
 from common.wire.sockets import Parcel
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.membership import Membership
+from learner.coordination.newcomers import Newcomers
 from learner.coordination.outbox import Letter, Outbox
 from learner.coordination.reception import greet, refusal_of
 from learner.coordination.store import TrajectoryStore
@@ -54,13 +57,17 @@ class Correspondence:
         *,
         learner_version: int,
         membership: Membership | None = None,
+        newcomers: Newcomers | None = None,
     ) -> None:
         """Nobody is welcomed before ``begin``; the learner is at weight ``learner_version``.
 
         Sessions are told the rotation of ``membership``, and get no tasks while nobody may be
-        asked.
+        asked. Without ``newcomers`` nobody joins.
         """
         self._membership = membership
+        self._newcomers = newcomers
+        self._servers: dict[str, bytes] = {}
+        """Identities of the policy servers that have joined, by name."""
         self.learner_version = learner_version
         self.draining: Drain | None = None
         """What every session is told instead of tasks."""
@@ -74,6 +81,8 @@ class Correspondence:
         self._waiting: dict[str, Hello] = {}
         """Who said hello before ``begin``."""
         self._drained: set[str] = set()
+        self._sent_away: set[str] = set()
+        """Sessions that know that they are to leave."""
 
     def begin(self, now: float) -> None:
         """Sessions are welcomed and tasks handed out from now on."""
@@ -97,8 +106,30 @@ class Correspondence:
             for name in self.sessions.keys() - self._drained:
                 self._say(name.encode(), self.draining)
                 self._drained.add(name)
-        elif is_somebody_asked:
+            self._dismiss(list(self._servers), self.draining)
+            return
+        self._send_away()
+        if is_somebody_asked:
             self._hand_out(now)
+
+    def _send_away(self) -> None:
+        """Tell sessions and servers that are to leave; each once, until it is heard again."""
+        if self._newcomers is None or not self._newcomers.leaving:
+            return
+        leaving, drain = (
+            self._newcomers.leaving,
+            Drain(reason="somebody wants it to leave", finish_s=self._newcomers.finish_s),
+        )
+        for identity, actor in self._coordinator.sessions.items():
+            if actor in leaving and identity not in self._sent_away:
+                self._sent_away.add(identity)
+                self._coordinator.retire(identity)
+                self._say(identity.encode(), drain)
+        self._dismiss([name for name in self._servers if name in leaving], drain)
+
+    def _dismiss(self, servers: Sequence[str], drain: Drain) -> None:
+        for name in servers:
+            self._say(self._servers.pop(name), drain)
 
     def letters(self) -> Iterator[Letter]:
         """What may leave by now, in order."""
@@ -123,7 +154,10 @@ class Correspondence:
             return
         with self._lock:
             try:
-                self._handle(identity, record, frames)
+                if self._newcomers is not None and self._newcomers.role(parcel.member) != "actor":
+                    self._attend(identity, parcel.member, record, self._newcomers)
+                else:
+                    self._handle(identity, record, frames)
             except Exception as error:  # one message never ends the run
                 self._quiet.exception("message dropped", "kind=%s", type(record).__name__)
                 self._refuse(identity, frames, f"{type(error).__name__}: {error}")
@@ -134,7 +168,7 @@ class Correspondence:
         self._quiet.warning("message refused", "from=%r reason=%s", identity[:40], reason)
         kind, lease_id = claim_of(frames)
         name = _name(identity)
-        if kind == Hello.__name__:
+        if kind in (Hello.__name__, Join.__name__):
             self._say(identity, Refused(reason=f"{reason}; {_SAME_VERSION}"))
         elif name not in self.sessions:
             self._say(identity, HelloWanted())
@@ -164,11 +198,59 @@ class Correspondence:
                 lost,
             )  # fmt: skip
 
+    def _attend(self, identity: bytes, member: str, record: Record, newcomers: Newcomers) -> None:
+        """What somebody says who is no actor: a newcomer, or a policy server."""
+        if member == JOIN and isinstance(record, Join):
+            self._say(identity, newcomers.admit(record))
+        elif member == JOIN and isinstance(record, SendAway):
+            fault = newcomers.send_away(record.name)
+            self._say(identity, Refused(reason=fault) if fault else self._parting(record.name))
+        elif member != JOIN and isinstance(record, Serving) and self._membership is not None:
+            drain = self._farewell(member, newcomers)
+            self._say(identity, drain or self._list(identity, member, record, self._membership))
+        elif member != JOIN and isinstance(record, Leave):
+            self._servers.pop(member, None)
+            self._forget_server(member)
+        else:
+            self._quiet.warning("message of no use", "from=%s", member)
+
+    def _parting(self, name: str) -> SentAway:
+        """What becomes of a member that is to leave; a server gets no requests from now on."""
+        held = [i for i, actor in self._coordinator.sessions.items() if actor == name]
+        leases = sum(len(self._coordinator.held_by(identity)) for identity in held)
+        if held:
+            return SentAway(text=f"{name} leaves once it has finished its {leases} episodes")
+        if name in self._servers:
+            self._forget_server(name)
+            return SentAway(text=f"{name} gets no more requests and leaves")
+        self._forget_server(name)
+        return SentAway(text=f"{name} gets nothing to do any more; its process ends with the run")
+
+    def _farewell(self, name: str, newcomers: Newcomers) -> Drain | None:
+        """What a policy server is told that is to leave."""
+        if self.draining is None and name in newcomers.leaving:
+            return Drain(reason="somebody wants it to leave", finish_s=newcomers.finish_s)
+        return self.draining
+
+    def _list(self, identity: bytes, name: str, ready: Serving, membership: Membership) -> Listed:
+        """A policy server can be asked: it belongs to the run."""
+        self._servers[name] = identity
+        with membership.roster() as roster:
+            roster.join(name, ready.address)
+            return Listed(standing=roster.standing(name), cause=roster.causes.get(name, ""))
+
+    def _forget_server(self, name: str) -> None:
+        """Nobody asks it any more; what it is at work on may still come."""
+        if self._membership is not None:
+            with self._membership.roster() as roster:
+                roster.leave(name)
+
     def _greet(self, identity: bytes, hello: Hello, now: float) -> None:
         if refusal := refusal_of(identity, hello):
             log.warning("actor refused reason=%s", refusal)
             self._say(identity, Refused(reason=refusal))
         elif self._has_begun:
+            self._sent_away.discard(hello.identity)
             self._say(identity, greet(self._coordinator, hello, now))
         else:
             self._waiting[hello.identity] = hello

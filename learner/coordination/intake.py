@@ -14,10 +14,11 @@ import copy
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Self
 
 from common.errors import LZeroError
+from common.join_file import JOIN_FILE
 from common.telemetry.quiet_log import QuietLog
 from common.wire.records import Task, Trajectory
 from common.wire.session import Drain
@@ -28,6 +29,7 @@ from learner.coordination.correspondence import Correspondence
 from learner.coordination.counters import Counters
 from learner.coordination.ledger import save_ledger
 from learner.coordination.membership import Membership
+from learner.coordination.newcomers import Newcomers
 from learner.coordination.replay import Replay
 from learner.coordination.store import TrajectoryStore
 from learner.journal.interface import Journal, NoJournal
@@ -41,6 +43,8 @@ ACTOR_LIMITS = PeerLimits(message_bytes=64 << 20, queued_in=1000, queued_out=16_
 """Of one actor; most of a trajectory is the text of all its steps."""
 
 _TICK_MS = 500
+TELL_ALONE_S = 20.0
+"""Seconds without an actor after which a person is told."""
 
 
 class Intake:
@@ -56,11 +60,14 @@ class Intake:
         journal: Journal | None = None,
         replay: Replay | None = None,
         membership: Membership | None = None,
+        newcomers: Newcomers | None = None,
+        tell: Callable[[str], None] = log.warning,
     ) -> None:
         """Serve at ``door``, which is closed at the end; the learner is at weight ``version``.
 
-        What happens goes into ``journal``, from ``go_live`` on where there is a ``replay``: until
-        then whoever plays that has the coordinator for himself.
+        ``tell`` gets what a person must know at once. What happens goes into ``journal``, from
+        ``go_live`` on where there is a ``replay``: until then whoever plays that has the
+        coordinator for himself.
         """
         self._coordinator = coordinator
         self._membership = membership or Membership(())
@@ -79,8 +86,11 @@ class Intake:
         """Notified by the journal alone: a commit is no news for who waits for a batch."""
         self._post = Correspondence(
             coordinator, store, self._journal, self._changed, learner_version=version,
-            membership=membership,
+            membership=membership, newcomers=newcomers,
         )  # fmt: skip
+        self._tell = tell
+        self._alone_since: float | None = None
+        self._is_alone_told = False
         self._thread = threading.Thread(target=self._run, name="intake", daemon=True)
 
     def __enter__(self) -> Self:
@@ -113,13 +123,15 @@ class Intake:
         """The next batch, once it is complete and in the journal; None once ``give_up`` says so.
 
         Raises:
-            LZeroError: none came in time; says what it was waiting for.
+            LZeroError: none came in time, counted from when some actor was there; says what it was
+                waiting for.
         """
         deadline = time.monotonic() + timeout_s
         with self._changed:
             self._post.learner_version = learner_version
             while True:
                 self._check()
+                deadline = self._later_if_alone(deadline, timeout_s)
                 if give_up():
                     return None
                 batch = self._coordinator.take_batch(learner_version=learner_version)
@@ -171,6 +183,7 @@ class Intake:
         with self._changed:
             while True:
                 self._check()
+                deadline = self._later_if_alone(deadline, timeout_s)
                 if give_up():
                     return None
                 finished = self._coordinator.take_evaluation()
@@ -230,6 +243,24 @@ class Intake:
                 f"{self._membership.describe()}"
             )
         (on or self._changed).wait(min(remaining, 1.0))
+
+    def _later_if_alone(self, deadline: float, timeout_s: float) -> float:
+        """The end of a wait for actors: as long as there is none, it is put off, and said."""
+        now = time.monotonic()
+        if self._post.sessions:
+            self._alone_since = None
+            if self._is_alone_told:
+                self._is_alone_told = False
+                self._tell(f"the run goes on with {_named(self._post.sessions.values())}")
+            return deadline
+        self._alone_since = now if self._alone_since is None else self._alone_since
+        if not self._is_alone_told and now - self._alone_since >= TELL_ALONE_S:
+            self._is_alone_told = True
+            self._tell(
+                f"the run waits for actors: for {TELL_ALONE_S:.0f} s there has been none; bring "
+                f"one in with: lzero join RUN/{JOIN_FILE} --role actor"
+            )
+        return now + timeout_s
 
     def _wait_for_journal(self, deadline: float, timeout_s: float) -> None:
         """Nothing is trained on that a crash could forget."""
@@ -296,3 +327,9 @@ class Intake:
                 self._door.send(letter.identity, letter.frames)
             except UndeliverableError as error:
                 self._quiet.warning("message not sent", "to=%r %s", letter.identity[:40], error)
+
+
+def _named(actors: Collection[str]) -> str:
+    names = sorted(set(actors))
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return f"{len(names)} {'actor' if len(names) == 1 else 'actors'}: {', '.join(names[:8])}{more}"

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from common.places import ServerPlace
-from common.wire.server_http import server_url
 from common.wire.session import Rotation
 from learner.coordination.roster import LiveServer, Roster, Standing
 
@@ -29,7 +28,7 @@ class Membership:
         self._lock = threading.Lock()
         self.on_change: Callable[[], None] = lambda: None
         for place in servers:
-            self._roster.join(place.name, server_url(place.address))
+            self._roster.join(place.name, place.address)
 
     @property
     def rotation(self) -> Rotation:

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import count
 
+from common.places import Address
+from common.wire.server_http import server_url
 from common.wire.session import Asked, Rotation
 
 
@@ -43,9 +45,14 @@ class LiveServer:
     """A server in its present life, for those who work with it and tell what came of it."""
 
     name: str
-    url: str
+    address: Address
     life: int
     version: int | None
+
+    @property
+    def url(self) -> str:
+        """Of its HTTP."""
+        return server_url(self.address)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,7 +60,7 @@ class _Known:
     """What is known of one server; ``cause`` is why it is not asked, empty when it may be."""
 
     name: str
-    url: str
+    address: Address
     life: int
     version: int | None = None
     proven: bool = False
@@ -62,7 +69,9 @@ class _Known:
     cause: str = "it has not taken weights yet"
 
     def seen(self) -> LiveServer:
-        return LiveServer(name=self.name, url=self.url, life=self.life, version=self.version)
+        return LiveServer(
+            name=self.name, address=self.address, life=self.life, version=self.version
+        )
 
 
 class Roster:
@@ -138,10 +147,14 @@ class Roster:
 
     # ---- events ------------------------------------------------------------------------------
 
-    def join(self, name: str, url: str) -> None:
-        """A server belongs to the run from now on; said again, nothing changes."""
-        if name not in self._servers:
-            self._servers[name] = _Known(name=name, url=url, life=next(self._lives))
+    def join(self, name: str, address: Address) -> None:
+        """A server belongs to the run from now on; said again, nothing changes.
+
+        One that was elsewhere before begins anew.
+        """
+        known = self._servers.get(name)
+        if known is None or known.address != address:
+            self._servers[name] = _Known(name=name, address=address, life=next(self._lives))
             self._renew()
 
     def leave(self, name: str) -> None:
@@ -231,7 +244,7 @@ class Roster:
     def _renew(self) -> None:
         """The rotation as it is now; with a new number if it is another."""
         asked = tuple(
-            Asked(server=name, version=server.version)
+            Asked(server=name, address=server.address, version=server.version)
             for name, server in self._servers.items()
             if self.standing(name) is Standing.CURRENT and server.version is not None
         )

@@ -43,6 +43,10 @@ class Sessions(dict[str, Session]):
             session.last_heard = now
         return session is not None
 
+    def retire(self, identity: str) -> None:
+        """A session gets no more leases; it keeps those that it has."""
+        self[identity].credit = 0
+
     def silent(self, now: float, silence_s: float) -> list[tuple[str, float]]:
         """Who has said nothing for longer than ``silence_s``, and for how long, in seconds."""
         return [

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -20,11 +21,14 @@ from common.errors import PolicyServerError
 from common.wire.sockets import Door
 from common.wire.weights import ADAPTER_A, ADAPTER_B
 from learner.coordination.membership import Membership
+from learner.coordination.roster import LiveServer
 from learner.weights.channel import Snapshot, StagingChannel, take_snapshot
 from learner.weights.served import Update, UpdatedServer
 
 log = logging.getLogger(__name__)
 
+_MOST_AT_ONCE = 256
+"""Updates under way; threads are made as they are needed."""
 _TELL_EVERY_S = 15.0
 _LOOK_EVERY_S = 0.1
 
@@ -67,18 +71,16 @@ class WeightPublisher:
         self._return_s, self._give_up = return_s, give_up
         self._membership = membership
         self._channel = StagingChannel(door)
-        with membership.roster() as roster:
-            names = [server.name for server in roster.servers]
-        self._servers = {
-            name: UpdatedServer(
-                name,
-                membership,
-                self._channel,
-                stage_timeout_s=stage_timeout_s,
-                request_timeout_s=request_timeout_s,
-            )
-            for name in names
-        }
+        self._make = partial(
+            UpdatedServer,
+            membership=membership,
+            channel=self._channel,
+            stage_timeout_s=stage_timeout_s,
+            request_timeout_s=request_timeout_s,
+        )
+        self._servers: dict[str, UpdatedServer] = {}
+        """As they were needed; who belongs to the run is in the roster alone."""
+        self._meeting = threading.Lock()
         self._watch_every_s = watch_every_s
         self._snapshot: Snapshot | None = None
         self._base = ""
@@ -87,23 +89,20 @@ class WeightPublisher:
         self._publishing = threading.Lock()
         self._offering = threading.Lock()
         self._stopping = threading.Event()
-        self._pool = ThreadPoolExecutor(len(self._servers), thread_name_prefix="weight-update")
-        self._watchers = [
-            threading.Thread(target=self._watch, args=(server,), name="weight-watch", daemon=True)
-            for server in self._servers.values()
-        ]
+        self._pool = ThreadPoolExecutor(_MOST_AT_ONCE, thread_name_prefix="weight-update")
+        self._meeter = threading.Thread(target=self._meet, name="weight-meet", daemon=True)
+        self._watchers: list[threading.Thread] = []
 
     def start(self) -> None:
         """Listen for workers and watch over the servers."""
         self._channel.start()
-        for watcher in self._watchers:
-            watcher.start()
+        self._meeter.start()
 
     def stop(self) -> None:
         """Stop watching and close the sockets; the servers keep their weights."""
         self._stopping.set()
         deadline = time.monotonic() + 10
-        for watcher in self._watchers:
+        for watcher in (self._meeter, *self._watchers):
             watcher.join(timeout=max(0.0, deadline - time.monotonic()))
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._channel.stop()
@@ -128,7 +127,8 @@ class WeightPublisher:
                 self._snapshot = snapshot
                 self._channel.offer(snapshot)
             with self._membership.roster() as roster:
-                targets = [self._servers[server.name] for server in roster.to_update()]
+                servers = roster.to_update()
+            targets = [self._updated(server) for server in servers]
             updates = self._update_all(targets, version)
             if self._was_taken:
                 self._wait_for_return(version)
@@ -189,7 +189,7 @@ class WeightPublisher:
                 roster.published(version)
             names = {server.name for server in taken}
             causes = roster.causes.items()
-            failed = {self._servers[n].url: why for n, why in causes if n not in names}
+            failed = {roster.server(n).url: why for n, why in causes if n not in names}
         if not taken:
             listed = "; ".join(f"{url}: {cause}" for url, cause in failed.items())
             raise PolicyServerError(f"no policy server took weights of version {version}: {listed}")
@@ -204,9 +204,41 @@ class WeightPublisher:
 
     # ---- watching ----------------------------------------------------------------------------
 
+    def _updated(self, seen: LiveServer) -> UpdatedServer:
+        """The server, to work with it; a stranger is watched over from now on."""
+        with self._meeting:
+            server = self._servers.get(seen.name)
+            if server is None or server.address != seen.address:
+                server = self._servers[seen.name] = self._make(seen)
+                watcher = threading.Thread(
+                    target=self._watch, args=(server,), name="weight-watch", daemon=True
+                )
+                watcher.start()
+                alive = (one for one in self._watchers if one.is_alive())
+                self._watchers = [*alive, watcher]
+            return server
+
+    def _meet(self) -> None:
+        """Make the acquaintance of who joins."""
+        while True:
+            with self._membership.roster() as roster:
+                servers = roster.servers
+            for server in servers:
+                self._updated(server)
+            if self._stopping.wait(self._watch_every_s):
+                return
+
     def _watch(self, server: UpdatedServer) -> None:
-        """Bring a server back that failed or was restarted since the last publish."""
+        """Bring a server back that failed or was restarted since the last publish; until it leaves.
+
+        Should it come back, it is a stranger.
+        """
         while not self._stopping.wait(self._watch_every_s):
+            with self._meeting:
+                if not server.belongs:
+                    if self._servers.get(server.name) is server:
+                        del self._servers[server.name]
+                    return
             try:
                 self._bring_back(server)
             except Exception:

@@ -13,6 +13,8 @@ from learner.weights.control import ServerControl
 
 log = logging.getLogger(__name__)
 
+_NO_LIFE = -1
+"""Of who has left: what is told of it changes nothing."""
 TORN = "torn"
 """Version label of a server whose update failed half-way; clients refuse its tokens."""
 
@@ -34,17 +36,16 @@ class UpdatedServer:
 
     def __init__(
         self,
-        name: str,
+        server: LiveServer,
         membership: Membership,
         channel: StagingChannel,
         *,
         stage_timeout_s: float,
         request_timeout_s: float,
     ) -> None:
-        """The server ``name`` of the roster."""
-        self.name = name
+        """A server of the roster, until it leaves or is elsewhere."""
+        self.name, self.address, self.url = server.name, server.address, server.url
         self._membership = membership
-        self.url = self._seen().url
         self._control = ServerControl(self.url, timeout_s=request_timeout_s)
         self._channel = channel
         self._stage_timeout_s = stage_timeout_s
@@ -86,9 +87,17 @@ class UpdatedServer:
                 self._fail(str(error) if expected else repr(error))
                 return Update()
 
+    @property
+    def belongs(self) -> bool:
+        """Whether the roster knows it, where it is."""
+        return self._seen().life != _NO_LIFE
+
     def _seen(self) -> LiveServer:
         with self._membership.roster() as roster:
-            return roster.server(self.name)
+            for server in roster.servers:
+                if (server.name, server.address) == (self.name, self.address):
+                    return server
+        return LiveServer(name=self.name, address=self.address, life=_NO_LIFE, version=None)
 
     def _doubt(self, seen: LiveServer, error: PolicyServerError) -> None:
         """It gave no answer; where nothing listens any more, there is no doubt."""

@@ -1,13 +1,15 @@
-"""A run whose policy server, learner and actor are killed finishes by itself, with nothing lost."""
+"""Whole runs whose servers, learner and actors are killed, or come later, lose nothing."""
 
 import json
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.integration.test_end_to_end import Command, lzero_train
+from tests.integration.test_end_to_end import REPOSITORY, Command, lzero_train
 
 pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
 
@@ -49,3 +51,20 @@ def test_a_run_goes_on_when_its_server_its_learner_and_its_actor_are_killed(
     assert counts["started"] == counts["trained"] + sum(counts["dropped"].values()) + counts["open"]
     batches = (command.run / "batches.jsonl").read_text().splitlines()
     assert len(batches) == 8
+
+
+def test_a_run_without_actors_of_its_own_waits_for_one_that_joins(tmp_path: Path) -> None:
+    settings = ("run.steps=2", "actors.processes=0", "evaluation.during_every=0")
+    with lzero_train(tmp_path, *(word for text in settings for word in ("--set", text))) as command:
+        file = command.run / "join.json"
+        command.wait_until(file.exists, "the learner listens")
+        join = [sys.executable, "-m", "launch.cli", "join", str(file), "--role", "actor"]
+        with subprocess.Popen(join, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True) as actor:
+            printed = command.finish()
+            said, _ = actor.communicate(timeout=60)
+
+    assert command.process.returncode == 0, printed
+    assert (actor.returncode, said) == (0, "joined the run as a0\na0 has left the run\n")
+    assert not file.exists()
+    counts = json.loads((command.run / "summary.json").read_text())["trajectories"]
+    assert counts["started"] == counts["trained"] + sum(counts["dropped"].values()) + counts["open"]

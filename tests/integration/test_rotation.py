@@ -28,7 +28,8 @@ def test_a_session_hears_every_rotation_before_tasks(tmp_path: Path) -> None:
             roster.proved("s0", life, 4)
 
         first = peer.hear()
-        assert first == Rotation(number=1, asked=(Asked(server="s0", version=4),), lost=())
+        asked = Asked(server="s0", address=Address(bind="/s0"), version=4)
+        assert first == Rotation(number=1, asked=(asked,), lost=())
         leases = [peer.hear(), peer.hear()]
         assert all(isinstance(lease, TaskLease) for lease in leases)
 

@@ -5,6 +5,8 @@ import dataclasses
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,12 +18,14 @@ import torch
 from actors.policy import PolicyClient
 from common.config import Config, PolicyServer
 from common.config_file import save_config
-from common.places import LEARNER, Role, RunPlan
+from common.join_file import JOIN_FILE, write_join_file
+from common.places import JOIN, LEARNER, Role, RunPlan
 from common.plan_file import own_keys, tell_coordinator
 from common.wire.records import Task, Trajectory
 from common.wire.server_http import server_url
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles
+from launch.run.joining import drain
 from launch.starters import specs
 from launch.starters.local import Supervisor
 from launch.starters.private import make_plan, private_folder
@@ -29,18 +33,22 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.membership import Membership
+from learner.coordination.newcomers import Newcomers
 from learner.coordination.roster import Standing
 from learner.coordination.store import TrajectoryStore
 from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
+from learner.rank_zero import terms_of
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.contents import weights_to_publish
 from learner.weights.publisher import WeightPublisher
 from learner.weights.verifier import ParityVerifier, random_prompts
+from tests.waiting import wait_for
 
 pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
 
-MODEL = Path(__file__).parents[2] / "launch" / "presets" / "warmstart"
+REPOSITORY = Path(__file__).parents[2]
+MODEL = REPOSITORY / "launch" / "presets" / "warmstart"
 TASKS = [
     Task(task_id=f"t{i}", question=f"Where was person {i} born?", answers=("here",))
     for i in range(8)
@@ -68,7 +76,8 @@ def settings(folder: Path) -> Config:
 class Learner:
     """Publishes, compares and takes batches as a learner does; its steps are random."""
 
-    def __init__(self, plan: RunPlan, folder: Path, stack: ExitStack) -> None:
+    def __init__(self, config: Config, plan: RunPlan, folder: Path, stack: ExitStack) -> None:
+        self.file = folder / JOIN_FILE
         self.seen: list[Trajectory] = []
         self.version = 0
         self.membership = Membership(plan.servers)
@@ -77,7 +86,9 @@ class Learner:
         self._verifier = ParityVerifier(self._model, rank, tolerance=TOLERANCE)
         wire = stack.enter_context(Wire(own_keys(plan, LEARNER)))
         workers = wire.listen("weights", plan.weights, known(plan, "policy-server"), WORKER_LIMITS)
-        door = wire.listen("coordinator", plan.coordinator, known(plan, "actor"), ACTOR_LIMITS)
+        keys = known(plan, "actor") | known(plan, "newcomer")
+        door = wire.listen("coordinator", plan.coordinator, keys, ACTOR_LIMITS)
+        terms = terms_of(config, plan, coordinator=door, weights=workers)
         self._publisher = WeightPublisher(self.membership, workers, watch_every_s=0.5, return_s=60)
         self._publisher.start()
         stack.callback(self._publisher.stop)
@@ -87,24 +98,39 @@ class Learner:
             total_batches=MOST_BATCHES, max_buffered_bytes=1 << 30,
         )  # fmt: skip
         store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24)
-        intake = Intake(coordinator, store, door, membership=self.membership)
+        intake = Intake(
+            coordinator, store, door, membership=self.membership,
+            newcomers=Newcomers(terms, plan.members),
+        )  # fmt: skip
         self.intake = stack.enter_context(intake)
         tell_coordinator(plan, door.address)
+        write_join_file(self.file, door.address, own_keys(plan, JOIN))
 
     def step(self) -> None:
         batch = self.intake.take_batch(learner_version=self.version, timeout_s=120)
         assert batch is not None
         self.seen += batch
+        self.publish_next()
+        self.intake.acknowledge(self.version)
+
+    def publish_next(self) -> None:
         with torch.no_grad():
             for parameter in self._model.parameters():
                 parameter.mul_(1 + 0.01 * torch.randn(()).item())
         self.version += 1
         self._publish()
-        self.intake.acknowledge(self.version)
 
     def _publish(self) -> None:
         self._publisher.publish(self.version, weights_to_publish(self._model, complete=True))
         self._verifier.run(PROMPTS, self.membership, version=self.version)
+
+    def let_in(self, name: str) -> bool:
+        """Compare those that came to the newest version; whether this one is asked now."""
+        with self.membership.roster() as roster:
+            unproven = roster.unproven()
+        if unproven:
+            self._verifier.run(PROMPTS, self.membership, version=self.version)
+        return self.standing(name) is Standing.CURRENT
 
     def standing(self, name: str) -> Standing:
         with self.membership.roster() as roster:
@@ -161,7 +187,7 @@ def test_a_server_killed_in_the_middle_of_requests_costs_a_retry_and_comes_back(
 ) -> None:
     config, told = settings(tmp_path), list[str]()
     with a_run(config, tmp_path, told) as (plan, supervisor), ExitStack() as stack:
-        learner = Learner(plan, tmp_path, stack)
+        learner = Learner(config, plan, tmp_path, stack)
         victim, other = (server_url(place.address) for place in plan.servers)
         faults: list[BaseException] = []
         under_way = retries = 0
@@ -200,3 +226,35 @@ def test_a_server_killed_in_the_middle_of_requests_costs_a_retry_and_comes_back(
     assert [text.partition(" was ended")[0] for text in told] == ["policy-server-s0"]
     totals = json.loads((tmp_path / "actors" / "a0.json").read_text())
     assert totals["requests"] > GROUPS * SIZE * learner.version
+
+
+def test_a_server_that_joins_is_asked_once_it_is_proven_and_leaves_when_it_is_told(
+    tmp_path: Path,
+) -> None:
+    base = settings(tmp_path)
+    config = dataclasses.replace(
+        base, policy_server=dataclasses.replace(base.policy_server, count=1)
+    )
+    with a_run(config, tmp_path, []) as (plan, _), ExitStack() as stack:
+        learner = Learner(config, plan, tmp_path, stack)
+        learner.publish_next()
+        command = ["join", str(learner.file), "--role", "server"]
+        with subprocess.Popen(
+            [sys.executable, "-m", "launch.cli", *command],
+            cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        ) as joined:  # fmt: skip
+
+            def is_in() -> bool:
+                assert joined.poll() is None, joined.communicate()
+                return learner.let_in("s1")
+
+            wait_for(is_in, timeout_s=240)
+            assert {one.server for one in learner.membership.rotation.asked} == {"s0", "s1"}
+
+            assert drain(learner.file, "s1") == "s1 gets no more requests and leaves"
+
+            assert [one.server for one in learner.membership.rotation.asked] == ["s0"]
+            said, _ = joined.communicate(timeout=60)
+            assert joined.returncode == 0, said
+            assert "s1: joining, it waits for its parity check" in said
+            assert said.endswith("s1 has left the run\n")

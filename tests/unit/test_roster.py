@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from common.places import Address
 from common.wire.session import Rotation
 from learner.coordination.roster import LiveServer, Roster, Standing
 
@@ -51,7 +52,7 @@ class Schedule:
         self.roster = Roster(suspect_s=SUSPECT_S)
         self.machines = {name: Machine() for name in NAMES[: self.chance.randint(1, 3)]}
         for name in self.machines:
-            self.roster.join(name, f"unix:/{name}")
+            self.roster.join(name, Address(bind=f"/{name}"))
         self.now, self.offered, self.newest, self.faults = 0.0, -1, -1, 0
         self.jobs: list[Job] = []
         self.seen = self.roster.rotation
@@ -179,7 +180,7 @@ class Schedule:
             self.roster.leave(name)
             self.died(name)
             assert self.roster.standing(name) is Standing.DEAD
-        self.roster.join(name, f"unix:/{name}")
+        self.roster.join(name, Address(bind=f"/{name}"))
 
     def pass_time(self) -> None:
         self.now += self.chance.choice((1.0, 3.0, 6.0))
@@ -244,7 +245,7 @@ def test_only_sound_servers_are_asked_whatever_happens_ten_thousand_times() -> N
 def roster() -> Roster:
     """One server, asked at version 3."""
     roster = Roster(suspect_s=SUSPECT_S)
-    roster.join("s0", "unix:/s0")
+    roster.join("s0", Address(bind="/s0"))
     assert roster.updated("s0", 0, 3)
     roster.published(3)
     assert roster.proved("s0", 0, 3)
@@ -266,6 +267,20 @@ def test_a_dead_server_returns_by_an_update_and_a_check_and_by_nothing_less(rost
     assert roster.proved("s0", 1, 3)
     assert roster.standing("s0") is Standing.CURRENT
     assert roster.rotation.lost == ()
+
+
+def test_a_server_that_is_elsewhere_begins_anew_and_one_that_left_is_nobody(
+    roster: Roster,
+) -> None:
+    roster.join("s0", Address(bind="/s0"))
+    assert roster.standing("s0") is Standing.CURRENT, "said again"
+
+    roster.join("s0", Address(bind="/elsewhere"))
+
+    assert roster.standing("s0") is Standing.JOINING
+    assert not roster.proved("s0", 0, 3), "that was the one before"
+    roster.leave("s0")
+    assert (roster.rotation.asked, roster.rotation.lost) == ((), ()), "it finishes what it has"
 
 
 def test_a_late_failure_of_the_life_before_takes_nobody_out(roster: Roster) -> None:

@@ -55,6 +55,7 @@ def test_every_process_of_a_run_is_planned_in_the_order_of_its_start(
 def test_whoever_speaks_is_a_member_with_a_key_of_its_own(servers: int, actors: int) -> None:
     assert plan(of(servers=servers, actors=actors)).members == (
         Member(name="learner", role="learner", key="key of learner"),
+        Member(name="join", role="newcomer", key="key of join"),
         *(
             Member(name=f"s{number}", role="policy-server", key=f"key of s{number}")
             for number in range(servers)
@@ -82,7 +83,7 @@ def test_who_is_started_under_a_name_has_the_keys_of_that_member() -> None:
 
 def test_a_member_without_a_key_is_no_plan() -> None:
     with pytest.raises(KeyError, match="a0"):
-        plan_run(Config(), FILES, {"learner": "k", "s0": "k"})
+        plan_run(Config(), FILES, {"learner": "k", "join": "k", "s0": "k"})
 
 
 @pytest.mark.parametrize(

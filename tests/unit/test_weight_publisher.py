@@ -260,8 +260,10 @@ def test_a_watcher_that_had_to_wait_for_a_publish_undoes_nothing() -> None:
         try:
             membership = Membership([http.place])
             name = http.place.name
+            with membership.roster() as roster:
+                seen = roster.server(name)
             server = UpdatedServer(
-                name, membership, channel, stage_timeout_s=10, request_timeout_s=10
+                seen, membership, channel, stage_timeout_s=10, request_timeout_s=10
             )
             for version in (1, 2):
                 channel.offer(take_snapshot(version, state(version)))
@@ -299,3 +301,27 @@ def test_a_publish_waits_for_the_only_server_to_come_back() -> None:
             servers[0].status = {}
 
             assert under_way.result(10).acknowledged == (servers[0].url,)
+
+
+def test_a_server_that_joins_is_brought_to_the_newest_version_and_one_that_left_is_left_alone() -> (
+    None
+):
+    with (
+        weight_servers(2) as (first, second),
+        publishing([first, second], watch_every_s=0.01) as publisher,
+    ):
+        with publisher.membership.roster() as roster:
+            roster.leave(second.place.name)
+        publisher.publish(0, state(0))
+        assert second.swaps == []
+
+        with publisher.membership.roster() as roster:
+            roster.join(second.place.name, second.place.address)
+        wait_for(lambda: publisher.holding() == (first.url, second.url))
+
+        with publisher.membership.roster() as roster:
+            roster.leave(second.place.name)
+        asked = second.asked["/weight_info"]
+        publisher.publish(1, state(1))
+        assert second.swaps == [0]
+        assert second.asked["/weight_info"] <= asked + 1, "a look was under way"
