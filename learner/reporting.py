@@ -1,14 +1,14 @@
 """What is said of each step: its record, its batch, what looks wrong. Rank 0 only."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from common.config import Config
 from common.errors import LZeroError
 from common.telemetry.step_record import StepRecord
 from common.wire.records import Trajectory
 from learner.head import Head
-from learner.record import StepTimings, step_record
+from learner.record import HeldoutPoint, StepTimings, step_record
 from learner.step.metrics import StepMetrics, warnings_of
 from learner.step.trends import Trends
 from learner.totals import Totals
@@ -38,7 +38,7 @@ class StepReports:
         *,
         waited_s: float,
         trained_s: float,
-        heldout: Mapping[str, float],
+        heldout: HeldoutPoint,
     ) -> None:
         """Report the step that made ``version`` of ``batch``.
 
@@ -48,7 +48,7 @@ class StepReports:
             metrics: its numbers.
             waited_s: time without a batch.
             trained_s: time of the step itself.
-            heldout: success by family of the evaluation that ended meanwhile.
+            heldout: what came of the evaluation that ended meanwhile.
 
         Raises:
             LZeroError: gradients stay broken.

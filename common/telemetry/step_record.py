@@ -58,8 +58,10 @@ class StepRecord:
     family_success: StepShares
     """The same by the task label ``family``, or by source where training draws from several."""
     heldout: Annotated[dict[str, float], Scope.EARLIER] = field(default_factory=dict)
-    """The same of a short evaluation, of the weights before it, that ended since the line before
-    this one; empty when there was none."""
+    """The same of a short evaluation that ended since the line before this one; empty when there
+    was none."""
+    heldout_versions: Annotated[dict[str, int], Scope.EARLIER] = field(default_factory=dict)
+    """The ``oldest`` and the ``newest`` weight version that sampled in it."""
     scores: StepShares = field(default_factory=dict)
     """Means of what the trajectories record (docs/rewards.md), each over those that have it."""
     signal_share: StepFloat = 1.0

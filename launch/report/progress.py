@@ -195,7 +195,7 @@ def _table(view: View) -> Table:
     table = Table.grid(padding=(0, 2))
     heldout = describe_shares(view.heldout)
     if view.heldout:
-        heldout += f" (step {view.heldout_step})"
+        heldout += f" ({view.heldout_of})"
     rows = (
         ("step", f"{view.step} of {view.steps}"),
         ("training success", describe_shares(view.success)),

@@ -59,7 +59,7 @@ FREE: Mapping[str, str] = {
     " topr.kappa token_tis.cap token_tis.band gspo.clip decoupled_ppo.clip"
     " decoupled_ppo.behaviour_cap loss_norm discount kl_reference kl_estimator kl_behaviour"
     " entropy gae.learning_rate gae.value_clip gae.step_decay gae.token_discount gae.token_decay",
-    "evaluation": "during_every",
+    "evaluation": "during_every during_pinned",
     "services": "",
 }
 """Keys that may change at a resume, by section."""
