@@ -47,6 +47,7 @@ def step_record(
     counters: Counters,
     family_of: FamilyOf,
     heldout: HeldoutPoint = NOT_ASKED,
+    depth: float = 0.0,
 ) -> StepRecord:
     """The line that ``metrics.jsonl`` gets for ``step``."""
     tally, update = metrics.tally, metrics.update
@@ -70,6 +71,7 @@ def step_record(
         parsed_share=parsed_share(batch),
         cells_ok_share=cells_ok_share(batch),
         staleness={str(age): count for age, count in metrics.batch.staleness.items()},
+        depth=depth,
         dropped=dict(counters.dropped),
         loss=tally.loss,
         grad_norm=update.gradient_norm if update else 0.0,

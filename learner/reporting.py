@@ -64,6 +64,7 @@ class StepReports:
             counters=self._head.intake.counters(),
             family_of=self._head.family_of,
             heldout=heldout,
+            depth=self._head.intake.depth(),
         )
         self._keep(record, batch, metrics, timings)
         for warning in [*warnings_of(metrics), *self._trends.observe(metrics, record)]:

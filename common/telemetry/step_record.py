@@ -72,6 +72,8 @@ class StepRecord:
     """Share of the cells written that ran without an error; 1 where none was written."""
     staleness: Annotated[dict[str, int], Scope.STEP]
     """Actions by how many versions they lagged."""
+    depth: StepFloat = 0.0
+    """Batches that might be begun beyond the one the learner waited for, at the end of the step."""
     dropped: Annotated[dict[str, int], Scope.RUN]
     """Trajectories dropped, by reason."""
     loss: StepFloat

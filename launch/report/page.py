@@ -251,6 +251,7 @@ def _staleness(summary: Summary) -> str:
     dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "none"
     rows = (
         ("bound (learner.max_staleness)", str(stale.bound)),
+        ("depth at the end (batches that sampling may run ahead)", f"{stale.depth:.2f}"),
         ("largest seen, mean", f"{stale.max}, {stale.mean:.2f}"),
         ("weight versions published", str(summary.weight_versions)),
         ("trajectories trained, of started", f"{counts.trained} of {counts.started}"),

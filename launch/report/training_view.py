@@ -28,6 +28,7 @@ class View:
     trajectories_per_s: float
     staleness_mean: float
     staleness_max: int
+    depth: float
     dropped: int
     eta_s: float
     alerts: tuple[str, ...] = ()
@@ -85,6 +86,7 @@ class Training:
             trajectories_per_s=self._rate(),
             staleness_mean=mean_staleness([record.staleness for record in self._recent]),
             staleness_max=self._staleness_max,
+            depth=last.depth,
             dropped=sum(last.dropped.values()),
             eta_s=self._eta_s(last.step),
             alerts=tuple(alert.text for alert in present_alerts(self._watched, steps=self._steps)),
@@ -147,5 +149,5 @@ def describe_view(view: View) -> str:
     return (
         f"step {view.step}/{view.steps} train=[{describe_shares(view.success)}]{heldout} "
         f"{view.trajectories_per_s:.1f} trajectories/s staleness mean {view.staleness_mean:.1f} "
-        f"max {view.staleness_max} ETA {describe_duration(view.eta_s)}"
+        f"max {view.staleness_max} depth {view.depth:.2f} ETA {describe_duration(view.eta_s)}"
     )

@@ -3,29 +3,35 @@
 In trajectories (AReaL, arXiv 2505.24298, eq. 3), where v is the lowest weight version that the
 policy servers acknowledged and B the batch:
 
-    capacity = (max_staleness + v + 1) * B - batches_taken * B - buffered - running
+    capacity = (depth + v + 1) * B - batches_taken * B - buffered - running
 
-A short batch counts as a whole one, and so does a short group; whatever is dropped gives its place
-back. ``max_staleness = 0`` is synchronous training.
+The depth is at most ``max_staleness``, the staleness bound (``depth``). A short batch counts as a
+whole one, and so does a short group; whatever is dropped gives its place back.
+``max_staleness = 0`` is synchronous training.
 """
 
 from learner.coordination.buffer import GroupBuffer
+from learner.coordination.depth import Depth
 
 
 class Admission:
     """Of one buffer of groups; ``version`` is v above."""
 
-    def __init__(self, groups: GroupBuffer, *, total_batches: int, max_buffered_bytes: int) -> None:
+    def __init__(
+        self, groups: GroupBuffer, depth: Depth, *, total_batches: int, max_buffered_bytes: int
+    ) -> None:
         """Admit to ``groups``; see ``Coordinator``."""
         self._groups = groups
+        self._depth = depth
         self._total_batches = total_batches
         self.max_buffered_bytes = max_buffered_bytes
 
     def capacity(self, version: int) -> int:
-        """Trajectories that may still be started under the staleness bound; can be negative."""
+        """Trajectories that may still be started; can be negative."""
         groups = self._groups
-        admitted = min(groups.max_staleness + version + 1, self._total_batches)
-        return (admitted - groups.batches_taken) * groups.batch - groups.places
+        ahead = (version + 1) * groups.batch + self._depth.groups * groups.group_size
+        admitted = min(ahead, self._total_batches * groups.batch)
+        return admitted - groups.batches_taken * groups.batch - groups.places
 
     @property
     def is_full(self) -> bool:
@@ -33,5 +39,5 @@ class Admission:
         return self._groups.num_bytes > self.max_buffered_bytes
 
     def may_open(self, version: int) -> bool:
-        """Whether the bound and the buffer allow a new group."""
+        """Whether depth and buffer allow a new group."""
         return not self.is_full and self.capacity(version) >= self._groups.group_size

@@ -123,7 +123,8 @@ class Intake:
                 self._check()
                 if give_up():
                     return None
-                batch = self._coordinator.take_batch(learner_version=learner_version)
+                now = time.monotonic()
+                batch = self._coordinator.take_batch(learner_version=learner_version, now=now)
                 if batch is not None:
                     self._door.wake()
                     self._wait_for_journal(deadline, timeout_s)
@@ -204,6 +205,11 @@ class Intake:
         """A copy of the counters as they are now."""
         with self._changed:
             return copy.deepcopy(self._coordinator.counters)
+
+    def depth(self) -> float:
+        """How far ahead of the learner sampling may run now, in batches."""
+        with self._changed:
+            return self._coordinator.depth.batches
 
     def drain(self, reason: str, *, timeout_s: float, finish_s: float = 0.0) -> None:
         """Tell every actor that no more tasks will come, and wait until all are gone.
