@@ -3,7 +3,8 @@
 consumes   batches of complete fresh groups (``learner.coordination.intake``)
 produces   weight versions (``learner.serving``), checkpoints (``learner.saving``), one record of
            metrics a step (``learner.reporting``)
-waits for  a full batch; before a publish, for the publish before and a running evaluation
+waits for  a full batch; before a publish, for the publish before; at the end, for an evaluation
+           under way
 unblocked by  actors (batches, evaluations) and policy servers (publishes)
 
 The learner trains step v on weights of version v and publishes version v + 1 beside the next step.
@@ -127,8 +128,7 @@ class TrainingLoop:
         if self._head is not None and self._evaluations is not None:
             is_unfinished = self._head.intake.go_live()
             if live > 0:
-                with self._served.may_have_stopped():
-                    self._evaluations.go_on(live, is_unfinished=is_unfinished)
+                self._evaluations.go_on(live, is_unfinished=is_unfinished)
         return True
 
     def _step(self, step: int) -> bool:
@@ -148,7 +148,7 @@ class TrainingLoop:
         if self._reports and self._evaluations and metrics is not None and batch is not None:
             self._reports.write(
                 version, batch, metrics, waited_s=taken - began, trained_s=trained - taken,
-                heldout=self._evaluations.success(),
+                heldout=self._evaluations.point(),
             )  # fmt: skip
         if is_stopped:
             self._save_and_stop(version)
@@ -167,7 +167,7 @@ class TrainingLoop:
         is_stopped = agreed.stop
         if version <= self._first_live_step:
             if self._evaluations is not None:
-                self._evaluations.look_up(version - 1)
+                self._evaluations.look_up()
         elif is_last or not agreed.stop:
             is_stopped = self._hand_on(version, batch, is_last=is_last)
         return is_stopped and not is_last
@@ -175,21 +175,36 @@ class TrainingLoop:
     def _hand_on(self, version: int, batch: Sequence[Trajectory] | None, *, is_last: bool) -> bool:
         """Give new weights to the servers, and ask the held-out questions where they are due.
 
-        A publish waits for the evaluation of the weights before. Who is asked to stop meanwhile
-        publishes the last weights only.
+        A publish waits for a pinned evaluation of the weights before, and the end of the run for
+        any. Who is asked to stop meanwhile publishes the last weights only.
 
         Returns:
             Whether some rank was asked to stop before the publish.
         """
         if self._evaluations is not None:
-            self._evaluations.finish()
+            self._evaluations.finish_pinned()
         is_stopped = self._saving.all_stop(here=self._is_asked_to_stop())
         if is_last or not is_stopped:
             self._served.update(version, batch, may_wait=not is_stopped)
             if self._evaluations is not None:
-                with self._served.may_have_stopped():
-                    self._evaluations.begin_if_due(version)
+                self._evaluations.begin_if_due(version)
+        if is_last:
+            self._await_evaluation(version)
         return is_stopped
+
+    def _await_evaluation(self, version: int) -> None:
+        """Wait for an evaluation under way, or until asked to stop; all ranks.
+
+        ``version`` is the last: servers that come back have it, and are compared meanwhile.
+        """
+        evaluations = self._evaluations
+        while True:
+            is_waiting = evaluations is not None and not evaluations.finish(
+                give_up=lambda: self._served.are_returned(version)
+            )
+            if not any(largest_numbers(int(is_waiting))):
+                return
+            self._served.compare_returned(version)
 
     def _end(self) -> bool:
         """Wait until the servers have the last weights; False if they went, asked to stop."""

@@ -139,7 +139,8 @@ def train(
         saver.finish()
         if head is not None:
             head.intake.forget_before(head.oldest_checkpoint())
-            left = learner_totals(config, learner.totals, head.intake.counters())
+            counters, depth = head.intake.counters(), head.intake.depth()
+            left = learner_totals(config, learner.totals, counters, depth=depth)
             write_totals(left, folder / "learner.json")
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
         return True

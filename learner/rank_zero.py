@@ -28,6 +28,7 @@ from common.wire.records import Task, Trajectory
 from common.wire.sockets import Door, Wire
 from learner.checkpoints.files import oldest_step
 from learner.coordination.coordinator import Coordinator
+from learner.coordination.depth import Depth
 from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.ledger import journal_position, restore_ledger
@@ -194,6 +195,7 @@ def _coordinator(
         groups_per_batch=config.learner.groups,
         group_size=config.learner.group_size,
         max_staleness=config.learner.max_staleness,
+        depth=_depth(config),
         temperature=config.agent.temperature,
         total_batches=config.run.steps,
         max_buffered_bytes=config.transport.buffer_mib * MIB,
@@ -203,6 +205,15 @@ def _coordinator(
         silence_s=config.transport.silence_s,
         limits=ModelLimits(vocabulary=vocabulary, max_context=config.model.max_context),
         tell=tell,
+    )
+
+
+def _depth(config: Config) -> Depth:
+    learner = config.learner
+    return Depth(
+        groups_per_batch=learner.groups,
+        max_staleness=learner.max_staleness,
+        batches=learner.depth or None,
     )
 
 

@@ -27,6 +27,17 @@ class StepTimings:
     paused_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class HeldoutPoint:
+    """What came of an evaluation while training: success by family, and the versions it saw."""
+
+    success: Mapping[str, float]
+    versions: Mapping[str, int]
+
+
+NOT_ASKED = HeldoutPoint({}, {})
+
+
 def step_record(
     step: int,
     batch: Sequence[Trajectory],
@@ -35,7 +46,8 @@ def step_record(
     *,
     counters: Counters,
     family_of: FamilyOf,
-    heldout: Mapping[str, float],
+    heldout: HeldoutPoint = NOT_ASKED,
+    depth: float = 0.0,
 ) -> StepRecord:
     """The line that ``metrics.jsonl`` gets for ``step``."""
     tally, update = metrics.tally, metrics.update
@@ -52,12 +64,14 @@ def step_record(
         reward=metrics.batch.reward_mean,
         exact_match=fmean(t.scores["exact_match"] for t in batch),
         family_success=success_by(batch, family_of),
-        heldout=dict(heldout),
+        heldout=dict(heldout.success),
+        heldout_versions=dict(heldout.versions),
         scores=mean_scores(batch),
         signal_share=1 - metrics.batch.groups_without_signal / max(1, metrics.batch.groups),
         parsed_share=parsed_share(batch),
         cells_ok_share=cells_ok_share(batch),
         staleness={str(age): count for age, count in metrics.batch.staleness.items()},
+        depth=depth,
         dropped=dict(counters.dropped),
         loss=tally.loss,
         grad_norm=update.gradient_norm if update else 0.0,
@@ -94,6 +108,13 @@ def success_by(
     for trajectory in trajectories:
         by_family[family_of(trajectory)].append(trajectory.scores["exact_match"])
     return {family: fmean(scores) for family, scores in sorted(by_family.items())}
+
+
+def versions_of(trajectories: Sequence[Trajectory]) -> dict[str, int]:
+    """The oldest and the newest version that sampled any of them; empty without actions."""
+    oldest = [v for t in trajectories if (v := t.oldest_version) is not None]
+    newest = [v for t in trajectories if (v := t.newest_version) is not None]
+    return {"oldest": min(oldest), "newest": max(newest)} if oldest else {}
 
 
 def parsed_share(trajectories: Sequence[Trajectory]) -> float:

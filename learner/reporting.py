@@ -1,7 +1,7 @@
 """What is said of each step: its record, its batch, what looks wrong. Rank 0 only."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from common.config import Config
 from common.errors import LZeroError
@@ -9,7 +9,7 @@ from common.telemetry.step_record import StepRecord
 from common.wire.records import Trajectory
 from learner.engine.optimizer import UpdateReport
 from learner.head import Head
-from learner.record import StepTimings, step_record
+from learner.record import HeldoutPoint, StepTimings, step_record
 from learner.step.metrics import StepMetrics, warnings_of
 from learner.step.trends import Trends
 from learner.totals import Totals
@@ -64,7 +64,7 @@ class StepReports:
         *,
         waited_s: float,
         trained_s: float,
-        heldout: Mapping[str, float],
+        heldout: HeldoutPoint,
     ) -> None:
         """Report the step that made ``version`` of ``batch``.
 
@@ -74,7 +74,7 @@ class StepReports:
             metrics: its numbers.
             waited_s: time without a batch.
             trained_s: time of the step itself.
-            heldout: success by family of the evaluation that ended meanwhile.
+            heldout: what came of the evaluation that ended meanwhile.
 
         Raises:
             LZeroError: gradients stay broken.
@@ -90,6 +90,7 @@ class StepReports:
             counters=self._head.intake.counters(),
             family_of=self._head.family_of,
             heldout=heldout,
+            depth=self._head.intake.depth(),
         )
         self._keep(record, batch, metrics, timings)
         for warning in [*warnings_of(metrics), *self._trends.observe(metrics, record)]:

@@ -103,7 +103,9 @@ def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
     return saved["coordinator"], totals
 
 
-def learner_totals(config: Config, totals: Totals, counters: Counters) -> LearnerTotals:
+def learner_totals(
+    config: Config, totals: Totals, counters: Counters, *, depth: float = 0.0
+) -> LearnerTotals:
     """What the summary says about this process."""
     seconds = max(totals.seconds, 1e-9)
     ages = totals.staleness
@@ -126,6 +128,7 @@ def learner_totals(config: Config, totals: Totals, counters: Counters) -> Learne
             max=max(ages, default=0),
             mean=sum(age * count for age, count in ages.items()) / max(1, ages.total()),
             histogram={str(age): count for age, count in sorted(ages.items())},
+            depth=depth,
         ),
         logprob_mismatch=LogprobMismatch(
             mean_abs=totals.mismatch_sum / max(1, totals.mismatch_tokens),

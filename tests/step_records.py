@@ -20,6 +20,7 @@ def make_record(step: int, **changes: Any) -> StepRecord:
         "trajectories_per_s_mean": 4.0,
         "family_success": {"one_hop": 0.5, "two_hop": 0.25},
         "heldout": {},
+        "heldout_versions": {},
         "scores": {},
         "diagnostics": {},
         "signal_share": 1.0,

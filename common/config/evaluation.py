@@ -64,6 +64,9 @@ class Evaluation(Section):
     """Embedded world: questions per family with search switched off, after training; 0 for none."""
     during_every: Annotated[int, Range("steps", least=0, most=MANY)] = 10
     """Steps between short evaluations while training; 0 for none."""
+    during_pinned: bool = False
+    """A short evaluation asks one weight version, and the next publish waits for it. Else training
+    goes on meanwhile, and its last episodes may be of a newer version than its first."""
     suites: tuple[EvaluationSuite, ...] = ()
     """Suites of your own, one table ``[[evaluation.suites]]`` each."""
 

@@ -33,6 +33,9 @@ class Learner(Section):
     """Trajectories of the same task, compared with each other."""
     max_staleness: Annotated[int, Range("versions", least=0, most=10_000)] = 3
     """Versions an action may lag behind the learner; 0 is synchronous training."""
+    depth: Annotated[float, Range("batches", least=0, most=10_000)] = 0.0
+    """How far ahead of the learner sampling may run: batches that may be begun beyond the one that
+    it waits for, at most ``max_staleness``; 0 goes as far as keeps the learner from waiting."""
     pack_tokens: Annotated[int, Range("tokens", least=16, most=MANY)] = 4096
     """Token budget of one packed micro-batch; at least ``model.max_context``."""
     updates_per_batch: Annotated[int, Range("optimizer steps", least=1, most=1 << 20)] = 1
@@ -80,13 +83,18 @@ class Learner(Section):
     at most 1740 s."""
 
     def check(self) -> None:
-        """Updates have groups of their own, and a collective outlasts the wait for a batch."""
+        """Updates have groups of their own, depth a bound, and a collective outlasts a wait."""
         require(
             self.ranks == 1 or self.batch_timeout_s + COLLECTIVE_MARGIN_S <= COLLECTIVE_TIMEOUT_S,
             f"learner.batch_timeout_s ({self.batch_timeout_s:g}) must be at most "
             f"{COLLECTIVE_TIMEOUT_S - COLLECTIVE_MARGIN_S:g} with learner.ranks {self.ranks}: the "
             f"other ranks wait for the first in a collective, which gives up after "
             f"{COLLECTIVE_TIMEOUT_S:g} s",
+        )
+        require(
+            self.depth <= self.max_staleness,
+            f"learner.depth ({self.depth:g}) must be at most learner.max_staleness "
+            f"({self.max_staleness}): what is begun further ahead would be too old to train on",
         )
         require(
             self.updates_per_batch <= self.groups,

@@ -26,12 +26,16 @@ class TrajectoryCounts:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StalenessTotals:
-    """Versions by which actions lagged; ``histogram`` counts actions."""
+    """Versions by which actions lagged; ``histogram`` counts actions.
+
+    ``depth`` is how far ahead of the learner sampling might run at the end, in batches.
+    """
 
     bound: int
     max: int
     mean: float
     histogram: dict[str, int]
+    depth: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

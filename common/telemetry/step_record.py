@@ -58,8 +58,10 @@ class StepRecord:
     family_success: StepShares
     """The same by the task label ``family``, or by source where training draws from several."""
     heldout: Annotated[dict[str, float], Scope.EARLIER] = field(default_factory=dict)
-    """The same of a short evaluation, of the weights before it, that ended since the line before
-    this one; empty when there was none."""
+    """The same of a short evaluation that ended since the line before this one; empty when there
+    was none."""
+    heldout_versions: Annotated[dict[str, int], Scope.EARLIER] = field(default_factory=dict)
+    """The ``oldest`` and the ``newest`` weight version that sampled in it."""
     scores: StepShares = field(default_factory=dict)
     """Means of what the trajectories record (docs/rewards.md), each over those that have it."""
     signal_share: StepFloat = 1.0
@@ -70,6 +72,8 @@ class StepRecord:
     """Share of the cells written that ran without an error; 1 where none was written."""
     staleness: Annotated[dict[str, int], Scope.STEP]
     """Actions by how many versions they lagged."""
+    depth: StepFloat = 0.0
+    """Batches that might be begun beyond the one the learner waited for, at the end of the step."""
     dropped: Annotated[dict[str, int], Scope.RUN]
     """Trajectories dropped, by reason."""
     loss: StepFloat

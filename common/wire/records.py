@@ -4,6 +4,7 @@ Shapes: L tokens of a segment, K steps (actions) of a trajectory. Log-probabilit
 logs. ``common.wire.codec`` turns these records into bytes and back.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -211,12 +212,19 @@ class Trajectory:
     @property
     def oldest_version(self) -> int | None:
         """The lowest weight version that sampled any of its tokens; None without actions."""
-        versions = [
-            int(s.versions[s.action_index != NOT_AN_ACTION].min())
-            for s in self.segments
-            if bool((s.action_index != NOT_AN_ACTION).any())
-        ]
-        return min(versions, default=None)
+        return min((int(versions.min()) for versions in self._versions()), default=None)
+
+    @property
+    def newest_version(self) -> int | None:
+        """The highest of them; None without actions."""
+        return max((int(versions.max()) for versions in self._versions()), default=None)
+
+    def _versions(self) -> Iterator[Int32]:
+        """Of the sampled tokens of each segment that has some."""
+        for segment in self.segments:
+            sampled = segment.action_index != NOT_AN_ACTION
+            if bool(sampled.any()):
+                yield segment.versions[sampled]
 
     @property
     def total_reward(self) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from rich.console import Console
 from rich.table import Table
 
+from common.telemetry.process_totals import StalenessTotals
 from launch.report.summary import BeforeAfter, Summary
 from launch.report.three_points import three_points_tables
 from launch.report.training_view import describe_duration
@@ -65,12 +66,16 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     kernels = f"{sandbox.kernels_started} kernels, {sandbox.cells_executed} cells"
     return [
         ("trajectories", f"{counts.trained} trained of {counts.started}; dropped: {dropped}"),
-        ("staleness", f"mean {stale.mean:.2f}, max {stale.max} (bound {stale.bound})"),
+        ("staleness", f"mean {stale.mean:.2f}, max {stale.max} ({_limits(stale)})"),
         ("log-prob mismatch", f"mean {mismatch.mean_abs:.1e}, max {mismatch.max_abs:.1e}"),
         ("learner", f"{learner.ranks} rank(s), waited {learner.idle_fraction:.0%} of the time"),
         ("sandbox", f"{kernels} ({sandbox.launcher})"),
         ("wall time", f"RL {describe_duration(wall.rl)}, all {describe_duration(wall.total)}"),
     ]
+
+
+def _limits(stale: StalenessTotals) -> str:
+    return f"bound {stale.bound}, depth {stale.depth:.2f}"
 
 
 def _cells(pair: BeforeAfter | None) -> tuple[str, str, str]:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
+from statistics import fmean
 from string import Template
 
 from common.config import Config
@@ -147,9 +148,7 @@ def _heldout_points(
     metrics: Sequence[StepRecord], summary: Summary, family: str
 ) -> list[tuple[float, float]]:
     points = [
-        (float(record.step), record.heldout[family])
-        for record in metrics
-        if family in record.heldout
+        (_middle(record), record.heldout[family]) for record in metrics if family in record.heldout
     ]
     pair = summary.heldout.get(family)
     if pair is not None and pair.before is not None:
@@ -158,6 +157,11 @@ def _heldout_points(
         points = [point for point in points if point[0] != float(metrics[-1].step)]
         points.append((float(metrics[-1].step), pair.after))
     return points
+
+
+def _middle(record: StepRecord) -> float:
+    """The middle of the weight versions that answered the held-out questions of a record."""
+    return fmean(record.heldout_versions.values() or (record.step,))
 
 
 def _subtitle(summary: Summary, config: Config) -> str:
@@ -247,6 +251,7 @@ def _staleness(summary: Summary) -> str:
     dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "none"
     rows = (
         ("bound (learner.max_staleness)", str(stale.bound)),
+        ("depth at the end (batches that sampling may run ahead)", f"{stale.depth:.2f}"),
         ("largest seen, mean", f"{stale.max}, {stale.mean:.2f}"),
         ("weight versions published", str(summary.weight_versions)),
         ("trajectories trained, of started", f"{counts.trained} of {counts.started}"),

@@ -203,17 +203,22 @@ def _describe_lost(dropped: int) -> str:
     return f", {dropped} lost" if dropped else ""
 
 
+def _describe_staleness(view: View) -> str:
+    mean, most, depth = view.staleness_mean, view.staleness_max, view.depth
+    return f"mean {mean:.1f}, max {most}, sampling {depth:.2f} batches ahead"
+
+
 def _table(view: View) -> Table:
     table = Table.grid(padding=(0, 2))
     heldout = describe_shares(view.heldout)
     if view.heldout:
-        heldout += f" (step {view.heldout_step})"
+        heldout += f" ({view.heldout_of})"
     rows = (
         ("step", f"{view.step} of {view.steps}"),
         ("training success", describe_shares(view.success)),
         ("held-out success", heldout),
         ("trajectories/s", f"{view.trajectories_per_s:.1f}, dropped {view.dropped}"),
-        ("staleness", f"mean {view.staleness_mean:.1f}, max {view.staleness_max}"),
+        ("staleness", _describe_staleness(view)),
         ("ETA", describe_duration(view.eta_s)),
     )
     for name, value in rows:

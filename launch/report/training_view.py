@@ -23,10 +23,12 @@ class View:
     reward: float
     success: dict[str, float]
     heldout: dict[str, float]
-    heldout_step: int
+    heldout_of: str
+    """Which weights that was: ``step 11``, ``version 10``, ``versions 10 to 12``."""
     trajectories_per_s: float
     staleness_mean: float
     staleness_max: int
+    depth: float
     dropped: int
     eta_s: float
     alerts: tuple[str, ...] = ()
@@ -41,7 +43,7 @@ class Training:
         self._steps = steps
         self._clock = clock
         self._recent: deque[StepRecord] = deque(maxlen=_RECENT)
-        self._heldout: tuple[int, dict[str, float]] = (0, {})
+        self._heldout: tuple[str, dict[str, float]] = ("", {})
         self._first: tuple[int, float] | None = None
         self._watched: deque[StepRecord] = deque(maxlen=_WATCHED)
         self._staleness_max = 0
@@ -59,7 +61,7 @@ class Training:
                 self._staleness_max, *(int(key) for key in record.staleness), 0
             )
             if record.heldout:
-                self._heldout = (record.step, record.heldout)
+                self._heldout = (describe_versions(record), record.heldout)
         if records and self._first is None and not is_earlier:
             self._first = (records[-1].step, self._clock())
 
@@ -80,10 +82,11 @@ class Training:
             reward=statistics.fmean(record.reward for record in self._recent),
             success=mean_by_key([record.family_success for record in self._recent]),
             heldout=self._heldout[1],
-            heldout_step=self._heldout[0],
+            heldout_of=self._heldout[0],
             trajectories_per_s=self._rate(),
             staleness_mean=mean_staleness([record.staleness for record in self._recent]),
             staleness_max=self._staleness_max,
+            depth=last.depth,
             dropped=sum(last.dropped.values()),
             eta_s=self._eta_s(last.step),
             alerts=tuple(alert.text for alert in present_alerts(self._watched, steps=self._steps)),
@@ -120,6 +123,14 @@ def mean_staleness(histograms: list[dict[str, int]]) -> float:
     return weighted / total if total else 0.0
 
 
+def describe_versions(record: StepRecord) -> str:
+    """Which weights answered the held-out questions of a record."""
+    if not record.heldout_versions:  # an earlier version of this program
+        return f"step {record.step}"
+    oldest, newest = record.heldout_versions["oldest"], record.heldout_versions["newest"]
+    return f"version {oldest}" if oldest == newest else f"versions {oldest} to {newest}"
+
+
 def describe_duration(seconds: float) -> str:
     """Seconds for people: ``48 s``, ``3 min 05 s``."""
     minutes, rest = divmod(round(seconds), 60)
@@ -133,9 +144,10 @@ def describe_shares(shares: dict[str, float]) -> str:
 
 def describe_view(view: View) -> str:
     """One plain line."""
-    heldout = f" heldout=[{describe_shares(view.heldout)}]" if view.heldout else ""
+    heldout = f" heldout=[{describe_shares(view.heldout)}] of {view.heldout_of}"
+    heldout = heldout if view.heldout else ""
     return (
         f"step {view.step}/{view.steps} train=[{describe_shares(view.success)}]{heldout} "
         f"{view.trajectories_per_s:.1f} trajectories/s staleness mean {view.staleness_mean:.1f} "
-        f"max {view.staleness_max} ETA {describe_duration(view.eta_s)}"
+        f"max {view.staleness_max} depth {view.depth:.2f} ETA {describe_duration(view.eta_s)}"
     )

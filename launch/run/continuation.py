@@ -50,8 +50,8 @@ FREE: Mapping[str, str] = {
     "rewards": "timeout_s workers judge",
     "actors": "processes episodes",
     "transport": "listen silence_s lease_grace_s",
-    "learner": "ranks first_gpu threads max_staleness pack_tokens updates_per_batch filter_groups"
-    " group_timeout_s activation_checkpointing cpu_offload compile replicas"
+    "learner": "ranks first_gpu threads max_staleness depth pack_tokens updates_per_batch"
+    " filter_groups group_timeout_s activation_checkpointing cpu_offload compile replicas"
     " context_parallel learning_rate warmup_steps final_share weight_decay grad_clip"
     " checkpoint_every checkpoint_minutes checkpoints_kept checkpoints_kept_every"
     " mismatch_tolerance batch_timeout_s",
@@ -59,7 +59,7 @@ FREE: Mapping[str, str] = {
     " topr.kappa token_tis.cap token_tis.band gspo.clip decoupled_ppo.clip"
     " decoupled_ppo.behaviour_cap loss_norm discount kl_reference kl_estimator kl_behaviour"
     " entropy gae.learning_rate gae.value_clip gae.step_decay gae.token_discount gae.token_decay",
-    "evaluation": "during_every",
+    "evaluation": "during_every during_pinned",
     "services": "",
 }
 """Keys that may change at a resume, by section."""

@@ -116,9 +116,10 @@ class Restarted:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class EvaluationBegun:
-    """Held-out tasks are asked, for the ``number``-th time in the run."""
+    """Held-out tasks are asked, of weights from ``version`` on, for the ``number``-th time."""
 
     number: int
+    version: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

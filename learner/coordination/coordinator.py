@@ -6,15 +6,8 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 * *Delivery.* Every lease ends exactly once: trained, dropped with a counted reason, or handed out
   again. ``started = trained + sum(dropped) + held in groups + out``. Only the session that holds a
   lease settles it; what comes second, or from somebody else, changes nothing.
-* *Admission.* The staleness bound holds twice over. At admission, in trajectories (AReaL,
-  arXiv 2505.24298, eq. 3), where v is the lowest weight version that the policy servers
-  acknowledged and B the batch:
-
-      capacity = (max_staleness + v + 1) * B - batches_taken * B - buffered - running
-
-  and again when a trajectory arrives and when a batch is taken. A short batch counts as a whole
-  one, and so does a short group; whatever is dropped gives its place back. ``max_staleness = 0``
-  is synchronous training.
+* *Admission.* The staleness bound holds twice over: at admission (``admission``, ``depth``), and
+  again when a trajectory arrives and when a batch is taken.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
   leaves, or does not name a lease that must have reached it, loses it; silent for a third of that
   time it gets no more. When the coordinator begins again, what was out stays with the sessions that
@@ -27,10 +20,12 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from common.wire.codec import Buffer
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
+from learner.coordination.admission import Admission
 from learner.coordination.buffer import GroupBuffer
 from learner.coordination.changes import (
     LOST_AT_RESTART,
@@ -39,6 +34,7 @@ from learner.coordination.changes import (
     EvaluationTaken,
 )
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
+from learner.coordination.depth import Depth
 from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
@@ -58,6 +54,7 @@ class Coordinator:
         groups_per_batch: int,
         group_size: int,
         max_staleness: int,
+        depth: Depth | None = None,
         temperature: float = 1.0,
         total_batches: int,
         max_buffered_bytes: int,
@@ -75,6 +72,7 @@ class Coordinator:
             groups_per_batch: groups in a batch.
             group_size: trajectories of one task.
             max_staleness: versions that an action may lag behind the learner.
+            depth: how far ahead of the learner sampling runs; None for as far as that.
             temperature: at which training episodes are sampled.
             total_batches: nothing is admitted beyond these.
             max_buffered_bytes: of trajectories kept, before no group is opened any more.
@@ -100,8 +98,11 @@ class Coordinator:
         self._leases = LeaseBook()
         self._failures = FailureLog(tell)
         self._temperature = temperature
-        self._total_batches = total_batches
-        self._max_buffered_bytes = max_buffered_bytes
+        self.depth = depth or Depth.greatest(groups_per_batch, max_staleness)
+        self._admission = Admission(
+            self.groups, self.depth,
+            total_batches=total_batches, max_buffered_bytes=max_buffered_bytes,
+        )  # fmt: skip
         self._lease_timeout_s = lease_timeout_s
         self._silence_s = silence_s
         self._limits = limits
@@ -207,10 +208,8 @@ class Coordinator:
 
     @property
     def capacity(self) -> int:
-        """Trajectories that may still be started under the staleness bound; can be negative."""
-        groups = self.groups
-        admitted = min(groups.max_staleness + self.version + 1, self._total_batches)
-        return (admitted - groups.batches_taken) * groups.batch - groups.places
+        """Trajectories that may still be started; can be negative."""
+        return self._admission.capacity(self.version)
 
     def hand_out(self, *, now: float = 0.0) -> list[tuple[str, TaskLease]]:
         """As many leases as credit and admission allow, each with the identity of its session."""
@@ -221,29 +220,29 @@ class Coordinator:
             if lease is None:
                 break
             handed.append((identity, lease))
+        self.depth.hold_back(now, is_so=identity is not None and not self._admission.is_full)
         return handed
 
     def _next(self, identity: str, now: float) -> TaskLease | None:
         evaluation = self.evaluation
-        if evaluation is not None and evaluation.has_waiting:
-            lease = evaluation.lease()
-            return self._grant(
-                identity, now, *lease, group_id="", temperature=evaluation.temperature
-            )
-        granted = self.groups.grant(identity, may_open=self._may_open)
+        waiting = evaluation if evaluation and evaluation.may_ask(self.version) else None
+        if waiting is not None and waiting.comes_first:
+            return self._ask(identity, now, waiting)
+        may_open = partial(self._admission.may_open, self.version)
+        granted = self.groups.grant(identity, may_open=may_open)
         if granted is None:
-            return None
+            return None if waiting is None else self._ask(identity, now, waiting)
+        if waiting is not None:
+            waiting.pass_over()
         group, lease_id, sample_index = granted
         return self._grant(
             identity, now, lease_id, sample_index, group.task,
             group_id=group.group_id, temperature=self._temperature,
         )  # fmt: skip
 
-    def _may_open(self) -> bool:
-        """Whether the bound and the buffer allow a new group."""
-        groups = self.groups
-        has_room = groups.num_bytes <= self._max_buffered_bytes
-        return has_room and self.capacity >= groups.group_size
+    def _ask(self, identity: str, now: float, waiting: HeldoutRound) -> TaskLease:
+        lease = waiting.lease()
+        return self._grant(identity, now, *lease, group_id="", temperature=waiting.temperature)
 
     def _grant(
         self,
@@ -353,23 +352,33 @@ class Coordinator:
 
     # ---- batches -----------------------------------------------------------------------------
 
-    def take_batch(self, *, learner_version: int) -> list[Trajectory] | None:
+    def take_batch(self, *, learner_version: int, now: float = 0.0) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""
-        return self.groups.take_batch(learner_version=learner_version)
+        batch = self.groups.take_batch(learner_version=learner_version)
+        if batch is None:
+            self.depth.wait(now)
+        else:
+            self.depth.took(now, spare=len(self.groups.ready))
+        return batch
 
-    def begin_evaluation(self, tasks: Sequence[Task], *, temperature: float) -> None:
-        """Hand out these tasks next, before any training task."""
-        self.evaluation = HeldoutRound(self.next_evaluation, tasks, temperature=temperature)
-        self.groups.note(EvaluationBegun(number=self.next_evaluation))
+    def begin_evaluation(
+        self, tasks: Sequence[Task], *, temperature: float, version: int = 0, pinned: bool = False
+    ) -> None:
+        """Hand out these tasks beside training, from ``version`` on; see ``HeldoutRound``."""
+        number = self.next_evaluation
+        self.evaluation = HeldoutRound(
+            number, tasks, temperature=temperature, version=version, pinned=pinned
+        )
+        self.groups.note(EvaluationBegun(number=number, version=version))
         self.next_evaluation += 1
 
-    def take_evaluation(self) -> list[Trajectory] | None:
+    def take_evaluation(self) -> HeldoutRound | None:
         """The finished evaluation, once; None while it runs or when there is none."""
         if self.evaluation is None or not self.evaluation.done:
             return None
-        finished, self.evaluation = self.evaluation.finished, None
+        taken, self.evaluation = self.evaluation, None
         self.groups.note(EvaluationTaken(number=self.next_evaluation - 1))
-        return finished
+        return taken
 
     @property
     def is_evaluating(self) -> bool:
@@ -382,11 +391,12 @@ class Coordinator:
         leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
         unclaimed = sum(map(self._leases.count, self.unclaimed))
         dropped = self._failures.describe(self.counters.dropped)
-        full = groups.num_bytes > self._max_buffered_bytes
+        full = self._admission.is_full
         return (
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
-            f"capacity {self.capacity}, weight version acknowledged {self.version}"
+            f"capacity {self.capacity} at depth {self.depth.batches:.3g}, "
+            f"weight version acknowledged {self.version}"
             + (f", {unclaimed} leases not claimed since the restart" if unclaimed else "")
             + (", no room for more trajectories" if full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")

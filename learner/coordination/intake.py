@@ -27,6 +27,7 @@ from learner.coordination.changes import Change, to_record
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.correspondence import Correspondence
 from learner.coordination.counters import Counters
+from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.ledger import save_ledger
 from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers
@@ -134,7 +135,8 @@ class Intake:
                 deadline = self._later_if_alone(deadline, timeout_s)
                 if give_up():
                     return None
-                batch = self._coordinator.take_batch(learner_version=learner_version)
+                now = time.monotonic()
+                batch = self._coordinator.take_batch(learner_version=learner_version, now=now)
                 if batch is not None:
                     self._door.wake()
                     self._wait_for_journal(deadline, timeout_s)
@@ -169,16 +171,25 @@ class Intake:
             self._coordinator.version = version
             self._door.wake()
 
-    def begin_evaluation(self, tasks: Sequence[Task], *, temperature: float) -> None:
-        """Run these tasks before any further training task."""
+    def begin_evaluation(
+        self, tasks: Sequence[Task], *, temperature: float, version: int, pinned: bool
+    ) -> None:
+        """Run these tasks once the servers sample with ``version``; see ``HeldoutRound``."""
         with self._changed:
-            self._coordinator.begin_evaluation(tasks, temperature=temperature)
+            self._coordinator.begin_evaluation(
+                tasks, temperature=temperature, version=version, pinned=pinned
+            )
             self._door.wake()
+
+    def take_evaluation(self) -> HeldoutRound | None:
+        """The evaluation begun last, once, if all of it is in."""
+        with self._changed:
+            return self._coordinator.take_evaluation()
 
     def finish_evaluation(
         self, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False
-    ) -> list[Trajectory] | None:
-        """The trajectories of the evaluation begun last, when all are in; see ``take_batch``."""
+    ) -> HeldoutRound | None:
+        """The evaluation begun last, when all of it is in; see ``take_batch``."""
         deadline = time.monotonic() + timeout_s
         with self._changed:
             while True:
@@ -207,6 +218,11 @@ class Intake:
         """A copy of the counters as they are now."""
         with self._changed:
             return copy.deepcopy(self._coordinator.counters)
+
+    def depth(self) -> float:
+        """How far ahead of the learner sampling may run now, in batches."""
+        with self._changed:
+            return self._coordinator.depth.batches
 
     def drain(self, reason: str, *, timeout_s: float, finish_s: float = 0.0) -> None:
         """Tell every actor that no more tasks will come, and wait until all are gone.

@@ -43,6 +43,7 @@ def save_ledger(coordinator: Coordinator, *, journal: int = 0) -> bytes:
                 "next_group": groups.next_group,
                 "next_evaluation": coordinator.next_evaluation,
                 "evaluation": _save_evaluation(coordinator.evaluation),
+                "evaluated_version": _version(coordinator.evaluation),
                 "batches_taken": groups.batches_taken,
                 "started": counters.started,
                 "finished": counters.finished,
@@ -134,11 +135,16 @@ def _save_evaluation(evaluation: HeldoutRound | None) -> list[list[bytes]] | Non
     return None if evaluation is None else _save_trajectories(evaluation.finished)
 
 
+def _version(evaluation: HeldoutRound | None) -> int:
+    return 0 if evaluation is None else evaluation.version
+
+
 def _restored_evaluation(state: dict[str, Any]) -> HeldoutRound | None:
     if state["evaluation"] is None:
         return None
     finished = _trajectories(state["evaluation"])
-    return HeldoutRound.earlier(state["next_evaluation"] - 1, finished)
+    version = state.get("evaluated_version", 0)
+    return HeldoutRound.earlier(state["next_evaluation"] - 1, finished, version=version)
 
 
 def _save_trajectories(trajectories: Iterable[Trajectory]) -> list[list[bytes]]:

@@ -36,7 +36,7 @@ def play(coordinator: Coordinator, change: Change) -> None:
     """
     if isinstance(change, EvaluationBegun):
         coordinator.next_evaluation = change.number + 1
-        coordinator.evaluation = HeldoutRound.earlier(change.number)
+        coordinator.evaluation = HeldoutRound.earlier(change.number, version=change.version)
     elif isinstance(change, Evaluated | EvaluationTaken):
         if coordinator.evaluation is None:
             raise InputError("no evaluation is under way here")
@@ -77,18 +77,18 @@ class Replay:
                 return batch
             self._apply(change)
 
-    def rest(self) -> list[Trajectory]:
+    def rest(self) -> HeldoutRound | None:
         """Play up to the next batch, not with it, or to the end.
 
         Returns:
-            The trajectories of an evaluation that was over by then.
+            An evaluation that was over by then.
         """
-        evaluated: list[Trajectory] = []
+        evaluated: HeldoutRound | None = None
         while self._places and self._places[0].kind != TAKEN:
             change = self._next()
             evaluation = self._coordinator.evaluation
             if isinstance(change, EvaluationTaken) and evaluation is not None:
-                evaluated = evaluation.finished
+                evaluated = evaluation
             self._apply(change)
         return evaluated
 

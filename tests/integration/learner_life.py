@@ -189,10 +189,10 @@ class Life:
             )  # fmt: skip
 
 
-def with_steps(steps: int, *, during_every: int = 0) -> Config:
+def with_steps(steps: int, *, during_every: int = 0, pinned: bool = True) -> Config:
     """The configuration of a run of that length, with an evaluation every so many steps."""
     return replace(
         CONFIG,
         run=replace(CONFIG.run, steps=steps, grace_s=20.0),
-        evaluation=replace(CONFIG.evaluation, during_every=during_every),
+        evaluation=replace(CONFIG.evaluation, during_every=during_every, during_pinned=pinned),
     )

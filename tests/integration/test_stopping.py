@@ -6,7 +6,7 @@ A scripted actor answers over real ZeroMQ; checkpoints are real ones.
 import asyncio
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import Queue
@@ -114,8 +114,8 @@ class Folder:
     model: Path
     lives: list[Life] = field(default_factory=list)
 
-    def life(self, *, evaluated: bool = False, **given: object) -> Life:
-        config = with_steps(STEPS, during_every=EVALUATED if evaluated else 0)
+    def life(self, *, evaluated: bool = False, pinned: bool = True, **given: object) -> Life:
+        config = with_steps(STEPS, during_every=EVALUATED if evaluated else 0, pinned=pinned)
         life = Life(
             folder=self.path, model_folder=self.model, config=config,
             heldout=TASKS[:2] if evaluated else (), resume=bool(self.lives), play=anything,
@@ -256,6 +256,22 @@ def test_a_stop_leaves_the_evaluation_to_who_goes_on(run: Folder) -> None:
     assert second.run()
     assert second.asked == [EVALUATED + 1, 4]
     assert [r.step for r in second.records if r.heldout] == [EVALUATED + 2, 5]
+
+
+@pytest.mark.parametrize("is_crash", [True, False])
+def test_who_goes_on_begins_an_evaluation_beside_training_again(
+    run: Folder, is_crash: bool
+) -> None:
+    first = run.life(evaluated=True, pinned=False, play=all_but_evaluations, every=EVALUATED + 1)
+    first.saver_of = Moment(EVALUATED + 1, crash if is_crash else first.stop.note).over
+    with suppress(OSError):
+        assert not first.run()
+
+    second = run.life(evaluated=True, pinned=False)
+    assert second.run()
+
+    assert first.asked == []
+    assert second.asked[0] == EVALUATED + 1
 
 
 def test_an_evaluation_that_a_crash_cut_short_is_begun_again(run: Folder) -> None:

@@ -130,7 +130,7 @@ def digest(state: Mapping[str, Tensor]) -> str:
 
 
 Play = Callable[[TaskLease, int], Trajectory | None]
-"""What is made of a lease by which version; None for nothing, ever."""
+"""What is made of a lease by which version; None for nothing yet."""
 
 
 @contextmanager
@@ -158,8 +158,9 @@ async def _answer(line: AsyncLine, servers: Servers, play: Play, left: threading
                      credit=50, kernel_level="none"))
     )  # fmt: skip
     rng = random.Random(0)
+    later: list[TaskLease] = []
     while not left.is_set():
-        held: list[TaskLease] = []
+        held, later = later, []
         while await line.is_ready(timeout_ms=50 if not held else 5):
             record = decode(await line.receive())
             if isinstance(record, Drain):
@@ -172,6 +173,8 @@ async def _answer(line: AsyncLine, servers: Servers, play: Play, left: threading
         for lease in held:
             if (made := play(lease, servers.version)) is not None:
                 await line.send(encode(made))
+            else:
+                later.append(lease)
     line.close(linger_ms=0)
 
 

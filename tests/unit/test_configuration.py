@@ -26,7 +26,7 @@ from learner.sft.config import FineTuning
 ROOT = Path(__file__).resolve().parents[2]
 PRESETS = [ROOT / "launch" / "presets" / "quickstart.toml"]
 PRESETS += sorted((ROOT / "launch" / "presets" / "recipes").glob("*.toml"))
-MOST_KEYS = 122
+MOST_KEYS = 124
 """Without those of a chosen objective, and of services, suites and servers that the user names."""
 CHOSEN = ("apg", "topr", "token_tis", "gspo", "decoupled_ppo", "gae")
 NAMED = ("services", "tools.mcp", "evaluation.suites", "tasks.sources")

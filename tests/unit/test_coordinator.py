@@ -231,7 +231,9 @@ def test_a_member_whose_actors_die_is_tried_until_one_lives() -> None:
     join(state)
     settle(state, [lease for _, lease in state.hand_out()], version=0, now=0)
 
-    assert len(state.take_evaluation() or ()) == 1
+    evaluated = state.take_evaluation()
+    assert evaluated is not None
+    assert len(evaluated.finished) == 1
     assert len(state.take_batch(learner_version=0) or ()) == 2
 
 
@@ -465,7 +467,7 @@ def test_three_failures_of_one_kind_in_a_row_are_an_alert_and_named_while_waitin
 
 def test_a_full_buffer_is_named_while_waiting() -> None:
     state = coordinator()
-    state._max_buffered_bytes = 1
+    state._admission.max_buffered_bytes = 1
     join(state)
     for _, lease in state.hand_out():
         state.receive(A0, finished(lease), learner_version=0, num_bytes=100)
@@ -494,10 +496,10 @@ def test_the_number_of_reasons_is_bounded_whatever_peers_say() -> None:
     assert state.counters.dropped.total() == 200
 
 
-def test_evaluation_runs_first_and_stays_out_of_the_counters() -> None:
+def test_a_pinned_evaluation_runs_first_and_stays_out_of_the_counters() -> None:
     state = coordinator()
     join(state, credit=3)
-    state.begin_evaluation(TASKS[:3], temperature=0.5)
+    state.begin_evaluation(TASKS[:3], temperature=0.5, pinned=True)
 
     leases = [lease for _, lease in state.hand_out()]
     settle(state, leases, version=0, now=0)
@@ -505,29 +507,66 @@ def test_evaluation_runs_first_and_stays_out_of_the_counters() -> None:
 
     assert {lease.temperature for lease in leases} == {0.5}
     assert results is not None
-    assert len(results) == 3
+    assert len(results.finished) == 3
     assert state.counters.started == state.counters.finished == 0
     assert state.take_evaluation() is None
+
+
+def test_an_evaluation_beside_training_gets_one_lease_in_four() -> None:
+    state = coordinator()
+    join(state, credit=9)
+    state.begin_evaluation(TASKS[:5], temperature=0.5)
+
+    purposes = [lease.purpose for _, lease in state.hand_out()]
+
+    assert purposes == [*[Purpose.TRAIN] * 3, Purpose.EVALUATE] * 2 + [Purpose.TRAIN]
+
+
+def test_an_evaluation_beside_training_gets_all_that_training_leaves() -> None:
+    state = coordinator(groups=1, group_size=2, max_staleness=0)
+    join(state, credit=9)
+    state.begin_evaluation(TASKS[:5], temperature=0.5)
+
+    purposes = [lease.purpose for _, lease in state.hand_out()]
+
+    assert purposes == [Purpose.TRAIN] * 2 + [Purpose.EVALUATE] * 5
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_an_evaluation_of_a_version_waits_until_that_is_served(pinned: bool) -> None:
+    state = coordinator(groups=1, group_size=2, max_staleness=0)
+    join(state, credit=9)
+    state.begin_evaluation(TASKS[:3], temperature=0.5, version=1, pinned=pinned)
+    before = [lease.purpose for _, lease in state.hand_out()]
+
+    state.version = 1
+    after = [lease.purpose for _, lease in state.hand_out()]
+
+    assert Purpose.EVALUATE not in before
+    assert after.count(Purpose.EVALUATE) == 3
 
 
 def test_a_held_out_task_that_keeps_failing_is_given_up() -> None:
     state = coordinator()
     join(state, credit=1)
-    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    state.begin_evaluation(TASKS[:1], temperature=0.0, pinned=True)
     for _ in range(3):
         assert state.take_evaluation() is None
         ((_, lease),) = state.hand_out()
         assert lease.purpose is Purpose.EVALUATE
         state.receive(A0, finished(lease, outcome=Outcome.INFRASTRUCTURE), learner_version=0)
 
-    assert state.take_evaluation() == []
+    given_up = state.take_evaluation()
+    assert given_up is not None
+    assert given_up.finished == []
 
 
 def test_what_an_earlier_evaluation_left_does_not_count_in_the_next() -> None:
     state = coordinator()
     join(state, credit=1)
-    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    state.begin_evaluation(TASKS[:1], temperature=0.0, pinned=True)
     ((_, lease),) = state.hand_out()
+    assert lease.purpose is Purpose.EVALUATE
     state.begin_evaluation(TASKS[:1], temperature=0.0)
 
     state.receive(A0, finished(lease), learner_version=0)

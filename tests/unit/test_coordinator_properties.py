@@ -233,12 +233,15 @@ class Coordination(RuleBasedStateMachine):
         assert all(np.isfinite(t.step_rewards).all() for t in batch)
         self.learner += 1
 
-    @rule()
-    def evaluate(self) -> None:
-        if self.state.evaluation is None:
-            self.state.begin_evaluation(TASKS[:2], temperature=0.0)
-        elif (finished := self.state.take_evaluation()) is not None:
+    @rule(pinned=st.booleans())
+    def evaluate(self, pinned: bool) -> None:
+        state = self.state
+        if state.evaluation is None:
+            state.begin_evaluation(TASKS[:2], temperature=0.0, version=state.version, pinned=pinned)
+        elif (done := state.take_evaluation()) is not None:
+            finished = done.finished
             assert len({t.trajectory_id for t in finished}) == len(finished) <= 2
+            assert all((t.oldest_version or 0) >= done.version for t in finished)
 
     @rule(really=st.integers(0, 2))
     def checkpoint_is_written(self, really: int) -> None:

@@ -149,8 +149,23 @@ def test_a_view_keeps_the_last_heldout_score_and_the_largest_staleness() -> None
     view = training.view()
 
     assert view is not None
-    assert (view.heldout, view.heldout_step, view.staleness_max) == ({"one_hop": 0.3}, 1, 2)
-    assert "train=[one_hop 50%, two_hop 25%] heldout=[one_hop 30%]" in describe_view(view)
+    assert (view.heldout, view.staleness_max) == ({"one_hop": 0.3}, 2)
+    said = "train=[one_hop 50%, two_hop 25%] heldout=[one_hop 30%] of step 1"
+    assert said in describe_view(view)
+
+
+@pytest.mark.parametrize(
+    ("oldest", "newest", "said"), [(4, 4, "version 4"), (4, 7, "versions 4 to 7")]
+)
+def test_a_heldout_score_says_of_which_weights_it_is(oldest: int, newest: int, said: str) -> None:
+    training = Training(10)
+    versions = {"oldest": oldest, "newest": newest}
+    training.add([record(8, heldout={"one_hop": 0.3}, heldout_versions=versions)])
+
+    view = training.view()
+
+    assert view is not None
+    assert f"heldout=[one_hop 30%] of {said} " in describe_view(view)
 
 
 def test_nothing_is_shown_before_the_first_step() -> None:

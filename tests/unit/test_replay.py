@@ -50,9 +50,11 @@ def journaled(folder: Path) -> Coordinator:
         state.join(Hello(actor_id="a0", session="s", schema_version=1, credit=9, kernel_level=""))
         finish(state, state.hand_out())
         assert state.take_batch(learner_version=0)
-        state.begin_evaluation(TASKS[:2], temperature=0.0)
+        state.begin_evaluation(TASKS[:2], temperature=0.0, version=0, pinned=True)
         finish(state, state.hand_out())
-        assert len(state.take_evaluation() or ()) == 2
+        evaluated = state.take_evaluation()
+        assert evaluated is not None
+        assert len(evaluated.finished) == 2
         assert state.take_batch(learner_version=1)
         state.begin_evaluation(TASKS[:2], temperature=0.0)
     return state
@@ -77,8 +79,9 @@ def test_batches_and_evaluations_come_when_they_did(tmp_path: Path) -> None:
 
     assert [t.trajectory_id for t in first] == ["g000000-0-1", "g000000-1-1"]
     assert [t.trajectory_id for t in second] == ["g000001-0-1", "g000001-1-1"]
-    assert [t.trajectory_id for t in evaluated] == ["e000000-0-1", "e000000-1-1"]
-    assert after == []
+    assert evaluated is not None
+    assert [t.trajectory_id for t in evaluated.finished] == ["e000000-0-1", "e000000-1-1"]
+    assert after is None
     assert replay.batches == 0
     assert save_ledger(state) == save_ledger(before)
 
@@ -88,7 +91,8 @@ def test_an_evaluation_over_a_checkpoint_is_whole(tmp_path: Path, after: int) ->
     """Some of its answers are in the ledger, the others in the journal."""
     state = coordinator()
     state.join(Hello(actor_id="a0", session="s", schema_version=1, credit=9, kernel_level=""))
-    state.begin_evaluation(TASKS[:2], temperature=0.0)
+    state.version = 3
+    state.begin_evaluation(TASKS[:2], temperature=0.0, version=3, pinned=True)
     leases = state.hand_out()[:2]
     finish(state, leases[:after])
     ledger = save_ledger(state)
@@ -101,8 +105,12 @@ def test_an_evaluation_over_a_checkpoint_is_whole(tmp_path: Path, after: int) ->
     restore_ledger(later, ledger)
     played = Replay(later, places(tmp_path)).rest()
 
-    assert [t.trajectory_id for t in played] == [t.trajectory_id for t in finished or ()]
-    assert len(played) == 2
+    assert played is not None
+    assert finished is not None
+    ids = [[t.trajectory_id for t in each.finished] for each in (played, finished)]
+    assert ids[0] == ids[1]
+    assert len(ids[0]) == 2
+    assert (played.version, finished.version) == (3, 3)
     assert not later.is_evaluating
 
 
