@@ -24,7 +24,7 @@ from launch.run.folder import FROM_CHECKPOINT
 FIXED: Mapping[str, str] = {
     "run": "seed",
     "model": "path dtype max_context lora.rank lora.alpha lora.targets",
-    "world": "enabled seed train_tasks",
+    "world": "enabled seed train_tasks more_wordings",
     "tasks": "train sources train_corpus",
     "tools": "search.provider search.match search.results search.max_characters search.title_weight"
     " web.blocked_domains pages.provider pages.allowed_domains vision.model mcp",

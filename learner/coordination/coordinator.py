@@ -6,8 +6,7 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 * *Delivery.* Every lease ends exactly once: trained, dropped with a counted reason, or handed out
   again. ``started = trained + sum(dropped) + held in groups + out``. Only the session that holds a
   lease settles it; what comes second, or from somebody else, changes nothing.
-* *Admission.* The staleness bound holds twice over: at admission (``admission``, ``depth``), and
-  again when a trajectory arrives and when a batch is taken.
+* *Admission.* The staleness bound holds at admission, on arrival and when a batch is taken.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
   leaves, or does not name a lease that must have reached it, loses it; silent for a third of that
   time it gets no more. When the coordinator begins again, what was out stays with the sessions that
@@ -175,8 +174,7 @@ class Coordinator:
 
     def retire(self, identity: str) -> None:
         """A session is to leave: it gets no more leases, and keeps those that it has."""
-        if identity in self._sessions:
-            self._sessions.retire(identity)
+        self._sessions.retire(identity)
 
     def held_by(self, identity: str) -> tuple[str, ...]:
         """Ids of the leases that a session holds."""
@@ -391,13 +389,12 @@ class Coordinator:
         leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
         unclaimed = sum(map(self._leases.count, self.unclaimed))
         dropped = self._failures.describe(self.counters.dropped)
-        full = self._admission.is_full
         return (
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity} at depth {self.depth.batches:.3g}, "
             f"weight version acknowledged {self.version}"
             + (f", {unclaimed} leases not claimed since the restart" if unclaimed else "")
-            + (", no room for more trajectories" if full else "")
+            + (", no room for more trajectories" if self._admission.is_full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")
         )
