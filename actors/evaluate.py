@@ -142,7 +142,8 @@ def servers_with(version: int, servers: Sequence[ServerPlace]) -> list[ServerPla
         listed = "; ".join(f"{name}: {what}" for name, what in said.items())
         raise PolicyServerError(
             f"no policy server samples with weights of version {version}, which are to be "
-            f"evaluated ({listed})"
+            f"evaluated ({listed}); resume the run: it starts its servers with the weights that it "
+            "saved last"
         )
     return [place for place in servers if said[place.name] == str(version)]
 

@@ -116,10 +116,7 @@ class Correspondence:
         """Tell sessions and servers that are to leave; each once, until it is heard again."""
         if self._newcomers is None or not self._newcomers.leaving:
             return
-        leaving, drain = (
-            self._newcomers.leaving,
-            Drain(reason="somebody wants it to leave", finish_s=self._newcomers.finish_s),
-        )
+        leaving, drain = self._newcomers.leaving, _dismissal(self._newcomers)
         for identity, actor in self._coordinator.sessions.items():
             if actor in leaving and identity not in self._sent_away:
                 self._sent_away.add(identity)
@@ -229,7 +226,7 @@ class Correspondence:
     def _farewell(self, name: str, newcomers: Newcomers) -> Drain | None:
         """What a policy server is told that is to leave."""
         if self.draining is None and name in newcomers.leaving:
-            return Drain(reason="somebody wants it to leave", finish_s=newcomers.finish_s)
+            return _dismissal(newcomers)
         return self.draining
 
     def _list(self, identity: bytes, name: str, ready: Serving, membership: Membership) -> Listed:
@@ -312,3 +309,8 @@ class Correspondence:
 def _name(identity: bytes) -> str:
     """A session's identity as the coordinator knows it; of no session if it is not UTF-8."""
     return identity.decode("utf-8", "replace")
+
+
+def _dismissal(newcomers: Newcomers) -> Drain:
+    """What a member is told that somebody wants to leave."""
+    return Drain(reason="somebody wants it to leave", finish_s=newcomers.finish_s)
