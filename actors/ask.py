@@ -29,8 +29,10 @@ from common.asking import AskedQuestion, AskJob
 from common.config import Config
 from common.episode_record import EvaluationRecord, evaluation_record, record_line
 from common.errors import InputError, LZeroError, PolicyServerError
-from common.places import RunPlan
+from common.places import EVALUATION, RunPlan
+from common.plan_file import own_keys
 from common.wire.records import Outcome, Purpose, TaskLease, Trajectory
+from common.wire.sockets import Wire
 
 LONGEST_ROW = 16
 """Episodes in a row that failed through the machinery, beside those in flight, before it ends."""
@@ -172,7 +174,8 @@ async def _policy(
 ) -> tuple[Config, Conversations]:
     """Conversations with the run's policy server, or with any other; its limits are kept."""
     if plan is not None:
-        policy = make_policy(config, plan.servers)
+        wire = stack.enter_context(Wire(own_keys(plan, EVALUATION)))
+        policy = make_policy(config, plan.servers, wire, who=EVALUATION)
         stack.push_async_callback(policy.close)
         return config, token_conversations(config, policy)
     client = ChatClient(

@@ -7,8 +7,6 @@ way is an error.
 
 import argparse
 import asyncio
-import http.client
-import json
 import logging
 import sys
 import time
@@ -19,7 +17,9 @@ from statistics import fmean
 
 import uvloop
 
+from actors.asked import RetryableError
 from actors.episode import EpisodeRunner
+from actors.hosted import HostLine
 from actors.kernels.launchers import make_launcher
 from actors.kernels.pool import KernelPool
 from actors.tools.started import run_corpora, started_tools
@@ -37,14 +37,14 @@ from common.evaluation import (
     read_suites,
     write_score,
 )
-from common.places import ServerPlace
-from common.plan_file import load_plan
+from common.places import EVALUATION, RunPlan, ServerPlace
+from common.plan_file import load_plan, own_keys
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.telemetry.log_lines import configure_logging
 from common.wire.generation import UNPUBLISHED
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
-from common.wire.server_http import open_connection, server_url
+from common.wire.sockets import Wire
 
 log = logging.getLogger(__name__)
 
@@ -131,13 +131,15 @@ def write_episodes(
             file.write(record_line(evaluation_record(task, trajectory, version)))
 
 
-def servers_with(version: int, servers: Sequence[ServerPlace]) -> list[ServerPlace]:
+async def servers_with(
+    version: int, servers: Sequence[ServerPlace], wire: Wire
+) -> list[ServerPlace]:
     """The servers that say that they sample with ``version``.
 
     Raises:
         PolicyServerError: none does; says what each says.
     """
-    said = {place.name: _version_of(place) for place in servers}
+    said = {place.name: await _version_of(place, wire) for place in servers}
     if str(version) not in said.values():
         listed = "; ".join(f"{name}: {what}" for name, what in said.items())
         raise PolicyServerError(
@@ -148,24 +150,26 @@ def servers_with(version: int, servers: Sequence[ServerPlace]) -> list[ServerPla
     return [place for place in servers if said[place.name] == str(version)]
 
 
-def _version_of(place: ServerPlace) -> str:
+async def _version_of(place: ServerPlace, wire: Wire) -> str:
     """The number of its weights; else what it says, or why nothing."""
-    connection = open_connection(server_url(place.address), timeout_s=_ANSWER_S)
+    line = HostLine(wire, place.address, who=EVALUATION)
     try:
-        connection.request("GET", "/weight_info")
-        label = str(json.loads(connection.getresponse().read())["weight_version"])
-    except (OSError, http.client.HTTPException, ValueError, LookupError, TypeError) as error:
+        async with asyncio.timeout(_ANSWER_S):
+            label = (await line.state()).version
+    except (RetryableError, TimeoutError) as error:
         return f"no answer, {error!r}"
     finally:
-        connection.close()
+        await line.close()
     return "0" if label == UNPUBLISHED else label
 
 
 async def evaluate(
-    config: Config, servers: Sequence[ServerPlace], suites: Sequence[Suite], out: Path
+    config: Config, plan: RunPlan, suites: Sequence[Suite], out: Path, *, version: int
 ) -> None:
     """Run every suite and write its score and its episodes."""
-    policy = make_policy(config, servers)
+    wire = Wire(own_keys(plan, EVALUATION))
+    servers = await servers_with(version, plan.servers, wire)
+    policy = make_policy(config, servers, wire, who=EVALUATION)
     kernels = KernelPool(make_launcher(config.kernel), idle=config.kernel.idle)
     try:
         await kernels.start()
@@ -191,6 +195,7 @@ async def evaluate(
     finally:
         await kernels.close()
         await policy.close()
+        wire.close()
 
 
 async def evaluate_suite(
@@ -235,8 +240,7 @@ def main() -> int:
         config = load_config(arguments.config)
         arguments.out.mkdir(parents=True, exist_ok=True)
         plan, suites = load_plan(arguments.plan), read_suites(arguments.suites)
-        servers = servers_with(arguments.version, plan.servers)
-        uvloop.run(evaluate(config, servers, suites, arguments.out))
+        uvloop.run(evaluate(config, plan, suites, arguments.out, version=arguments.version))
     except LZeroError as error:
         log.error("%s", error)
         return 2

@@ -15,7 +15,7 @@ from actors.link import CoordinatorLink
 from actors.mending import Mending
 from actors.runner import run_leases
 from actors.tools.started import started_tools
-from actors.wiring import Following, make_policy, make_runner, started_judge, token_conversations
+from actors.wiring import Following, make_runner, started_judge, token_conversations
 from common.config import Config
 from common.config_file import load_config
 from common.errors import LZeroError, MachineError
@@ -41,13 +41,14 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
     """Run episodes for the coordinator of the plan until it drains this actor."""
     mending = Mending(partial(tell_restart, folder, actor_id))
     launcher = make_launcher(config.kernel, mending)
-    policy = make_policy(config, [])  # the coordinator says whom
+    wire = Wire(own_keys(plan, actor_id))
+    following = Following(config, wire, who=actor_id)
+    policy = following.policy
     kernels = KernelPool(launcher, idle=config.kernel.idle)
     try:
         await kernels.start()
-        wire = Wire(own_keys(plan, actor_id))
         link = make_link(config, actor_id, launcher.level, wire, coordinator_of(plan))
-        link.on_rotation = Following(policy)
+        link.on_rotation = following
         link.on_welcome = partial(tell_welcomed, plan, actor_id)
         try:
             async with (
@@ -69,7 +70,6 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
                     raise mending.given_up
         finally:
             link.close()
-            wire.close()
         log.info("actor finished unacknowledged=%d", lost)
         totals = ActorTotals(
             actor_id=actor_id,
@@ -86,6 +86,7 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
     finally:
         await kernels.close()
         await policy.close()
+        wire.close()
 
 
 def tell_restart(folder: Path, actor_id: str, text: str) -> None:

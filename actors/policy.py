@@ -4,20 +4,19 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import aiohttp
+import numpy as np
 
+from actors.asked import PolicyLine, RetryableError, UnreachableError, WrongPromptError
 from actors.routes import AskedServer, chosen
 from common.errors import PolicyServerError
-from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
-from common.wire.server_http import UNIX, UNIX_HOST
+from common.wire.generation import Generation
+from common.wire.hosting import Generate
 
 log = logging.getLogger(__name__)
 
-_KEEP_ALIVE_S = 5.0
-"""Shorter than the server's 30 s, so that we never write into a connection it is closing."""
 _FAILURES_TO_BENCH = 3
 _BENCH_S = 5.0
 _ENDS = ("stop", "length", "repetition")
@@ -37,20 +36,8 @@ class PolicyStatistics:
     failures: int
 
 
-class _RetryableError(Exception):
-    """An attempt failed in a way that another attempt may not."""
-
-
-class _UnreachableError(_RetryableError):
-    """Nobody listens at the server's address."""
-
-
-class _LostError(_RetryableError):
+class _LostError(RetryableError):
     """The server died with the request; another is asked."""
-
-
-class _WrongRequestError(Exception):
-    """The server will never accept this request."""
 
 
 class _Patience:
@@ -71,9 +58,9 @@ class _Patience:
         """Seconds since a server was reached."""
         return time.monotonic() - self._reached
 
-    def ends_with(self, error: _RetryableError) -> bool:
+    def ends_with(self, error: RetryableError) -> bool:
         """Whether this failure is the last that is put up with."""
-        if isinstance(error, _UnreachableError):
+        if isinstance(error, UnreachableError):
             return self.out_of_reach_s > self._timeout_s
         self._reached = time.monotonic()
         if isinstance(error, _LostError):
@@ -95,14 +82,17 @@ class PolicyClient:
 
     def __init__(
         self,
-        urls: Sequence[str],
+        servers: Sequence[str],
+        connect: Callable[[str], PolicyLine],
         *,
         timeout_s: float,
         attempts: int,
         backoff_s: float = 0.25,
         max_backoff_s: float = 4.0,
     ) -> None:
-        """Ask ``urls`` until ``rotate``; each of ``attempts`` tries may take ``timeout_s`` seconds.
+        """Ask ``servers`` until ``rotate``; each of ``attempts`` may take ``timeout_s`` seconds.
+
+        ``connect`` makes a line to the server of a name, when it is first asked.
 
         The wait after a server's k-th failure in a row is ``backoff_s * 2**k``, at most
         ``max_backoff_s``, less up to half of it at random. While a server cannot be reached,
@@ -114,15 +104,16 @@ class PolicyClient:
         self._are_asked = asyncio.Event()
         self._leaving: dict[str, AskedServer] = {}
         """Left the rotation, and may still be at work on requests."""
-        self.rotate([url.rstrip("/") for url in urls])
+        self.rotate(servers)
+        self._connect = connect
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
-        self._sessions: dict[str, aiohttp.ClientSession] = {}
+        self._lines: dict[str, PolicyLine] = {}
         self._requests = self._tokens = self._retries = self._failures = 0
 
-    def rotate(self, urls: Sequence[str], *, lost: Collection[str] = ()) -> None:
+    def rotate(self, names: Sequence[str], *, lost: Collection[str] = ()) -> None:
         """Ask these servers from now on.
 
         Requests that are under way elsewhere go on, but at servers that are ``lost`` they are given
@@ -130,21 +121,21 @@ class PolicyClient:
         """
         before = self._servers
         self._servers = {
-            url: before.get(url) or self._leaving.pop(url, None) or AskedServer(url=url)
-            for url in urls
+            name: before.get(name) or self._leaving.pop(name, None) or AskedServer(name=name)
+            for name in names
         }
-        for url in before.keys() - self._servers.keys():
-            self._leaving[url] = before[url]
-        for url in lost:
-            if (server := self._leaving.pop(url, None)) is not None:
+        for name in before.keys() - self._servers.keys():
+            self._leaving[name] = before[name]
+        for name in lost:
+            if (server := self._leaving.pop(name, None)) is not None:
                 server.lose()
-        (self._are_asked.set if urls else self._are_asked.clear)()
+        (self._are_asked.set if names else self._are_asked.clear)()
 
     async def close(self) -> None:
         """Close all connections."""
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        for line in self._lines.values():
+            await line.close()
+        self._lines.clear()
 
     async def __aenter__(self) -> "PolicyClient":
         """The client itself."""
@@ -185,12 +176,13 @@ class PolicyClient:
         Raises:
             PolicyServerError: all attempts failed, or the request itself is wrong.
         """
-        body = encode_request(
-            prompt_ids,
+        request = Generate(
+            number=0,
+            token_ids=np.array(prompt_ids, dtype=np.int32),
             max_tokens=max_tokens,
             temperature=temperature,
-            stop_token_ids=stop_token_ids,
-            stop_strings=stop_strings,
+            stop_token_ids=tuple(stop_token_ids),
+            stop_strings=tuple(stop_strings),
             seed=seed,
         )
         self._requests += 1
@@ -200,13 +192,13 @@ class PolicyClient:
             await self._wait_for_rotation(patience)
             server = chosen(list(self._servers.values()), start, now=time.monotonic())
             try:
-                generation = await self._attempt(server, body)
-            except _RetryableError as error:
+                generation = await self._attempt(server, request)
+            except RetryableError as error:
                 self._record_failure(server, str(error))
                 if patience.ends_with(error):
                     self._failures += 1
                     raise PolicyServerError(
-                        f"policy server {server.url} gave no generation after {patience}, "
+                        f"policy server {server.name} gave no generation after {patience}, "
                         f"at last: {error}"
                     ) from error
             else:
@@ -228,51 +220,32 @@ class PolicyClient:
                 f"no policy server was in rotation for {self._timeout_s:.0f} s, after {patience}"
             ) from None
 
-    async def _attempt(self, server: AskedServer, body: bytes) -> Generation:
-        post = server.begin(self._post(server.url, body))
+    async def _attempt(self, server: AskedServer, request: Generate) -> Generation:
         try:
-            generation = decode_response(await post)
+            async with asyncio.timeout(self._timeout_s):
+                generation = await server.begin(self._line(server.name).generate(request))
         except asyncio.CancelledError:
             if not server.is_lost or _is_cancelled():
                 raise
-            raise _LostError(f"policy server {server.url} was found dead") from None
-        except _WrongRequestError as error:
-            raise PolicyServerError(str(error)) from error
-        except aiohttp.ClientConnectorError as error:
-            raise _UnreachableError(str(error)) from error
-        except (aiohttp.ClientError, TimeoutError, OSError, PolicyServerError) as error:
-            raise _RetryableError(f"{type(error).__name__}: {error}") from error
+            raise _LostError(f"policy server {server.name} was found dead") from None
+        except WrongPromptError as error:
+            raise PolicyServerError(f"policy server {server.name} refused: {error}") from error
+        except (TimeoutError, PolicyServerError) as error:
+            raise RetryableError(f"{type(error).__name__}: {error}") from error
         if generation.finish_reason not in _ENDS:
-            raise _RetryableError(f"generation ended with '{generation.finish_reason}'")
+            raise RetryableError(f"generation ended with '{generation.finish_reason}'")
         return generation
 
-    async def _post(self, url: str, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        base = f"http://{UNIX_HOST}" if url.startswith(UNIX) else url
-        request = self._session(url).post(base + GENERATE_PATH, data=body, headers=headers)
-        async with request as response:
-            answer = await response.read()
-            if response.status == 200:
-                return answer
-            text = answer[:300].decode(errors="replace")
-            message = f"policy server {url} answered {response.status}: {text}"
-            if response.status < 500 and response.status not in (408, 429):
-                raise _WrongRequestError(message)
-            raise _RetryableError(message)
-
-    def _session(self, url: str) -> aiohttp.ClientSession:
-        """The connections to one server."""
-        if url not in self._sessions:
-            self._sessions[url] = aiohttp.ClientSession(
-                connector=_connector(url), timeout=aiohttp.ClientTimeout(total=self._timeout_s)
-            )
-        return self._sessions[url]
+    def _line(self, name: str) -> PolicyLine:
+        if name not in self._lines:
+            self._lines[name] = self._connect(name)
+        return self._lines[name]
 
     def _record_failure(self, server: AskedServer, reason: str) -> None:
         server.failures_in_row += 1
         if server.failures_in_row % _FAILURES_TO_BENCH == 0 and len(self._servers) > 1:
             server.benched_until = time.monotonic() + _BENCH_S
-            log.warning("passing over a server server=%s reason=%s", server.url, reason)
+            log.warning("passing over a server server=%s reason=%s", server.name, reason)
 
     def _backoff(self, failures: int) -> float:
         longest = min(self._max_backoff_s, self._backoff_s * 2.0 ** min(failures, 10))
@@ -283,10 +256,3 @@ def _is_cancelled() -> bool:
     """Whether it is the present task itself that is to end."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _connector(url: str) -> aiohttp.BaseConnector:
-    if url.startswith(UNIX):
-        path = url.removeprefix(UNIX)
-        return aiohttp.UnixConnector(path, limit=0, keepalive_timeout=_KEEP_ALIVE_S)
-    return aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_ALIVE_S)

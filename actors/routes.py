@@ -14,6 +14,8 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from common.wire.generation import Generation
+
 _SLACK, _SLACK_SHARE = 4, 0.25
 """Requests that a server may be ahead of the least busy one: the larger of a number and a share."""
 
@@ -22,18 +24,18 @@ _SLACK, _SLACK_SHARE = 4, 0.25
 class AskedServer:
     """A server as one client uses it; ``under_way`` are its requests to it."""
 
-    url: str
+    name: str
     failures_in_row: int = 0
     benched_until: float = 0.0
     is_lost: bool = False
-    under_way: set["asyncio.Task[bytes]"] = field(default_factory=set)
+    under_way: set["asyncio.Task[Generation]"] = field(default_factory=set)
 
     @property
     def in_flight(self) -> int:
         """Requests under way."""
         return len(self.under_way)
 
-    def begin(self, post: Coroutine[Any, Any, bytes]) -> "asyncio.Task[bytes]":
+    def begin(self, post: Coroutine[Any, Any, Generation]) -> "asyncio.Task[Generation]":
         """Send a request."""
         task = asyncio.get_running_loop().create_task(post)
         self.under_way.add(task)
@@ -63,9 +65,9 @@ def chosen(servers: Sequence[AskedServer], start: Sequence[int], *, now: float) 
     data = repr(list(start)).encode()
     return min(
         (server for server in free if server.in_flight <= most),
-        key=lambda server: (server.failures_in_row > 0, _rank(server.url, data)),
+        key=lambda server: (server.failures_in_row > 0, _rank(server.name, data)),
     )
 
 
-def _rank(url: str, start: bytes) -> bytes:
-    return hashlib.blake2b(url.encode() + b"\0" + start, digest_size=8).digest()
+def _rank(name: str, start: bytes) -> bytes:
+    return hashlib.blake2b(name.encode() + b"\0" + start, digest_size=8).digest()

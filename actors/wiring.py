@@ -1,6 +1,6 @@
 """Builds the objects that rollouts and evaluations share, from a resolved configuration."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,8 +9,10 @@ from actors.agent.direct.wording import Wording
 from actors.agent.loop import AgentLoop
 from actors.agent.prompt import load_template
 from actors.agent.token_conversation import TokenConversation
+from actors.asked import PolicyLine
 from actors.episode import Conversations, EpisodeRunner
 from actors.grader import started_grader
+from actors.hosted import HostLine
 from actors.kernels.pool import KernelPool
 from actors.mending import Mending
 from actors.policy import PolicyClient
@@ -20,40 +22,49 @@ from actors.tokenizer import FileTokenizer
 from actors.tools.tool import Tool
 from common.chat import ChatRenderer
 from common.config import Config
-from common.places import ServerPlace
+from common.places import Address, ServerPlace
 from common.task_rules import task_folders, task_rules
-from common.wire.server_http import server_url
 from common.wire.session import Rotation
+from common.wire.sockets import Wire
 
 REQUEST_ATTEMPTS = 5
 """Tries per request to the policy server, with exponential backoff, before the episode is dropped;
 one may take as long as an episode."""
 
 
-def make_policy(config: Config, servers: Sequence[ServerPlace]) -> PolicyClient:
-    """A client of policy servers, who may all be asked, until it is told a rotation."""
-    return PolicyClient(
-        [server_url(place.address) for place in servers],
-        timeout_s=config.agent.episode_timeout_s,
-        attempts=REQUEST_ATTEMPTS,
-    )
+def make_policy(
+    config: Config, servers: Sequence[ServerPlace], wire: Wire, *, who: str
+) -> PolicyClient:
+    """A client of these policy servers, as the member ``who``, whose keys ``wire`` has."""
+    places = {place.name: place.address for place in servers}
+    return _client(config, places, lambda name: HostLine(wire, places[name], who=who))
 
 
 class Following:
-    """Has a client ask whom the coordinator says may be asked, and where."""
+    """Has a client ask whom the coordinator says may be asked, and where; nobody before."""
 
-    def __init__(self, policy: PolicyClient) -> None:
-        """Nobody was named yet."""
-        self._policy = policy
-        self._urls: dict[str, str] = {}
-        """Of who was asked before, by name: what became of it is told by the name alone."""
+    def __init__(self, config: Config, wire: Wire, *, who: str) -> None:
+        """Ask as the member ``who``, whose keys ``wire`` has."""
+        self._addresses: dict[str, Address] = {}
+        self.policy = _client(
+            config, (), lambda name: HostLine(wire, self._addresses[name], who=who)
+        )
 
     def __call__(self, rotation: Rotation) -> None:
         """Take in a rotation."""
-        asked = {one.server: server_url(one.address) for one in rotation.asked}
-        lost = [self._urls.pop(name) for name in rotation.lost if name in self._urls]
-        self._urls |= asked
-        self._policy.rotate(list(asked.values()), lost=lost)
+        self._addresses |= {one.server: one.address for one in rotation.asked}
+        self.policy.rotate([one.server for one in rotation.asked], lost=rotation.lost)
+
+
+def _client(
+    config: Config, names: Iterable[str], connect: Callable[[str], PolicyLine]
+) -> PolicyClient:
+    return PolicyClient(
+        list(names),
+        connect,
+        timeout_s=config.agent.episode_timeout_s,
+        attempts=REQUEST_ATTEMPTS,
+    )
 
 
 @asynccontextmanager

@@ -7,10 +7,13 @@ processes, each of which reads the plan and finds its own place in it by name.
 from dataclasses import dataclass
 from typing import Literal
 
-Role = Literal["policy-server", "learner", "actor", "newcomer"]
+Role = Literal["policy-server", "learner", "actor", "evaluation", "newcomer"]
 
 LEARNER = "learner"
-"""The name of the one member that listens for all others."""
+"""The name of the member that coordinates."""
+
+EVALUATION = "evaluation"
+"""The name of the member that asks policy servers questions without being an actor."""
 
 JOIN = "join"
 """The name of whoever holds the credential of a run, and is no member yet."""
@@ -44,7 +47,7 @@ class Address:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerPlace:
-    """A policy server: the name it is known by, where it answers HTTP, and its first GPU.
+    """A policy server: the name it is known by, where it listens, and its first GPU.
 
     GPUs are counted among those that the run sees.
     """

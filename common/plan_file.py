@@ -25,6 +25,7 @@ _JOINED = "joined.json"
 _WELCOMED = ".welcomed"
 _BEGUN = "begun"
 _ENDED = ".ended.json"
+_READY = ".ready"
 
 
 def save_plan(plan: RunPlan) -> Path:
@@ -106,6 +107,16 @@ def tell_welcomed(plan: RunPlan, actor: str) -> None:
 def told_welcomed(plan: RunPlan, actor: str) -> bool:
     """Whether the coordinator has ever welcomed that actor."""
     return (Path(plan.private) / f"{actor}{_WELCOMED}").exists()
+
+
+def tell_ready(plan: RunPlan, server: str) -> None:
+    """Say that a policy server samples."""
+    (Path(plan.private) / f"{server}{_READY}").touch()
+
+
+def told_ready(plan: RunPlan, server: str) -> bool:
+    """Whether that policy server has ever sampled."""
+    return (Path(plan.private) / f"{server}{_READY}").exists()
 
 
 def tell_stopped(plan: RunPlan) -> None:

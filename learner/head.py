@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from common.telemetry.writers import MetricWriter
 from common.wire.records import Task, Trajectory
+from common.wire.sockets import Wire
 from learner.coordination.intake import Intake
 from learner.coordination.membership import Membership
 from learner.coordination.replay import Replay
@@ -26,6 +27,7 @@ class Head:
             over families.
         first_prompts: token ids, for the comparison with the servers before there is a batch.
         membership: the policy servers, and who of them may be asked.
+        wire: the learner's sockets, with its keys.
     """
 
     intake: Intake
@@ -35,6 +37,7 @@ class Head:
     heldout: Sequence[Task]
     heldout_temperature: float = 1.0
     batches: BatchLog
+    wire: Wire
     replay: Replay | None = None
     oldest_checkpoint: Callable[[], int | None] = lambda: None
     scored: Callable[[int, float], None] = lambda step, score: None

@@ -24,6 +24,7 @@ from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
 from common.telemetry.writers import metric_writers
+from common.wire.hosting import Guest
 from common.wire.records import Task, Trajectory
 from common.wire.sockets import Door, Wire
 from learner.checkpoints.files import oldest_step
@@ -85,9 +86,14 @@ def rank_zero(
     joined = told_joined(plan)
     servers = _known((*plan.members, *joined), "policy-server")
     fetching = wire.listen("weights", plan.weights, servers, WORKER_LIMITS)
-    membership = Membership(plan.servers)
+    guests = guests_among((*plan.members, *joined))
+    membership = Membership(plan.servers, guests=guests)
     weights = WeightPublisher(
-        membership, fetching, return_s=config.learner.batch_timeout_s, give_up=lambda: stop.asked
+        membership,
+        fetching,
+        wire,
+        return_s=config.learner.batch_timeout_s,
+        give_up=lambda: stop.asked,
     )
     weights.start()
     try:
@@ -95,7 +101,7 @@ def rank_zero(
         speaking |= _known(joined, "policy-server")
         place = told_coordinator(plan) or plan.coordinator  # where actors look for an earlier one
         door = wire.listen("coordinator", place, speaking, ACTOR_LIMITS)
-        terms = terms_of(config, plan, coordinator=door, weights=fetching)
+        terms = terms_of(config, plan, coordinator=door, weights=fetching, membership=membership)
         with (
             JournalWriter(
                 folder / "journal",
@@ -137,6 +143,7 @@ def rank_zero(
                 scored=scored,
                 first_prompts=_first_prompts(config, tasks),
                 membership=membership,
+                wire=wire,
             )
     finally:
         weights.stop()
@@ -166,13 +173,22 @@ def _known(members: Sequence[Member], *roles: Role) -> dict[str, str]:
     return {member.key: member.name for member in members if member.role in roles}
 
 
-def terms_of(config: Config, plan: RunPlan, *, coordinator: Door, weights: Door) -> Terms:
+def guests_among(members: Sequence[Member]) -> list[Guest]:
+    """Who of them asks policy servers, beside the learner."""
+    return [Guest(name=m.name, key=m.key) for m in members if m.role in ("actor", "evaluation")]
+
+
+def terms_of(
+    config: Config, plan: RunPlan, *, coordinator: Door, weights: Door, membership: Membership
+) -> Terms:
     """What a newcomer is told, and which doors are opened to it."""
 
     def let_in(member: Member) -> None:
         coordinator.admit(member.key, member.name)
         if member.role == "policy-server":
             weights.admit(member.key, member.name)
+        for guest in guests_among([member]):
+            membership.admit(guest)
 
     return Terms(
         config=json_text(tables_of(config)),

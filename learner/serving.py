@@ -147,7 +147,7 @@ class ServedWeights:
         origin, prompts = next((name, found) for name, found in probes if found)
         try:
             for parity in self._verifier.run(
-                prompts, self._head.membership, version=version, origin=origin
+                prompts, self._head.membership, self._head.wire, version=version, origin=origin
             ):
                 self._totals.add_parity(parity)
         except PolicyServerError as error:

@@ -1,162 +1,198 @@
-"""The weight routes of a policy server around a real receiver; no model, and it fails on demand."""
+"""The real host of a policy server around an engine without a model, which fails on demand."""
 
-import json
-import socketserver
+import asyncio
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from actors.inference.staging import StagingReceiver
-from common.places import Address, ServerPlace
-from common.wire.generation import GENERATE_PATH
-from common.wire.server_http import server_url
-from common.wire.sockets import new_key_pair
+import numpy as np
+
+from actors.inference.host.engine import TORN
+from actors.inference.host.serving import HOST_LIMITS, Host
+from actors.inference.mapped import map_weights
+from actors.inference.staging import StagedFiles
+from common.places import LEARNER, Address, ServerPlace
+from common.wire.asynchronous import AsyncDoor
+from common.wire.generation import version_number
+from common.wire.hosting import Generate, Generated, ServerLoad
+from common.wire.sockets import Wire, new_key_pair
+
+LEARNERS = new_key_pair()
+"""What the learner proves itself with to these servers."""
+ACTORS = new_key_pair()
 
 
-class _UnixHttp(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
+class PlayedEngine:
+    """One life of the engine of ``server``."""
+
+    def __init__(self, server: "WeightServer") -> None:
+        self._server = server
+        self.label = "default"
+        self._over = asyncio.Event()
+        self._how = ""
+
+    async def generate(self, request: Generate) -> Generated:
+        await self._server.play("generate")
+        play = self._server.generate
+        assert play is not None, "nobody was to ask"
+        ids, logprobs = play(request.token_ids.tolist(), request.max_tokens)
+        return Generated(
+            number=request.number,
+            token_ids=np.array(ids, dtype=np.int32),
+            logprobs=np.array(logprobs, dtype=np.float32),
+            versions=np.full(len(ids), version_number(self._server.version), dtype=np.int32),
+            finish_reason="length",
+        )
+
+    async def swap(self, staged: StagedFiles) -> float:
+        try:
+            await self._server.play("swap")
+        except RuntimeError:
+            self.label = TORN
+            raise
+        manifest = map_weights(Path(staged.own.path)).manifest
+        self._server.swaps.append(manifest.version)
+        self.label = str(manifest.version)
+        return 0.01
+
+    async def version(self) -> str:
+        await self._server.play("state")
+        return self._server.version
+
+    def load(self) -> ServerLoad:
+        return self._server.load
+
+    async def ended(self) -> str:
+        await self._over.wait()
+        return self._how
+
+    def close(self) -> None:
+        pass
+
+    def end(self, how: str) -> None:
+        self._how = how
+        self._over.set()
 
 
 class WeightServer:
     """``version`` is what it says it samples with; ``swaps`` lists the versions it loaded."""
 
-    def __init__(self, place: ServerPlace) -> None:
-        self.place = place
-        self.url = server_url(place.address)
+    def __init__(self, name: str, folder: Path) -> None:
         self.keys = new_key_pair()
-        """What its worker fetches weights with."""
-        self.version = "default"
+        """Of the server."""
+        self.place = ServerPlace(
+            name=name, address=Address(bind=str(folder / name), key=self.keys.public)
+        )
+        self.name = name
         self.swaps: list[int] = []
         self.asked: Counter[str] = Counter()
-        """How often, by path."""
-        self.answers: dict[str, bytes] = {}
-        """What a path answers instead of what is right."""
-        self.status: dict[str, int] = {}
+        """How often it was asked for its state, to swap, to generate."""
+        self.failing: dict[str, str] = {}
+        """What it fails to do, and why."""
         self.hanging: set[str] = set()
-        """Paths that do not answer until ``let_go``."""
+        """What it does not do until ``let_go``."""
         self.hung = threading.Event()
         self.let_go = threading.Event()
         self.generate: Callable[[list[int], int], tuple[list[int], list[float]]] | None = None
         """(prompt, most tokens) to ids and log-probabilities, sampled as ``version``."""
-        self._receiver: StagingReceiver | None = None
-        self._is_updating = False
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._answer()
-
-            def do_POST(self) -> None:
-                self._answer()
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-            def _answer(self) -> None:
-                path = self.path.split("?")[0]
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                server.asked[path] += 1
-                if path in server.hanging:
-                    server.hung.set()
-                    server.let_go.wait(30)
-                status = server.status.get(path, 200)
-                text = server.answers.get(path)
-                if text is None and status == 200:
-                    status, text = server.handle(path, json.loads(body) if body else {})
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(text or b"")))
-                self.end_headers()
-                self.wfile.write(text or b"")
-
-        self._http = _UnixHttp(place.address.bind, Handler)
-        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,))
+        self.load = ServerLoad()
+        self._says = ""
+        self._engine: PlayedEngine | None = None
+        self._host: asyncio.Task[None] | None = None
+        self._door: AsyncDoor | None = None
+        self._listens = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
         self._thread.start()
+        self.start()
 
-    def handle(self, path: str, body: dict[str, Any]) -> tuple[int, bytes]:
-        if path == "/weight_info":
-            return 200, json.dumps({"weight_version": self.version}).encode()
-        if path == "/get_world_size":
-            return 200, b'{"world_size": 1}'
-        if path == GENERATE_PATH and self.generate is not None:
-            ids, logprobs = self.generate(body["token_ids"], body["sampling_params"]["max_tokens"])
-            return 200, json.dumps(self._generation(ids, logprobs)).encode()
-        if path == "/init_weight_transfer_engine":
-            self._attach(body["init_info"])
-        if path == "/start_weight_update":
-            if self._is_updating:
-                return 500, b"an update is open"
-            self._is_updating = True
-        if path == "/update_weights":
-            version = body["update_info"]["version"]
-            try:
-                assert self._receiver is not None
-                self._receiver.take(version)
-            except LookupError as error:
-                return 500, str(error).encode()
-            self.swaps.append(version)
-        if path == "/finish_weight_update":
-            self._is_updating = False
-            self.version = body.get("weight_version", self.version)
-        if path == "/update_weight_version":
-            self.version = body["new_version"]
-        return 200, b""
+    @property
+    def version(self) -> str:
+        return self._says or (self._engine.label if self._engine else "none")
 
-    def _generation(self, ids: list[int], logprobs: list[float]) -> dict[str, Any]:
-        content = [
-            {"token_id": token, "logprob": logprob}
-            for token, logprob in zip(ids, logprobs, strict=True)
-        ]
-        spans = [{"start": 0, "end": len(ids), "version": self.version}]
-        choice = {
-            "token_ids": ids,
-            "logprobs": {"content": content},
-            "weight_versions": spans,
-            "finish_reason": "length",
-        }
-        return {"choices": [choice]}
+    @version.setter
+    def version(self, label: str) -> None:
+        self._says = label
+
+    async def play(self, what: str) -> None:
+        """Hang or fail, if that is what it does."""
+        self.asked[what] += 1
+        if what in self.hanging:
+            self.hung.set()
+            await asyncio.to_thread(self.let_go.wait, 30)
+        if what in self.failing:
+            raise RuntimeError(self.failing[what])
+
+    def start(self) -> None:
+        """A process of it."""
+        self._listens.clear()
+        asyncio.run_coroutine_threadsafe(self._begin(), self._loop).result(10)
+        assert self._listens.wait(10)
+
+    async def _begin(self) -> None:
+        self._host = asyncio.create_task(self._serve())
+
+    async def _serve(self) -> None:
+        members = {LEARNERS.public: LEARNER, ACTORS.public: "a0"}
+        with Wire(self.keys) as wire:
+            self._door = wire.listen_async("host", self.place.address, members, HOST_LIMITS)
+            host = Host(self._door, self._life, name=self.name, keys=self.keys)
+            await host.run(self._listens.set)
+
+    async def _life(self) -> PlayedEngine:
+        self._engine = PlayedEngine(self)
+        return self._engine
 
     def restart(self) -> None:
         """As a new process: nothing is held, nobody is known."""
-        self._detach()
-        self._is_updating = False
-        self.version = "default"
+        self.kill()
+        self._says = ""
+        self.start()
 
-    def _attach(self, info: dict[str, Any]) -> None:
-        self._detach()
-        self._receiver = StagingReceiver(
-            Address(**info), server=self.place.name, rank=0, keys=self.keys
-        )
-        self._receiver.start()
+    def kill(self) -> None:
+        """Its process ends, with all that is under way."""
+        asyncio.run_coroutine_threadsafe(self._kill(), self._loop).result(10)
+        Path(self.place.address.bind).unlink(missing_ok=True)
 
-    def _detach(self) -> None:
-        if self._receiver is not None:
-            self._receiver.stop()
-            self._receiver = None
+    async def _kill(self) -> None:
+        assert self._host is not None
+        assert self._door is not None
+        self._door.close()
+        self._host.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._host
+
+    def end_engine(self, how: str) -> None:
+        """Its engine ends; the host lives on."""
+        assert self._engine is not None
+        self._loop.call_soon_threadsafe(self._engine.end, how)
 
     def close(self) -> None:
         self.let_go.set()
-        self._http.shutdown()
+        self.kill()
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._http.server_close()
-        Path(self.place.address.bind).unlink()
-        self._detach()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
 
 
 @contextmanager
 def weight_servers(count: int) -> Iterator[list[WeightServer]]:
     with tempfile.TemporaryDirectory() as folder:
-        servers = [
-            WeightServer(ServerPlace(name=name, address=Address(bind=f"{folder}/{name}.http")))
-            for name in (f"s{number}" for number in range(count))
-        ]
+        servers = [WeightServer(f"s{number}", Path(folder)) for number in range(count)]
         try:
             yield servers
         finally:
             with ThreadPoolExecutor(count) as pool:
                 list(pool.map(WeightServer.close, servers))
+
+
+@contextmanager
+def learners_wire() -> Iterator[Wire]:
+    """The sockets of the learner that these servers know."""
+    with Wire(LEARNERS) as wire:
+        yield wire

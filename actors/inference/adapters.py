@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from actors.inference.staging import StagedWeights
+from actors.inference.mapped import StagedWeights
 from common.errors import ProtocolError
 from common.wire.weights import ADAPTER_A, ADAPTER_B
 

@@ -2,12 +2,8 @@
 
 from contextlib import suppress
 
-BACKEND = "lzero-zmq"
+BACKEND = "lzero-mapped"
 """Name of the engine in ``--weight-transfer-config``."""
-
-KEYS_VARIABLE = "LZERO_MEMBER_KEYS"
-"""Variable with the file of the keys that the server's workers fetch weights with; the file's name
-without ``.key`` is the server's."""
 
 
 def register() -> None:

@@ -1,7 +1,8 @@
 """Receives weights in the background, next to a running model, and holds them until called for.
 
-One thread per vLLM worker owns the socket. It never touches the model: the worker takes what is
-staged in one step, so generation stops for the swap and not for the transfer.
+A thread of the policy server's host owns the socket and writes what it receives, once for all
+workers of vLLM, into a file in memory. It never touches the model: the workers take what is staged
+in one step, so generation stops for the swap and not for the transfer.
 """
 
 import logging
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from actors.inference.mapped import WeightFile
 from common.errors import ProtocolError
 from common.places import Address
 from common.wire.codec import Buffer
@@ -29,30 +31,26 @@ log = logging.getLogger(__name__)
 _POLL_MS = 200
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StagedWeights:
-    """A verified snapshot: ``frames[i]`` holds the bytes of ``manifest.tensors[i]``.
+@dataclass(frozen=True, slots=True)
+class StagedFiles:
+    """A verified snapshot, and the whole model that it belongs to where it is adapters only."""
 
-    ``base`` is the whole model, where these are its adapters only.
-    """
-
-    manifest: WeightManifest
-    frames: tuple[Buffer, ...]
-    base: "StagedWeights | None" = None
+    own: WeightFile
+    base: WeightFile | None = None
 
 
 class StagingReceiver:
     """Connects to a publisher and keeps the newest snapshot it sent, and the last whole model."""
 
-    def __init__(self, publisher: Address, *, server: str, rank: int, keys: KeyPair) -> None:
-        """Prepare to connect to ``publisher`` as worker ``rank`` of ``server``, with its keys."""
+    def __init__(self, publisher: Address, *, server: str, keys: KeyPair, rank: int = 0) -> None:
+        """Prepare to connect to ``publisher`` as host ``rank`` of ``server``, with its keys."""
         self._publisher = publisher
         self._server = server
-        self._rank = rank
         self._keys = keys
+        self._rank = rank
         self._fault = ""
-        self._staged: StagedWeights | None = None
-        self._base: StagedWeights | None = None
+        self._staged: StagedFiles | None = None
+        self._base: WeightFile | None = None
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="weight-staging", daemon=True)
@@ -68,7 +66,7 @@ class StagingReceiver:
             self._thread.join(timeout=5 * _POLL_MS / 1000)
         self._staged = self._base = None
 
-    def take(self, version: int) -> StagedWeights:
+    def take(self, version: int) -> StagedFiles:
         """The staged weights of ``version``; they stay staged until newer ones arrive.
 
         Raises:
@@ -76,8 +74,8 @@ class StagingReceiver:
         """
         with self._lock:
             staged = self._staged
-        if staged is None or staged.manifest.version != version:
-            held = "nothing" if staged is None else f"version {staged.manifest.version}"
+        if staged is None or staged.own.manifest.version != version:
+            held = "nothing" if staged is None else f"version {staged.own.manifest.version}"
             fault = f"; the receiver failed: {self._fault}" if self._fault else ""
             raise LookupError(f"weights of version {version} are not staged, {held} is{fault}")
         return staged
@@ -93,7 +91,7 @@ class StagingReceiver:
                         self._handle(line, frames)
         except Exception as error:
             self._fault = repr(error)
-            log.exception("the receiver of weights failed rank=%d", self._rank)
+            log.exception("the receiver of weights failed")
 
     def _handle(self, line: Line, frames: Sequence[Buffer]) -> None:
         try:
@@ -101,27 +99,27 @@ class StagingReceiver:
         except Exception as error:
             # Whatever it is, the publisher is told now, and need not wait for its deadline.
             reason = str(error) if isinstance(error, ProtocolError) else repr(error)
-            log.warning("refused weights rank=%d reason=%s", self._rank, reason)
+            log.warning("refused weights reason=%s", reason)
             self._report(line, ReportKind.REFUSED, -1, reason=reason)
             return
-        with self._lock:
-            self._staged = staged
-        self._report(line, ReportKind.STAGED, staged.manifest.version)
+        self._report(line, ReportKind.STAGED, staged.own.manifest.version)
 
-    def _stage(self, manifest: WeightManifest, tensors: Sequence[Buffer]) -> StagedWeights:
-        if not manifest.base:
-            self._base = StagedWeights(manifest=manifest, frames=tuple(tensors))
-            return self._base
-        held = self._base.manifest.checksum if self._base else "none"
-        if manifest.base != held:
+    def _stage(self, manifest: WeightManifest, tensors: Sequence[Buffer]) -> StagedFiles:
+        base = self._base if manifest.base else None
+        if manifest.base and (base is None or base.manifest.checksum != manifest.base):
+            held = base.manifest.checksum if base else "none"
             raise ProtocolError(
                 f"adapters of version {manifest.version} belong to weights with checksum "
                 f"{manifest.base}, held are {held}"
             )
-        return StagedWeights(manifest=manifest, frames=tuple(tensors), base=self._base)
+        own = WeightFile(manifest, tensors)
+        with self._lock:
+            self._base = own if base is None else base
+            self._staged = StagedFiles(own, base)
+        return self._staged
 
     def _held_version(self) -> int:
-        return -1 if self._staged is None else self._staged.manifest.version
+        return -1 if self._staged is None else self._staged.own.manifest.version
 
     def _report(self, line: Line, kind: ReportKind, version: int, reason: str = "") -> None:
         report = StagingReport(

@@ -14,6 +14,7 @@ from actors.kernels.pool import KernelPool
 from actors.policy import PolicyClient
 from actors.tokenizer import FileTokenizer
 from actors.tools.started import started_tools
+from benchmarks.agent.token_route import HttpLine
 from common.chat import ChatRenderer
 from common.config import Config
 from common.wire.records import Task
@@ -44,7 +45,9 @@ async def token_agent(config: Config, url: str, model: Path) -> AsyncIterator[Ru
     try:
         async with (
             started_tools(config) as tools,
-            PolicyClient([url], timeout_s=config.agent.episode_timeout_s, attempts=2) as policy,
+            PolicyClient(
+                [url], HttpLine, timeout_s=config.agent.episode_timeout_s, attempts=2
+            ) as policy,
         ):
             loop = AgentLoop(
                 agent=config.agent,

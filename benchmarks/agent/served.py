@@ -5,16 +5,16 @@ import socket
 import subprocess
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from actors.inference.server import is_cpu_build, vllm_command, vllm_environment
+from actors.inference.vllm_options import is_cpu_build, vllm_command, vllm_environment
 from common.config import Config, Learner, Model
 from common.errors import MachineError
 from common.places import LOOPBACK
-from common.wire.server_http import open_connection
 
 _START_S = 900.0
 _PAUSE_S = 0.5
@@ -34,14 +34,10 @@ def served(folder: Path, *, max_context: int, sequences: int, threads: int) -> I
     server = replace(config.policy_server, max_sequences=sequences, threads=threads, memory_gib=2.0)
     config = replace(config, policy_server=server)
     cpu, port = is_cpu_build(), _free_port()
-    command = vllm_command(config, "", cpu=cpu)
-    place = command.index("--uds")
-    command[place : place + 2] = ["--host", LOOPBACK, "--port", str(port)]
+    command = vllm_command(config, ["--host", LOOPBACK, "--port", str(port)], cpu=cpu)
     with tempfile.TemporaryDirectory() as scratch:
         private = Path(scratch)
-        environment = vllm_environment(
-            config, cpu=cpu, private=private, keys=private / "none", inherited=os.environ
-        )
+        environment = vllm_environment(config, cpu=cpu, private=private, inherited=os.environ)
         log = private / "log"
         with log.open("w") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=output)
@@ -64,14 +60,11 @@ def _wait(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
 
 
 def _answers(url: str) -> bool:
-    connection = open_connection(url, timeout_s=5.0)
     try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
+        with urllib.request.urlopen(f"{url}/health", timeout=5.0) as answer:
+            return bool(answer.status == 200)
     except OSError:
         return False
-    finally:
-        connection.close()
 
 
 def _free_port() -> int:

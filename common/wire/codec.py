@@ -16,14 +16,15 @@ import msgpack
 import numpy as np
 
 from common.errors import ProtocolError
+from common.wire.hosting import HostMessage
 from common.wire.joining import JoinMessage
 from common.wire.records import WeightManifest
 from common.wire.session import Message
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 """Raised whenever a record changes; both sides compare it at hello."""
 
-Record = Message | JoinMessage | WeightManifest
+Record = Message | JoinMessage | HostMessage | WeightManifest
 Buffer = bytes | memoryview
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in typing.get_args(Record)}

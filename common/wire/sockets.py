@@ -1,9 +1,10 @@
 """ZeroMQ, set up in one place: who may connect, how much may wait, and when a peer is gone.
 
 A process has one ``Wire``. Through it it listens at a ``Door`` (a ROUTER) or connects a ``Line`` (a
-DEALER). Every connection is encrypted and both ends prove who they are (CURVE, RFC 26): a peer
-whose public key the door does not know gets no further than the handshake, and what a peer sends
-carries the name that its key stands for. A door belongs to one thread, but for ``wake``.
+DEALER); for asyncio there are those of ``common.wire.asynchronous``. Every connection is encrypted
+and both ends prove who they are (CURVE, RFC 26): a peer whose public key the door does not know
+gets no further than the handshake, and what a peer sends carries the name that its key stands for.
+A door belongs to one thread, but for ``wake``.
 """
 
 import os
@@ -12,18 +13,21 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import zmq
 import zmq.asyncio
 from zmq.utils import z85
 
-from common.errors import MachineError, ProtocolError
+from common.errors import MachineError
 from common.places import Address
+from common.wire.asynchronous import AsyncDoor, AsyncLine
 from common.wire.codec import Buffer
 from common.wire.doorkeeper import Doorkeeper
 from common.wire.keys import KeyPair
-from common.wire.parts import PART_BYTES, cut, join
+from common.wire.parcels import Parcel, read_parcel
+from common.wire.parts import PART_BYTES, cut
 
 _QUESTIONS = "inproc://zeromq.zap.01"
 """Where ZeroMQ asks whether a peer may connect; the name is the protocol's."""
@@ -35,6 +39,11 @@ _ASK_AFTER_S = 5
 _ASK_TIMES = 5
 _GONE_AFTER_MS = 1000 * _ASK_AFTER_S * (1 + _ASK_TIMES)
 _DESCRIPTORS = 65_536
+_REFUSALS = (
+    zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+)  # fmt: skip
+_LOSSES = zmq.EVENT_DISCONNECTED | zmq.EVENT_CONNECT_RETRIED | _REFUSALS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,21 +78,6 @@ class UndeliverableError(Exception):
     """The peer is gone, or does not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class Parcel:
-    """A message as it came.
-
-    Attributes:
-        identity: of the connection, to answer; its sender chose it.
-        member: the name that the sender's key stands for.
-        frames: of the message; none if it cannot be put together.
-    """
-
-    identity: bytes
-    member: str
-    frames: Sequence[memoryview]
-
-
 class Wire:
     """The sockets of one process: one context, and a doorkeeper if it listens."""
 
@@ -116,34 +110,28 @@ class Wire:
         Raises:
             MachineError: the address cannot be bound.
         """
-        known = self._doorkeeper.watch(name, {z85.decode(k): who for k, who in members.items()})
-        self._answer_questions()
-        if not address.is_unix:
-            _allow_descriptors()
-        socket = self._context.socket(zmq.ROUTER)
-        socket.curve_server = True
-        socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
-        socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
-        _keep_alive(socket, address)
-        _limit(socket, limits)
-        try:
-            socket.bind(_endpoint(address, address.bind))
-        except zmq.ZMQError as error:
-            socket.close(linger=0)
-            raise MachineError(
-                f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
-                "(transport.listen), or port 0 for any free one"
-            ) from error
+        socket, known = self._router(self._context, name, address, members, limits)
         return Door(socket, _bound(socket, address, self._own), limits, known)
+
+    def listen_async(
+        self, name: str, address: Address, members: Mapping[str, str], limits: PeerLimits
+    ) -> AsyncDoor:
+        """Open a door for asyncio; see ``listen``."""
+        context = zmq.asyncio.Context.shadow(self._context)
+        socket, known = self._router(context, name, address, members, limits)
+        address = _bound(socket, address, self._own)
+        return AsyncDoor(socket, address, limits.message_bytes, partial(_admit, known))
 
     def connect(self, address: Address, *, identity: bytes) -> "Line":
         """A line to a door, for blocking use."""
         return Line(self._dealer(self._context, address, identity))
 
-    def connect_async(self, address: Address, *, identity: bytes) -> "AsyncLine":
+    def connect_async(self, address: Address, *, identity: bytes) -> AsyncLine:
         """A line to a door, for asyncio."""
         context = zmq.asyncio.Context.shadow(self._context)
-        return AsyncLine(self._dealer(context, address, identity))
+        return AsyncLine(
+            self._dealer(context, address, identity), losses=_LOSSES, refusals=_REFUSALS
+        )
 
     def close(self) -> None:
         """Close every socket of the process."""
@@ -164,6 +152,35 @@ class Wire:
                 target=_answer, args=(questions, self._doorkeeper), name="doorkeeper", daemon=True
             )
             self._answering.start()
+
+    def _router(
+        self,
+        context: "zmq.Context[Any]",
+        name: str,
+        address: Address,
+        members: Mapping[str, str],
+        limits: PeerLimits,
+    ) -> tuple[Any, dict[bytes, str]]:
+        """A bound socket, and the keys that get through."""
+        known = self._doorkeeper.watch(name, {z85.decode(k): who for k, who in members.items()})
+        self._answer_questions()
+        if not address.is_unix:
+            _allow_descriptors()
+        socket = context.socket(zmq.ROUTER)
+        socket.curve_server = True
+        socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
+        socket.setsockopt(zmq.ZAP_DOMAIN, name.encode())
+        _keep_alive(socket, address)
+        _limit(socket, limits)
+        try:
+            socket.bind(_endpoint(address, address.bind))
+        except zmq.ZMQError as error:
+            socket.close(linger=0)
+            raise MachineError(
+                f"the {name} cannot listen at {address}: {error.strerror}; choose another address "
+                "(transport.listen), or port 0 for any free one"
+            ) from error
+        return socket, known
 
     def _dealer(self, context: "zmq.Context[Any]", address: Address, identity: bytes) -> Any:
         socket = context.socket(zmq.DEALER)
@@ -204,7 +221,7 @@ class Door:
         Raises:
             ValueError: it is no key.
         """
-        self._known[z85.decode(key)] = member
+        _admit(self._known, key, member)
 
     def wait(self, timeout_ms: int | None = None) -> None:
         """Return when there is a message, or after ``wake``, or when the time is up."""
@@ -221,14 +238,9 @@ class Door:
     def receive(self) -> Parcel | None:
         """The next message, if there is one."""
         try:
-            first, *rest = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            return read_parcel(self._socket.recv_multipart(zmq.NOBLOCK, copy=False), self._longest)
         except zmq.Again:
             return None
-        try:
-            frames = join([frame.buffer for frame in rest], limit=self._longest)
-        except ProtocolError:
-            frames = []
-        return Parcel(bytes(first.buffer), str(first.get("User-Id")), frames)
 
     def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         """Send to the peer of that identity.
@@ -256,44 +268,39 @@ class Line:
     def __init__(self, socket: "zmq.Socket[bytes]") -> None:
         """Made by ``Wire.connect``."""
         self._socket = socket
+        self._losses: zmq.Socket[bytes] | None = None
+        self._poller = zmq.Poller()
+        self._poller.register(socket, zmq.POLLIN)
+
+    def watch(self) -> None:
+        """Have ``receive`` raise where the connection breaks or is refused."""
+        self._losses = self._socket.get_monitor_socket(_LOSSES)
+        self._poller.register(self._losses, zmq.POLLIN)
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send, as soon as there is a connection."""
         self._socket.send_multipart(cut(frames))
 
     def receive(self, *, timeout_ms: int) -> list[memoryview] | None:
-        """The next message; None if none came in time."""
-        if not self._socket.poll(timeout_ms):
+        """The next message; None if none came in time.
+
+        Raises:
+            UndeliverableError: the connection broke or was refused, on a line that ``watch`` is
+                asked of.
+        """
+        ready = dict(self._poller.poll(timeout_ms))
+        if not ready:
             return None
+        if self._socket not in ready:
+            raise UndeliverableError("nothing listens there, or no longer")
         return [frame.buffer for frame in self._socket.recv_multipart(copy=False)]
 
     def close(self) -> None:
         """Close it; what was not sent is lost."""
+        if self._losses is not None:
+            self._socket.disable_monitor()
+            self._losses.close(linger=0)
         self._socket.close(linger=0)
-
-
-class AsyncLine:
-    """A DEALER to a door, for asyncio."""
-
-    def __init__(self, socket: "zmq.asyncio.Socket") -> None:
-        """Made by ``Wire.connect_async``."""
-        self._socket = socket
-
-    async def send(self, frames: Sequence[Buffer]) -> None:
-        """Send, as soon as there is a connection."""
-        await self._socket.send_multipart(cut(frames))
-
-    async def receive(self) -> list[memoryview]:
-        """The next message."""
-        return [frame.buffer for frame in await self._socket.recv_multipart(copy=False)]
-
-    async def is_ready(self, *, timeout_ms: int) -> bool:
-        """Whether a message came within that time."""
-        return bool(await self._socket.poll(timeout_ms))
-
-    def close(self, *, linger_ms: int = 0) -> None:
-        """Close it; what was not sent yet may go out for so long."""
-        self._socket.close(linger=linger_ms)
 
 
 def bounded_context(*, part_bytes: int, queued_in: int) -> AsyncContext:
@@ -308,6 +315,10 @@ def _answer(questions: "zmq.Socket[bytes]", doorkeeper: Doorkeeper) -> None:
     with questions:
         while (question := questions.recv_multipart()) != [_NO_MORE]:
             questions.send_multipart(doorkeeper.answer(question))
+
+
+def _admit(known: dict[bytes, str], key: str, member: str) -> None:
+    known[z85.decode(key)] = member
 
 
 def new_key_pair() -> KeyPair:

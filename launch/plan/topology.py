@@ -9,6 +9,7 @@ from common.config import Config
 from common.places import (
     COMPILED,
     COMPILED_HEADERS,
+    EVALUATION,
     JOIN,
     LEARNER,
     LOOPBACK,
@@ -58,6 +59,7 @@ def members(config: Config) -> dict[str, Role]:
         JOIN: "newcomer",
         **dict.fromkeys(_server_names(config), "policy-server"),
         **dict.fromkeys(_actor_names(config), "actor"),
+        EVALUATION: "evaluation",
     }
 
 
@@ -80,7 +82,7 @@ def plan_run(
         servers=tuple(
             ServerPlace(
                 name=name,
-                address=Address(bind=str(files.private / f"{name}.http")),
+                address=Address(bind=str(files.private / name), key=keys[name]),
                 first_gpu=number * config.policy_server.tensor_parallel,
             )
             for number, name in enumerate(_server_names(config))

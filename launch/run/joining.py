@@ -21,7 +21,7 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import InputError, ProtocolError, RunError
 from common.join_file import JoinFile, read_join_file
-from common.places import JOIN, Address, Role, RunPlan, ServerPlace
+from common.places import JOIN, LEARNER, Address, Member, Role, RunPlan, ServerPlace
 from common.plan_file import keys_file, own_keys, save_plan, tell_coordinator
 from common.whole_file import write_whole
 from common.wire.codec import SCHEMA_VERSION, Record, decode, encode
@@ -127,13 +127,16 @@ def _admitted(target: JoinFile, role: Role, private: Path, *, logs: Path) -> Joi
     files = RunFiles(config=private / "config.json", private=private)
     write_whole(files.config, answer.config)
     config = load_config(files.config)
-    place = ServerPlace(name=answer.name, address=Address(bind=str(private / "vllm.http")))
+    place = ServerPlace(
+        name=answer.name, address=Address(bind=str(private / answer.name), key=keys.public)
+    )
+    learner = Member(name=LEARNER, role="learner", key=target.coordinator.key)
     plan = RunPlan(
         private=str(private),
         coordinator=target.coordinator,
         weights=answer.weights,
         servers=(place,) if role == "policy-server" else (),
-        members=(),
+        members=(learner,),  # who else may ask, it says
         processes=(joined_process(config, files, answer.name, role),),
     )
     write_key_pair(keys_file(private, answer.name), keys)

@@ -3,7 +3,7 @@
 import os
 import subprocess
 
-from actors.inference.server import is_cpu_build
+from actors.inference.vllm_options import is_cpu_build
 from launch.sizing.fit import Machine
 from learner.engine.host_memory import host_memory
 

@@ -1,7 +1,6 @@
 """What the local starter watches of each planned process: when it is ready, how its log is read."""
 
 import dataclasses
-import http.client
 import re
 import subprocess
 import sys
@@ -15,10 +14,10 @@ from common.plan_file import (
     forget_ending,
     told_coordinator,
     told_ending,
+    told_ready,
     told_stopped,
     told_welcomed,
 )
-from common.wire.server_http import open_connection, server_url
 from launch.plan.topology import ACTOR, MEETING_FILES, rank_environment, rank_processes
 from launch.starters.child import ProcessSpec
 from launch.starters.ends import describe_exit
@@ -42,12 +41,12 @@ _HUNG = re.compile(
 
 
 def policy_servers(plan: RunPlan, config: Config, logs: Path) -> list[ProcessSpec]:
-    """The vLLM servers, each ready when it answers /health."""
+    """The policy servers, each ready when it has said that it samples."""
     servers = [process for process in plan.processes if process.role == "policy-server"]
     return [
         dataclasses.replace(
             _started(process, logs),
-            is_ready=partial(answers, server_url(place.address), "/health"),
+            is_ready=partial(told_ready, plan, place.name),
             ready_timeout_s=config.policy_server.ready_timeout_s,
             is_restarted=True,
             kind=process.role,
@@ -143,18 +142,6 @@ def explain_torchrun(line: str) -> str:
 def own_network_works() -> bool:
     """Whether the machine lets processes have a network of their own."""
     return subprocess.run(_OWN_NETWORK, check=False).returncode == 0
-
-
-def answers(url: str, path: str) -> bool:
-    """Whether the HTTP server at ``url`` answers ``path`` with 200."""
-    connection = open_connection(url, timeout_s=2.0)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status == http.HTTPStatus.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def _forget_earlier_learner(plan: RunPlan) -> None:

@@ -16,6 +16,7 @@ from common.places import JOIN
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Record, claim_of, decode, encode
 from common.wire.joining import Join, Listed, SendAway, SentAway, Serving
+from common.wire.parcels import Parcel
 from common.wire.records import Trajectory
 from common.wire.session import (
     Ack,
@@ -28,7 +29,6 @@ from common.wire.session import (
     Refused,
     Rejected,
 )
-from common.wire.sockets import Parcel
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from common.places import ServerPlace
+from common.wire.hosting import Guest
 from common.wire.session import Rotation
 from learner.coordination.roster import LiveServer, Roster, Standing
 
@@ -22,13 +23,26 @@ SUSPECT_S = 15.0
 class Membership:
     """Thread-safe. ``on_change`` is called, without the lock, when the rotation has changed."""
 
-    def __init__(self, servers: Sequence[ServerPlace], *, suspect_s: float = SUSPECT_S) -> None:
-        """These servers belong to the run."""
+    def __init__(
+        self,
+        servers: Sequence[ServerPlace],
+        *,
+        guests: Sequence[Guest] = (),
+        suspect_s: float = SUSPECT_S,
+    ) -> None:
+        """These servers belong to the run, and these may ask them beside the learner."""
         self._roster = Roster(suspect_s=suspect_s)
         self._lock = threading.Lock()
         self.on_change: Callable[[], None] = lambda: None
+        self.guests: tuple[Guest, ...] = tuple(guests)
+        """Who may ask servers, beside the learner; it is only ever replaced, by a longer one."""
         for place in servers:
             self._roster.join(place.name, place.address)
+
+    def admit(self, guest: Guest) -> None:
+        """Somebody may ask servers from now on; each is told by who looks after it."""
+        with self._lock:
+            self.guests = (*self.guests, guest)
 
     @property
     def rotation(self) -> Rotation:
@@ -41,6 +55,15 @@ class Membership:
         with self.roster() as roster:
             causes = roster.causes.items()
             return "".join(f"; policy server {name}: {cause}" for name, cause in causes)
+
+    def loads(self) -> str:
+        """What each server had to do when it last said so, for a line of the log."""
+        with self.roster() as roster:
+            return ", ".join(
+                f"{server.name}: {server.load.running} running, {server.load.waiting} waiting, "
+                f"cache {server.load.cache_share:.0%}, {server.load.preemptions} preempted"
+                for server in roster.servers
+            )
 
     @contextmanager
     def roster(self) -> Iterator[Roster]:
@@ -59,7 +82,7 @@ class Membership:
             was_dead = roster.standing(server.name) is Standing.DEAD
             is_over = roster.failed(server.name, server.life, cause)
         if is_over and not was_dead:
-            log.warning("took server out of rotation server=%s reason=%s", server.url, cause)
+            log.warning("took server out of rotation server=%s reason=%s", server.name, cause)
 
     def tick(self) -> None:
         """Act on the clock."""

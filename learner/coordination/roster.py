@@ -16,12 +16,12 @@ may be the same process that lives on. What always holds, after any history of e
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from itertools import count
 
 from common.places import Address
-from common.wire.server_http import server_url
+from common.wire.hosting import ServerLoad
 from common.wire.session import Asked, Rotation
 
 
@@ -48,11 +48,7 @@ class LiveServer:
     address: Address
     life: int
     version: int | None
-
-    @property
-    def url(self) -> str:
-        """Of its HTTP."""
-        return server_url(self.address)
+    load: ServerLoad
 
 
 @dataclass(kw_only=True, slots=True)
@@ -63,6 +59,7 @@ class _Known:
     address: Address
     life: int
     version: int | None = None
+    load: ServerLoad = field(default_factory=ServerLoad)
     proven: bool = False
     dead: bool = False
     doubted_at: float | None = None
@@ -70,7 +67,11 @@ class _Known:
 
     def seen(self) -> LiveServer:
         return LiveServer(
-            name=self.name, address=self.address, life=self.life, version=self.version
+            name=self.name,
+            address=self.address,
+            life=self.life,
+            version=self.version,
+            load=self.load,
         )
 
 
@@ -134,6 +135,12 @@ class Roster:
             if server.version is not None and self.standing(name) is not Standing.SUSPECT
         ]
         return tuple(sound) or self.servers
+
+    def lacks_newest(self, name: str) -> bool:
+        """Whether a server has weights that were the newest once, proven or not."""
+        server = self._servers.get(name)
+        held = None if server is None else server.version
+        return held is not None and self._newest is not None and held < self._newest
 
     def unproven(self) -> tuple[LiveServer, ...]:
         """Who has the newest weights and only lacks its parity check."""
@@ -217,6 +224,11 @@ class Roster:
         server.doubted_at = None
         server.cause = "" if server.proven else "it waits for its parity check"
         self._renew()
+
+    def loaded(self, name: str, load: ServerLoad) -> None:
+        """A server says what it has to do."""
+        if (server := self._servers.get(name)) is not None:
+            server.load = load
 
     def tick(self, now: float) -> Sequence[str]:
         """Act on the clock; the servers that were in doubt for too long, and are dead now."""

@@ -17,8 +17,9 @@ from common.errors import PolicyServerError, ProtocolError
 from common.places import Address
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Buffer
+from common.wire.parcels import Parcel
 from common.wire.records import TensorSpec, WeightManifest
-from common.wire.sockets import Door, Parcel, PeerLimits, UndeliverableError
+from common.wire.sockets import Door, PeerLimits, UndeliverableError
 from common.wire.weights import (
     MAX_REPORT_BYTES,
     checksum,

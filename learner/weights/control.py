@@ -1,180 +1,132 @@
-"""The HTTP routes of a policy server that the learner uses, one fresh connection per call.
+"""What the learner asks of the host of a policy server, one fresh connection per call.
 
-A fresh connection cannot be one that the server is just closing; calls that may be repeated are
-tried again when the connection drops. Whoever waits long asks /health now and then, so that the
-death of the engine is named at once, and not after the whole of a deadline.
+Threads share nothing that way. That the host's process ends is noticed at once, and named; that its
+vLLM ends it says itself.
 """
 
-import contextlib
-import dataclasses
-import http.client
-import json
-import select
+import itertools
+import secrets
 import time
-from typing import Any
+from collections.abc import Sequence
+from typing import Never
 
-from common.errors import PolicyServerError
-from common.places import Address
-from common.wire.server_http import open_connection
+from common.errors import PolicyServerError, ProtocolError
+from common.places import LEARNER, Address
+from common.wire.codec import decode, encode
+from common.wire.generation import Generation, checked
+from common.wire.hosting import (
+    Admit,
+    Answer,
+    AskState,
+    Attach,
+    Generate,
+    Generated,
+    Guest,
+    NotDone,
+    Obeyed,
+    Question,
+    ServerState,
+    Swap,
+)
+from common.wire.sockets import Line, UndeliverableError, Wire
 
 _ATTEMPTS = 3
 _BACKOFF_S = 0.1
-_ASK_HEALTH_EVERY_S = 2.0
-_SHORT_S = 5.0
-"""Longest wait for an answer that only helps to say more, or to leave things tidy."""
+_NUMBERS = itertools.count(1)
 
 
 class ServerControl:
-    """Pauses, updates and resumes the policy server at ``url``; threads may share one."""
+    """Asks, updates and looks after one policy server; threads may share one."""
 
-    def __init__(self, url: str, *, timeout_s: float) -> None:
-        """Talk to ``url``; each call may take ``timeout_s`` seconds."""
-        self.url = url.rstrip("/")
+    def __init__(self, wire: Wire, name: str, address: Address, *, timeout_s: float) -> None:
+        """Talk to the server ``name`` at ``address``; each call may take ``timeout_s`` seconds."""
+        self.name = name
+        self._wire = wire
+        self._address = address
         self._timeout_s = timeout_s
 
-    def version(self) -> str:
-        """The weight version the server says it samples with (``default`` before the first)."""
-        return str(self._field("/weight_info", "weight_version"))
-
-    def workers(self) -> int:
-        """How many workers hold a part of the model, and each receive weights."""
-        count = self._field("/get_world_size", "world_size")
-        if not isinstance(count, int) or count < 1:
-            raise PolicyServerError(f"policy server {self.url} says it has {count!r} workers")
-        return count
+    def state(self) -> ServerState:
+        """The weights that the server says it samples with, and its load."""
+        answer = self._repeat(AskState(number=next(_NUMBERS)))
+        return answer if isinstance(answer, ServerState) else self._refuse(answer)
 
     def attach(self, publisher: Address) -> None:
-        """Tell the workers where the publisher listens, and by which key they know it."""
-        info = dataclasses.asdict(publisher)
-        self._repeat("POST", "/init_weight_transfer_engine", {"init_info": info})
+        """Tell the server where the publisher listens, and by which key it knows it."""
+        answer = self._repeat(Attach(number=next(_NUMBERS), publisher=publisher))
+        if not isinstance(answer, Obeyed):
+            self._refuse(answer)
 
-    def pause(self) -> None:
-        """Stop sampling; running requests wait, their caches are recomputed afterwards."""
-        self._repeat("POST", "/pause?mode=keep")
+    def admit(self, guests: Sequence[Guest]) -> None:
+        """Have the server let these in as well; said again, nothing changes."""
+        answer = self._repeat(Admit(number=next(_NUMBERS), guests=tuple(guests)))
+        if not isinstance(answer, Obeyed):
+            self._refuse(answer)
 
-    def resume(self) -> None:
-        """Go on sampling."""
-        self._repeat("POST", "/resume")
+    def swap(self, version: int) -> float:
+        """Have it pause, load the staged weights of ``version`` and go on; seconds of the pause."""
+        answer = self._call(Swap(number=next(_NUMBERS), version=version))
+        return answer.seconds_paused if isinstance(answer, Obeyed) else self._refuse(answer)
 
-    def swap(self, version: int) -> None:
-        """Load the staged weights of ``version``; the server must be paused."""
-        try:
-            self.call("POST", "/start_weight_update")
-        except PolicyServerError:
-            # An update that was cut off before may still be open; close it and start again.
-            self.call("POST", "/finish_weight_update", {})
-            self.call("POST", "/start_weight_update")
-        self.call("POST", "/update_weights", {"update_info": {"version": version}})
-        self.call("POST", "/finish_weight_update", {"weight_version": str(version)})
+    def generate(self, request: Generate) -> Generation:
+        """What it samples."""
+        answer = self._call(request)
+        return checked(answer) if isinstance(answer, Generated) else self._refuse(answer)
 
-    def abandon(self, label: str) -> None:
-        """After an update that failed: have it report ``label``, and go on, as far as it can.
+    def _refuse(self, answer: Answer) -> Never:
+        raise PolicyServerError(
+            f"policy server {self.name} answered {type(answer).__name__} to something else"
+        )
 
-        It does not raise, so that the cause of the failure stays the one that is told.
-        """
-        quick = ServerControl(self.url, timeout_s=min(_SHORT_S, self._timeout_s))
-        for path, body in (("/update_weight_version", {"new_version": label}), ("/resume", None)):
-            with contextlib.suppress(PolicyServerError):
-                quick.call("POST", path, body)
-
-    def generate(self, body: bytes, path: str) -> bytes:
-        """Post an encoded generation request; the response body."""
-        return self._send("POST", path, body)
-
-    def call(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        """One request; the decoded JSON of the answer.
-
-        Raises:
-            PolicyServerError: no answer, one that is not 200, or none that can be read; caused by
-                an OSError where the connection failed.
-        """
-        payload = None if body is None else json.dumps(body).encode()
-        answer = self._send(method, path, payload)
-        try:
-            return json.loads(answer) if answer else None
-        except (ValueError, RecursionError) as error:
-            raise PolicyServerError(
-                f"policy server {self.url}: {method} {path} answered no JSON: {answer[:200]!r}"
-            ) from error
-
-    def _field(self, path: str, name: str) -> Any:
-        answer = self._repeat("GET", path)
-        if not isinstance(answer, dict) or name not in answer:
-            raise PolicyServerError(
-                f"policy server {self.url}: the answer to {path} lacks '{name}': {answer!r:.200}"
-            )
-        return answer[name]
-
-    def _repeat(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
-        for attempt in range(_ATTEMPTS):
+    def _repeat(self, question: Question) -> Answer:
+        """Ask what may be asked again; where the connection fails, that may have been chance."""
+        for attempt in range(_ATTEMPTS - 1):
             try:
-                return self.call(method, path, body)
+                return self._call(question)
             except PolicyServerError as error:
-                cause = error.__cause__
-                # Who hangs is not asked again: that would only hang for longer.
-                dropped = isinstance(cause, OSError) and not isinstance(cause, TimeoutError)
-                if attempt == _ATTEMPTS - 1 or not dropped:
+                if not isinstance(error.__cause__, UndeliverableError):
                     raise
                 time.sleep(_BACKOFF_S * 2**attempt)
-        raise AssertionError("unreachable")
+        return self._call(question)
 
-    def _send(self, method: str, path: str, payload: bytes | None) -> bytes:
-        connection = self._connection(self._timeout_s)
+    def _call(self, question: Question) -> Answer:
+        """The answer to a question.
+
+        Raises:
+            PolicyServerError: it was not done, or there is no answer; caused by a TimeoutError
+                where it may only be late.
+        """
+        identity = f"{LEARNER}#{secrets.token_hex(16)}".encode()
+        what = type(question).__name__
+        line = self._wire.connect(self._address, identity=identity)
         try:
-            headers = {} if payload is None else {"Content-Type": "application/json"}
-            connection.request(method, path, body=payload, headers=headers)
-            self._await_answer(connection, f"{method} {path}")
-            response = connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            cause = error if isinstance(error, OSError) else ConnectionError(repr(error))
+            line.watch()
+            line.send(encode(question))
+            answer = self._await(line, question.number)
+        except UndeliverableError as error:
             raise PolicyServerError(
-                f"policy server {self.url}: {method} {path} got no answer: {error!r}"
-                f"{self._state_of_health()}"
-            ) from cause
+                f"policy server {self.name}: {what} got no answer: its process has ended, {error}; "
+                "see its log"
+            ) from error
+        except TimeoutError as error:
+            raise PolicyServerError(
+                f"policy server {self.name}: {what} got no answer: {error}"
+            ) from error
         finally:
-            connection.close()
-        if response.status != http.HTTPStatus.OK:
-            text = answer[:500].decode(errors="replace")
-            raise PolicyServerError(
-                f"policy server {self.url}: {method} {path} answered {response.status}: {text}"
-                f"{self._state_of_health()}"
-            )
+            line.close()
+        if isinstance(answer, NotDone):
+            raise PolicyServerError(f"policy server {self.name}: {what}: {answer.reason}")
         return answer
 
-    def _await_answer(self, connection: http.client.HTTPConnection, what: str) -> None:
-        """Return when there is something to read; raise as soon as nothing can come any more."""
+    def _await(self, line: Line, number: int) -> Answer:
         deadline = time.monotonic() + self._timeout_s
-        answer = select.poll()  # takes any descriptor, unlike select
-        answer.register(connection.sock, select.POLLIN)
-        while not answer.poll(1000 * min(_ASK_HEALTH_EVERY_S, self._timeout_s)):
-            if death := self._death():
-                raise PolicyServerError(
-                    f"policy server {self.url}: {what} will get no answer: {death}"
-                )
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"timed out after {self._timeout_s:.0f} s")
-
-    def _death(self) -> str:
-        """What says that the server is dead; empty if nothing does."""
-        connection = self._connection(min(_SHORT_S, self._timeout_s))
-        try:
-            connection.request("GET", "/health")
-            status = connection.getresponse().status
-        except (ConnectionRefusedError, FileNotFoundError):
-            return "its process has ended, nothing listens there any more; see its log"
-        except (OSError, http.client.HTTPException):
-            return ""
-        finally:
-            connection.close()
-        if status == http.HTTPStatus.SERVICE_UNAVAILABLE:
-            return "its engine has died, /health answers 503; see its log"
-        return ""
-
-    def _state_of_health(self) -> str:
-        """For the end of a message."""
-        death = self._death()
-        return f" ({death})" if death else ""
-
-    def _connection(self, timeout_s: float) -> http.client.HTTPConnection:
-        return open_connection(self.url, timeout_s=timeout_s)
+        while (left_s := deadline - time.monotonic()) > 0:
+            frames = line.receive(timeout_ms=int(1000 * left_s) + 1)
+            if frames is None:
+                continue
+            try:
+                answer = decode(frames)
+            except ProtocolError as error:
+                raise PolicyServerError(f"policy server {self.name}: {error}") from error
+            if isinstance(answer, Answer) and answer.number == number:
+                return answer
+        raise TimeoutError(f"timed out after {self._timeout_s:g} s")

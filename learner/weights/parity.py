@@ -13,7 +13,10 @@ from functools import partial
 import numpy as np
 
 from common.errors import PolicyMismatchError, PolicyServerError
-from common.wire.generation import GENERATE_PATH, Generation, decode_response, encode_request
+from common.wire.generation import Generation
+from common.wire.hosting import Generate
+from common.wire.sockets import Wire
+from learner.coordination.roster import LiveServer
 from learner.weights.control import ServerControl
 
 log = logging.getLogger(__name__)
@@ -48,23 +51,30 @@ class Answers:
     """What one policy server sampled after some prompts, and under which version.
 
     Attributes:
-        server_url: of the server.
+        server: its name.
         version: of the weights that sampled all of it.
         prompts: token ids, none empty.
         generations: one for each prompt, none without tokens.
     """
 
-    server_url: str
+    server: str
     version: int
     prompts: tuple[tuple[int, ...], ...]
     generations: tuple[Generation, ...]
 
 
-def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version: int) -> Answers:
+def control_of(server: LiveServer, wire: Wire) -> ServerControl:
+    """How ``server`` is asked; ``wire`` has the learner's keys."""
+    return ServerControl(wire, server.name, server.address, timeout_s=_TIMEOUT_S)
+
+
+def sample_answers(
+    control: ServerControl, prompts: Sequence[Sequence[int]], *, version: int
+) -> Answers:
     """Let a policy server continue each prompt, all at once: it is busy with those of actors.
 
     Args:
-        server_url: the policy server.
+        control: of the policy server.
         prompts: token ids, none empty, with room for PROBE_TOKENS in the server's context.
         version: the version the learner's model has.
 
@@ -72,12 +82,11 @@ def sample_answers(server_url: str, prompts: Sequence[Sequence[int]], *, version
         PolicyMismatchError: another version answered, or several.
         PolicyServerError: the server did not answer, or not in a way that can be read.
     """
-    control = ServerControl(server_url, timeout_s=_TIMEOUT_S)
     with ThreadPoolExecutor(max_workers=len(prompts)) as threads:
         generations = tuple(threads.map(partial(_sample, control), prompts))
-    _check_version(server_url, generations, version)
+    _check_version(control.name, generations, version)
     return Answers(
-        server_url=server_url,
+        server=control.name,
         version=version,
         prompts=tuple(tuple(prompt) for prompt in prompts),
         generations=generations,
@@ -110,13 +119,13 @@ def compare_answers(
     parity = compare(theirs, np.concatenate(ours), version=answers.version)
     log.info(
         "compared log-probabilities server=%s version=%d tokens=%d mean=%.2e max=%.2e after=%r",
-        answers.server_url, parity.version, parity.tokens, parity.mean_difference,
+        answers.server, parity.version, parity.tokens, parity.mean_difference,
         parity.max_difference, origin,
     )  # fmt: skip
     # Not `>`: a difference that is not a number must not pass.
     if not parity.mean_difference <= tolerance:
         asked = f"{len(answers.prompts)} {origin}"
-        raise PolicyMismatchError(_explain(answers.server_url, parity, tolerance, asked))
+        raise PolicyMismatchError(_explain(answers.server, parity, tolerance, asked))
     return parity
 
 
@@ -136,25 +145,27 @@ def compare(
 
 
 def _sample(control: ServerControl, prompt: Sequence[int]) -> Generation:
-    body = encode_request(prompt, max_tokens=PROBE_TOKENS, temperature=1.0)
-    generation = decode_response(control.generate(body, GENERATE_PATH))
+    ids = np.array(prompt, dtype=np.int32)
+    generation = control.generate(
+        Generate(number=0, token_ids=ids, max_tokens=PROBE_TOKENS, temperature=1.0)
+    )
     if not len(generation.token_ids):
-        raise PolicyServerError(f"policy server {control.url} sampled no token")
+        raise PolicyServerError(f"policy server {control.name} sampled no token")
     return generation
 
 
-def _check_version(url: str, generations: Sequence[Generation], expected: int) -> None:
+def _check_version(name: str, generations: Sequence[Generation], expected: int) -> None:
     found = sorted({int(v) for generation in generations for v in generation.versions})
     if found != [expected]:
         raise PolicyMismatchError(
-            f"policy server {url} sampled with weight versions {found}, the parity check needs "
+            f"policy server {name} sampled with weight versions {found}, the parity check needs "
             f"version {expected}; do not publish while it runs"
         )
 
 
-def _explain(url: str, parity: Parity, tolerance: float, asked: str) -> str:
+def _explain(name: str, parity: Parity, tolerance: float, asked: str) -> str:
     return (
-        f"policy server {url} and learner disagree at weight version {parity.version}: "
+        f"policy server {name} and learner disagree at weight version {parity.version}: "
         f"log-probabilities of {parity.tokens} tokens that it sampled after {asked} differ by "
         f"{parity.mean_difference:.2e} on average and {parity.max_difference:.2e} at most, "
         f"{tolerance:.2e} is allowed (learner.mismatch_tolerance). A few times as much is likely "

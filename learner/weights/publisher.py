@@ -18,7 +18,7 @@ from functools import partial
 import torch
 
 from common.errors import PolicyServerError
-from common.wire.sockets import Door
+from common.wire.sockets import Door, Wire
 from common.wire.weights import ADAPTER_A, ADAPTER_B
 from learner.coordination.membership import Membership
 from learner.coordination.roster import LiveServer
@@ -56,6 +56,7 @@ class WeightPublisher:
         self,
         membership: Membership,
         door: Door,
+        wire: Wire,
         *,
         stage_timeout_s: float = 60.0,
         request_timeout_s: float = 60.0,
@@ -63,7 +64,9 @@ class WeightPublisher:
         return_s: float = 0.0,
         give_up: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Publish to the servers of the roster, whose workers fetch snapshots at ``door``.
+        """Publish to the servers of the roster, whose hosts fetch snapshots at ``door``.
+
+        They are spoken to over ``wire``, which has the learner's keys.
 
         Where all are lost, a publish after the first waits ``return_s`` seconds until one is back,
         or until ``give_up`` says so.
@@ -75,6 +78,7 @@ class WeightPublisher:
             UpdatedServer,
             membership=membership,
             channel=self._channel,
+            wire=wire,
             stage_timeout_s=stage_timeout_s,
             request_timeout_s=request_timeout_s,
         )
@@ -134,9 +138,10 @@ class WeightPublisher:
                 self._wait_for_return(version)
             result = self._result(snapshot, updates)
         log.info(
-            "published weights version=%d servers=%d bytes=%d staging_s=%.3f paused_s=%.3f",
+            "published weights version=%d servers=%d bytes=%d staging_s=%.3f paused_s=%.3f "
+            "load=%s",
             version, len(result.acknowledged), result.nbytes, result.seconds_staging,
-            result.seconds_paused,
+            result.seconds_paused, self._membership.loads(),
         )  # fmt: skip
         return result
 
@@ -159,7 +164,7 @@ class WeightPublisher:
             if under_way:
                 log.info(
                     "waiting for policy servers to take weights version=%d servers=%s since_s=%.0f",
-                    version, ",".join(jobs[job].url for job in under_way),
+                    version, ",".join(jobs[job].name for job in under_way),
                     time.monotonic() - began,
                 )  # fmt: skip
         return [job.result() for job in jobs]
@@ -189,16 +194,16 @@ class WeightPublisher:
                 roster.published(version)
             names = {server.name for server in taken}
             causes = roster.causes.items()
-            failed = {roster.server(n).url: why for n, why in causes if n not in names}
+            failed = {n: why for n, why in causes if n not in names}
         if not taken:
-            listed = "; ".join(f"{url}: {cause}" for url, cause in failed.items())
+            listed = "; ".join(f"{name}: {cause}" for name, cause in failed.items())
             raise PolicyServerError(f"no policy server took weights of version {version}: {listed}")
         return PublishResult(
             version=version,
             seconds_staging=max(update.seconds_staging for update in updates),
             seconds_paused=max(update.seconds_paused for update in updates),
             nbytes=snapshot.nbytes,
-            acknowledged=tuple(server.url for server in taken),
+            acknowledged=tuple(server.name for server in taken),
             failed=failed,
         )
 
@@ -242,10 +247,11 @@ class WeightPublisher:
             try:
                 self._bring_back(server)
             except Exception:
-                log.exception("watching a policy server failed, trying again server=%s", server.url)
+                log.exception("watching a policy server failed, going on server=%s", server.name)
 
     def _bring_back(self, server: UpdatedServer) -> None:
         self._membership.tick()
+        server.introduce()
         with self._offering:
             version = self._newest_version()
         if version is not None and not server.is_sound():

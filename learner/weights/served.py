@@ -6,8 +6,10 @@ import time
 from dataclasses import dataclass
 
 from common.errors import PolicyServerError
+from common.wire.hosting import ServerLoad
+from common.wire.sockets import Wire
 from learner.coordination.membership import Membership
-from learner.coordination.roster import LiveServer, Standing
+from learner.coordination.roster import LiveServer
 from learner.weights.channel import StagingChannel
 from learner.weights.control import ServerControl
 
@@ -15,8 +17,8 @@ log = logging.getLogger(__name__)
 
 _NO_LIFE = -1
 """Of who has left: what is told of it changes nothing."""
-TORN = "torn"
-"""Version label of a server whose update failed half-way; clients refuse its tokens."""
+_HOSTS = 1
+"""Machines of a server, each of which receives weights once for all of its GPUs."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,18 +41,20 @@ class UpdatedServer:
         server: LiveServer,
         membership: Membership,
         channel: StagingChannel,
+        wire: Wire,
         *,
         stage_timeout_s: float,
         request_timeout_s: float,
     ) -> None:
         """A server of the roster, until it leaves or is elsewhere."""
-        self.name, self.address, self.url = server.name, server.address, server.url
+        self.name, self.address = server.name, server.address
         self._membership = membership
-        self._control = ServerControl(self.url, timeout_s=request_timeout_s)
+        self._control = ServerControl(wire, self.name, self.address, timeout_s=request_timeout_s)
         self._channel = channel
         self._stage_timeout_s = stage_timeout_s
-        self._workers = 0
         self._updating = threading.Lock()
+        self._introduced: tuple[int, int] = (_NO_LIFE, 0)
+        """In which life it was told how many guests."""
 
     def is_sound(self) -> bool:
         """Whether it has the newest weights, and itself says so. Holds nothing up while it waits.
@@ -61,15 +65,24 @@ class UpdatedServer:
         if seen.version is None:
             return False
         try:
-            label = self._control.version()
+            state = self._control.state()
         except PolicyServerError as error:
             self._doubt(seen, error)
             return self._seen().version is not None
-        if label != str(seen.version):
+        if state.version != str(seen.version):
             return False
         with self._membership.roster() as roster:
             roster.answered(seen.name, seen.life)
-            return roster.standing(seen.name) is not Standing.BEHIND
+            roster.loaded(seen.name, state.load)
+            return not roster.lacks_newest(seen.name)
+
+    def introduce(self) -> None:
+        """Tell its host who has come since; who cannot be told now is told the next time."""
+        try:
+            if self._introduced != (self._seen().life, len(self._membership.guests)):
+                self._introduce()
+        except PolicyServerError as error:
+            log.debug("guests not told server=%s reason=%s", self.name, error)
 
     def update(self, version: int) -> Update:
         """Stage ``version``, swap it in, and see that it arrived.
@@ -83,7 +96,7 @@ class UpdatedServer:
             except Exception as error:
                 expected = isinstance(error, PolicyServerError)
                 if not expected:
-                    log.exception("updating a policy server failed server=%s", self.url)
+                    log.exception("updating a policy server failed server=%s", self.name)
                 self._fail(str(error) if expected else repr(error))
                 return Update()
 
@@ -97,7 +110,9 @@ class UpdatedServer:
             for server in roster.servers:
                 if (server.name, server.address) == (self.name, self.address):
                     return server
-        return LiveServer(name=self.name, address=self.address, life=_NO_LIFE, version=None)
+        return LiveServer(
+            name=self.name, address=self.address, life=_NO_LIFE, version=None, load=ServerLoad()
+        )
 
     def _doubt(self, seen: LiveServer, error: PolicyServerError) -> None:
         """It gave no answer; where nothing listens any more, there is no doubt."""
@@ -114,7 +129,7 @@ class UpdatedServer:
         self._channel.forget(self.name)
 
     def _update(self, version: int) -> Update:
-        label, held = self._control.version(), self._seen().version
+        label, held = self._control.state().version, self._seen().version
         if held is not None:
             if label == str(held) and held >= version:
                 return Update()  # a watcher may have waited here for a newer one to be published
@@ -128,31 +143,29 @@ class UpdatedServer:
             roster.updated(self.name, life, version)
         return Update(seconds_staging=staged - began, seconds_paused=paused)
 
+    def _introduce(self) -> None:
+        life, guests = self._seen().life, self._membership.guests
+        if guests:
+            self._control.admit(guests)
+        self._introduced = life, len(guests)
+
     def _stage(self, version: int) -> None:
-        """Have all workers hold ``version``; first make their acquaintance, if need be."""
+        """Have its host hold ``version``; first make its acquaintance, if need be."""
         if self._seen().version is None:
-            self._workers = self._control.workers()
-            self._channel.expect(self.name, self._workers)
+            self._channel.expect(self.name, _HOSTS)
+            self._introduce()
             self._control.attach(self._channel.address)
         self._channel.wait_staged(
-            self.name, workers=self._workers, version=version, timeout_s=self._stage_timeout_s
+            self.name, workers=_HOSTS, version=version, timeout_s=self._stage_timeout_s
         )
 
     def _swap(self, version: int) -> float:
-        """Pause, load, resume, verify; the seconds the server was paused."""
-        began = time.monotonic()
-        try:
-            self._control.pause()
-            self._control.swap(version)
-        except BaseException:
-            self._control.abandon(TORN)
-            raise
-        self._control.resume()
-        paused = time.monotonic() - began
-        label = self._control.version()
+        """Pause, load, go on, verify; the seconds the server was paused."""
+        paused = self._control.swap(version)
+        label = self._control.state().version
         if label != str(version):
             raise PolicyServerError(
-                f"policy server {self.url} reports version {label} after the update to version "
+                f"policy server {self.name} reports version {label} after the update to version "
                 f"{version}"
             )
         return paused

@@ -10,6 +10,7 @@ from torch import nn
 from common.chat import prompt_text
 from common.errors import LZeroError, PolicyMismatchError, PolicyServerError
 from common.wire.records import NOT_AN_ACTION, Segment, Trajectory
+from common.wire.sockets import Wire
 from learner.coordination.membership import Membership
 from learner.coordination.roster import LiveServer
 from learner.engine.agreement import broadcast_number
@@ -22,6 +23,7 @@ from learner.weights.parity import (
     Answers,
     Parity,
     compare_answers,
+    control_of,
     sample_answers,
 )
 
@@ -47,6 +49,7 @@ class ParityVerifier:
         self,
         prompts: Sequence[Sequence[int]],
         membership: Membership,
+        wire: Wire,
         *,
         version: int,
         origin: str = "prompts",
@@ -58,6 +61,7 @@ class ParityVerifier:
         Args:
             prompts: token ids, none empty.
             membership: of the servers.
+            wire: with the learner's keys.
             version: of the learner's weights.
             origin: what the prompts are, in words.
 
@@ -65,7 +69,7 @@ class ParityVerifier:
             PolicyMismatchError: all servers that answered disagree, or sample with another version.
             PolicyServerError: no server answered.
         """
-        answered, failures = self._ask(prompts, membership, version)
+        answered, failures = self._ask(prompts, membership, wire, version)
         if not answered:
             self._agree(0)
             raise _nobody(failures)
@@ -87,7 +91,11 @@ class ParityVerifier:
         return found
 
     def _ask(
-        self, prompts: Sequence[Sequence[int]], membership: Membership, version: int
+        self,
+        prompts: Sequence[Sequence[int]],
+        membership: Membership,
+        wire: Wire,
+        version: int,
     ) -> tuple[list[tuple[LiveServer, Answers]], list[LZeroError]]:
         """What each server answers, and what was wrong with those that did not."""
         answered: list[tuple[LiveServer, Answers]] = []
@@ -96,7 +104,7 @@ class ParityVerifier:
             servers = roster.holding(version)
         for server in servers:
             try:
-                answers = sample_answers(server.url, prompts, version=version)
+                answers = sample_answers(control_of(server, wire), prompts, version=version)
             except (PolicyServerError, PolicyMismatchError) as error:
                 failures.append(error)
                 membership.fail(server, f"it did not answer the parity check: {error}")

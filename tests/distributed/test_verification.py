@@ -17,7 +17,7 @@ from learner.engine.policy import load_sharded
 from learner.engine.sharding import shard
 from learner.weights.verifier import ParityVerifier, random_prompts
 from tests.tiny_policy import VOCABULARY, make_model
-from tests.weight_server import WeightServer, weight_servers
+from tests.weight_server import WeightServer, learners_wire, weight_servers
 
 TOLERANCE = 1e-4
 PROMPTS = random_prompts(VOCABULARY, seed=0, max_context=64)
@@ -58,12 +58,11 @@ def verify(rank: Rank, folder: str) -> dict[str, Any]:
     if not rank.is_first:
         verifier.take_part()
         return {}
-    with weight_servers(2) as (failing, sound):
-        failing.status["/inference/v1/generate"] = 400
-        failing.answers["/inference/v1/generate"] = b"the decoder prompt is too long"
+    with weight_servers(2) as (failing, sound), learners_wire() as wire:
+        failing.failing["generate"] = "the decoder prompt is too long"
         serve_stock_model(sound, folder)
         membership = holding((failing, sound), 3)
-        (parity,) = verifier.run(PROMPTS, membership, version=3)
+        (parity,) = verifier.run(PROMPTS, membership, wire, version=3)
         assert parity.version == 3
         assert parity.tokens == 16 * len(PROMPTS)
         assert parity.mean_difference < TOLERANCE
@@ -94,13 +93,13 @@ def test_rounding_of_bfloat16_is_within_what_it_is_allowed_and_above_what_float3
 ) -> None:
     make_model(tmp_path, "llama", width=64)
     allowed = Config(model=Model(dtype="bfloat16")).mismatch_tolerance
-    with training_processes() as rank, weight_servers(1) as (server,):
+    with training_processes() as rank, weight_servers(1) as (server,), learners_wire() as wire:
         model = load_sharded(tmp_path, rank, compute_dtype=torch.bfloat16)
         serve_stock_model(server, str(tmp_path), torch.bfloat16)
         membership = holding((server,), 3)
 
         lenient = ParityVerifier(model, rank, tolerance=allowed)
-        (parity,) = lenient.run(PROMPTS, membership, version=3)
+        (parity,) = lenient.run(PROMPTS, membership, wire, version=3)
 
         assert Config().mismatch_tolerance < parity.mean_difference < allowed
         strict = ParityVerifier(model, rank, tolerance=Config().mismatch_tolerance)
@@ -109,7 +108,7 @@ def test_rounding_of_bfloat16_is_within_what_it_is_allowed_and_above_what_float3
             match=r"after 4 prompts of random ids differ by .*"
             r"learner.mismatch_tolerance.*model.dtype = \"float32\"",
         ):
-            strict.run(PROMPTS, membership, version=3, origin="prompts of random ids")
+            strict.run(PROMPTS, membership, wire, version=3, origin="prompts of random ids")
 
 
 def test_what_is_allowed_follows_the_compute_type_unless_it_is_given() -> None:
@@ -121,14 +120,14 @@ def test_what_is_allowed_follows_the_compute_type_unless_it_is_given() -> None:
 
 def test_a_server_that_disagrees_is_dead_and_the_others_go_on(tmp_path: Path) -> None:
     make_model(tmp_path)
-    with training_processes() as rank, weight_servers(2) as (wrong, sound):
+    with training_processes() as rank, weight_servers(2) as (wrong, sound), learners_wire() as wire:
         serve_stock_model(sound, str(tmp_path))
         wrong.version = "3"
         wrong.generate = lambda prompt, most: ([1] * most, [-9.0] * most)
         membership = holding((wrong, sound), 3)
         verifier = ParityVerifier(load_model(tmp_path), rank, tolerance=TOLERANCE)
 
-        assert len(verifier.run(PROMPTS, membership, version=3)) == 1
+        assert len(verifier.run(PROMPTS, membership, wire, version=3)) == 1
 
         assert [one.server for one in membership.rotation.asked] == [sound.place.name]
         assert "disagree at weight version 3" in membership.describe()
@@ -137,9 +136,9 @@ def test_a_server_that_disagrees_is_dead_and_the_others_go_on(tmp_path: Path) ->
 @pytest.mark.parametrize("count", [0, 1])
 def test_a_check_that_no_server_answered_is_no_check(tmp_path: Path, count: int) -> None:
     make_model(tmp_path)
-    with training_processes() as rank, weight_servers(1) as servers:
+    with training_processes() as rank, weight_servers(1) as servers, learners_wire() as wire:
         membership = holding(servers[:count], 0)
-        servers[0].status["/inference/v1/generate"] = 500
+        servers[0].failing["generate"] = "no"
         verifier = ParityVerifier(load_model(tmp_path), rank, tolerance=TOLERANCE)
         with pytest.raises(PolicyServerError, match="no policy server could be compared"):
-            verifier.run(PROMPTS, membership, version=0)
+            verifier.run(PROMPTS, membership, wire, version=0)

@@ -181,6 +181,7 @@ class Life:
                 stack.enter_context(answering(place, self.servers, self.play))
             batches = BatchLog(self.folder / "batches.jsonl", after_step=self.first_step)
             yield Head(
+                wire=place.wire,
                 intake=intake, publisher=publisher, writers=(Records(self.records),),
                 family_of=lambda _: "all", heldout=self.heldout,
                 batches=stack.enter_context(closing(batches)), replay=replay,

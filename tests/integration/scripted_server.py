@@ -1,6 +1,6 @@
-"""A policy server that plays scripts: the wire format of the real one, no model.
+"""A policy server that plays scripts: the real host, and no model.
 
-``python scripted_server.py SOCKET MODEL_FOLDER SCRIPTS.json`` where the scripts map a question to
+``python scripted_server.py PLAN MODEL_FOLDER SCRIPTS.json`` where the scripts map a question to
 the list of its actions. Which action is due is read off the number of observations in the prompt.
 """
 
@@ -9,50 +9,76 @@ import json
 import sys
 from pathlib import Path
 
-from aiohttp import web
+import numpy as np
 
+from actors.inference.host.serving import HOST_LIMITS, Host
+from actors.inference.staging import StagedFiles
 from actors.tokenizer import FileTokenizer
 from common.chat import escape_tags
+from common.places import RunPlan
+from common.plan_file import load_plan, own_keys, tell_ready
+from common.wire.hosting import Generate, Generated, ServerLoad
+from common.wire.sockets import Wire
 
 
-def generate_response(token_ids: list[int]) -> dict[str, object]:
-    """What the real server answers for ``token_ids``, sampled with certainty by version 0."""
-    content = [{"token_id": token, "logprob": 0.0} for token in token_ids]
-    return {
-        "choices": [
-            {
-                "token_ids": token_ids,
-                "logprobs": {"content": content},
-                "weight_versions": [{"start": 0, "end": len(token_ids), "version": "0"}],
-                "finish_reason": "stop",
-            }
-        ]
-    }
+class ScriptedEngine:
+    """Samples what the script says with certainty, as version 0."""
 
+    def __init__(self, model: Path, scripts: dict[str, list[str]]) -> None:
+        self._tokenizer = FileTokenizer(model)
+        self._by_prompt = {escape_tags(question): actions for question, actions in scripts.items()}
 
-async def serve(socket: str, model: Path, scripts: dict[str, list[str]]) -> None:
-    tokenizer = FileTokenizer(model)
-    by_prompt = {escape_tags(question): actions for question, actions in scripts.items()}
-
-    async def generate(request: web.Request) -> web.Response:
-        text = tokenizer.decode((await request.json())["token_ids"])
+    async def generate(self, request: Generate) -> Generated:
+        text = self._tokenizer.decode(request.token_ids.tolist())
         turns = text.split("user\n")[1:]
         asked = [turn.split("<|im_end|>", 1)[0] for turn in turns]
         # Before it are the worked examples of the system prompt.
-        start = next(n for n, question in enumerate(asked) if question in by_prompt)
+        start = next(n for n, question in enumerate(asked) if question in self._by_prompt)
         done = "".join(turns[start:]).count("<output>")
-        action = by_prompt[asked[start]][done]
-        return web.json_response(generate_response(tokenizer.encode(action)))
+        ids = np.array(self._tokenizer.encode(self._by_prompt[asked[start]][done]), dtype=np.int32)
+        return Generated(
+            number=request.number,
+            token_ids=ids,
+            logprobs=np.zeros(len(ids), dtype=np.float32),
+            versions=np.zeros(len(ids), dtype=np.int32),
+            finish_reason="stop",
+        )
 
-    application = web.Application(client_max_size=1 << 26)
-    application.router.add_post("/inference/v1/generate", generate)
-    application.router.add_get("/health", lambda request: web.Response())
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.UnixSite(runner, socket).start()
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    async def swap(self, staged: StagedFiles) -> float:
+        raise NotImplementedError
+
+    async def version(self) -> str:
+        return "0"
+
+    def load(self) -> ServerLoad:
+        return ServerLoad()
+
+    async def ended(self) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    def close(self) -> None:
+        pass
+
+
+async def serve(plan: RunPlan, engine: ScriptedEngine) -> None:
+    (place,) = plan.servers
+    Path(place.address.bind).unlink(missing_ok=True)
+    keys = own_keys(plan, place.name)
+
+    async def start() -> ScriptedEngine:
+        return engine
+
+    def ready() -> None:
+        tell_ready(plan, place.name)
+        print("ready", flush=True)
+
+    with Wire(keys) as wire:
+        known = {member.key: member.name for member in plan.members}
+        door = wire.listen_async("policy server", place.address, known, HOST_LIMITS)
+        await Host(door, start, name=place.name, keys=keys).run(ready)
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(sys.argv[1], Path(sys.argv[2]), json.loads(Path(sys.argv[3]).read_text())))
+    scripts = json.loads(Path(sys.argv[3]).read_text())
+    asyncio.run(serve(load_plan(Path(sys.argv[1])), ScriptedEngine(Path(sys.argv[2]), scripts)))

@@ -168,7 +168,7 @@ def check_people_find_every_process(command: Command) -> None:
     ]
     for module in (
         "-m actors.main",
-        "-X actors.inference.server",
+        "-m actors.inference.server",
         "-m learner.main",
         "learner.checkpoints.writer",
     ):
@@ -188,7 +188,7 @@ def check_nobody_else_gets_in(command: Command) -> None:
         words = Path(f"/proc/{pid}/cmdline").read_bytes().lower()
         assert where.startswith("tcp 127.0.0.1:"), (words, where)
         assert b"learner.main" in words or b"vllm" in words, (words, where)
-    assert {f"{private}/{name}" for name in ("s0.http", "coordinator", "weights")} <= {
+    assert {f"{private}/{name}" for name in ("s0", "coordinator", "weights")} <= {
         where for _, where in found
     }
     if os.geteuid() == 0:

@@ -24,11 +24,14 @@ from common.config import Config
 from common.config_file import load_config
 from common.errors import ConfigError
 from common.places import RunPlan
+from common.plan_file import PLAN, load_plan, own_keys, save_plan
 from common.task_rules import task_rules
 from common.tasks import read_tasks
 from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles, members, plan_run
 from launch.run.preflight import check_agent
+from launch.starters.private import make_keys
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PAGE = REPOSITORY / "docs" / "extending.md"
@@ -73,7 +76,11 @@ def load(package: Path, *overrides: str) -> Config:
 def planned(config: Config, folder: Path) -> RunPlan:
     """The plan of a run whose private folder is ``folder``."""
     files = RunFiles(config=folder / "config.json", private=folder)
-    return plan_run(config, files, dict.fromkeys(members(config), "key"))
+    if files.plan.exists():
+        return load_plan(files.plan)
+    plan = plan_run(config, files, make_keys(folder, members(config)))
+    save_plan(plan)
+    return plan
 
 
 @pytest.fixture
@@ -89,10 +96,10 @@ def serve_scripts(tmp_path: Path) -> Iterator[Callable[[Config, list[Task]], Non
             for task in tasks
         }
         (tmp_path / "scripts.json").write_text(json.dumps(scripts))
-        socket = planned(config, tmp_path).servers[0].address.bind
+        planned(config, tmp_path)
         program = Path(__file__).with_name("scripted_server.py")
         server = subprocess.Popen(
-            [sys.executable, str(program), socket, str(MODEL),
+            [sys.executable, str(program), str(tmp_path / PLAN), str(MODEL),
              str(tmp_path / "scripts.json")],
             cwd=REPOSITORY, stdout=subprocess.PIPE,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
@@ -113,7 +120,9 @@ def play(config: Config, folder: Path, tasks: list[Task]) -> dict[str, Trajector
     """One trajectory of each task, by the parts that an actor is made of."""
 
     async def episodes() -> list[Trajectory]:
-        policy = make_policy(config, planned(config, folder).servers)
+        plan = planned(config, folder)
+        wire = Wire(own_keys(plan, "a0"))
+        policy = make_policy(config, plan.servers, wire, who="a0")
         kernels = KernelPool(make_launcher(config.kernel), idle=1)
         try:
             await kernels.start()
@@ -130,6 +139,7 @@ def play(config: Config, folder: Path, tasks: list[Task]) -> dict[str, Trajector
         finally:
             await kernels.close()
             await policy.close()
+            wire.close()
 
     return {trajectory.task_id: trajectory for trajectory in asyncio.run(episodes())}
 

@@ -34,7 +34,7 @@ def test_a_run_goes_on_when_its_server_its_learner_and_its_actor_are_killed(
     settings = ("run.steps=8", "transport.silence_s=10", f"policy_server.count={servers}")
     with lzero_train(tmp_path, *(word for text in settings for word in ("--set", text))) as command:
         command.wait_until(lambda: steps_of(command) >= 2, "the second step")
-        kill(command, f"/{victim}.http")
+        kill(command, f"--name {victim}")
         command.wait_until(lambda: steps_of(command) >= 4, "steps after the server was killed")
         kill(command, "-m learner.main")
         command.wait_until(lambda: steps_of(command) >= 6, "steps after the learner was killed")

@@ -390,7 +390,7 @@ def test_a_server_neither_speaks_for_another_nor_takes_its_place(
         offer(channel, 2)
         channel.wait_staged("s0", workers=1, version=2, timeout_s=10)
         assert thief.receive(timeout_ms=200) is None, "no weights for it"
-    assert receiver.take(2).manifest.version == 2
+    assert receiver.take(2).own.manifest.version == 2
     receiver.stop()
 
 

@@ -31,6 +31,7 @@ from learner.coordination.newcomers import Newcomers
 from learner.coordination.store import TrajectoryStore
 from learner.rank_zero import terms_of
 from learner.weights.channel import WORKER_LIMITS
+from learner.weights.publisher import WeightPublisher
 from tests.coordination import asked
 from tests.integration.test_process_restarts import (
     BATCHES,
@@ -64,18 +65,23 @@ class Run:
         keys = {member.key: member.name for member in self.plan.members if member.name == JOIN}
         door = wire.listen("coordinator", self.plan.coordinator, keys, ACTOR_LIMITS)
         weights = wire.listen("weights", self.plan.weights, {}, WORKER_LIMITS)
-        stack.callback(weights.close)
         coordinator = Coordinator(
             TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE, max_staleness=0,
             total_batches=BATCHES, max_buffered_bytes=1 << 30, silence_s=30.0,
         )  # fmt: skip
-        terms = terms_of(config, self.plan, coordinator=door, weights=weights)
+        membership = asked(self.plan.servers)
+        publisher = WeightPublisher(membership, weights, wire, watch_every_s=0.2)
+        publisher.start()  # for the introductions: the script's weights are for ever
+        stack.callback(publisher.stop)
+        terms = terms_of(
+            config, self.plan, coordinator=door, weights=weights, membership=membership
+        )
         self.intake = stack.enter_context(
             Intake(
                 coordinator,
                 TrajectoryStore(folder / "trajectories", limit_bytes=1 << 24),
                 door,
-                membership=asked(self.plan.servers),
+                membership=membership,
                 newcomers=Newcomers(terms, self.plan.members),
                 tell=self.told.append,
             )

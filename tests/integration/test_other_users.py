@@ -1,13 +1,13 @@
 """Another user of the machine can neither enter, read nor reach anything of a run."""
 
 import os
-import socketserver
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from actors.inference.host.serving import HOST_LIMITS
 from common.config import Config, Learner
 from common.config_file import save_config
 from common.places import LEARNER, RunPlan
@@ -50,12 +50,9 @@ def plan(run: RunFolder) -> Iterator[RunPlan]:
     with private_folder(run.path) as private:
         config = Config(learner=Learner(ranks=2))
         plan = make_plan(config, RunFiles(config=run.config, private=private))
-        http = plan.servers[0].address.bind
-        with (
-            Wire(own_keys(plan, LEARNER)) as wire,
-            socketserver.UnixStreamServer(http, socketserver.StreamRequestHandler),
-        ):
+        with Wire(own_keys(plan, LEARNER)) as wire:
             doors = [
+                wire.listen("policy server", plan.servers[0].address, {}, HOST_LIMITS),
                 wire.listen("coordinator", plan.coordinator, {}, ACTOR_LIMITS),
                 wire.listen("weights", plan.weights, {}, WORKER_LIMITS),
             ]
@@ -79,7 +76,7 @@ def test_everything_that_listens_is_in_the_private_folder(plan: RunPlan) -> None
     private = Path(plan.private)
     ours = {where for _, where in listening([os.getpid()])}
 
-    assert {str(private / name) for name in ("coordinator", "weights", "s0.http")} <= ours
+    assert {str(private / name) for name in ("coordinator", "weights", "s0")} <= ours
     assert private.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in private.glob("*.key")} == {0o600}
 

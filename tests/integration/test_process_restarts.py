@@ -19,7 +19,7 @@ from common.config import Config
 from common.config_file import save_config
 from common.errors import RunError
 from common.places import LEARNER, RunPlan
-from common.plan_file import own_keys, tell_coordinator, told_welcomed
+from common.plan_file import PLAN, own_keys, tell_coordinator, told_ready, told_welcomed
 from common.wire.records import Task, Trajectory
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles
@@ -59,12 +59,12 @@ def scripted_server(plan: RunPlan, folder: Path) -> ProcessSpec:
     scripts = {task.question: [answer.format(repr(task.answers[0]))] for task in TASKS}
     (folder / "scripts.json").write_text(json.dumps(scripts))
     (place,) = plan.servers
-    socket = place.address.bind
+    told = str(Path(plan.private) / PLAN)
     return ProcessSpec(
         name="policy-server",
-        command=(sys.executable, str(SERVER), socket, str(MODEL), str(folder / "scripts.json")),
+        command=(sys.executable, str(SERVER), told, str(MODEL), str(folder / "scripts.json")),
         log=folder / "policy-server.log",
-        is_ready=lambda: specs.answers(f"unix:{socket}", "/health"),
+        is_ready=lambda: told_ready(plan, place.name),
         is_restarted=True,
     )
 

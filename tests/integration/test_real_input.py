@@ -18,7 +18,7 @@ from actors.tools.search.index import build_index
 from common.config import Config
 from common.config_file import save_config
 from common.places import LEARNER
-from common.plan_file import own_keys, tell_coordinator
+from common.plan_file import PLAN, own_keys, tell_coordinator
 from common.tasks import read_tasks
 from common.wire.records import Outcome, Task, Trajectory
 from common.wire.sockets import Wire
@@ -73,7 +73,7 @@ def play(tasks: Sequence[Task], corpus: Path, folder: Path) -> list[Trajectory]:
         plan = make_plan(config, RunFiles(config=folder / "config.json", private=private))
         server = start(
             [sys.executable, str(DATA.parent / "integration" / "scripted_server.py"),
-             plan.servers[0].address.bind, str(MODEL), str(folder / "scripts.json")],
+             str(Path(plan.private) / PLAN), str(MODEL), str(folder / "scripts.json")],
             stack,
             stdout=subprocess.PIPE,
         )  # fmt: skip

@@ -99,6 +99,7 @@ def train(folder: RunFolder, config: Config, heldout: Sequence[Task] = ()) -> No
         stack.callback(writer.close)
         stack.callback(batches.close)
         head = Head(
+            wire=place.wire,
             intake=intake, publisher=publisher, heldout=heldout, writers=(writer,),
             batches=batches, family_of=lambda trajectory: family(trajectory.task_id),
         )  # fmt: skip

@@ -9,11 +9,10 @@ import torch
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
-from actors.policy import PolicyClient
 from common.config import Config, Model, PolicyServer
 from learner.engine.model import load_model, token_logprobs
 from learner.packs.packing import pack_segments, segment_of_actions
-from tests.policy_server import policy_server
+from tests.policy_server import Served, policy_server
 from tests.sampled_episodes import TURNS, Sampler, run_episode
 
 pytestmark = [pytest.mark.vllm, pytest.mark.slow, pytest.mark.nightly]
@@ -36,21 +35,21 @@ def save_model(folder: Path) -> None:
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
-    """The address of a server that samples with the model in ``tmp_path / "model"``."""
+def server(tmp_path: Path) -> Iterator[Served]:
+    """A server that samples with the model in ``tmp_path / "model"``."""
     save_model(tmp_path / "model")
     config = Config(
         model=Model(path=str(tmp_path / "model"), max_context=256),
         policy_server=PolicyServer(memory_gib=0.25, max_sequences=32),
     )
     with policy_server(config, tmp_path) as served:
-        yield served.url
+        yield served
 
 
-def by_server(url: str) -> Sampler:
+def by_server(server: Served) -> Sampler:
     def sample(context: list[int], seed: int) -> tuple[list[int], list[float]]:
         async def ask() -> tuple[list[int], list[float]]:
-            async with PolicyClient([url], timeout_s=60, attempts=3) as client:
+            async with server.client(timeout_s=60, attempts=3) as client:
                 generation = await client.generate(
                     context,
                     max_tokens=12,
@@ -66,7 +65,7 @@ def by_server(url: str) -> Sampler:
 
 
 def test_v25_a_hundred_actions_of_the_server_have_the_learners_scores(
-    server: str, tmp_path: Path
+    server: Served, tmp_path: Path
 ) -> None:
     episodes = [
         run_episode(by_server(server), number=n, vocabulary=VOCABULARY) for n in range(EPISODES)

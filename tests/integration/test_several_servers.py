@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from actors.hosted import HostLine
 from actors.policy import PolicyClient
 from common.config import Config, PolicyServer
 from common.config_file import save_config
 from common.join_file import JOIN_FILE, write_join_file
-from common.places import JOIN, LEARNER, Role, RunPlan
+from common.places import EVALUATION, JOIN, LEARNER, Role, RunPlan
 from common.plan_file import own_keys, tell_coordinator
 from common.wire.records import Task, Trajectory
-from common.wire.server_http import server_url
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles
 from launch.run.joining import drain
@@ -38,7 +38,7 @@ from learner.coordination.roster import Standing
 from learner.coordination.store import TrajectoryStore
 from learner.engine.mesh import training_processes
 from learner.engine.model import load_model
-from learner.rank_zero import terms_of
+from learner.rank_zero import guests_among, terms_of
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.contents import weights_to_publish
 from learner.weights.publisher import WeightPublisher
@@ -80,7 +80,7 @@ class Learner:
         self.file = folder / JOIN_FILE
         self.seen: list[Trajectory] = []
         self.version = 0
-        self.membership = Membership(plan.servers)
+        self.membership = Membership(plan.servers, guests=guests_among(plan.members))
         rank = stack.enter_context(training_processes())
         self._model = load_model(MODEL)
         self._verifier = ParityVerifier(self._model, rank, tolerance=TOLERANCE)
@@ -88,8 +88,13 @@ class Learner:
         workers = wire.listen("weights", plan.weights, known(plan, "policy-server"), WORKER_LIMITS)
         keys = known(plan, "actor") | known(plan, "newcomer")
         door = wire.listen("coordinator", plan.coordinator, keys, ACTOR_LIMITS)
-        terms = terms_of(config, plan, coordinator=door, weights=workers)
-        self._publisher = WeightPublisher(self.membership, workers, watch_every_s=0.5, return_s=60)
+        self._wire = wire
+        terms = terms_of(
+            config, plan, coordinator=door, weights=workers, membership=self.membership
+        )
+        self._publisher = WeightPublisher(
+            self.membership, workers, wire, watch_every_s=0.5, return_s=60
+        )
         self._publisher.start()
         stack.callback(self._publisher.stop)
         self._publish()
@@ -122,14 +127,14 @@ class Learner:
 
     def _publish(self) -> None:
         self._publisher.publish(self.version, weights_to_publish(self._model, complete=True))
-        self._verifier.run(PROMPTS, self.membership, version=self.version)
+        self._verifier.run(PROMPTS, self.membership, self._wire, version=self.version)
 
     def let_in(self, name: str) -> bool:
         """Compare those that came to the newest version; whether this one is asked now."""
         with self.membership.roster() as roster:
             unproven = roster.unproven()
         if unproven:
-            self._verifier.run(PROMPTS, self.membership, version=self.version)
+            self._verifier.run(PROMPTS, self.membership, self._wire, version=self.version)
         return self.standing(name) is Standing.CURRENT
 
     def standing(self, name: str) -> Standing:
@@ -141,21 +146,37 @@ def known(plan: RunPlan, role: Role) -> dict[str, str]:
     return {member.key: member.name for member in plan.members if member.role == role}
 
 
-def kill_server(socket: str) -> None:
-    """SIGKILL vLLM's server at that socket; its guard ends what is below it."""
+def kill_server(name: str, private: str) -> None:
+    """SIGKILL the host of that server of a run; its guard ends what is below it."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             except OSError:
                 continue
-            if socket in words and not any(word.endswith("guard.py") for word in words):
+            if {name, f"{private}/plan.json"} <= set(words) and not any(
+                word.endswith("guard.py") for word in words
+            ):
                 os.kill(int(entry.name), signal.SIGKILL)
 
 
-async def killed_in_the_middle(victim: str, other: str) -> tuple[int, int]:
+async def killed_in_the_middle(plan: RunPlan, victim: str, other: str) -> tuple[int, int]:
     """Tokens that came of requests which were sampled at ``victim`` when it died, and retries."""
-    async with PolicyClient([victim], timeout_s=120, attempts=5) as client:
+    places = {place.name: place.address for place in plan.servers}
+    with Wire(own_keys(plan, EVALUATION)) as wire:
+        client = PolicyClient(
+            [victim],
+            lambda name: HostLine(wire, places[name], who=EVALUATION),
+            timeout_s=120,
+            attempts=5,
+        )
+        return await _killed_in_the_middle(plan, client, victim, other)
+
+
+async def _killed_in_the_middle(
+    plan: RunPlan, client: PolicyClient, victim: str, other: str
+) -> tuple[int, int]:
+    async with client:
         requests = [
             asyncio.create_task(
                 client.generate(prompt, max_tokens=300, temperature=1.0, stop_token_ids=())
@@ -166,7 +187,7 @@ async def killed_in_the_middle(victim: str, other: str) -> tuple[int, int]:
         await client.generate(PROMPTS[0], max_tokens=2, temperature=1.0)
         under_way = sum(not request.done() for request in requests)
         client.rotate([victim, other])
-        kill_server(victim.removeprefix("unix:"))
+        kill_server(victim, plan.private)
         answers = await asyncio.gather(*requests)
         assert all(len(answer.token_ids) for answer in answers)
         return under_way, client.statistics().retries
@@ -188,7 +209,7 @@ def test_a_server_killed_in_the_middle_of_requests_costs_a_retry_and_comes_back(
     config, told = settings(tmp_path), list[str]()
     with a_run(config, tmp_path, told) as (plan, supervisor), ExitStack() as stack:
         learner = Learner(config, plan, tmp_path, stack)
-        victim, other = (server_url(place.address) for place in plan.servers)
+        victim, other = (place.name for place in plan.servers)
         faults: list[BaseException] = []
         under_way = retries = 0
 
@@ -197,7 +218,7 @@ def test_a_server_killed_in_the_middle_of_requests_costs_a_retry_and_comes_back(
             try:
                 learner.step()
                 assert {one.server for one in learner.membership.rotation.asked} == {"s0", "s1"}
-                under_way, retries = asyncio.run(killed_in_the_middle(victim, other))
+                under_way, retries = asyncio.run(killed_in_the_middle(plan, victim, other))
                 learner.step()
                 assert [one.server for one in learner.membership.rotation.asked] == ["s1"]
                 while learner.standing("s0") is not Standing.CURRENT:

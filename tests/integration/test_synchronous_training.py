@@ -18,10 +18,11 @@ import torch
 from torch import Tensor
 
 from common.config import Apg, Config, Objective
+from common.wire.asynchronous import AsyncLine
 from common.wire.codec import SCHEMA_VERSION, decode, encode
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Drain, Hello, Leave
-from common.wire.sockets import AsyncLine, Wire
+from common.wire.sockets import Wire
 from learner.checkpoints.state import Progress
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
@@ -101,7 +102,9 @@ class NoVerifier(ParityVerifier):
     def __init__(self) -> None:
         pass
 
-    def run(self, prompts: object, rotation: object, *, version: int, origin: str) -> list[object]:
+    def run(
+        self, prompts: object, membership: object, wire: object, *, version: int, origin: str
+    ) -> list[object]:
         return []
 
     def take_part(self) -> None:
@@ -197,6 +200,7 @@ def run_asynchronously(folder: Path) -> tuple[str, ...]:
         model = shard(load_model(folder), rank, compute_dtype=torch.float32)
         optimizer = PolicyOptimizer(model, CONFIG.learner)
         head = Head(
+            wire=place.wire,
             intake=intake, publisher=publisher, writers=(), family_of=lambda _: "all", heldout=(),
             batches=stack.enter_context(closing(BatchLog(folder / "batches.jsonl", after_step=0))),
         )  # fmt: skip

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from actors.inference.adapters import whole_tensors
+from actors.inference.mapped import StagedWeights, map_weights
 from actors.inference.staging import StagingReceiver
 from common.config import Lora
 from common.errors import PolicyServerError, ProtocolError
@@ -80,7 +81,14 @@ def snapshots(model: nn.Module) -> tuple[Snapshot, Snapshot, dict[str, Tensor]]:
 
 
 def staged_tensors(receiver: StagingReceiver, version: int) -> dict[str, Tensor]:
-    return dict(whole_tensors(receiver.take(version), torch.device("cpu")))
+    return dict(whole_tensors(mapped(receiver, version), torch.device("cpu")))
+
+
+def mapped(receiver: StagingReceiver, version: int) -> StagedWeights:
+    """What a worker of vLLM makes of what its host received."""
+    staged = receiver.take(version)
+    base = Path(staged.base.path) if staged.base else None
+    return map_weights(Path(staged.own.path), base=base)
 
 
 def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
@@ -136,7 +144,7 @@ def test_adapters_of_weights_that_a_worker_does_not_hold_are_refused(
 
     with pytest.raises(PolicyServerError, match=r"worker 0 refused .*belong to weights with check"):
         channel.wait_staged(SERVER, workers=1, version=1, timeout_s=10)
-    assert receivers[0].take(0).manifest.checksum == second.manifest.base
+    assert receivers[0].take(0).own.manifest.checksum == second.manifest.base
 
 
 def test_half_an_adapter_is_refused_before_a_weight_is_given(
@@ -148,7 +156,7 @@ def test_half_an_adapter_is_refused_before_a_weight_is_given(
     channel.wait_staged(SERVER, workers=1, version=3, timeout_s=10)
 
     with pytest.raises(ProtocolError, match=r"version 3: 'model\.layers\.1.*q_proj' needs A, B"):
-        whole_tensors(receivers[0].take(3), torch.device("cpu"))
+        whole_tensors(mapped(receivers[0], 3), torch.device("cpu"))
 
 
 def test_without_adapters_the_whole_model_is_published(tmp_path: Path) -> None:
@@ -163,7 +171,7 @@ def test_without_adapters_the_whole_model_is_published(tmp_path: Path) -> None:
 
 def test_adapters_cannot_be_published_first(model: nn.Module, place: Place) -> None:
     nobody = ServerPlace(name=SERVER, address=Address(bind="/nobody"))
-    publisher = WeightPublisher(Membership([nobody]), place.door)
+    publisher = WeightPublisher(Membership([nobody]), place.door, place.wire)
     publisher.start()
     try:
         with pytest.raises(ValueError, match="published before the weights they belong to"):

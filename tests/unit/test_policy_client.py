@@ -1,60 +1,47 @@
 import asyncio
 import itertools
-import json
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from aiohttp import web
 
+from actors.hosted import HostLine
+from actors.inference.host.engine import EngineGoneError, WrongRequestError
 from actors.policy import PolicyClient
 from common.errors import PolicyServerError
 from common.places import Address
-from common.wire.server_http import server_url
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-
-
-def answer(version: str = "0") -> web.Response:
-    choice = {
-        "token_ids": [5],
-        "logprobs": {"content": [{"token_id": 5, "logprob": -0.5}]},
-        "weight_versions": [{"version": version, "start": 0, "end": 1}],
-        "finish_reason": "stop",
-    }
-    return web.Response(text=json.dumps({"choices": [choice]}))
+from common.wire.hosting import Generate, Generated
+from common.wire.sockets import Wire
+from tests.played_policy import ASKER, Handler, PlayedPolicy, answer
 
 
 def failing_first(failures: list[Handler]) -> Handler:
-    async def handle(request: web.Request) -> web.StreamResponse:
-        await request.read()
-        return await failures.pop(0)(request) if failures else answer()
+    async def handle(request: Generate) -> Generated:
+        return await failures.pop(0)(request) if failures else answer(request)
 
     return handle
 
 
-async def drop_connection(request: web.Request) -> web.StreamResponse:
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
+async def break_down(_: Generate) -> Generated:
+    raise RuntimeError("out of luck")
 
 
-async def break_down(_: web.Request) -> web.StreamResponse:
-    return web.Response(status=500, text="engine dead")
+async def answer_with_torn_weights(request: Generate) -> Generated:
+    return answer(request, version=-1)
 
 
-async def answer_with_torn_weights(_: web.Request) -> web.StreamResponse:
-    return answer("torn")
-
-
-async def never_answer(_: web.Request) -> web.StreamResponse:
+async def never_answer(_: Generate) -> Generated:
     await asyncio.Event().wait()
-    return web.Response()
+    raise AssertionError
 
 
-async def refuse(_: web.Request) -> web.StreamResponse:
-    return web.Response(status=400, text="prompt is too long")
+async def refuse(_: Generate) -> Generated:
+    raise WrongRequestError("prompt is too long")
+
+
+async def be_away(_: Generate) -> Generated:
+    raise EngineGoneError("vLLM is starting")
 
 
 @pytest.fixture(params=["tcp", "unix"])
@@ -65,42 +52,36 @@ def addresses(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Addres
     return itertools.repeat(Address(bind="127.0.0.1", host="127.0.0.1"))
 
 
-async def serve(handler: Handler, address: Address) -> tuple[web.AppRunner, Address]:
-    """A running server, and where it listens."""
-    app = web.Application()
-    app.router.add_post("/inference/v1/generate", handler)
-    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    if address.is_unix:
-        await web.UnixSite(runner, address.bind).start()
-        return runner, address
-    await web.TCPSite(runner, address.bind, address.port).start()
-    return runner, replace(address, port=runner.addresses[0][1])
+def client_of(
+    servers: list[PlayedPolicy], wire: Wire, *, timeout_s: float = 30, attempts: int = 1
+) -> PolicyClient:
+    by_name = {f"s{number}": server for number, server in enumerate(servers)}
+    return PolicyClient(
+        list(by_name),
+        lambda name: by_name[name].line(wire),
+        timeout_s=timeout_s,
+        attempts=attempts,
+        backoff_s=0.001,
+    )
 
 
 async def ask(
     handlers: list[Handler], addresses: Iterator[Address], *, requests: int = 1, attempts: int = 3
 ) -> PolicyClient:
     """Sends requests to one server per handler; the closed client, for its counters."""
-    served = [await serve(handler, next(addresses)) for handler in handlers]
-    try:
-        async with PolicyClient(
-            [server_url(address) for _, address in served],
-            timeout_s=0.5,
-            attempts=attempts,
-            backoff_s=0.001,
-        ) as client:
+    async with AsyncExitStack() as stack:
+        servers = [PlayedPolicy(next(addresses), handler) for handler in handlers]
+        for server in servers:
+            await stack.enter_async_context(server.served())
+        wire = stack.enter_context(Wire(ASKER))
+        client = client_of(servers, wire, timeout_s=0.5, attempts=attempts)
+        async with client:
             for _ in range(requests):
                 await client.generate([1, 2], max_tokens=4, temperature=1.0)
-            return client
-    finally:
-        for runner, _ in served:
-            await runner.cleanup()
+        return client
 
 
-@pytest.mark.parametrize(
-    "failure", [drop_connection, break_down, answer_with_torn_weights, never_answer]
-)
+@pytest.mark.parametrize("failure", [break_down, answer_with_torn_weights, never_answer, be_away])
 def test_attempt_that_fails_is_made_again_and_counted(
     failure: Handler, addresses: Iterator[Address]
 ) -> None:
@@ -114,21 +95,21 @@ def test_attempt_that_fails_is_made_again_and_counted(
 def test_request_is_given_up_after_all_attempts_with_the_last_cause(
     addresses: Iterator[Address],
 ) -> None:
-    with pytest.raises(PolicyServerError, match=r"3 of 3 attempts .*, at last: .*engine dead"):
+    with pytest.raises(PolicyServerError, match=r"3 of 3 attempts .*, at last: .*out of luck"):
         asyncio.run(ask([break_down], addresses))
 
 
 def test_wrong_request_is_not_tried_again(addresses: Iterator[Address]) -> None:
     later_fails = failing_first([refuse, break_down, break_down])
 
-    with pytest.raises(PolicyServerError, match="answered 400: prompt is too long"):
+    with pytest.raises(PolicyServerError, match="refused: prompt is too long"):
         asyncio.run(ask([later_fails], addresses))
 
 
 def test_server_that_keeps_failing_is_taken_out_of_rotation(addresses: Iterator[Address]) -> None:
     asked = 0
 
-    async def count_and_fail(request: web.Request) -> web.StreamResponse:
+    async def count_and_fail(request: Generate) -> Generated:
         nonlocal asked
         asked += 1
         return await break_down(request)
@@ -140,17 +121,17 @@ def test_server_that_keeps_failing_is_taken_out_of_rotation(addresses: Iterator[
 
 def test_request_waits_for_a_server_that_starts_again(addresses: Iterator[Address]) -> None:
     async def ask_before_it_listens() -> PolicyClient:
-        runner, address = await serve(failing_first([]), next(addresses))
-        await runner.cleanup()
-        url = server_url(address)
-        async with PolicyClient([url], timeout_s=30, attempts=1, backoff_s=0.001) as client:
-            request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
-            while not client.statistics().retries:
-                await asyncio.sleep(0)
-            runner, _ = await serve(failing_first([]), address)
-            await request
-            await runner.cleanup()
-            return client
+        server = PlayedPolicy(next(addresses), failing_first([]))
+        async with server.served():
+            pass
+        with Wire(ASKER) as wire:
+            async with client_of([server], wire) as client:
+                request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
+                while not client.statistics().retries:
+                    await asyncio.sleep(0)
+                async with server.served():
+                    await request
+                return client
 
     statistics = asyncio.run(ask_before_it_listens()).statistics()
 
@@ -158,16 +139,53 @@ def test_request_waits_for_a_server_that_starts_again(addresses: Iterator[Addres
     assert statistics.failures == 0
 
 
-def test_server_that_never_comes_is_named_after_the_timeout() -> None:
-    async def ask_nobody() -> None:
-        async with PolicyClient(
-            ["http://127.0.0.1:9"], timeout_s=0.05, attempts=5, backoff_s=0.001
-        ) as client:
-            await client.generate([1], max_tokens=4, temperature=1.0)
+@pytest.mark.parametrize("what", ["its vLLM", "its process"])
+def test_a_server_that_is_killed_costs_what_it_was_asked_a_retry(
+    addresses: Iterator[Address], what: str
+) -> None:
+    asked: list[int] = []
 
-    with pytest.raises(
-        PolicyServerError, match=r"127\.0\.0\.1:9 gave no generation after 0 of 5 attempts"
-    ):
+    async def hang_once(request: Generate) -> Generated:
+        asked.append(request.number)
+        return await never_answer(request) if len(asked) <= 8 else answer(request)
+
+    async def kill() -> PolicyClient:
+        server = PlayedPolicy(next(addresses), hang_once)
+        with Wire(ASKER) as wire:
+            client = client_of([server], wire)
+            async with AsyncExitStack() as process, client:
+                await process.enter_async_context(server.served())
+                requests = [
+                    asyncio.create_task(client.generate([n], max_tokens=4, temperature=1.0))
+                    for n in range(8)
+                ]
+                while len(asked) < 8:
+                    await asyncio.sleep(0)
+                if what == "its vLLM":
+                    assert server.engine is not None
+                    server.engine.over.set()
+                else:
+                    await process.aclose()
+                    await process.enter_async_context(server.served())
+                await asyncio.gather(*requests)
+                assert server.lives == 2
+            return client
+
+    statistics = asyncio.run(kill()).statistics()
+
+    assert (statistics.tokens, statistics.failures) == (8, 0)
+    assert statistics.retries >= 8
+
+
+def test_server_that_never_comes_is_named_after_the_timeout(tmp_path: Path) -> None:
+    async def ask_nobody() -> None:
+        nobody = Address(bind=str(tmp_path / "nobody"), key=ASKER.public)
+        with Wire(ASKER) as wire:
+            server = PlayedPolicy(nobody, never_answer)
+            async with client_of([server], wire, timeout_s=0.3, attempts=5) as client:
+                await client.generate([1], max_tokens=4, temperature=1.0)
+
+    with pytest.raises(PolicyServerError, match="s0 gave no generation after 0 of 5 attempts"):
         asyncio.run(ask_nobody())
 
 
@@ -177,24 +195,24 @@ def test_requests_wait_for_a_rotation_and_leave_a_server_that_is_lost(
     async def lose_one() -> PolicyClient:
         asked = asyncio.Event()
 
-        async def hang(request: web.Request) -> web.StreamResponse:
+        async def hang(request: Generate) -> Generated:
             asked.set()
             return await never_answer(request)
 
-        dead, dead_address = await serve(hang, next(addresses))
-        sound, sound_address = await serve(failing_first([]), next(addresses))
-        try:
-            async with PolicyClient([], timeout_s=30, attempts=1, backoff_s=0.001) as client:
+        servers = [
+            PlayedPolicy(next(addresses), hang),
+            PlayedPolicy(next(addresses), failing_first([])),
+        ]
+        with Wire(ASKER) as wire:
+            async with servers[0].served(), servers[1].served(), client_of(servers, wire) as client:
+                client.rotate([])
                 request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
-                client.rotate([server_url(dead_address)])
+                client.rotate(["s0"])
                 await asyncio.wait_for(asked.wait(), 10)
-                client.rotate([], lost=[server_url(dead_address)])
-                client.rotate([server_url(sound_address)], lost=[server_url(dead_address)])
+                client.rotate([], lost=["s0"])
+                client.rotate(["s1"], lost=["s0"])
                 await asyncio.wait_for(request, 10)
                 return client
-        finally:
-            await dead.cleanup()
-            await sound.cleanup()
 
     statistics = asyncio.run(lose_one()).statistics()
     assert (statistics.tokens, statistics.retries, statistics.failures) == (1, 1, 0)
@@ -202,25 +220,39 @@ def test_requests_wait_for_a_rotation_and_leave_a_server_that_is_lost(
 
 def test_a_request_that_nobody_may_be_asked_is_given_up_in_time() -> None:
     async def ask_nobody() -> None:
-        async with PolicyClient([], timeout_s=0.05, attempts=1) as client:
+        async with PolicyClient([], connect_to_nobody, timeout_s=0.05, attempts=1) as client:
             await client.generate([1], max_tokens=4, temperature=1.0)
 
     with pytest.raises(PolicyServerError, match="no policy server was in rotation for 0 s"):
         asyncio.run(ask_nobody())
 
 
-def test_a_request_that_is_cancelled_is_not_made_again(addresses: Iterator[Address]) -> None:
-    async def cancel() -> PolicyClient:
-        runner, address = await serve(never_answer, next(addresses))
+def connect_to_nobody(name: str) -> HostLine:
+    raise AssertionError(f"nobody was to be asked, not even {name}")
+
+
+def test_a_request_that_is_cancelled_is_not_made_again_and_given_up(
+    addresses: Iterator[Address],
+) -> None:
+    given_up, asked = asyncio.Event(), asyncio.Event()
+
+    async def hang(request: Generate) -> Generated:
+        asked.set()
         try:
-            async with PolicyClient([server_url(address)], timeout_s=30, attempts=3) as client:
+            return await never_answer(request)
+        finally:
+            given_up.set()
+
+    async def cancel() -> PolicyClient:
+        server = PlayedPolicy(next(addresses), hang)
+        with Wire(ASKER) as wire:
+            async with server.served(), client_of([server], wire, attempts=3) as client:
                 request = asyncio.create_task(client.generate([1], max_tokens=4, temperature=1.0))
-                await asyncio.sleep(0)
+                await asyncio.wait_for(asked.wait(), 10)
                 request.cancel()
                 with pytest.raises(asyncio.CancelledError):
                     await request
+                await asyncio.wait_for(given_up.wait(), 10)
                 return client
-        finally:
-            await runner.cleanup()
 
     assert asyncio.run(cancel()).statistics().retries == 0

@@ -289,7 +289,7 @@ def test_every_socket_of_a_run_fits_below_the_longest_folder_that_is_taken(
     try:
         with private_folder(run) as folder:
             assert folder.parent == runtime
-            for name in ("coordinator", "s0.http", str(uuid.uuid4())):
+            for name in ("coordinator", "s0", str(uuid.uuid4())):
                 with socket.socket(socket.AF_UNIX) as bound:
                     bound.bind(str(folder / name))
     finally:

@@ -10,11 +10,11 @@ STARTS = [[random.Random(seed).randrange(1000) for _ in range(20)] for seed in r
 
 
 def servers(count: int) -> list[AskedServer]:
-    return [AskedServer(url=f"unix:/s{number}") for number in range(count)]
+    return [AskedServer(name=f"s{number}") for number in range(count)]
 
 
 def homes(among: list[AskedServer]) -> list[str]:
-    return [chosen(among, start, now=0.0).url for start in STARTS]
+    return [chosen(among, start, now=0.0).name for start in STARTS]
 
 
 def test_beginnings_are_spread_and_each_keeps_its_server() -> None:
@@ -30,7 +30,7 @@ def test_only_the_beginnings_of_a_server_that_goes_are_moved() -> None:
     among = servers(3)
     before, after = homes(among), homes(among[:2])
 
-    kept = [(a, b) for a, b in zip(before, after, strict=True) if a != among[2].url]
+    kept = [(a, b) for a, b in zip(before, after, strict=True) if a != among[2].name]
     assert all(a == b for a, b in kept)
     assert len(kept) < len(before)
 
@@ -46,7 +46,7 @@ def test_a_server_that_has_much_more_to_do_is_passed_over() -> None:
 
         for _ in range(40):  # all prompts begin alike
             chosen(among, STARTS[0], now=0.0).begin(post())
-        loads = Counter({server.url: server.in_flight for server in among})
+        loads = Counter({server.name: server.in_flight for server in among})
         gate.set()
         await asyncio.gather(*(task for server in among for task in server.under_way))
         return loads
@@ -61,14 +61,14 @@ def test_who_failed_last_is_asked_after_the_others() -> None:
     first, second = servers(2)
     first.failures_in_row = 1
 
-    assert homes([first, second]) == [second.url] * len(STARTS)
+    assert homes([first, second]) == [second.name] * len(STARTS)
     first.failures_in_row = 0
-    assert set(homes([first, second])) == {first.url, second.url}
+    assert set(homes([first, second])) == {first.name, second.name}
 
 
 def test_who_is_benched_is_asked_only_where_all_are() -> None:
     first, second = servers(2)
     first.benched_until = 5.0
 
-    assert {chosen([first, second], start, now=1.0).url for start in STARTS} == {second.url}
+    assert {chosen([first, second], start, now=1.0).name for start in STARTS} == {second.name}
     assert chosen([first], STARTS[0], now=1.0) is first

@@ -18,10 +18,10 @@ import zmq
 
 from common.errors import MachineError
 from common.places import Address
+from common.wire.parcels import Parcel
 from common.wire.sockets import (
     Door,
     Line,
-    Parcel,
     PeerLimits,
     UndeliverableError,
     Wire,

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from common.config import Actors, Config, Learner, PolicyServer, Run, Transport
-from common.places import LEARNER, Address, Member, RunPlan, ServerPlace
+from common.places import EVALUATION, LEARNER, Address, Member, RunPlan, ServerPlace
 from launch.plan.topology import (
     RunFiles,
     evaluation,
@@ -64,6 +64,7 @@ def test_whoever_speaks_is_a_member_with_a_key_of_its_own(servers: int, actors: 
             Member(name=f"a{number}", role="actor", key=f"key of a{number}")
             for number in range(actors)
         ),
+        Member(name=EVALUATION, role="evaluation", key=f"key of {EVALUATION}"),
     )
 
 
@@ -113,8 +114,8 @@ def test_policy_servers_are_in_the_private_folder_whatever_is_configured(listen:
     )
 
     assert plan(config).servers == (
-        ServerPlace(name="s0", address=Address(bind="/private/s0.http"), first_gpu=0),
-        ServerPlace(name="s1", address=Address(bind="/private/s1.http"), first_gpu=4),
+        ServerPlace(name="s0", address=Address(bind="/private/s0", key="key of s0"), first_gpu=0),
+        ServerPlace(name="s1", address=Address(bind="/private/s1", key="key of s1"), first_gpu=4),
     )
 
 

@@ -1,6 +1,7 @@
 """Rows of the verification table in docs/objectives.md about sampling and counting."""
 
 import itertools
+from dataclasses import fields
 from math import exp, fsum, inf
 from statistics import fmean
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from common.config import Apg, Objective
-from common.wire.generation import encode_request
+from common.wire.hosting import Generate
 from common.wire.records import NOT_AN_ACTION, Segment, Task
 from learner.advantages import group_loo
 from learner.coordination.coordinator import Coordinator
@@ -183,11 +184,12 @@ def test_v21_a_forgotten_temperature_or_filter_shows_in_the_ratios() -> None:
 
 
 def test_v21_requests_carry_no_filter_that_would_change_the_distribution() -> None:
-    body = encode_request([1], max_tokens=4, temperature=0.7).decode()
+    ids = np.array([1], dtype=np.int32)
+    names = {field.name for field in fields(Generate)} - {"number", "token_ids", "max_tokens"}
+    request = Generate(number=1, token_ids=ids, max_tokens=4, temperature=0.7)
 
-    assert '"temperature":0.7' in body
-    for name in ("top_p", "top_k", "min_p", "penalty", "logit_bias", "min_tokens"):
-        assert name not in body
+    assert names == {"temperature", "stop_token_ids", "stop_strings", "seed"}
+    assert (request.stop_token_ids, request.stop_strings, request.seed) == ((), (), None)
 
 
 def sum_error(kind: torch.dtype, seed: int) -> float:

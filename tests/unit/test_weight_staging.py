@@ -113,7 +113,7 @@ def test_worker_stages_what_is_offered_and_only_that_version(
         channel.offer(take_snapshot(version, make_state(float(version))))
         channel.wait_staged(SERVER, workers=1, version=version, timeout_s=10)
 
-    assert receiver.take(2).manifest.version == 2
+    assert receiver.take(2).own.manifest.version == 2
     with pytest.raises(LookupError, match="version 1 are not staged, version 2 is"):
         receiver.take(1)
 
@@ -127,7 +127,7 @@ def test_worker_that_comes_late_gets_the_newest_snapshot(
     receiver.start()
 
     channel.wait_staged(SERVER, workers=1, version=5, timeout_s=10)
-    assert receiver.take(5).manifest.tensors[0].dtype == "bfloat16"
+    assert receiver.take(5).own.manifest.tensors[0].dtype == "bfloat16"
 
 
 def test_corrupted_snapshot_is_refused_with_its_cause(
@@ -142,7 +142,7 @@ def test_corrupted_snapshot_is_refused_with_its_cause(
 
     with pytest.raises(PolicyServerError, match=r"worker 0 refused weights of version 2: .*checks"):
         channel.wait_staged(SERVER, workers=1, version=2, timeout_s=10)
-    assert receiver.take(1).manifest.version == 1
+    assert receiver.take(1).own.manifest.version == 1
 
 
 def test_silence_of_a_worker_is_named(channel: StagingChannel) -> None:
@@ -194,7 +194,7 @@ def test_a_stranger_is_not_let_in_and_takes_nobodys_place(
         channel.offer(take_snapshot(2, make_state(2.0)))
         channel.wait_staged(SERVER, workers=1, version=2, timeout_s=10)
         assert gets_nothing(line)
-    assert receiver.take(2).manifest.version == 2
+    assert receiver.take(2).own.manifest.version == 2
 
 
 def test_a_member_speaks_for_its_own_server_alone(

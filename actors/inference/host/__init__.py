@@ -1,0 +1,1 @@
+"""The host of a policy server: one process of ours around vLLM."""
