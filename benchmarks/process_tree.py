@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MEBIBYTE = 1 << 20
-_PARENT, _STARTED = 1, 19
+_PARENT, _USER, _SYSTEM, _STARTED = 1, 11, 12, 19
 """Fields of /proc/PID/stat, counted after the command's closing bracket; see proc(5)."""
 
 
@@ -48,6 +48,13 @@ def pss_mib(processes: list[Process]) -> float:
             continue
         total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
     return total * 1024 / _MEBIBYTE
+
+
+def cpu_ms(pids: list[int]) -> float:
+    """CPU time that these processes have used so far, milliseconds."""
+    fields = [_stat(pid) for pid in pids]
+    ticks = sum(int(of[_USER]) + int(of[_SYSTEM]) for of in fields if of)
+    return 1000 * ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _stat(pid: int) -> list[str]:
