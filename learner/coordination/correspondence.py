@@ -3,7 +3,8 @@
 Every trajectory is acknowledged once its fate is decided and on the disk, also a duplicate; an
 actor repeats what was not. Until the journal has been played, who says hello waits for the welcome
 and is kept in patience: heartbeats are answered, trajectories have to come again. No message is an
-error of ours: what cannot be read is answered, counted and forgotten.
+error of ours: what cannot be read is answered, counted and forgotten. What is said by others than
+actors is ``Registrar``'s business.
 """
 
 import logging
@@ -12,10 +13,9 @@ import time
 from collections.abc import Iterator, Sequence
 
 from common.errors import ProtocolError
-from common.places import JOIN
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Record, claim_of, decode, encode
-from common.wire.joining import Join, Listed, SendAway, SentAway, Serving
+from common.wire.joining import Join
 from common.wire.parcels import Parcel
 from common.wire.records import Trajectory
 from common.wire.session import (
@@ -34,6 +34,7 @@ from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers
 from learner.coordination.outbox import Letter, Outbox
 from learner.coordination.reception import greet, refusal_of
+from learner.coordination.registrar import Registrar
 from learner.coordination.store import TrajectoryStore
 from learner.journal.interface import Journal
 
@@ -65,9 +66,9 @@ class Correspondence:
         asked. Without ``newcomers`` nobody joins.
         """
         self._membership = membership
-        self._newcomers = newcomers
-        self._servers: dict[str, bytes] = {}
-        """Identities of the policy servers that have joined, by name."""
+        self._registrar = (
+            Registrar(newcomers, coordinator, membership, self._say) if newcomers else None
+        )
         self.learner_version = learner_version
         self.draining: Drain | None = None
         """What every session is told instead of tasks."""
@@ -81,8 +82,6 @@ class Correspondence:
         self._waiting: dict[str, Hello] = {}
         """Who said hello before ``begin``."""
         self._drained: set[str] = set()
-        self._sent_away: set[str] = set()
-        """Sessions that know that they are to leave."""
 
     def begin(self, now: float) -> None:
         """Sessions are welcomed and tasks handed out from now on."""
@@ -106,27 +105,13 @@ class Correspondence:
             for name in self.sessions.keys() - self._drained:
                 self._say(name.encode(), self.draining)
                 self._drained.add(name)
-            self._dismiss(list(self._servers), self.draining)
+            if self._registrar is not None:
+                self._registrar.close(self.draining)
             return
-        self._send_away()
+        if self._registrar is not None:
+            self._registrar.send_away()
         if is_somebody_asked:
             self._hand_out(now)
-
-    def _send_away(self) -> None:
-        """Tell sessions and servers that are to leave; each once, until it is heard again."""
-        if self._newcomers is None or not self._newcomers.leaving:
-            return
-        leaving, drain = self._newcomers.leaving, _dismissal(self._newcomers)
-        for identity, actor in self._coordinator.sessions.items():
-            if actor in leaving and identity not in self._sent_away:
-                self._sent_away.add(identity)
-                self._coordinator.retire(identity)
-                self._say(identity.encode(), drain)
-        self._dismiss([name for name in self._servers if name in leaving], drain)
-
-    def _dismiss(self, servers: Sequence[str], drain: Drain) -> None:
-        for name in servers:
-            self._say(self._servers.pop(name), drain)
 
     def letters(self) -> Iterator[Letter]:
         """What may leave by now, in order."""
@@ -151,8 +136,8 @@ class Correspondence:
             return
         with self._lock:
             try:
-                if self._newcomers is not None and self._newcomers.role(parcel.member) != "actor":
-                    self._attend(identity, parcel.member, record, self._newcomers)
+                if self._registrar is not None and self._registrar.hears(parcel.member):
+                    self._registrar.read(identity, parcel.member, record, self.draining)
                 else:
                     self._handle(identity, record, frames)
             except Exception as error:  # one message never ends the run
@@ -195,59 +180,13 @@ class Correspondence:
                 lost,
             )  # fmt: skip
 
-    def _attend(self, identity: bytes, member: str, record: Record, newcomers: Newcomers) -> None:
-        """What somebody says who is no actor: a newcomer, or a policy server."""
-        if member == JOIN and isinstance(record, Join):
-            self._say(identity, newcomers.admit(record))
-        elif member == JOIN and isinstance(record, SendAway):
-            fault = newcomers.send_away(record.name)
-            self._say(identity, Refused(reason=fault) if fault else self._parting(record.name))
-        elif member != JOIN and isinstance(record, Serving) and self._membership is not None:
-            drain = self._farewell(member, newcomers)
-            self._say(identity, drain or self._list(identity, member, record, self._membership))
-        elif member != JOIN and isinstance(record, Leave):
-            self._servers.pop(member, None)
-            self._forget_server(member)
-        else:
-            self._quiet.warning("message of no use", "from=%s", member)
-
-    def _parting(self, name: str) -> SentAway:
-        """What becomes of a member that is to leave; a server gets no requests from now on."""
-        held = [i for i, actor in self._coordinator.sessions.items() if actor == name]
-        leases = sum(len(self._coordinator.held_by(identity)) for identity in held)
-        if held:
-            return SentAway(text=f"{name} leaves once it has finished its {leases} episodes")
-        if name in self._servers:
-            self._forget_server(name)
-            return SentAway(text=f"{name} gets no more requests and leaves")
-        self._forget_server(name)
-        return SentAway(text=f"{name} gets nothing to do any more; its process ends with the run")
-
-    def _farewell(self, name: str, newcomers: Newcomers) -> Drain | None:
-        """What a policy server is told that is to leave."""
-        if self.draining is None and name in newcomers.leaving:
-            return _dismissal(newcomers)
-        return self.draining
-
-    def _list(self, identity: bytes, name: str, ready: Serving, membership: Membership) -> Listed:
-        """A policy server can be asked: it belongs to the run."""
-        self._servers[name] = identity
-        with membership.roster() as roster:
-            roster.join(name, ready.address)
-            return Listed(standing=roster.standing(name), cause=roster.causes.get(name, ""))
-
-    def _forget_server(self, name: str) -> None:
-        """Nobody asks it any more; what it is at work on may still come."""
-        if self._membership is not None:
-            with self._membership.roster() as roster:
-                roster.leave(name)
-
     def _greet(self, identity: bytes, hello: Hello, now: float) -> None:
         if refusal := refusal_of(identity, hello):
             log.warning("actor refused reason=%s", refusal)
             self._say(identity, Refused(reason=refusal))
         elif self._has_begun:
-            self._sent_away.discard(hello.identity)
+            if self._registrar is not None:
+                self._registrar.greeted(hello.identity)
             self._say(identity, greet(self._coordinator, hello, now))
         else:
             self._waiting[hello.identity] = hello
@@ -309,8 +248,3 @@ class Correspondence:
 def _name(identity: bytes) -> str:
     """A session's identity as the coordinator knows it; of no session if it is not UTF-8."""
     return identity.decode("utf-8", "replace")
-
-
-def _dismissal(newcomers: Newcomers) -> Drain:
-    """What a member is told that somebody wants to leave."""
-    return Drain(reason="somebody wants it to leave", finish_s=newcomers.finish_s)
