@@ -23,6 +23,7 @@ from math import inf
 
 from common.errors import ProtocolError
 from common.places import Address
+from common.telemetry.process_totals import ActorTotals
 from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
 from common.wire.records import TaskLease, Trajectory
 from common.wire.session import (
@@ -155,14 +156,17 @@ class CoordinatorLink:
         self._unacknowledged[trajectory.trajectory_id] = _Unacknowledged(frames, time.monotonic())
         await self._line.send(frames)
 
-    async def leave(self, *, timeout_s: float) -> int:
-        """Say goodbye, after waiting for outstanding acks; returns how many never came."""
+    async def leave(self, totals: Callable[[], ActorTotals], *, timeout_s: float) -> int:
+        """Say goodbye, after waiting for outstanding acks; returns how many never came.
+
+        ``totals`` says at the end what this process did.
+        """
         deadline = time.monotonic() + timeout_s
         while self._unacknowledged and time.monotonic() < deadline:
             if not await self._line.is_ready(timeout_ms=100):
                 continue
             self._handle(await self._read())
-        await self._send(Leave(reason="the actor has finished"))
+        await self._send(Leave(reason="the actor has finished", totals=totals()))
         self._line.close(linger_ms=2000)
         return len(self._unacknowledged)
 

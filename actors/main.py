@@ -9,10 +9,11 @@ from pathlib import Path
 
 import uvloop
 
-from actors.kernels.launchers import make_launcher
+from actors.kernels.launchers import ChosenLauncher, make_launcher
 from actors.kernels.pool import KernelPool
 from actors.link import CoordinatorLink
 from actors.mending import Mending
+from actors.policy import PolicyClient
 from actors.runner import run_leases
 from actors.tools.started import started_tools
 from actors.wiring import Following, make_runner, started_judge, token_conversations
@@ -31,7 +32,7 @@ from common.plan_file import (
 from common.stopping import STOP_SIGNALS
 from common.telemetry.alert_lines import RESTARTS, append_alert
 from common.telemetry.log_lines import configure_logging
-from common.telemetry.process_totals import ActorTotals, write_totals
+from common.telemetry.process_totals import ActorTotals
 from common.wire.sockets import Wire
 
 log = logging.getLogger(__name__)
@@ -65,28 +66,33 @@ async def serve(config: Config, plan: RunPlan, actor_id: str, folder: Path) -> N
                 )
                 leave_when_asked(link)
                 mending.on_given_up = link.end
-                lost = await run_leases(link, runner)
+                totals = partial(totals_of, launcher, kernels, policy, link)
+                lost = await run_leases(link, runner, totals)
                 if mending.given_up is not None:
                     raise mending.given_up
         finally:
             link.close()
         log.info("actor finished unacknowledged=%d", lost)
-        totals = ActorTotals(
-            actor_id=actor_id,
-            launcher=launcher.name,
-            kernel_level=launcher.level,
-            kernels_started=kernels.statistics().started,
-            requests=policy.statistics().requests,
-            request_retries=policy.statistics().retries,
-            tokens_generated=policy.statistics().tokens,
-            resent=link.resent,
-        )
-        (folder / "actors").mkdir(exist_ok=True)
-        write_totals(totals, folder / "actors" / f"{actor_id}.json")
     finally:
         await kernels.close()
         await policy.close()
         wire.close()
+
+
+def totals_of(
+    launcher: ChosenLauncher, kernels: KernelPool, policy: PolicyClient, link: CoordinatorLink
+) -> ActorTotals:
+    """What this process has done so far."""
+    asked = policy.statistics()
+    return ActorTotals(
+        launcher=launcher.name,
+        kernel_level=launcher.level,
+        kernels_started=kernels.statistics().started,
+        requests=asked.requests,
+        request_retries=asked.retries,
+        tokens_generated=asked.tokens,
+        resent=link.resent,
+    )
 
 
 def tell_restart(folder: Path, actor_id: str, text: str) -> None:

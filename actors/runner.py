@@ -13,20 +13,25 @@ that a drain leaves no time for, is not delivered.
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from actors.episode import EpisodeRunner
 from actors.link import CoordinatorLink
+from common.telemetry.process_totals import ActorTotals
 from common.wire.records import Outcome, TaskLease, Trajectory
 
 log = logging.getLogger(__name__)
 
 
-async def run_leases(link: CoordinatorLink, runner: EpisodeRunner) -> int:
+async def run_leases(
+    link: CoordinatorLink, runner: EpisodeRunner, totals: Callable[[], ActorTotals]
+) -> int:
     """Run every lease that comes; returns how many trajectories were never acknowledged.
+
+    ``totals`` are asked for when no episode runs any more, and said with the goodbye.
 
     When the coordinator drains, episodes still running have the time to finish that it gives; what
     is left is abandoned, and handed back by the goodbye.
@@ -52,7 +57,7 @@ async def run_leases(link: CoordinatorLink, runner: EpisodeRunner) -> int:
         for episode in list(episodes.values()):
             episode.cancel()
         await asyncio.gather(talking, *episodes.values(), return_exceptions=True)
-    return await link.leave(timeout_s=5.0)
+    return await link.leave(totals, timeout_s=5.0)
 
 
 async def _finish(

@@ -23,6 +23,7 @@ from common.plan_file import (
 from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
+from common.telemetry.process_totals import add_actor_totals
 from common.telemetry.writers import metric_writers
 from common.wire.hosting import Guest
 from common.wire.records import Task, Trajectory
@@ -121,6 +122,7 @@ def rank_zero(
                 membership=membership,
                 newcomers=Newcomers(terms, plan.members, joined),
                 tell=tell,
+                add_totals=partial(add_actor_totals, folder=folder / "actors"),
             ) as intake,
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from common.places import ServerPlace
+from common.telemetry.process_totals import add_actor_totals
 from common.wire.codec import SCHEMA_VERSION, Record, decode, encode
 from common.wire.records import Task, TaskLease, Trajectory
 from common.wire.session import Hello, Welcome
@@ -41,8 +43,9 @@ def an_intake(
     store = TrajectoryStore(folder / "trajectories", limit_bytes=1 << 20)
     replay = None if places is None else Replay(coordinator, places)
     with Intake(
-        coordinator, store, place.door, journal=journal, replay=replay, membership=membership
-    ) as intake:
+        coordinator, store, place.door, journal=journal, replay=replay, membership=membership,
+        add_totals=partial(add_actor_totals, folder=folder / "actors"),
+    ) as intake:  # fmt: skip
         if replay is not None:
             replay.rest()
             intake.go_live()

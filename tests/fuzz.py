@@ -24,7 +24,7 @@ from common.wire.session import (
 )
 from common.wire.weights import ReportKind, StagingReport, pack_report
 from tests.coordination import hello
-from tests.makers import make_trajectory
+from tests.makers import make_totals, make_trajectory
 
 LEASE = TaskLease(
     lease_id="g0-r0-1",
@@ -39,6 +39,7 @@ RECORDS = (
     hello(),
     Heartbeat(seen=1, leases=("g0-r0-1",)),
     Leave(reason="done"),
+    Leave(reason="done", totals=make_totals()),
     Ack(trajectory_id="g0-r0-1"),
     HelloWanted(),
     Welcome(schema_version=4, leases=("x",)),

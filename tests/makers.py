@@ -1,10 +1,24 @@
-"""Makes segments and trajectories that pass for finished ones."""
+"""Makes segments and trajectories that pass for finished ones, and the totals of an actor."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from common.telemetry.process_totals import ActorTotals
 from common.wire.records import NOT_AN_ACTION, Outcome, Purpose, Segment, Step, Trajectory
+
+
+def make_totals(*, requests: int = 2, resent: int = 0) -> ActorTotals:
+    """Of an actor that asked so often, for ten tokens each time."""
+    return ActorTotals(
+        launcher="forked",
+        kernel_level="A-forked",
+        kernels_started=1,
+        requests=requests,
+        request_retries=0,
+        tokens_generated=10 * requests,
+        resent=resent,
+    )
 
 
 def make_segment(

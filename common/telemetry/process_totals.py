@@ -1,7 +1,8 @@
-"""What a process leaves in the run folder at its end, for the summary: numbers of all it did.
+"""What the processes of a run did, in numbers, for the summary.
 
-The learner's rank 0 leaves ``learner.json``, over all attempts of the run; each actor leaves
-``actors/ID.json``, of its own life.
+The learner's rank 0 leaves ``learner.json`` at its end, over all attempts of the run. Actors, also
+those that joined from elsewhere, say their numbers with their goodbye; rank 0 adds them up in
+``actors/NAME.json``, over all lives that an actor of that name had. One that is killed says none.
 """
 
 import dataclasses
@@ -11,6 +12,10 @@ from pathlib import Path
 
 from common.json_output import as_number, json_text
 from common.whole_file import write_whole
+
+LARGEST_COUNT = 2**63 - 1
+"""Of anything that an actor counts, in one life or in all."""
+_MAX_WORD_CHARACTERS = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +86,7 @@ class LearnerTotals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ActorTotals:
-    """``actors/ID.json``.
+    """What an actor did in one life, and ``actors/NAME.json``: in all of them.
 
     Attributes:
         launcher: of its kernels.
@@ -93,7 +98,6 @@ class ActorTotals:
         resent: messages that went to the coordinator again.
     """
 
-    actor_id: str
     launcher: str
     kernel_level: str
     kernels_started: int
@@ -101,6 +105,34 @@ class ActorTotals:
     request_retries: int
     tokens_generated: int
     resent: int
+
+    def __post_init__(self) -> None:
+        """Reject what no actor of ours counts."""
+        for word in (self.launcher, self.kernel_level):
+            if len(word) > _MAX_WORD_CHARACTERS or not word.isprintable():
+                raise ValueError(
+                    f"launcher and kernel_level must have at most {_MAX_WORD_CHARACTERS} "
+                    f"characters that can be printed, got {word[:40]!r}"
+                )
+        for name, count in dataclasses.asdict(self).items():
+            if isinstance(count, int) and not 0 <= count <= LARGEST_COUNT:
+                raise ValueError(f"{name} must be from 0 to {LARGEST_COUNT}, got {count}")
+
+    def then(self, later: "ActorTotals") -> "ActorTotals":
+        """Of this life and a later one together.
+
+        Raises:
+            ValueError: a sum is above ``LARGEST_COUNT``.
+        """
+        return ActorTotals(
+            launcher=later.launcher,
+            kernel_level=later.kernel_level,
+            kernels_started=self.kernels_started + later.kernels_started,
+            requests=self.requests + later.requests,
+            request_retries=self.request_retries + later.request_retries,
+            tokens_generated=self.tokens_generated + later.tokens_generated,
+            resent=self.resent + later.resent,
+        )
 
 
 def write_totals(totals: LearnerTotals | ActorTotals, path: Path) -> None:
@@ -120,7 +152,31 @@ def read_learner_totals(path: Path) -> LearnerTotals:
     return LearnerTotals(**record | parts)
 
 
-def read_actor_totals(folder: Path) -> list[ActorTotals]:
-    """What ``write_totals`` left of every actor in ``folder``, in the order of their ids."""
-    files = sorted(folder.glob("*.json"))
-    return [ActorTotals(**json.loads(file.read_text(encoding="utf-8"))) for file in files]
+def add_actor_totals(name: str, totals: ActorTotals, *, folder: Path) -> None:
+    """Add those of a life of the actor ``name``, a member's, to what ``folder`` has of it.
+
+    Raises:
+        OSError: the file cannot be read or written.
+        ValueError: it is none of ours, or a sum is above ``LARGEST_COUNT``.
+    """
+    path = folder / f"{name}.json"
+    folder.mkdir(exist_ok=True)
+    write_totals(_read_actor(path).then(totals) if path.exists() else totals, path)
+
+
+def read_actor_totals(folder: Path) -> dict[str, ActorTotals]:
+    """What ``add_actor_totals`` left of every actor in ``folder``, by its name, in their order.
+
+    Raises:
+        ValueError: a file is none of ours.
+    """
+    return {file.stem: _read_actor(file) for file in sorted(folder.glob("*.json"))}
+
+
+def _read_actor(path: Path) -> ActorTotals:
+    """Earlier versions wrote the actor's name into the file, too."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return ActorTotals(**{name: record[name] for name in record if name != "actor_id"})
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} has no totals of an actor: {error}") from error

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from common.config.processes import MAX_CREDIT
 from common.places import Address
+from common.telemetry.process_totals import ActorTotals
 from common.wire.records import TaskLease, Trajectory
 
 MAX_NAME_CHARACTERS = 200
@@ -148,9 +149,13 @@ class Drain:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Leave:
-    """The session ends; what it holds is for others (actor to coordinator)."""
+    """The session ends; what it holds is for others (actor to coordinator).
+
+    ``totals`` are of the process that ends; a policy server that leaves has none.
+    """
 
     reason: str
+    totals: ActorTotals | None = None
 
 
 Message = (

@@ -61,14 +61,16 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
     """What is printed below the scores, as (name, value)."""
     counts, stale = summary.trajectories, summary.staleness
     mismatch, wall = summary.logprob_mismatch, summary.wall_seconds
-    sandbox, learner = summary.sandbox, summary.learner
+    sandbox, learner, asked = summary.sandbox, summary.learner, summary.policy_server
     dropped = ", ".join(f"{reason} {count}" for reason, count in counts.dropped.items()) or "none"
     kernels = f"{sandbox.kernels_started} kernels, {sandbox.cells_executed} cells"
+    requests = f"{asked.requests} times for {asked.tokens_generated} tokens"
     return [
         ("trajectories", f"{counts.trained} trained of {counts.started}; dropped: {dropped}"),
         ("staleness", f"mean {stale.mean:.2f}, max {stale.max} ({_limits(stale)})"),
         ("log-prob mismatch", f"mean {mismatch.mean_abs:.1e}, max {mismatch.max_abs:.1e}"),
         ("learner", f"{learner.ranks} rank(s), waited {learner.idle_fraction:.0%} of the time"),
+        ("actors", f"{len(summary.actors)}, which asked {requests}"),
         ("sandbox", f"{kernels} ({sandbox.launcher})"),
         ("wall time", f"RL {describe_duration(wall.rl)}, all {describe_duration(wall.total)}"),
     ]

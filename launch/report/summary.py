@@ -3,7 +3,7 @@
 import dataclasses
 import importlib.metadata
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -122,6 +122,9 @@ class Summary:
     """Compute type and threads, by key: the value, and why where the run chose it."""
     learner: LearnerShare
     policy_server: PolicyServerUse
+    actors: tuple[str, ...] = ()
+    """Names of those that took part, the planned and the joined; not of who was killed and never
+    came back."""
     restarts: tuple[str, ...] = ()
     """Processes that ended and were started again, over all attempts: which, how it ended."""
     alerts: tuple[str, ...] = ()
@@ -166,12 +169,13 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         trajectories=totals.trajectories,
         staleness=totals.staleness,
         logprob_mismatch=totals.logprob_mismatch,
-        sandbox=_kernel_use(config, actors, cells=totals.cells_executed),
+        sandbox=_kernel_use(config, actors.values(), cells=totals.cells_executed),
         compute=_compute(folder, config),
         learner=LearnerShare(
             ranks=totals.ranks, idle_fraction=totals.idle_fraction, steps=totals.steps
         ),
-        policy_server=_policy_server(config, actors),
+        policy_server=_policy_server(config, actors.values()),
+        actors=tuple(actors),
         restarts=tuple(state.restarts),
         alerts=_alerts(folder, totals),
     )
@@ -253,7 +257,7 @@ def _strategies(folder: RunFolder) -> dict[str, dict[str, Shares]]:
     }
 
 
-def _kernel_use(config: Config, actors: Sequence[ActorTotals], *, cells: int) -> KernelUse:
+def _kernel_use(config: Config, actors: Collection[ActorTotals], *, cells: int) -> KernelUse:
     return KernelUse(
         launcher=_each(actor.launcher for actor in actors) or config.kernel.launcher,
         level=_each(actor.kernel_level for actor in actors),
@@ -272,7 +276,7 @@ def _compute(folder: RunFolder, config: Config) -> dict[str, str]:
     return {key: value + reasons.get(key, "") for key, value in used.items()}
 
 
-def _policy_server(config: Config, actors: Sequence[ActorTotals]) -> PolicyServerUse:
+def _policy_server(config: Config, actors: Collection[ActorTotals]) -> PolicyServerUse:
     return PolicyServerUse(
         engine="vllm",
         version=engine_version(),

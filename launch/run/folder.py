@@ -101,7 +101,7 @@ class RunFolder:
 
     @property
     def actors(self) -> Path:
-        """Totals of the actors, one file each."""
+        """Totals of the actors, one file each; the learner writes them."""
         return self.path / "actors"
 
     @property

@@ -324,7 +324,6 @@ class _TrainRun:
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
         self._progress.watch_alerts(self._folder.alerts)
         self._progress.watch_restarts(self._folder.restarts, self._note_restart)
-        self._folder.actors.mkdir(exist_ok=True)
         with self._clock.phase("learn"):
             try:
                 self._train(supervisor, plan)

@@ -10,9 +10,10 @@ actors is ``Registrar``'s business.
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from common.errors import ProtocolError
+from common.telemetry.process_totals import ActorTotals
 from common.telemetry.quiet_log import QuietLog
 from common.wire.codec import Record, claim_of, decode, encode
 from common.wire.joining import Join
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 _MAX_REASON_CHARACTERS = 500
 """Of what is said and logged of a message that cannot be used; it may quote all of it."""
 
+AddTotals = Callable[[str, ActorTotals], None]
+
 _SAME_VERSION = "run the same version of l-zero on both sides"
 
 
@@ -59,12 +62,15 @@ class Correspondence:
         learner_version: int,
         membership: Membership | None = None,
         newcomers: Newcomers | None = None,
+        add_totals: AddTotals = lambda name, totals: None,
     ) -> None:
         """Nobody is welcomed before ``begin``; the learner is at weight ``learner_version``.
 
         Sessions are told the rotation of ``membership``, and get no tasks while nobody may be
-        asked. Without ``newcomers`` nobody joins.
+        asked. Without ``newcomers`` nobody joins. ``add_totals`` gets what a process did that
+        leaves, by the name of the actor; OSError and ValueError are logged.
         """
+        self._add_totals = add_totals
         self._membership = membership
         self._registrar = (
             Registrar(newcomers, coordinator, membership, self._say) if newcomers else None
@@ -163,6 +169,8 @@ class Correspondence:
         now, name = time.monotonic(), _name(identity)
         if isinstance(record, Hello):
             self._greet(identity, record, now)
+        elif isinstance(record, Leave):
+            self._part(name, record)
         elif name in self._waiting:
             self._keep_in_patience(name, record)
         elif not self._coordinator.heard(name, now):
@@ -173,12 +181,6 @@ class Correspondence:
         elif isinstance(record, Heartbeat):
             self._say(identity, HeartbeatAck(sent=self._coordinator.heartbeat(name, record)))
             self._drained.discard(name)  # who has heard of the drain beats no more
-        elif isinstance(record, Leave):
-            lost = self._coordinator.leave(name, "actor_left")
-            log.info(
-                "actor left actor=%s reason=%s leases=%d", name.partition("#")[0], record.reason,
-                lost,
-            )  # fmt: skip
 
     def _greet(self, identity: bytes, hello: Hello, now: float) -> None:
         if refusal := refusal_of(identity, hello):
@@ -196,8 +198,19 @@ class Correspondence:
         if isinstance(record, Heartbeat):
             self._say(name.encode(), HeartbeatAck(sent=0))
             self._drained.discard(name)
-        elif isinstance(record, Leave):
-            del self._waiting[name]
+
+    def _part(self, name: str, leave: Leave) -> None:
+        """A session ends; what its process did counts, also if nobody knew it any more."""
+        self._waiting.pop(name, None)
+        lost = self._coordinator.leave(name, "actor_left")
+        actor = name.partition("#")[0]
+        log.info("actor left actor=%s reason=%s leases=%d", actor, leave.reason[:200], lost)
+        if leave.totals is None:
+            return
+        try:
+            self._add_totals(actor, leave.totals)
+        except (OSError, ValueError) as error:
+            self._quiet.warning("totals not kept", "actor=%s reason=%s", actor, error)
 
     def _trajectory(
         self, identity: bytes, trajectory: Trajectory, frames: Sequence[memoryview], now: float

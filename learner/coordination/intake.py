@@ -25,7 +25,7 @@ from common.wire.session import Drain
 from common.wire.sockets import Door, PeerLimits, UndeliverableError
 from learner.coordination.changes import Change, to_record
 from learner.coordination.coordinator import Coordinator
-from learner.coordination.correspondence import Correspondence
+from learner.coordination.correspondence import AddTotals, Correspondence
 from learner.coordination.counters import Counters
 from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.ledger import save_ledger
@@ -63,12 +63,13 @@ class Intake:
         membership: Membership | None = None,
         newcomers: Newcomers | None = None,
         tell: Callable[[str], None] = log.warning,
+        add_totals: AddTotals = lambda name, totals: None,
     ) -> None:
         """Serve at ``door``, which is closed at the end; the learner is at weight ``version``.
 
         ``tell`` gets what a person must know at once. What happens goes into ``journal``, from
         ``go_live`` on where there is a ``replay``: until then whoever plays that has the
-        coordinator for himself.
+        coordinator for himself. ``add_totals`` gets what each actor did that leaves.
         """
         self._coordinator = coordinator
         self._membership = membership or Membership(())
@@ -87,7 +88,7 @@ class Intake:
         """Notified by the journal alone: a commit is no news for who waits for a batch."""
         self._post = Correspondence(
             coordinator, store, self._journal, self._changed, learner_version=version,
-            membership=membership, newcomers=newcomers,
+            membership=membership, newcomers=newcomers, add_totals=add_totals,
         )  # fmt: skip
         self._tell = tell
         self._alone_since: float | None = None

@@ -13,7 +13,7 @@ from common.places import Address
 from common.wire.keys import read_key_pair
 from common.wire.records import TaskLease, Trajectory
 from common.wire.sockets import Wire
-from tests.makers import make_trajectory
+from tests.makers import make_totals, make_trajectory
 
 
 class Scripted:
@@ -68,7 +68,8 @@ async def serve(
         resend_s=0.2,
         patience_s=20.0,
     )
-    lost = await run_leases(link, Scripted(link, behaviour, Path(begun) if begun else None))
+    scripted = Scripted(link, behaviour, Path(begun) if begun else None)
+    lost = await run_leases(link, scripted, make_totals)
     link.close()
     sys.exit(lost)
 

@@ -17,6 +17,7 @@ from actors.inference.staging import StagingReceiver
 from common.child_process import SOURCE_ROOT
 from common.errors import LZeroError
 from common.places import Address
+from common.telemetry.process_totals import add_actor_totals, read_actor_totals
 from common.wire.codec import SCHEMA_VERSION, Buffer, Record, encode
 from common.wire.parts import PART_BYTES
 from common.wire.records import Task, TaskLease
@@ -37,6 +38,7 @@ from learner.coordination.store import TrajectoryStore
 from learner.weights.channel import StagingChannel, take_snapshot
 from tests.coordination import SECRET, TASK, Peer, a_peer, an_intake, answer, hello
 from tests.leaks import nothing_is_left
+from tests.makers import make_totals
 from tests.waiting import wait_for
 from tests.wires import ACTOR_LIMITS, WORKER_LIMITS, Place, a_line, a_place, new_key_pair
 
@@ -355,6 +357,68 @@ def test_a_session_that_goes_on_after_the_drain_is_told_again(intake: Intake, pe
     peer.say(Leave(reason="done"))
     ending.join(10)
     assert not ending.is_alive()
+
+
+# ---- totals --------------------------------------------------------------------------------------
+
+
+def left_with(**changes: object) -> list[Buffer]:
+    """A goodbye whose totals are damaged."""
+    header, *_ = encode(Leave(reason="done", totals=make_totals()))
+    kind, body = msgpack.unpackb(header)
+    body["totals"] |= changes
+    return [msgpack.packb([kind, body])]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"requests": -1},
+        {"requests": 2**63},
+        {"requests": True},
+        {"resent": 0.5},
+        {"launcher": "x" * 65},
+        {"kernel_level": "\x1b[2J"},
+        {"actor_id": "../../learner"},
+    ],
+)
+def test_totals_that_no_actor_counts_are_refused_and_written_nowhere(
+    intake: Intake, peer: Peer, tmp_path: Path, change: dict[str, object]
+) -> None:
+    leases = peer.joined()
+    peer.line.send(left_with(**change))
+    assert isinstance(peer.hear(), Rejected)
+
+    finishes_unharmed(intake, peer, leases)
+
+    assert not (tmp_path / "actors").exists()
+    peer.say(Leave(reason="done", totals=make_totals()))
+    wait_for(lambda: read_actor_totals(tmp_path / "actors") == {"a0": make_totals()}, timeout_s=10)
+
+
+def test_the_totals_of_all_lives_of_an_actor_are_added_up_known_or_not(
+    intake: Intake, place: Place, peer: Peer, tmp_path: Path
+) -> None:
+    add_actor_totals("a0", make_totals(requests=1), folder=tmp_path / "actors")  # before a restart
+    peer.joined()
+    peer.say(Leave(reason="done", totals=make_totals(requests=10)))
+    with a_peer(place, "a0", b"a0#later") as later:
+        later.say(Leave(reason="done", totals=make_totals(requests=100)))
+        all_three = {"a0": replace(make_totals(requests=111), kernels_started=3)}
+        wait_for(lambda: read_actor_totals(tmp_path / "actors") == all_three, timeout_s=10)
+
+
+def test_a_sum_that_is_too_large_is_not_kept_and_the_run_goes_on(
+    intake: Intake, peer: Peer, tmp_path: Path
+) -> None:
+    most = replace(make_totals(), tokens_generated=2**63 - 1)
+    add_actor_totals("a0", most, folder=tmp_path / "actors")
+    peer.say(Leave(reason="done", totals=most))
+    leases = peer.joined()
+
+    finishes_unharmed(intake, peer, leases)
+
+    assert read_actor_totals(tmp_path / "actors") == {"a0": most}
 
 
 # ---- weights -------------------------------------------------------------------------------------

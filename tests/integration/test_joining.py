@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,8 @@ from common.errors import InputError
 from common.join_file import JOIN_FILE, write_join_file
 from common.places import JOIN, LEARNER
 from common.plan_file import own_keys, told_joined
-from common.wire.records import Trajectory
+from common.telemetry.process_totals import add_actor_totals, read_actor_totals
+from common.wire.records import NOT_AN_ACTION, Trajectory
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles
 from launch.run.joining import drain
@@ -83,10 +85,15 @@ class Run:
                 door,
                 membership=membership,
                 newcomers=Newcomers(terms, self.plan.members),
+                add_totals=partial(add_actor_totals, folder=self.totals),
                 tell=self.told.append,
             )
         )
         write_join_file(self.file, door.address, own_keys(self.plan, JOIN))
+
+    @property
+    def totals(self) -> Path:
+        return self.folder / "actors"
 
     @property
     def file(self) -> Path:
@@ -124,6 +131,12 @@ def a_run(folder: Path) -> Iterator[Run]:
                 process.communicate(timeout=30)
 
 
+def tokens_of(trajectories: list[Trajectory]) -> int:
+    """Sampled by the policy."""
+    segments = [segment for trajectory in trajectories for segment in trajectory.segments]
+    return sum(int((segment.action_index != NOT_AN_ACTION).sum()) for segment in segments)
+
+
 def end_of(process: "subprocess.Popen[str]") -> tuple[int, str]:
     said, _ = process.communicate(timeout=60)
     return process.returncode, said
@@ -153,6 +166,9 @@ def test_actors_come_and_go_and_the_run_waits_and_goes_on(
         names = [trajectory.trajectory_id for trajectory in run.seen]
         assert len(names) == len(set(names)) == GROUPS * SIZE * BATCHES
         assert counters.started == counters.trained + counters.dropped.total()
+        totals = read_actor_totals(run.totals)
+        assert list(totals) == ["a0", "a1", "a2"]
+        assert sum(actor.tokens_generated for actor in totals.values()) >= tokens_of(run.seen)
         assert [text.partition(";")[0].partition(":")[0] for text in run.told[:3]] == [
             "the run waits for actors", "the run goes on with 1 actor", "the run waits for actors",
         ]  # fmt: skip

@@ -33,6 +33,7 @@ from learner.journal.segments import read_place, recover
 from tests.integration.learner_life import Life, with_steps
 from tests.integration.mortal_learner import EVERY, STEPS, VERSION
 from tests.integration.test_synchronous_training import scripted
+from tests.makers import make_totals
 from tests.tiny_policy import make_model
 
 BATCH = 6
@@ -66,7 +67,7 @@ def an_actor(plan: RunPlan, runner: Scripted) -> Iterator[threading.Thread]:
                 heartbeat_s=0.05, resend_s=0.2, patience_s=600.0,
             )  # fmt: skip
             try:
-                await run_leases(link, runner)  # type: ignore[arg-type]
+                await run_leases(link, runner, make_totals)  # type: ignore[arg-type]
             finally:
                 link.close()
 

@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import json
 import os
 import signal
 import subprocess
@@ -10,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,7 @@ from common.config_file import save_config
 from common.join_file import JOIN_FILE, write_join_file
 from common.places import EVALUATION, JOIN, LEARNER, Role, RunPlan
 from common.plan_file import own_keys, tell_coordinator
+from common.telemetry.process_totals import add_actor_totals, read_actor_totals
 from common.wire.records import Task, Trajectory
 from common.wire.sockets import Wire
 from launch.plan.topology import RunFiles
@@ -106,6 +107,7 @@ class Learner:
         intake = Intake(
             coordinator, store, door, membership=self.membership,
             newcomers=Newcomers(terms, plan.members),
+            add_totals=partial(add_actor_totals, folder=folder / "actors"),
         )  # fmt: skip
         self.intake = stack.enter_context(intake)
         tell_coordinator(plan, door.address)
@@ -247,8 +249,7 @@ def test_a_server_killed_in_the_middle_of_requests_costs_a_retry_and_comes_back(
     stale = {"stale_on_arrival", "stale_in_buffer"}
     assert set(counters.dropped) <= {"actor_left", *stale}, "no episode failed"
     assert [text.partition(" was ended")[0] for text in told] == ["policy-server-s0"]
-    totals = json.loads((tmp_path / "actors" / "a0.json").read_text())
-    assert totals["requests"] > GROUPS * SIZE * learner.version
+    assert read_actor_totals(tmp_path / "actors")["a0"].requests > GROUPS * SIZE * learner.version
 
 
 def test_a_server_that_joins_is_asked_once_it_is_proven_and_leaves_when_it_is_told(

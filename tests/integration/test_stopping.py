@@ -30,6 +30,7 @@ from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
 from tests.integration.learner_life import Life, with_steps
 from tests.integration.test_synchronous_training import TASKS, Servers, scripted
+from tests.makers import make_totals
 from tests.saved_checkpoint import latest_checkpoint
 from tests.tiny_policy import make_model
 from tests.wires import a_place
@@ -359,7 +360,7 @@ def test_a_drain_takes_what_is_finished_in_its_time_and_hands_out_again_the_rest
             )  # fmt: skip
             runner = Halting(link)
             begun.put(runner.all_begun)
-            return await run_leases(link, runner)  # type: ignore[arg-type]
+            return await run_leases(link, runner, make_totals)  # type: ignore[arg-type]
 
         actor = threading.Thread(target=lambda: asyncio.run(act()))
         actor.start()

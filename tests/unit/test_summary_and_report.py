@@ -21,6 +21,7 @@ from common.telemetry.process_totals import (
     LogprobMismatch,
     StalenessTotals,
     TrajectoryCounts,
+    add_actor_totals,
     write_totals,
 )
 from common.wire.records import Step
@@ -50,7 +51,6 @@ TOTALS = LearnerTotals(
     cells_executed=160,
 )
 ACTOR = ActorTotals(
-    actor_id="a0",
     launcher="forked",
     kernel_level="A-forked",
     kernels_started=40,
@@ -108,11 +108,9 @@ def folder(tmp_path: Path) -> RunFolder:
         lines = [episode(f"q{n}", exact=when == "after" and n < 3, version=4) for n in range(4)]
         (out / "heldout.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_score(score("control", 0.0), run.evaluation / "after" / "control.json")
-    run.actors.mkdir()
-    write_totals(ACTOR, run.actors / "a0.json")
-    write_totals(
-        dataclasses.replace(ACTOR, actor_id="a1", request_retries=1), run.actors / "a1.json"
-    )
+    add_actor_totals("a0", ACTOR, folder=run.actors)
+    joined = dataclasses.replace(ACTOR, request_retries=1)
+    add_actor_totals("a1", joined, folder=run.actors)
     write_totals(TOTALS, run.learner_totals)
     write_metrics(run, signal_share=1.0)
     return run
@@ -210,7 +208,9 @@ def test_the_summary_has_every_promised_number(folder: RunFolder) -> None:
     assert summary["learner"] == {"ranks": 2, "idle_fraction": 0.25, "steps": 4}
     assert summary["policy_server"]["engine"] == "vllm"
     assert summary["policy_server"]["tokens_generated"] == 1800
+    assert summary["policy_server"]["requests"] == 160
     assert summary["policy_server"]["request_retries"] == 1
+    assert summary["actors"] == ("a0", "a1")
     assert summary["strategies"]["after"]["one_hop"] == {"searched a name and a topic": 1.0}
 
 
@@ -239,6 +239,7 @@ def test_the_final_table_leaves_out_what_was_not_measured(folder: RunFolder) -> 
 
     titles = [title for title, _ in score_tables(summary)]
     assert titles == ["sampled, exact", "sampled, contained", "search switched off"]
+    assert dict(facts(summary))["actors"] == "2, which asked 160 times for 1800 tokens"
     assert dict(facts(summary))["trajectories"] == "64 trained of 70; dropped: stale 2"
 
 
