@@ -78,6 +78,9 @@ class PolicyClient:
 
     Which server is asked: ``actors.routes``. A server that fails several times in a row is passed
     over for some seconds, unless no other is left. While nobody may be asked, requests wait.
+
+    After any history of rotations and requests, lines are open to the servers in rotation that were
+    asked, and to those that left it with requests under way, until these are over.
     """
 
     def __init__(
@@ -92,7 +95,8 @@ class PolicyClient:
     ) -> None:
         """Ask ``servers`` until ``rotate``; each of ``attempts`` may take ``timeout_s`` seconds.
 
-        ``connect`` makes a line to the server of a name, when it is first asked.
+        ``connect`` makes a line to the server of a name, when it is first asked, also after it
+        has left the rotation and come back.
 
         The wait after a server's k-th failure in a row is ``backoff_s * 2**k``, at most
         ``max_backoff_s``, less up to half of it at random. While a server cannot be reached,
@@ -102,15 +106,15 @@ class PolicyClient:
             raise ValueError(f"need at least 1 attempt, got {attempts}")
         self._servers: dict[str, AskedServer] = {}
         self._are_asked = asyncio.Event()
-        self._leaving: dict[str, AskedServer] = {}
-        """Left the rotation, and may still be at work on requests."""
+        self._leaving: list[AskedServer] = []
+        """Left the rotation with requests under way; of one name there may be several lives."""
+        self._closing: set[asyncio.Task[None]] = set()
         self.rotate(servers)
         self._connect = connect
         self._timeout_s = timeout_s
         self._attempts = attempts
         self._backoff_s = backoff_s
         self._max_backoff_s = max_backoff_s
-        self._lines: dict[str, PolicyLine] = {}
         self._requests = self._tokens = self._retries = self._failures = 0
 
     def rotate(self, names: Sequence[str], *, lost: Collection[str] = ()) -> None:
@@ -119,23 +123,22 @@ class PolicyClient:
         Requests that are under way elsewhere go on, but at servers that are ``lost`` they are given
         up and made again in the rotation.
         """
-        before = self._servers
-        self._servers = {
-            name: before.get(name) or self._leaving.pop(name, None) or AskedServer(name=name)
-            for name in names
-        }
-        for name in before.keys() - self._servers.keys():
-            self._leaving[name] = before[name]
-        for name in lost:
-            if (server := self._leaving.pop(name, None)) is not None:
+        before = (*self._leaving, *self._servers.values())
+        known = {server.name: server for server in before if not server.is_lost}
+        self._servers = {name: known.get(name) or AskedServer(name=name) for name in names}
+        self._leaving = [one for one in before if one is not self._servers.get(one.name)]
+        for server in tuple(self._leaving):
+            if server.name in lost:
                 server.lose()
+            self._let_go(server)
         (self._are_asked.set if names else self._are_asked.clear)()
 
     async def close(self) -> None:
         """Close all connections."""
-        for line in self._lines.values():
-            await line.close()
-        self._lines.clear()
+        for server in (*self._servers.values(), *self._leaving):
+            self._hang_up(server)
+        while self._closing:
+            await asyncio.wait(self._closing)
 
     async def __aenter__(self) -> "PolicyClient":
         """The client itself."""
@@ -223,7 +226,7 @@ class PolicyClient:
     async def _attempt(self, server: AskedServer, request: Generate) -> Generation:
         try:
             async with asyncio.timeout(self._timeout_s):
-                generation = await server.begin(self._line(server.name).generate(request))
+                generation = await self._begin(server, request)
         except asyncio.CancelledError:
             if not server.is_lost or _is_cancelled():
                 raise
@@ -236,10 +239,31 @@ class PolicyClient:
             raise RetryableError(f"generation ended with '{generation.finish_reason}'")
         return generation
 
-    def _line(self, name: str) -> PolicyLine:
-        if name not in self._lines:
-            self._lines[name] = self._connect(name)
-        return self._lines[name]
+    def _begin(self, server: AskedServer, request: Generate) -> asyncio.Task[Generation]:
+        if server.line is None:
+            server.line = self._connect(server.name)
+        task = server.begin(server.line.generate(request))
+        task.add_done_callback(lambda _: self._let_go(server))
+        return task
+
+    def _let_go(self, server: AskedServer) -> None:
+        """Forget a server that has left the rotation, if nothing is under way there any more."""
+        if not server.under_way and server is not self._servers.get(server.name):
+            self._leaving = [one for one in self._leaving if one is not server]
+            self._hang_up(server)
+
+    def _hang_up(self, server: AskedServer) -> None:
+        """Begin to close its line; ``close`` waits until that is done."""
+        line, server.line = server.line, None
+        if line is not None:
+            task = asyncio.get_running_loop().create_task(line.close())
+            self._closing.add(task)
+            task.add_done_callback(self._hung_up)
+
+    def _hung_up(self, task: asyncio.Task[None]) -> None:
+        self._closing.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a line was not closed in order reason=%r", error)
 
     def _record_failure(self, server: AskedServer, reason: str) -> None:
         server.failures_in_row += 1

@@ -14,6 +14,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from actors.asked import PolicyLine
 from common.wire.generation import Generation
 
 _SLACK, _SLACK_SHARE = 4, 0.25
@@ -22,12 +23,16 @@ _SLACK, _SLACK_SHARE = 4, 0.25
 
 @dataclass(kw_only=True, slots=True)
 class AskedServer:
-    """A server as one client uses it; ``under_way`` are its requests to it."""
+    """A server as one client uses it, from its first rotation until the client lets go of it.
+
+    ``under_way`` are its requests to it, on a ``line`` that is made for the first of them.
+    """
 
     name: str
     failures_in_row: int = 0
     benched_until: float = 0.0
     is_lost: bool = False
+    line: PolicyLine | None = None
     under_way: set["asyncio.Task[Generation]"] = field(default_factory=set)
 
     @property

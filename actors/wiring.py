@@ -51,9 +51,14 @@ class Following:
         )
 
     def __call__(self, rotation: Rotation) -> None:
-        """Take in a rotation."""
-        self._addresses |= {one.server: one.address for one in rotation.asked}
-        self.policy.rotate([one.server for one in rotation.asked], lost=rotation.lost)
+        """Take in a rotation; what was asked of a server that is elsewhere now is asked again."""
+        asked = {one.server: one.address for one in rotation.asked}
+        moved = {name for name in asked if self._addresses.get(name, asked[name]) != asked[name]}
+        if moved:
+            staying = [name for name in asked if name not in moved]
+            self.policy.rotate(staying, lost={*rotation.lost, *moved})
+        self._addresses |= asked
+        self.policy.rotate([*asked], lost=rotation.lost)
 
 
 def _client(
