@@ -136,12 +136,12 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
     """The summary of a run whose processes have all finished.
 
     Raises:
-        RunError: the learner left no totals.
+        RunError: the learner left no totals, or those of an actor cannot be read.
     """
     if not folder.learner_totals.is_file():
         raise RunError(f"the learner ended without writing {folder.learner_totals}")
     totals = read_learner_totals(folder.learner_totals)
-    actors = read_actor_totals(folder.actors)
+    actors = _actors(folder)
     before = read_scores(folder.evaluation / "before")
     after = read_scores(folder.evaluation / "after")
     return Summary(
@@ -179,6 +179,13 @@ def build_summary(folder: RunFolder, config: Config, state: RunState) -> Summary
         restarts=tuple(state.restarts),
         alerts=_alerts(folder, totals),
     )
+
+
+def _actors(folder: RunFolder) -> dict[str, ActorTotals]:
+    try:
+        return read_actor_totals(folder.actors)
+    except ValueError as error:
+        raise RunError(f"{error}; move it away, and go on with --resume") from error
 
 
 def compare(

@@ -227,6 +227,13 @@ def test_a_run_without_learner_totals_has_no_summary(folder: RunFolder) -> None:
         summarise(folder)
 
 
+def test_totals_of_an_actor_that_are_damaged_are_named(folder: RunFolder) -> None:
+    (folder.actors / "a1.json").write_text("")
+
+    with pytest.raises(RunError, match=r"a1\.json has no totals of an actor: .*; move it away"):
+        summarise(folder)
+
+
 def test_a_family_that_was_asked_only_once_has_one_number() -> None:
     pairs = compare({}, {"heldout": score("heldout", 0.5)}, "heldout", "exact_match")
 
