@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from common.errors import LZeroError
 from common.plan_file import keys_file
+from common.telemetry.process_totals import add_actor_totals, read_actor_totals
 from common.wire.keys import write_key_pair
 from common.wire.records import Task
 from learner.coordination.coordinator import Coordinator
@@ -47,7 +49,8 @@ def intake(tmp_path: Path, place: Place) -> Iterator[Intake]:
         silence_s=1.0,
     )
     store = TrajectoryStore(tmp_path / "trajectories", limit_bytes=1 << 20)
-    with Intake(coordinator, store, place.door) as running:
+    add_totals = partial(add_actor_totals, folder=tmp_path / "actors")
+    with Intake(coordinator, store, place.door, add_totals=add_totals) as running:
         yield running
 
 
@@ -73,7 +76,7 @@ def start_actor(tmp_path: Path, place: Place, intake: Intake) -> Iterator[StartA
 
 @pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
 def test_batches_of_two_actors_are_complete_and_hold_no_trajectory_twice(
-    intake: Intake, start_actor: StartActor
+    intake: Intake, start_actor: StartActor, tmp_path: Path
 ) -> None:
     actors = [start_actor("a0", "twice"), start_actor("a1")]
     seen: list[str] = []
@@ -83,6 +86,7 @@ def test_batches_of_two_actors_are_complete_and_hold_no_trajectory_twice(
         seen += [trajectory.trajectory_id for trajectory in batch]
     intake.drain("done", timeout_s=20)
 
+    assert read_actor_totals(tmp_path / "actors").keys() == {"a0", "a1"}, "the drain waits for them"
     assert len(seen) == len(set(seen)) == 3 * 8
     assert [actor.wait(timeout=20) for actor in actors] == [0, 0]
 
