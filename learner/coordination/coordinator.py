@@ -26,14 +26,10 @@ from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.admission import Admission
 from learner.coordination.buffer import GroupBuffer
-from learner.coordination.changes import (
-    LOST_AT_RESTART,
-    Evaluated,
-    EvaluationBegun,
-    EvaluationTaken,
-)
+from learner.coordination.changes import LOST_AT_RESTART
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
 from learner.coordination.depth import Depth
+from learner.coordination.evaluations import Evaluations
 from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
@@ -44,7 +40,7 @@ log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Owns the sessions, the task leases, the groups and the held-out evaluation."""
+    """Owns the sessions, the task leases, the groups and the held-out evaluations."""
 
     def __init__(
         self,
@@ -83,8 +79,6 @@ class Coordinator:
             tell: gets what a person must know at once.
         """
         self.version = 0
-        self.next_evaluation = 0
-        self.evaluation: HeldoutRound | None = None
         self.groups = GroupBuffer(
             order,
             groups_per_batch=groups_per_batch,
@@ -93,6 +87,7 @@ class Coordinator:
             signal_filter=signal_filter,
             group_timeout_s=group_timeout_s,
         )
+        self.evaluations = Evaluations(self.groups)
         self._sessions = Sessions()
         self._leases = LeaseBook()
         self._failures = FailureLog(tell)
@@ -222,8 +217,7 @@ class Coordinator:
         return handed
 
     def _next(self, identity: str, now: float) -> TaskLease | None:
-        evaluation = self.evaluation
-        waiting = evaluation if evaluation and evaluation.may_ask(self.version) else None
+        waiting = self.evaluations.waiting(self.version)
         if waiting is not None and waiting.comes_first:
             return self._ask(identity, now, waiting)
         may_open = partial(self._admission.may_open, self.version)
@@ -318,8 +312,8 @@ class Coordinator:
                 lease.group_id, trajectory, learner_version=learner_version,
                 num_bytes=num_bytes, now=now, frames=frames,
             )  # fmt: skip
-        elif self.evaluation is not None and self.evaluation.settle(trajectory):
-            self.groups.note(Evaluated(trajectory=trajectory, frames=frames))
+        else:
+            self.evaluations.settle(trajectory, frames)
         return True
 
     def _lose(self, lease_ids: Sequence[str], reason: str) -> int:
@@ -345,8 +339,8 @@ class Coordinator:
             return
         if lease.group_id:
             self.groups.fail(lease.group_id, lease_id, reason, counts=counts, trajectory=trajectory)
-        elif self.evaluation is not None:
-            self.evaluation.give_back(lease_id, failed=counts)
+        else:
+            self.evaluations.give_back(lease_id, failed=counts)
 
     # ---- batches -----------------------------------------------------------------------------
 
@@ -358,30 +352,6 @@ class Coordinator:
         else:
             self.depth.took(now, spare=len(self.groups.ready))
         return batch
-
-    def begin_evaluation(
-        self, tasks: Sequence[Task], *, temperature: float, version: int = 0, pinned: bool = False
-    ) -> None:
-        """Hand out these tasks beside training, from ``version`` on; see ``HeldoutRound``."""
-        number = self.next_evaluation
-        self.evaluation = HeldoutRound(
-            number, tasks, temperature=temperature, version=version, pinned=pinned
-        )
-        self.groups.note(EvaluationBegun(number=number, version=version))
-        self.next_evaluation += 1
-
-    def take_evaluation(self) -> HeldoutRound | None:
-        """The finished evaluation, once; None while it runs or when there is none."""
-        if self.evaluation is None or not self.evaluation.done:
-            return None
-        taken, self.evaluation = self.evaluation, None
-        self.groups.note(EvaluationTaken(number=self.next_evaluation - 1))
-        return taken
-
-    @property
-    def is_evaluating(self) -> bool:
-        """An evaluation was begun and not taken; one of before a restart, until the next begins."""
-        return self.evaluation is not None
 
     def waiting_for(self) -> str:
         """What a full batch is waiting for, and what failed most, in words, for time-outs."""

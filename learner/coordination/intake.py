@@ -154,7 +154,7 @@ class Intake:
                 self._replay = None
                 self._begin()
                 self._door.wake()
-            return self._coordinator.is_evaluating
+            return self._coordinator.evaluations.is_under_way
 
     def _begin(self) -> None:
         now = time.monotonic()
@@ -176,7 +176,7 @@ class Intake:
     ) -> None:
         """Run these tasks once the servers sample with ``version``; see ``HeldoutRound``."""
         with self._changed:
-            self._coordinator.begin_evaluation(
+            self._coordinator.evaluations.begin(
                 tasks, temperature=temperature, version=version, pinned=pinned
             )
             self._door.wake()
@@ -184,7 +184,7 @@ class Intake:
     def take_evaluation(self) -> HeldoutRound | None:
         """The evaluation begun last, once, if all of it is in."""
         with self._changed:
-            return self._coordinator.take_evaluation()
+            return self._coordinator.evaluations.take()
 
     def finish_evaluation(
         self, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False
@@ -197,7 +197,7 @@ class Intake:
                 deadline = self._later_if_alone(deadline, timeout_s)
                 if give_up():
                     return None
-                finished = self._coordinator.take_evaluation()
+                finished = self._coordinator.evaluations.take()
                 if finished is not None:
                     return finished
                 self._wait(deadline, "the held-out evaluation", timeout_s)

@@ -236,9 +236,11 @@ class Coordination(RuleBasedStateMachine):
     @rule(pinned=st.booleans())
     def evaluate(self, pinned: bool) -> None:
         state = self.state
-        if state.evaluation is None:
-            state.begin_evaluation(TASKS[:2], temperature=0.0, version=state.version, pinned=pinned)
-        elif (done := state.take_evaluation()) is not None:
+        if state.evaluations.current is None:
+            state.evaluations.begin(
+                TASKS[:2], temperature=0.0, version=state.version, pinned=pinned
+            )
+        elif (done := state.evaluations.take()) is not None:
             finished = done.finished
             assert len({t.trajectory_id for t in finished}) == len(finished) <= 2
             assert all((t.oldest_version or 0) >= done.version for t in finished)
