@@ -7,6 +7,8 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
   again. ``started = trained + sum(dropped) + held in groups + out``. Only the session that holds a
   lease settles it; what comes second, or from somebody else, changes nothing.
 * *Admission.* The staleness bound holds at admission, on arrival and when a batch is taken.
+* *Credit.* No session gets more than it asks for, and all together no more than policy servers bear
+  (``credit``); what is out already stays out.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
   leaves, or does not name a lease that must have reached it, loses it; silent for a third of that
   time it gets no more. When the coordinator begins again, what was out stays with the sessions that
@@ -19,20 +21,21 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from common.wire.codec import Buffer
-from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.records import Outcome, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.admission import Admission
 from learner.coordination.buffer import GroupBuffer
 from learner.coordination.changes import LOST_AT_RESTART
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
+from learner.coordination.credit import Credit
 from learner.coordination.depth import Depth
 from learner.coordination.evaluations import Evaluations
+from learner.coordination.granting import Granting
 from learner.coordination.groups import Order, SignalFilter
-from learner.coordination.heldout_round import HeldoutRound
-from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
+from learner.coordination.leases import DELIVERY_S, LeaseBook
+from learner.coordination.roster import LiveServer
 from learner.coordination.sessions import Sessions
 from learner.coordination.trajectory_checks import ModelLimits, fault_in
 
@@ -91,11 +94,16 @@ class Coordinator:
         self._sessions = Sessions()
         self._leases = LeaseBook()
         self._failures = FailureLog(tell)
-        self._temperature = temperature
         self.depth = depth or Depth.greatest(groups_per_batch, max_staleness)
+        self.credit = Credit(floor=group_size)
         self._admission = Admission(
             self.groups, self.depth,
             total_batches=total_batches, max_buffered_bytes=max_buffered_bytes,
+        )  # fmt: skip
+        self._granting = Granting(
+            self.groups, self.evaluations, self._sessions, self._leases, self._admission,
+            depth=self.depth, credit=self.credit, temperature=temperature,
+            lease_timeout_s=lease_timeout_s, silence_s=silence_s,
         )  # fmt: skip
         self._lease_timeout_s = lease_timeout_s
         self._silence_s = silence_s
@@ -206,62 +214,17 @@ class Coordinator:
 
     def hand_out(self, *, now: float = 0.0) -> list[tuple[str, TaskLease]]:
         """As many leases as credit and admission allow, each with the identity of its session."""
-        handed: list[tuple[str, TaskLease]] = []
-        sessions, silence_s = self._sessions, self._silence_s
-        while identity := sessions.least_busy(self._leases.count, now=now, silence_s=silence_s):
-            lease = self._next(identity, now)
-            if lease is None:
-                break
-            handed.append((identity, lease))
-        self.depth.hold_back(now, is_so=identity is not None and not self._admission.is_full)
-        return handed
+        return self._granting.hand_out(self.version, now)
 
-    def _next(self, identity: str, now: float) -> TaskLease | None:
-        waiting = self.evaluations.waiting(self.version)
-        if waiting is not None and waiting.comes_first:
-            return self._ask(identity, now, waiting)
-        may_open = partial(self._admission.may_open, self.version)
-        granted = self.groups.grant(identity, may_open=may_open)
-        if granted is None:
-            return None if waiting is None else self._ask(identity, now, waiting)
-        if waiting is not None:
-            waiting.pass_over()
-        group, lease_id, sample_index = granted
-        return self._grant(
-            identity, now, lease_id, sample_index, group.task,
-            group_id=group.group_id, temperature=self._temperature,
-        )  # fmt: skip
+    def hear_loads(self, servers: Sequence[LiveServer]) -> None:
+        """What all policy servers that answer have said last of what they have to do."""
+        self.credit.hear(servers, out=len(self._leases), asked=self._sessions.credit)
 
-    def _ask(self, identity: str, now: float, waiting: HeldoutRound) -> TaskLease:
-        lease = waiting.lease()
-        return self._grant(identity, now, *lease, group_id="", temperature=waiting.temperature)
-
-    def _grant(
-        self,
-        identity: str,
-        now: float,
-        lease_id: str,
-        sample_index: int,
-        task: Task,
-        *,
-        group_id: str,
-        temperature: float,
-    ) -> TaskLease:
-        """Enter a lease into the book; what its session is sent. Held-out tasks have no group."""
-        session = self._sessions[identity]
-        session.sent += 1
-        lease = Lease(
-            lease_id=lease_id,
-            session=identity,
-            group_id=group_id,
-            sample_index=sample_index,
-            purpose=Purpose.TRAIN if group_id else Purpose.EVALUATE,
-            task=task,
-            serial=session.sent,
-            deadline=now + self._lease_timeout_s + DELIVERY_S,
-        )
-        self._leases.grant(lease)
-        return lease.offer(temperature=temperature, timeout_s=self._lease_timeout_s)
+    @property
+    def credit_share(self) -> float:
+        """Part of what sessions could hold that may be out at once; 1 where nothing limits it."""
+        asked = self._sessions.credit
+        return self.credit.limit(asked) / asked if asked else 1.0
 
     def withdraw(self, identity: str, lease_id: str, reason: str, text: str) -> bool:
         """A lease cannot be used by the session that holds it; returns whether it held it."""

@@ -224,6 +224,11 @@ class Intake:
         with self._changed:
             return self._coordinator.depth.batches
 
+    def credit_share(self) -> float:
+        """Part of the episodes that actors could have in flight which may be, now; 0 to 1."""
+        with self._changed:
+            return self._coordinator.credit_share
+
     def drain(self, reason: str, *, timeout_s: float, finish_s: float = 0.0) -> None:
         """Tell every actor that no more tasks will come, and wait until all are gone.
 
