@@ -157,7 +157,7 @@ class SimulatedService:
         if server.now < self._told_at[name]:
             return
         self._told_at[name] += REPORT_S
-        self._roster.loaded(name, server.load)
+        self._roster.loaded(name, self._roster.server(name).life, server.load)
         if self._adapts:
             self.state.hear_loads(self._roster.reporting)
         self.limits.append(self.state.credit.limit(self._asked))

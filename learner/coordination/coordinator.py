@@ -322,12 +322,18 @@ class Coordinator:
         leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
         unclaimed = sum(map(self._leases.count, self.unclaimed))
         dropped = self._failures.describe(self.counters.dropped)
+        out = len(self._leases)
         return (
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity} at depth {self.depth.batches:.3g}, "
             f"weight version acknowledged {self.version}"
             + (f", {unclaimed} leases not claimed since the restart" if unclaimed else "")
+            + (
+                f", servers bear no more than {self.credit.limit(out)} leases at once"
+                if self.credit.is_over(out)
+                else ""
+            )
             + (", no room for more trajectories" if self._admission.is_full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")
         )

@@ -243,9 +243,9 @@ class Roster:
         server.cause = "" if server.proven else "it waits for its parity check"
         self._renew()
 
-    def loaded(self, name: str, load: ServerLoad) -> None:
+    def loaded(self, name: str, life: int, load: ServerLoad) -> None:
         """A server says what it has to do."""
-        if (server := self._servers.get(name)) is not None:
+        if (server := self._living(name, life)) is not None:
             server.load = load
             server.reports += 1
             self.news_of_load += 1

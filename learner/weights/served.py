@@ -72,7 +72,7 @@ class UpdatedServer:
             return False
         with self._membership.roster() as roster:
             roster.answered(seen.name, seen.life)
-            roster.loaded(seen.name, state.load)
+            roster.loaded(seen.name, seen.life, state.load)
             return not roster.lacks_newest(seen.name)
 
     def introduce(self) -> None:

@@ -66,7 +66,7 @@ def test_what_a_server_says_of_its_load_bounds_what_is_handed_out(tmp_path: Path
 
         for preemptions in (0, 9):
             with membership.roster() as roster:
-                roster.loaded("s0", ServerLoad(running=2, preemptions=preemptions))
+                roster.loaded("s0", 0, ServerLoad(running=2, preemptions=preemptions))
             first.say(Heartbeat(seen=0, leases=(), rotation=1))
             assert isinstance(first.hear(), HeartbeatAck)
 

@@ -21,7 +21,7 @@ BOUNDED = 64 * 2 + 1
 class Servers:
     """Policy servers that say how they are, and what is out."""
 
-    def __init__(self, *names: str, floor: int = FLOOR) -> None:
+    def __init__(self, *names: str, floor: int = FLOOR, load: ServerLoad = CALM) -> None:
         self.credit = Credit(floor=floor)
         self.ended = 0
         self.out = ASKED
@@ -29,7 +29,7 @@ class Servers:
             name: LiveServer(name=name, address=Address(bind=f"/{name}"), life=0, version=0)
             for name in names or ("s0",)
         }
-        self.say(**dict.fromkeys(self.seen, CALM))
+        self.say(**dict.fromkeys(self.seen, load))
 
     def say(self, **loads: ServerLoad) -> None:
         """These servers report."""
@@ -116,11 +116,12 @@ def test_a_session_that_asks_for_less_than_the_floor_is_never_limited() -> None:
 
 
 def test_a_count_that_falls_is_a_new_beginning() -> None:
-    servers = Servers()
-    servers.say(s0=replace(CALM, preemptions=3))
-    before = servers.limit
-    servers.say(s0=replace(CALM, preemptions=2))
-    assert servers.limit == before
+    servers = Servers("s0", "s1", load=replace(CALM, preemptions=500))
+    servers.say(s0=CALM)
+    assert servers.limit == ASKED
+    servers.preempt(20, "s1")
+    servers.preempt(0, "s0")
+    assert servers.limit == ASKED - ASKED // 16, "one of two, and nothing makes up for it"
 
 
 def test_what_a_server_counted_in_an_earlier_life_does_not_count() -> None:

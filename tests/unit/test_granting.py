@@ -50,7 +50,7 @@ class Run:
     def preempt(self, count: int) -> None:
         """The server reports, and so many sequences lost their place since it did last."""
         self.load = replace(self.load, preemptions=self.load.preemptions + count)
-        self.roster.loaded("s0", self.load)
+        self.roster.loaded("s0", 0, self.load)
         self.state.hear_loads(self.roster.reporting)
 
     def thrash(self) -> None:
@@ -80,6 +80,7 @@ def test_nothing_is_handed_out_before_what_is_out_has_fallen_below_the_limit() -
 
     run.finish(20)
     assert run.hand_out() == 0
+    assert "servers bear no more than 60 leases at once" in run.state.waiting_for()
     run.finish(5)
 
     assert run.hand_out() == 5
@@ -98,6 +99,19 @@ def test_without_trouble_every_session_has_all_that_it_asks_for() -> None:
 
     assert len(run.out) == 40
     assert run.state.credit_share == 1
+
+
+def test_where_there_is_nothing_to_hand_out_the_limit_does_not_rise() -> None:
+    run = Run(max_staleness=0)
+    run.join("a0")
+    assert run.hand_out() == GROUPS * SIZE
+    run.thrash()
+    run.finish(GROUPS * SIZE)
+    for _ in range(10):
+        assert run.hand_out() == 0
+        run.preempt(0)
+
+    assert run.state.credit.limit(100) == 12
 
 
 @pytest.mark.parametrize("lacks_room", [False, True])
@@ -177,7 +191,7 @@ def test_a_held_out_question_comes_when_it_would_without_a_limit(
 def test_a_server_that_died_or_is_in_doubt_is_not_heard() -> None:
     roster = Run().roster
     roster.updated("s0", 0, 0)
-    roster.loaded("s0", ServerLoad(preemptions=3))
+    roster.loaded("s0", 0, ServerLoad(preemptions=3))
     assert [server.reports for server in roster.reporting] == [1]
 
     news = roster.news_of_load
@@ -188,4 +202,6 @@ def test_a_server_that_died_or_is_in_doubt_is_not_heard() -> None:
     assert [server.load.preemptions for server in roster.reporting] == [3]
     roster.failed("s0", 0, "it ended")
     assert roster.reporting == ()
+    roster.loaded("s0", 0, ServerLoad(preemptions=4))
+    assert roster.reporting == (), "that was of the life before"
     assert roster.server("s0").load == ServerLoad()
