@@ -139,8 +139,11 @@ def train(
         saver.finish()
         if head is not None:
             head.intake.forget_before(head.oldest_checkpoint())
-            counters, depth = head.intake.counters(), head.intake.depth()
-            left = learner_totals(config, learner.totals, counters, depth=depth)
+            intake = head.intake
+            left = learner_totals(
+                config, learner.totals, intake.counters(),
+                depth=intake.depth(), credit=intake.credit_share(),
+            )  # fmt: skip
             write_totals(left, folder / "learner.json")
             head.intake.drain("training is complete", timeout_s=DRAIN_TIMEOUT_S)
         return True

@@ -48,6 +48,7 @@ def step_record(
     family_of: FamilyOf,
     heldout: HeldoutPoint = NOT_ASKED,
     depth: float = 0.0,
+    credit: float = 1.0,
 ) -> StepRecord:
     """The line that ``metrics.jsonl`` gets for ``step``."""
     tally, update = metrics.tally, metrics.update
@@ -72,6 +73,7 @@ def step_record(
         cells_ok_share=cells_ok_share(batch),
         staleness={str(age): count for age, count in metrics.batch.staleness.items()},
         depth=depth,
+        credit=credit,
         dropped=dict(counters.dropped),
         loss=tally.loss,
         grad_norm=update.gradient_norm if update else 0.0,

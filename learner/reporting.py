@@ -91,6 +91,7 @@ class StepReports:
             family_of=self._head.family_of,
             heldout=heldout,
             depth=self._head.intake.depth(),
+            credit=self._head.intake.credit_share(),
         )
         self._keep(record, batch, metrics, timings)
         for warning in [*warnings_of(metrics), *self._trends.observe(metrics, record)]:

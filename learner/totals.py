@@ -104,7 +104,12 @@ def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
 
 
 def learner_totals(
-    config: Config, totals: Totals, counters: Counters, *, depth: float = 0.0
+    config: Config,
+    totals: Totals,
+    counters: Counters,
+    *,
+    depth: float = 0.0,
+    credit: float = 1.0,
 ) -> LearnerTotals:
     """What the summary says about this process."""
     seconds = max(totals.seconds, 1e-9)
@@ -129,6 +134,7 @@ def learner_totals(
             mean=sum(age * count for age, count in ages.items()) / max(1, ages.total()),
             histogram={str(age): count for age, count in sorted(ages.items())},
             depth=depth,
+            credit=credit,
         ),
         logprob_mismatch=LogprobMismatch(
             mean_abs=totals.mismatch_sum / max(1, totals.mismatch_tokens),

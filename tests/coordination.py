@@ -30,13 +30,14 @@ TASK = Task(task_id="t", question="?", answers=(SECRET,))
 def an_intake(
     place: Place, folder: Path, task: Task = TASK, *, journal: Journal | None = None,
     places: Sequence[JournalPlace] | None = None, membership: Membership | None = None,
+    max_staleness: int = 0,
 ) -> Iterator[Intake]:  # fmt: skip
     """Groups of two of the same task, one group a batch; it goes on from a journal's ``places``."""
     coordinator = Coordinator(
         TaskOrder([task], seed=0),
         groups_per_batch=1,
         group_size=2,
-        max_staleness=0,
+        max_staleness=max_staleness,
         total_batches=50,
         max_buffered_bytes=1 << 30,
     )

@@ -38,7 +38,7 @@ class Actors(Section):
     processes: Annotated[int, Range("processes", least=0, most=4096)] = 1
     """Rollout processes that the run starts itself; with 0 it waits for those that join."""
     episodes: Annotated[int, Range("episodes", least=1, most=MAX_CREDIT)] = 96
-    """Episodes in flight per process."""
+    """Episodes in flight per process; fewer while policy servers lack room for them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

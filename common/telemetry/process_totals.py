@@ -33,7 +33,8 @@ class TrajectoryCounts:
 class StalenessTotals:
     """Versions by which actions lagged; ``histogram`` counts actions.
 
-    ``depth`` is how far ahead of the learner sampling might run at the end, in batches.
+    ``depth`` is how far ahead of the learner sampling might run at the end, in batches, ``credit``
+    the part of the episodes that actors ask for which might be in flight then.
     """
 
     bound: int
@@ -41,6 +42,7 @@ class StalenessTotals:
     mean: float
     histogram: dict[str, int]
     depth: float = 0.0
+    credit: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -74,6 +74,9 @@ class StepRecord:
     """Actions by how many versions they lagged."""
     depth: StepFloat = 0.0
     """Batches that might be begun beyond the one the learner waited for, at the end of the step."""
+    credit: StepFloat = 1.0
+    """Part of the episodes that actors ask for which might be in flight at the end of the step, by
+    what policy servers bear; 1 where nothing limits it."""
     dropped: Annotated[dict[str, int], Scope.RUN]
     """Trajectories dropped, by reason."""
     loss: StepFloat

@@ -99,9 +99,10 @@ class ServerLoad:
 
     Attributes:
         running: sequences that are being sampled.
-        waiting: requests that wait for a place.
+        waiting: requests that wait for a place; not those that a pause put back.
         cache_share: part of its KV cache that is in use, 0 to 1.
-        preemptions: sequences that lost their place for want of cache, since its start.
+        preemptions: sequences that lost their place for want of cache, since its start; those that
+            a pause put back did not.
     """
 
     running: int = 0

@@ -77,7 +77,8 @@ def facts(summary: Summary) -> list[tuple[str, str]]:
 
 
 def _limits(stale: StalenessTotals) -> str:
-    return f"bound {stale.bound}, depth {stale.depth:.2f}"
+    limits = f"bound {stale.bound}, depth {stale.depth:.2f}"
+    return limits if stale.credit >= 1 else f"{limits}, credit {stale.credit:.0%}"
 
 
 def _cells(pair: BeforeAfter | None) -> tuple[str, str, str]:

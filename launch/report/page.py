@@ -252,6 +252,10 @@ def _staleness(summary: Summary) -> str:
     rows = (
         ("bound (learner.max_staleness)", str(stale.bound)),
         ("depth at the end (batches that sampling may run ahead)", f"{stale.depth:.2f}"),
+        (
+            "credit at the end (part of the episodes asked for that servers bear)",
+            f"{stale.credit:.0%}",
+        ),
         ("largest seen, mean", f"{stale.max}, {stale.mean:.2f}"),
         ("weight versions published", str(summary.weight_versions)),
         ("trajectories trained, of started", f"{counts.trained} of {counts.started}"),

@@ -205,7 +205,8 @@ def _describe_lost(dropped: int) -> str:
 
 def _describe_staleness(view: View) -> str:
     mean, most, depth = view.staleness_mean, view.staleness_max, view.depth
-    return f"mean {mean:.1f}, max {most}, sampling {depth:.2f} batches ahead"
+    said = f"mean {mean:.1f}, max {most}, sampling {depth:.2f} batches ahead"
+    return said if view.credit >= 1 else f"{said}; servers bear {view.credit:.0%} of the episodes"
 
 
 def _table(view: View) -> Table:

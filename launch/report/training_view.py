@@ -29,6 +29,7 @@ class View:
     staleness_mean: float
     staleness_max: int
     depth: float
+    credit: float
     dropped: int
     eta_s: float
     alerts: tuple[str, ...] = ()
@@ -87,6 +88,7 @@ class Training:
             staleness_mean=mean_staleness([record.staleness for record in self._recent]),
             staleness_max=self._staleness_max,
             depth=last.depth,
+            credit=last.credit,
             dropped=sum(last.dropped.values()),
             eta_s=self._eta_s(last.step),
             alerts=tuple(alert.text for alert in present_alerts(self._watched, steps=self._steps)),
@@ -146,8 +148,10 @@ def describe_view(view: View) -> str:
     """One plain line."""
     heldout = f" heldout=[{describe_shares(view.heldout)}] of {view.heldout_of}"
     heldout = heldout if view.heldout else ""
+    credit = f"credit {view.credit:.0%} " if view.credit < 1 else ""
     return (
         f"step {view.step}/{view.steps} train=[{describe_shares(view.success)}]{heldout} "
         f"{view.trajectories_per_s:.1f} trajectories/s staleness mean {view.staleness_mean:.1f} "
-        f"max {view.staleness_max} depth {view.depth:.2f} ETA {describe_duration(view.eta_s)}"
+        f"max {view.staleness_max} depth {view.depth:.2f} {credit}"
+        f"ETA {describe_duration(view.eta_s)}"
     )

@@ -82,6 +82,15 @@ class GroupBuffer:
         """Wire size of the trajectories kept."""
         return sum(g.num_bytes for g in (*self.open_groups.values(), *self.ready))
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether an open group has a member to hand out."""
+        return self._first_waiting is not None
+
+    @property
+    def _first_waiting(self) -> Group | None:
+        return next((group for group in self.open_groups.values() if group.waiting), None)
+
     # ---- decisions ---------------------------------------------------------------------------
 
     def grant(self, session: str, *, may_open: Callable[[], bool]) -> tuple[Group, str, int] | None:
@@ -90,7 +99,7 @@ class GroupBuffer:
         The oldest open group with a member to hand out comes first, then, where ``may_open``, a
         group of the next task.
         """
-        group = next((group for group in self.open_groups.values() if group.waiting), None)
+        group = self._first_waiting
         if group is None and may_open():
             group = self.open()
         if group is None:

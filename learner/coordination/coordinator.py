@@ -7,6 +7,8 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
   again. ``started = trained + sum(dropped) + held in groups + out``. Only the session that holds a
   lease settles it; what comes second, or from somebody else, changes nothing.
 * *Admission.* The staleness bound holds at admission, on arrival and when a batch is taken.
+* *Credit.* No session gets more than it asks for, and all together no more than policy servers bear
+  (``credit``); what is out already stays out.
 * *Sessions.* Hello is idempotent: said again, it changes nothing. A session that is silent, or
   leaves, or does not name a lease that must have reached it, loses it; silent for a third of that
   time it gets no more. When the coordinator begins again, what was out stays with the sessions that
@@ -19,24 +21,21 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 
 import logging
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from common.wire.codec import Buffer
-from common.wire.records import Outcome, Purpose, Task, TaskLease, Trajectory
+from common.wire.records import Outcome, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.admission import Admission
 from learner.coordination.buffer import GroupBuffer
-from learner.coordination.changes import (
-    LOST_AT_RESTART,
-    Evaluated,
-    EvaluationBegun,
-    EvaluationTaken,
-)
+from learner.coordination.changes import LOST_AT_RESTART
 from learner.coordination.counters import Counters, FailureLog, reason_of_failure
+from learner.coordination.credit import Credit
 from learner.coordination.depth import Depth
+from learner.coordination.evaluations import Evaluations
+from learner.coordination.granting import Granting
 from learner.coordination.groups import Order, SignalFilter
-from learner.coordination.heldout_round import HeldoutRound
-from learner.coordination.leases import DELIVERY_S, Lease, LeaseBook
+from learner.coordination.leases import DELIVERY_S, LeaseBook
+from learner.coordination.roster import LiveServer
 from learner.coordination.sessions import Sessions
 from learner.coordination.trajectory_checks import ModelLimits, fault_in
 
@@ -44,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Coordinator:
-    """Owns the sessions, the task leases, the groups and the held-out evaluation."""
+    """Owns the sessions, the task leases, the groups and the held-out evaluations."""
 
     def __init__(
         self,
@@ -83,8 +82,6 @@ class Coordinator:
             tell: gets what a person must know at once.
         """
         self.version = 0
-        self.next_evaluation = 0
-        self.evaluation: HeldoutRound | None = None
         self.groups = GroupBuffer(
             order,
             groups_per_batch=groups_per_batch,
@@ -93,14 +90,20 @@ class Coordinator:
             signal_filter=signal_filter,
             group_timeout_s=group_timeout_s,
         )
+        self.evaluations = Evaluations(self.groups)
         self._sessions = Sessions()
         self._leases = LeaseBook()
         self._failures = FailureLog(tell)
-        self._temperature = temperature
         self.depth = depth or Depth.greatest(groups_per_batch, max_staleness)
+        self.credit = Credit(floor=group_size)
         self._admission = Admission(
             self.groups, self.depth,
             total_batches=total_batches, max_buffered_bytes=max_buffered_bytes,
+        )  # fmt: skip
+        self._granting = Granting(
+            self.groups, self.evaluations, self._sessions, self._leases, self._admission,
+            depth=self.depth, credit=self.credit, temperature=temperature,
+            lease_timeout_s=lease_timeout_s, silence_s=silence_s,
         )  # fmt: skip
         self._lease_timeout_s = lease_timeout_s
         self._silence_s = silence_s
@@ -211,63 +214,17 @@ class Coordinator:
 
     def hand_out(self, *, now: float = 0.0) -> list[tuple[str, TaskLease]]:
         """As many leases as credit and admission allow, each with the identity of its session."""
-        handed: list[tuple[str, TaskLease]] = []
-        sessions, silence_s = self._sessions, self._silence_s
-        while identity := sessions.least_busy(self._leases.count, now=now, silence_s=silence_s):
-            lease = self._next(identity, now)
-            if lease is None:
-                break
-            handed.append((identity, lease))
-        self.depth.hold_back(now, is_so=identity is not None and not self._admission.is_full)
-        return handed
+        return self._granting.hand_out(self.version, now)
 
-    def _next(self, identity: str, now: float) -> TaskLease | None:
-        evaluation = self.evaluation
-        waiting = evaluation if evaluation and evaluation.may_ask(self.version) else None
-        if waiting is not None and waiting.comes_first:
-            return self._ask(identity, now, waiting)
-        may_open = partial(self._admission.may_open, self.version)
-        granted = self.groups.grant(identity, may_open=may_open)
-        if granted is None:
-            return None if waiting is None else self._ask(identity, now, waiting)
-        if waiting is not None:
-            waiting.pass_over()
-        group, lease_id, sample_index = granted
-        return self._grant(
-            identity, now, lease_id, sample_index, group.task,
-            group_id=group.group_id, temperature=self._temperature,
-        )  # fmt: skip
+    def hear_loads(self, servers: Sequence[LiveServer]) -> None:
+        """What all policy servers that answer have said last of what they have to do."""
+        self.credit.hear(servers, out=len(self._leases), asked=self._sessions.credit)
 
-    def _ask(self, identity: str, now: float, waiting: HeldoutRound) -> TaskLease:
-        lease = waiting.lease()
-        return self._grant(identity, now, *lease, group_id="", temperature=waiting.temperature)
-
-    def _grant(
-        self,
-        identity: str,
-        now: float,
-        lease_id: str,
-        sample_index: int,
-        task: Task,
-        *,
-        group_id: str,
-        temperature: float,
-    ) -> TaskLease:
-        """Enter a lease into the book; what its session is sent. Held-out tasks have no group."""
-        session = self._sessions[identity]
-        session.sent += 1
-        lease = Lease(
-            lease_id=lease_id,
-            session=identity,
-            group_id=group_id,
-            sample_index=sample_index,
-            purpose=Purpose.TRAIN if group_id else Purpose.EVALUATE,
-            task=task,
-            serial=session.sent,
-            deadline=now + self._lease_timeout_s + DELIVERY_S,
-        )
-        self._leases.grant(lease)
-        return lease.offer(temperature=temperature, timeout_s=self._lease_timeout_s)
+    @property
+    def credit_share(self) -> float:
+        """Part of what sessions could hold that may be out at once; 1 where nothing limits it."""
+        asked = self._sessions.credit
+        return self.credit.limit(asked) / asked if asked else 1.0
 
     def withdraw(self, identity: str, lease_id: str, reason: str, text: str) -> bool:
         """A lease cannot be used by the session that holds it; returns whether it held it."""
@@ -318,8 +275,8 @@ class Coordinator:
                 lease.group_id, trajectory, learner_version=learner_version,
                 num_bytes=num_bytes, now=now, frames=frames,
             )  # fmt: skip
-        elif self.evaluation is not None and self.evaluation.settle(trajectory):
-            self.groups.note(Evaluated(trajectory=trajectory, frames=frames))
+        else:
+            self.evaluations.settle(trajectory, frames)
         return True
 
     def _lose(self, lease_ids: Sequence[str], reason: str) -> int:
@@ -345,8 +302,8 @@ class Coordinator:
             return
         if lease.group_id:
             self.groups.fail(lease.group_id, lease_id, reason, counts=counts, trajectory=trajectory)
-        elif self.evaluation is not None:
-            self.evaluation.give_back(lease_id, failed=counts)
+        else:
+            self.evaluations.give_back(lease_id, failed=counts)
 
     # ---- batches -----------------------------------------------------------------------------
 
@@ -359,42 +316,24 @@ class Coordinator:
             self.depth.took(now, spare=len(self.groups.ready))
         return batch
 
-    def begin_evaluation(
-        self, tasks: Sequence[Task], *, temperature: float, version: int = 0, pinned: bool = False
-    ) -> None:
-        """Hand out these tasks beside training, from ``version`` on; see ``HeldoutRound``."""
-        number = self.next_evaluation
-        self.evaluation = HeldoutRound(
-            number, tasks, temperature=temperature, version=version, pinned=pinned
-        )
-        self.groups.note(EvaluationBegun(number=number, version=version))
-        self.next_evaluation += 1
-
-    def take_evaluation(self) -> HeldoutRound | None:
-        """The finished evaluation, once; None while it runs or when there is none."""
-        if self.evaluation is None or not self.evaluation.done:
-            return None
-        taken, self.evaluation = self.evaluation, None
-        self.groups.note(EvaluationTaken(number=self.next_evaluation - 1))
-        return taken
-
-    @property
-    def is_evaluating(self) -> bool:
-        """An evaluation was begun and not taken; one of before a restart, until the next begins."""
-        return self.evaluation is not None
-
     def waiting_for(self) -> str:
         """What a full batch is waiting for, and what failed most, in words, for time-outs."""
         groups = self.groups
         leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
         unclaimed = sum(map(self._leases.count, self.unclaimed))
         dropped = self._failures.describe(self.counters.dropped)
+        out = len(self._leases)
         return (
             f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
             f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
             f"capacity {self.capacity} at depth {self.depth.batches:.3g}, "
             f"weight version acknowledged {self.version}"
             + (f", {unclaimed} leases not claimed since the restart" if unclaimed else "")
+            + (
+                f", servers bear no more than {self.credit.limit(out)} leases at once"
+                if self.credit.is_over(out)
+                else ""
+            )
             + (", no room for more trajectories" if self._admission.is_full else "")
             + (f"; dropped so far: {dropped}" if dropped else "")
         )

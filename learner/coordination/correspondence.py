@@ -75,6 +75,7 @@ class Correspondence:
         self._registrar = (
             Registrar(newcomers, coordinator, membership, self._say) if newcomers else None
         )
+        self._news_of_load = 0
         self.learner_version = learner_version
         self.draining: Drain | None = None
         """What every session is told instead of tasks."""
@@ -107,6 +108,7 @@ class Correspondence:
         is_somebody_asked = self._has_begun and self._tell_rotation()
         if self._has_begun:
             self._coordinator.tick(now)
+            self._hear_loads()
         if self.draining is not None:
             for name in self.sessions.keys() - self._drained:
                 self._say(name.encode(), self.draining)
@@ -244,6 +246,13 @@ class Correspondence:
         for name in self._coordinator.tell(rotation.number):
             self._say(name.encode(), rotation)
         return bool(rotation.asked)
+
+    def _hear_loads(self) -> None:
+        """Pass on what servers have to do, where that is news."""
+        if self._membership is not None:
+            self._news_of_load, servers = self._membership.loads_since(self._news_of_load)
+            if servers is not None:
+                self._coordinator.hear_loads(servers)
 
     def _hand_out(self, now: float) -> None:
         for name, lease in self._coordinator.hand_out(now=now):

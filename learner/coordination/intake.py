@@ -155,7 +155,7 @@ class Intake:
                 self._replay = None
                 self._begin()
                 self._door.wake()
-            return self._coordinator.is_evaluating
+            return self._coordinator.evaluations.is_under_way
 
     def _begin(self) -> None:
         now = time.monotonic()
@@ -177,7 +177,7 @@ class Intake:
     ) -> None:
         """Run these tasks once the servers sample with ``version``; see ``HeldoutRound``."""
         with self._changed:
-            self._coordinator.begin_evaluation(
+            self._coordinator.evaluations.begin(
                 tasks, temperature=temperature, version=version, pinned=pinned
             )
             self._door.wake()
@@ -185,7 +185,7 @@ class Intake:
     def take_evaluation(self) -> HeldoutRound | None:
         """The evaluation begun last, once, if all of it is in."""
         with self._changed:
-            return self._coordinator.take_evaluation()
+            return self._coordinator.evaluations.take()
 
     def finish_evaluation(
         self, *, timeout_s: float, give_up: Callable[[], bool] = lambda: False
@@ -198,7 +198,7 @@ class Intake:
                 deadline = self._later_if_alone(deadline, timeout_s)
                 if give_up():
                     return None
-                finished = self._coordinator.take_evaluation()
+                finished = self._coordinator.evaluations.take()
                 if finished is not None:
                     return finished
                 self._wait(deadline, "the held-out evaluation", timeout_s)
@@ -224,6 +224,11 @@ class Intake:
         """How far ahead of the learner sampling may run now, in batches."""
         with self._changed:
             return self._coordinator.depth.batches
+
+    def credit_share(self) -> float:
+        """Part of the episodes that actors could have in flight which may be, now; 0 to 1."""
+        with self._changed:
+            return self._coordinator.credit_share
 
     def drain(self, reason: str, *, timeout_s: float, finish_s: float = 0.0) -> None:
         """Tell every actor that no more tasks will come, and wait until all are gone.

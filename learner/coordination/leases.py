@@ -62,6 +62,8 @@ class LeaseBook:
 
     def __init__(self) -> None:
         """An empty book."""
+        self.ended = 0
+        """Leases that have ended."""
         self._leases: dict[str, Lease] = {}
         self._by_session: dict[str, set[str]] = {}
 
@@ -93,6 +95,7 @@ class LeaseBook:
         """Take a lease out of the book; None where it has ended before."""
         lease = self._leases.pop(lease_id, None)
         if lease is not None:
+            self.ended += 1
             own = self._by_session[lease.session]
             own.discard(lease_id)
             if not own:

@@ -33,6 +33,7 @@ def save_ledger(coordinator: Coordinator, *, journal: int = 0) -> bytes:
     ``journal`` is the serial of the first record of the journal that is not in it.
     """
     groups, counters = coordinator.groups, coordinator.counters
+    evaluations = coordinator.evaluations
     return bytes(
         msgpack.packb(
             {
@@ -41,9 +42,9 @@ def save_ledger(coordinator: Coordinator, *, journal: int = 0) -> bytes:
                 "journal": journal,
                 "cursors": groups.order.cursors,
                 "next_group": groups.next_group,
-                "next_evaluation": coordinator.next_evaluation,
-                "evaluation": _save_evaluation(coordinator.evaluation),
-                "evaluated_version": _version(coordinator.evaluation),
+                "next_evaluation": evaluations.next_number,
+                "evaluation": _save_evaluation(evaluations.current),
+                "evaluated_version": _version(evaluations.current),
                 "batches_taken": groups.batches_taken,
                 "started": counters.started,
                 "finished": counters.finished,
@@ -68,8 +69,8 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
     """
     state = _readable(ledger)
     groups = coordinator.groups
-    coordinator.next_evaluation = state["next_evaluation"]
-    coordinator.evaluation = _restored_evaluation(state)
+    coordinator.evaluations.next_number = state["next_evaluation"]
+    coordinator.evaluations.current = _restored_evaluation(state)
     groups.order.go_to(state["cursors"])
     groups.next_group = state["next_group"]
     groups.batches_taken = state["batches_taken"]

@@ -65,6 +65,12 @@ class Membership:
                 for server in roster.servers
             )
 
+    def loads_since(self, news: int) -> tuple[int, tuple[LiveServer, ...] | None]:
+        """Who has said what it has to do, if that has changed since ``news``; and the news now."""
+        with self._lock:
+            now = self._roster.news_of_load
+            return now, self._roster.reporting if now != news else None
+
     @contextmanager
     def roster(self) -> Iterator[Roster]:
         """The roster, to ask it or to tell it something; short, and nothing that waits inside."""

@@ -34,16 +34,17 @@ def play(coordinator: Coordinator, change: Change) -> None:
     Raises:
         InputError: it does not follow from what is here.
     """
+    evaluations = coordinator.evaluations
     if isinstance(change, EvaluationBegun):
-        coordinator.next_evaluation = change.number + 1
-        coordinator.evaluation = HeldoutRound.earlier(change.number, version=change.version)
+        evaluations.next_number = change.number + 1
+        evaluations.current = HeldoutRound.earlier(change.number, version=change.version)
     elif isinstance(change, Evaluated | EvaluationTaken):
-        if coordinator.evaluation is None:
+        if evaluations.current is None:
             raise InputError("no evaluation is under way here")
         if isinstance(change, Evaluated):
-            coordinator.evaluation.finished.append(change.trajectory)
+            evaluations.current.finished.append(change.trajectory)
         else:
-            coordinator.evaluation = None
+            evaluations.current = None
     else:
         coordinator.groups.apply(change)
 
@@ -86,7 +87,7 @@ class Replay:
         evaluated: HeldoutRound | None = None
         while self._places and self._places[0].kind != TAKEN:
             change = self._next()
-            evaluation = self._coordinator.evaluation
+            evaluation = self._coordinator.evaluations.current
             if isinstance(change, EvaluationTaken) and evaluation is not None:
                 evaluated = evaluation
             self._apply(change)

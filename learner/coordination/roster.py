@@ -42,13 +42,17 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LiveServer:
-    """A server in its present life, for those who work with it and tell what came of it."""
+    """A server in its present life, for those who work with it and tell what came of it.
+
+    ``load`` is what it said last of all that it has to do, of ``reports`` in this life.
+    """
 
     name: str
     address: Address
     life: int
     version: int | None
-    load: ServerLoad
+    load: ServerLoad = field(default_factory=ServerLoad)
+    reports: int = 0
 
 
 @dataclass(kw_only=True, slots=True)
@@ -60,6 +64,7 @@ class _Known:
     life: int
     version: int | None = None
     load: ServerLoad = field(default_factory=ServerLoad)
+    reports: int = 0
     proven: bool = False
     dead: bool = False
     doubted_at: float | None = None
@@ -72,6 +77,7 @@ class _Known:
             life=self.life,
             version=self.version,
             load=self.load,
+            reports=self.reports,
         )
 
 
@@ -85,6 +91,8 @@ class Roster:
         self._newest: int | None = None
         self._lives = count()
         self.rotation = Rotation(number=0, asked=(), lost=())
+        self.news_of_load = 0
+        """Rises whenever ``reporting`` changes."""
 
     # ---- questions ---------------------------------------------------------------------------
 
@@ -125,6 +133,15 @@ class Roster:
             server.seen()
             for name, server in self._servers.items()
             if server.version == version and self.standing(name) is not Standing.SUSPECT
+        )
+
+    @property
+    def reporting(self) -> tuple[LiveServer, ...]:
+        """Who has said in its present life what it has to do; nobody of whom there is doubt."""
+        return tuple(
+            server.seen()
+            for server in self._servers.values()
+            if server.reports and server.doubted_at is None
         )
 
     def to_update(self) -> tuple[LiveServer, ...]:
@@ -202,6 +219,7 @@ class Roster:
             return False
         server.life = next(self._lives)
         server.version, server.proven, server.dead, server.doubted_at = None, False, True, None
+        server.load, server.reports = ServerLoad(), 0
         server.cause = cause or "it failed"
         self._renew()
         return True
@@ -225,10 +243,12 @@ class Roster:
         server.cause = "" if server.proven else "it waits for its parity check"
         self._renew()
 
-    def loaded(self, name: str, load: ServerLoad) -> None:
+    def loaded(self, name: str, life: int, load: ServerLoad) -> None:
         """A server says what it has to do."""
-        if (server := self._servers.get(name)) is not None:
+        if (server := self._living(name, life)) is not None:
             server.load = load
+            server.reports += 1
+            self.news_of_load += 1
 
     def tick(self, now: float) -> Sequence[str]:
         """Act on the clock; the servers that were in doubt for too long, and are dead now."""
@@ -255,6 +275,7 @@ class Roster:
 
     def _renew(self) -> None:
         """The rotation as it is now; with a new number if it is another."""
+        self.news_of_load += 1
         asked = tuple(
             Asked(server=name, address=server.address, version=server.version)
             for name, server in self._servers.items()

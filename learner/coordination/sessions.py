@@ -47,6 +47,11 @@ class Sessions(dict[str, Session]):
         """A session gets no more leases; it keeps those that it has."""
         self[identity].credit = 0
 
+    @property
+    def credit(self) -> int:
+        """Leases that all of them together could hold."""
+        return sum(session.credit for session in self.values())
+
     def silent(self, now: float, silence_s: float) -> list[tuple[str, float]]:
         """Who has said nothing for longer than ``silence_s``, and for how long, in seconds."""
         return [

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 from common.errors import PolicyServerError
-from common.wire.hosting import ServerLoad
 from common.wire.sockets import Wire
 from learner.coordination.membership import Membership
 from learner.coordination.roster import LiveServer
@@ -73,7 +72,7 @@ class UpdatedServer:
             return False
         with self._membership.roster() as roster:
             roster.answered(seen.name, seen.life)
-            roster.loaded(seen.name, state.load)
+            roster.loaded(seen.name, seen.life, state.load)
             return not roster.lacks_newest(seen.name)
 
     def introduce(self) -> None:
@@ -110,9 +109,7 @@ class UpdatedServer:
             for server in roster.servers:
                 if (server.name, server.address) == (self.name, self.address):
                     return server
-        return LiveServer(
-            name=self.name, address=self.address, life=_NO_LIFE, version=None, load=ServerLoad()
-        )
+        return LiveServer(name=self.name, address=self.address, life=_NO_LIFE, version=None)
 
     def _doubt(self, seen: LiveServer, error: PolicyServerError) -> None:
         """It gave no answer; where nothing listens any more, there is no doubt."""

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 from common.places import Address, ServerPlace
+from common.wire.hosting import ServerLoad
 from common.wire.records import TaskLease
 from common.wire.session import Asked, Heartbeat, HeartbeatAck, Rotation, Welcome
 from learner.coordination.membership import Membership
-from tests.coordination import a_peer, an_intake, hello
+from tests.coordination import a_peer, an_intake, asked, hello
+from tests.waiting import wait_for
 from tests.wires import a_place
 
 
@@ -46,3 +48,26 @@ def test_a_session_hears_every_rotation_before_tasks(tmp_path: Path) -> None:
         peer.say(Heartbeat(seen=2, leases=names, rotation=2))
         assert peer.hear() == HeartbeatAck(sent=2)
         assert peer.hears_nothing()
+
+
+def test_what_a_server_says_of_its_load_bounds_what_is_handed_out(tmp_path: Path) -> None:
+    membership = asked([ServerPlace(name="s0", address=Address(bind="/s0"))])
+    with (
+        a_place(["a0", "a1"]) as place,
+        an_intake(place, tmp_path, membership=membership, max_staleness=5) as intake,
+        a_peer(place) as first,
+        a_peer(place, "a1", b"a1#s") as second,
+    ):
+        for name, peer in {"a0": first, "a1": second}.items():
+            peer.say(hello(name))
+            said = [peer.hear() for _ in range(4)]
+            assert sum(isinstance(record, TaskLease) for record in said) == 2
+        assert intake.credit_share() == 1
+
+        for preemptions in (0, 9):
+            with membership.roster() as roster:
+                roster.loaded("s0", 0, ServerLoad(running=2, preemptions=preemptions))
+            first.say(Heartbeat(seen=0, leases=(), rotation=1))
+            assert isinstance(first.hear(), HeartbeatAck)
+
+        wait_for(lambda: intake.credit_share() == 3 / 4)

@@ -222,7 +222,7 @@ def test_member_that_keeps_failing_leaves_a_smaller_group() -> None:
 def test_a_member_whose_actors_die_is_tried_until_one_lives() -> None:
     """Its attempt number grows, its tries do not; the same holds for held-out tasks."""
     state = coordinator(groups=1, group_size=2)
-    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    state.evaluations.begin(TASKS[:1], temperature=0.0)
     for number in range(1, 6):
         identity = join(state, f"a{number}")
         leases = [lease for _, lease in state.hand_out()]
@@ -231,7 +231,7 @@ def test_a_member_whose_actors_die_is_tried_until_one_lives() -> None:
     join(state)
     settle(state, [lease for _, lease in state.hand_out()], version=0, now=0)
 
-    evaluated = state.take_evaluation()
+    evaluated = state.evaluations.take()
     assert evaluated is not None
     assert len(evaluated.finished) == 1
     assert len(state.take_batch(learner_version=0) or ()) == 2
@@ -499,23 +499,23 @@ def test_the_number_of_reasons_is_bounded_whatever_peers_say() -> None:
 def test_a_pinned_evaluation_runs_first_and_stays_out_of_the_counters() -> None:
     state = coordinator()
     join(state, credit=3)
-    state.begin_evaluation(TASKS[:3], temperature=0.5, pinned=True)
+    state.evaluations.begin(TASKS[:3], temperature=0.5, pinned=True)
 
     leases = [lease for _, lease in state.hand_out()]
     settle(state, leases, version=0, now=0)
-    results = state.take_evaluation()
+    results = state.evaluations.take()
 
     assert {lease.temperature for lease in leases} == {0.5}
     assert results is not None
     assert len(results.finished) == 3
     assert state.counters.started == state.counters.finished == 0
-    assert state.take_evaluation() is None
+    assert state.evaluations.take() is None
 
 
 def test_an_evaluation_beside_training_gets_one_lease_in_four() -> None:
     state = coordinator()
     join(state, credit=9)
-    state.begin_evaluation(TASKS[:5], temperature=0.5)
+    state.evaluations.begin(TASKS[:5], temperature=0.5)
 
     purposes = [lease.purpose for _, lease in state.hand_out()]
 
@@ -525,7 +525,7 @@ def test_an_evaluation_beside_training_gets_one_lease_in_four() -> None:
 def test_an_evaluation_beside_training_gets_all_that_training_leaves() -> None:
     state = coordinator(groups=1, group_size=2, max_staleness=0)
     join(state, credit=9)
-    state.begin_evaluation(TASKS[:5], temperature=0.5)
+    state.evaluations.begin(TASKS[:5], temperature=0.5)
 
     purposes = [lease.purpose for _, lease in state.hand_out()]
 
@@ -536,7 +536,7 @@ def test_an_evaluation_beside_training_gets_all_that_training_leaves() -> None:
 def test_an_evaluation_of_a_version_waits_until_that_is_served(pinned: bool) -> None:
     state = coordinator(groups=1, group_size=2, max_staleness=0)
     join(state, credit=9)
-    state.begin_evaluation(TASKS[:3], temperature=0.5, version=1, pinned=pinned)
+    state.evaluations.begin(TASKS[:3], temperature=0.5, version=1, pinned=pinned)
     before = [lease.purpose for _, lease in state.hand_out()]
 
     state.version = 1
@@ -549,14 +549,14 @@ def test_an_evaluation_of_a_version_waits_until_that_is_served(pinned: bool) -> 
 def test_a_held_out_task_that_keeps_failing_is_given_up() -> None:
     state = coordinator()
     join(state, credit=1)
-    state.begin_evaluation(TASKS[:1], temperature=0.0, pinned=True)
+    state.evaluations.begin(TASKS[:1], temperature=0.0, pinned=True)
     for _ in range(3):
-        assert state.take_evaluation() is None
+        assert state.evaluations.take() is None
         ((_, lease),) = state.hand_out()
         assert lease.purpose is Purpose.EVALUATE
         state.receive(A0, finished(lease, outcome=Outcome.INFRASTRUCTURE), learner_version=0)
 
-    given_up = state.take_evaluation()
+    given_up = state.evaluations.take()
     assert given_up is not None
     assert given_up.finished == []
 
@@ -564,14 +564,14 @@ def test_a_held_out_task_that_keeps_failing_is_given_up() -> None:
 def test_what_an_earlier_evaluation_left_does_not_count_in_the_next() -> None:
     state = coordinator()
     join(state, credit=1)
-    state.begin_evaluation(TASKS[:1], temperature=0.0, pinned=True)
+    state.evaluations.begin(TASKS[:1], temperature=0.0, pinned=True)
     ((_, lease),) = state.hand_out()
     assert lease.purpose is Purpose.EVALUATE
-    state.begin_evaluation(TASKS[:1], temperature=0.0)
+    state.evaluations.begin(TASKS[:1], temperature=0.0)
 
     state.receive(A0, finished(lease), learner_version=0)
 
-    assert state.take_evaluation() is None
+    assert state.evaluations.take() is None
 
 
 def test_task_order_is_a_permutation_per_epoch_and_resumes_at_its_cursor() -> None:
@@ -610,13 +610,13 @@ def test_ledger_brings_back_finished_trajectories_and_hands_out_the_rest() -> No
 def test_a_restart_goes_on_with_the_next_task_and_evaluation() -> None:
     state, restored = coordinator(), coordinator()
     join(state, credit=3)
-    state.begin_evaluation([], temperature=0.0)
+    state.evaluations.begin([], temperature=0.0)
     state.hand_out()
 
     restore_ledger(restored, save_ledger(state))
     restored.begin(0.0)
 
-    assert restored.next_evaluation == state.next_evaluation == 1
+    assert restored.evaluations.next_number == state.evaluations.next_number == 1
     assert restored.groups.order.cursor == state.groups.order.cursor == 2
 
 

@@ -13,6 +13,8 @@ import numpy as np
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 
+from common.places import Address
+from common.wire.hosting import ServerLoad
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
 from learner.coordination.changes import (
@@ -24,9 +26,11 @@ from learner.coordination.changes import (
     to_record,
 )
 from learner.coordination.coordinator import Coordinator
+from learner.coordination.depth import Depth
 from learner.coordination.groups import MAX_ATTEMPTS, TaskOrder
 from learner.coordination.ledger import restore_ledger, save_ledger
 from learner.coordination.replay import play
+from learner.coordination.roster import LiveServer
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.journal.format import Record
 from tests.makers import make_trajectory
@@ -41,10 +45,11 @@ def member(lease_id: str) -> str:
     return lease_id.rpartition("-")[0]
 
 
-def make_coordinator(max_staleness: int) -> Coordinator:
+def make_coordinator(max_staleness: int, *, adapts: bool) -> Coordinator:
+    depth = Depth(groups_per_batch=GROUPS, max_staleness=max_staleness) if adapts else None
     return Coordinator(
         TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE,
-        max_staleness=max_staleness, total_batches=BATCHES, max_buffered_bytes=1 << 30,
+        max_staleness=max_staleness, depth=depth, total_batches=BATCHES, max_buffered_bytes=1 << 30,
         group_timeout_s=GROUP_S, lease_timeout_s=LEASE_S, silence_s=SILENCE_S,
         limits=ModelLimits(vocabulary=64, max_context=64),
     )  # fmt: skip
@@ -72,10 +77,13 @@ class Coordination(RuleBasedStateMachine):
         self.failed: Counter[str] = Counter()
         """Failures of their own by member, ``group-sample``."""
 
-    @initialize(bound=st.integers(0, 3))
-    def start(self, bound: int) -> None:
-        self.bound = bound
-        self.state = self.journaling(make_coordinator(bound))
+    @initialize(bound=st.integers(0, 3), adapts=st.booleans())
+    def start(self, bound: int, adapts: bool) -> None:
+        self.bound, self.adapts = bound, adapts
+        self.state = self.journaling(make_coordinator(bound, adapts=adapts))
+        server = LiveServer(name="s0", address=Address(bind="/s0"), life=0, version=0, reports=1)
+        self.servers = {"s0": server, "s1": replace(server, name="s1")}
+        self.is_troubled = False
 
     def journaling(self, state: Coordinator) -> Coordinator:
         """From here on everything goes into a journal."""
@@ -137,7 +145,12 @@ class Coordination(RuleBasedStateMachine):
 
     @rule(lose=st.booleans())
     def hand_out(self, lose: bool) -> None:
-        for identity, lease in self.state.hand_out(now=self.now):
+        before = len(self.out())
+        handed = self.state.hand_out(now=self.now)
+        most = self.state.credit.limit(1 << 30)
+        assert not handed or before + len(handed) <= most, "never more than servers bear"
+        assert self.is_troubled or most == 1 << 30, "without trouble there is no limit"
+        for identity, lease in handed:
             if lease.group_id != "evaluation":
                 self.granted[lease.lease_id] += 1
             self.sampled[lease.lease_id] = self.state.version
@@ -223,7 +236,7 @@ class Coordination(RuleBasedStateMachine):
     def learn(self, publishes: bool) -> None:
         if publishes:
             self.state.version = self.learner
-        batch = self.state.take_batch(learner_version=self.learner)
+        batch = self.state.take_batch(learner_version=self.learner, now=self.now)
         if batch is None:
             return
         self.tell()
@@ -233,12 +246,33 @@ class Coordination(RuleBasedStateMachine):
         assert all(np.isfinite(t.step_rewards).all() for t in batch)
         self.learner += 1
 
+    @rule(
+        name=st.sampled_from(["s0", "s1"]),
+        preempted=st.sampled_from([0, 0, 1, 9]),
+        waiting=st.sampled_from([0, 0, 9]),
+        is_another=st.sampled_from([False, False, True]),
+    )
+    def report(self, name: str, preempted: int, waiting: int, is_another: bool) -> None:
+        """A policy server says what it has to do, or is another one by that name."""
+        seen = self.servers[name]
+        count = 0 if is_another else seen.load.preemptions + preempted
+        load = ServerLoad(running=6, waiting=waiting, preemptions=count)
+        self.servers[name] = replace(seen, load=load, reports=seen.reports + 1,
+                                     life=seen.life + is_another)  # fmt: skip
+        self.is_troubled = self.is_troubled or bool(preempted or waiting)
+        before = self.state.held_by("a#s0"), len(self.out())
+        self.state.hear_loads(tuple(self.servers.values()))
+        assert (self.state.held_by("a#s0"), len(self.out())) == before, "nobody loses a lease"
+        assert self.state.credit.limit(1 << 30) >= SIZE, "a whole group may be under way"
+
     @rule(pinned=st.booleans())
     def evaluate(self, pinned: bool) -> None:
         state = self.state
-        if state.evaluation is None:
-            state.begin_evaluation(TASKS[:2], temperature=0.0, version=state.version, pinned=pinned)
-        elif (done := state.take_evaluation()) is not None:
+        if state.evaluations.current is None:
+            state.evaluations.begin(
+                TASKS[:2], temperature=0.0, version=state.version, pinned=pinned
+            )
+        elif (done := state.evaluations.take()) is not None:
             finished = done.finished
             assert len({t.trajectory_id for t in finished}) == len(finished) <= 2
             assert all((t.oldest_version or 0) >= done.version for t in finished)
@@ -255,7 +289,7 @@ class Coordination(RuleBasedStateMachine):
             return
         is_whole = self.told == len(self.journal)
         self.forget()
-        before, state = self.state, make_coordinator(self.bound)
+        before, state = self.state, make_coordinator(self.bound, adapts=self.adapts)
         restore_ledger(state, self.checkpoint)
         for record in self.journal:
             play(state, from_record(record))
@@ -325,9 +359,11 @@ class Coordination(RuleBasedStateMachine):
     @invariant()
     def capacity_is_the_formula(self) -> None:
         groups, batch = self.state.groups, GROUPS * SIZE
-        admitted = min(self.bound + self.state.version + 1, BATCHES) * batch
+        begun = (self.state.version + 1) * batch
+        ahead = min(begun + self.state.depth.groups * SIZE, BATCHES * batch)
+        admitted = min(begun + self.bound * batch, BATCHES * batch)
         places = SIZE * (len(groups.open_groups) + len(groups.ready))
-        assert self.state.capacity == admitted - groups.batches_taken * batch - places
+        assert self.state.capacity == ahead - groups.batches_taken * batch - places
         assert groups.batches_taken * batch + places <= admitted, "never more than is admitted"
 
     @invariant()
@@ -337,6 +373,12 @@ class Coordination(RuleBasedStateMachine):
         for group in self.state.groups.open_groups.values():
             assert group.leased.keys() <= set(held)
             assert group.pending > 0
+
+    @invariant()
+    def depth_is_within_the_bound(self) -> None:
+        groups = self.state.depth.groups
+        assert groups <= self.bound * GROUPS
+        assert groups == self.bound * GROUPS or (self.adapts and groups >= GROUPS)
 
     @invariant()
     def no_session_holds_more_than_its_credit(self) -> None:

@@ -50,13 +50,13 @@ def journaled(folder: Path) -> Coordinator:
         state.join(Hello(actor_id="a0", session="s", schema_version=1, credit=9, kernel_level=""))
         finish(state, state.hand_out())
         assert state.take_batch(learner_version=0)
-        state.begin_evaluation(TASKS[:2], temperature=0.0, version=0, pinned=True)
+        state.evaluations.begin(TASKS[:2], temperature=0.0, version=0, pinned=True)
         finish(state, state.hand_out())
-        evaluated = state.take_evaluation()
+        evaluated = state.evaluations.take()
         assert evaluated is not None
         assert len(evaluated.finished) == 2
         assert state.take_batch(learner_version=1)
-        state.begin_evaluation(TASKS[:2], temperature=0.0)
+        state.evaluations.begin(TASKS[:2], temperature=0.0)
     return state
 
 
@@ -92,14 +92,14 @@ def test_an_evaluation_over_a_checkpoint_is_whole(tmp_path: Path, after: int) ->
     state = coordinator()
     state.join(Hello(actor_id="a0", session="s", schema_version=1, credit=9, kernel_level=""))
     state.version = 3
-    state.begin_evaluation(TASKS[:2], temperature=0.0, version=3, pinned=True)
+    state.evaluations.begin(TASKS[:2], temperature=0.0, version=3, pinned=True)
     leases = state.hand_out()[:2]
     finish(state, leases[:after])
     ledger = save_ledger(state)
     with JournalWriter(tmp_path) as writer:
         state.groups.note = lambda change: writer.append(to_record(change)) and None
         finish(state, leases[after:])
-        finished = state.take_evaluation()
+        finished = state.evaluations.take()
 
     later = coordinator()
     restore_ledger(later, ledger)
@@ -111,7 +111,7 @@ def test_an_evaluation_over_a_checkpoint_is_whole(tmp_path: Path, after: int) ->
     assert ids[0] == ids[1]
     assert len(ids[0]) == 2
     assert (played.version, finished.version) == (3, 3)
-    assert not later.is_evaluating
+    assert not later.evaluations.is_under_way
 
 
 def test_an_evaluation_that_a_ledger_or_a_journal_ends_in_is_under_way(tmp_path: Path) -> None:
@@ -120,9 +120,9 @@ def test_an_evaluation_that_a_ledger_or_a_journal_ends_in_is_under_way(tmp_path:
     Replay(played, places(tmp_path)[:-1]).rest()
     restore_ledger(restored, save_ledger(before))
 
-    assert before.is_evaluating
-    assert restored.is_evaluating
-    assert not played.is_evaluating
+    assert before.evaluations.is_under_way
+    assert restored.evaluations.is_under_way
+    assert not played.evaluations.is_under_way
 
 
 def test_a_batch_of_another_version_is_named(tmp_path: Path) -> None:

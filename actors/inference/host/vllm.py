@@ -1,7 +1,6 @@
 """vLLM as the engine of a policy server: its front in this process, its core in one of its own."""
 
 import asyncio
-import dataclasses
 import itertools
 import logging
 import time
@@ -21,6 +20,7 @@ from vllm.v1.engine.exceptions import EngineDeadError
 from vllm.v1.metrics.loggers import StatLoggerBase
 
 from actors.inference.host.engine import TORN, EngineGoneError, WrongRequestError
+from actors.inference.host.load import LoadMeter
 from actors.inference.staging import StagedFiles
 from actors.inference.vllm_options import Option
 from common.wire.generation import version_number
@@ -32,12 +32,12 @@ log = logging.getLogger(__name__)
 _LOOK_EVERY_S = 0.1
 
 
-class _LoadMeter(StatLoggerBase):  # type: ignore[misc]
-    """Keeps the newest of vLLM's own statistics."""
+class _Statistics(StatLoggerBase):  # type: ignore[misc]
+    """Tells a meter vLLM's own statistics."""
 
     def __init__(self, vllm_config: Any, engine_index: int = 0) -> None:
         """See the base class."""
-        self.load = ServerLoad()
+        self.meter = LoadMeter()
 
     def record(
         self,
@@ -47,17 +47,14 @@ class _LoadMeter(StatLoggerBase):  # type: ignore[misc]
         engine_idx: int = 0,
     ) -> None:
         """Take down one iteration of the scheduler."""
-        preempted = 0 if iteration_stats is None else iteration_stats.num_preempted_reqs
+        if iteration_stats is not None:
+            self.meter.went_on(iteration_stats.num_preempted_reqs)
         if scheduler_stats is not None:
-            self.load = ServerLoad(
+            self.meter.scheduled(
                 running=scheduler_stats.num_running_reqs,
                 waiting=scheduler_stats.num_waiting_reqs,
                 cache_share=float(scheduler_stats.kv_cache_usage),
-                preemptions=self.load.preemptions,
             )
-        if preempted:
-            count = self.load.preemptions + preempted
-            self.load = dataclasses.replace(self.load, preemptions=count)
 
     def log_engine_initialized(self) -> None:
         """Nothing to say."""
@@ -66,7 +63,7 @@ class _LoadMeter(StatLoggerBase):  # type: ignore[misc]
 class VllmEngine:
     """One life of vLLM."""
 
-    def __init__(self, llm: AsyncLLM, meter: _LoadMeter) -> None:
+    def __init__(self, llm: AsyncLLM, meter: LoadMeter) -> None:
         """Made by ``start_vllm``."""
         self._llm = llm
         self._meter = meter
@@ -99,6 +96,7 @@ class VllmEngine:
         """See ``Engine``; what is being sampled is computed again under the new weights."""
         began = time.monotonic()
         await self._llm.pause_generation(mode="keep")
+        self._meter.paused()
         try:
             await self._load(staged)
         except BaseException:
@@ -143,17 +141,17 @@ class VllmEngine:
 
 async def start_vllm(options: dict[str, Option]) -> VllmEngine:
     """A vLLM that is ready; ``options`` are those of ``engine_options``."""
-    meters: list[_LoadMeter] = []
+    loggers: list[_Statistics] = []
 
-    def meter(config: Any, engine_index: int = 0) -> _LoadMeter:
-        meters.append(_LoadMeter(config, engine_index))
-        return meters[-1]
+    def statistics(config: Any, engine_index: int = 0) -> _Statistics:
+        loggers.append(_Statistics(config, engine_index))
+        return loggers[-1]
 
     began = time.monotonic()
     arguments = AsyncEngineArgs(**options)
-    llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments, stat_loggers=[meter])
+    llm = await asyncio.to_thread(AsyncLLM.from_engine_args, arguments, stat_loggers=[statistics])
     log.info("vLLM is ready seconds=%.1f", time.monotonic() - began)
-    return VllmEngine(llm, meters[0])
+    return VllmEngine(llm, loggers[0].meter)
 
 
 def _sampling(request: Generate) -> SamplingParams:
