@@ -1,5 +1,6 @@
 """A real policy server (vLLM) as a run would start it, and where its workers fetch weights."""
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -23,6 +24,7 @@ from launch.starters.ends import last_lines
 from launch.starters.private import make_plan, private_folder
 from launch.starters.specs import policy_servers
 from learner.weights.channel import WORKER_LIMITS
+from tests.process_tree import descendants
 from tests.waiting import wait_for
 
 CHAT_TEMPLATE = Path("launch/presets/chat_template.jinja")
@@ -106,6 +108,15 @@ def chat_server_of(config: Config, folder: Path) -> Iterator[str]:
         yield f"{url}/v1"
     finally:
         end(process)
+
+
+def engine_of(host: int) -> int | None:
+    """The process in which a host's vLLM computes; None while there is none."""
+    for pid in descendants(host):
+        with contextlib.suppress(OSError):
+            if b"EngineCore" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+    return None
 
 
 def is_healthy(url: str) -> bool:
