@@ -1,7 +1,7 @@
 """Which requests of which peer are under way; one that is given up, or lost, ends here. No I/O.
 
 What always holds: a request that was begun is in the book until its answer was sent or it was given
-up; no peer has more than ``MOST`` of them.
+up, and sets out to be answered unless it was given up; no peer has more than ``MOST`` of them.
 """
 
 import asyncio
@@ -48,9 +48,13 @@ class Desk:
             task.cancel()
 
     def clear(self) -> None:
-        """Stop all work: ``is_cleared`` says of the exception that it is this, and no giving up."""
-        for task in list(self._tasks.values()):
-            task.cancel(_CLEARED)
+        """Stop all work: ``is_cleared`` says of the exception that it is this, and no giving up.
+
+        Work that has not set out yet does so first: cancelled before, a coroutine says nothing.
+        """
+        loop = asyncio.get_running_loop()
+        for task in self._tasks.values():
+            loop.call_soon(task.cancel, _CLEARED)
 
     def _end(self, peer: bytes, number: int) -> None:
         del self._tasks[peer, number]
