@@ -46,7 +46,7 @@ class HostLine:
         """Speak as the member ``who``, whose keys ``wire`` has."""
         self._address = address
         identity = f"{who}#{secrets.token_hex(16)}".encode()
-        self._connect = partial(wire.connect_async, address, identity=identity)
+        self._connect = partial(wire.connect_async, address, identity=identity, watched=True)
         self._line = self._connect()
         self._refusal = ""
         """Why nothing can be asked now."""

@@ -44,23 +44,20 @@ class AsyncDoor:
 class AsyncLine:
     """A DEALER to a door, for asyncio."""
 
-    def __init__(self, socket: Any, *, losses: int, refusals: int) -> None:
-        """Made by ``Wire.connect_async``; ``losses`` are the events of a lost connection.
+    def __init__(self, socket: Any, losses: Any, *, refusals: int) -> None:
+        """Made by ``Wire.connect_async``; ``losses`` tells of lost connections, if it is watched.
 
-        ``refusals`` are those of them after which ZeroMQ may not connect again.
+        ``refusals`` are those events after which ZeroMQ may not connect again.
         """
         self._refusals = refusals
         self._socket = socket
-        self._events = losses
-        self._losses: Any = None
+        self._losses = losses
 
     async def lost(self) -> bool:
-        """Return when the connection breaks or is refused; whether it was refused.
+        """Return when the connection breaks or is refused, or has since; whether it was refused.
 
         One that breaks is made again; one that was refused is not: another line has to be made.
         """
-        if self._losses is None:
-            self._losses = self._socket.get_monitor_socket(self._events)
         event, *_ = await self._losses.recv_multipart()
         return bool(int.from_bytes(event[:2], sys.byteorder) & self._refusals)
 

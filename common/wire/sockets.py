@@ -122,16 +122,20 @@ class Wire:
         address = _bound(socket, address, self._own)
         return AsyncDoor(socket, address, limits.message_bytes, partial(_admit, known))
 
-    def connect(self, address: Address, *, identity: bytes) -> "Line":
-        """A line to a door, for blocking use."""
-        return Line(self._dealer(self._context, address, identity))
+    def connect(self, address: Address, *, identity: bytes, watched: bool = False) -> "Line":
+        """A line to a door, for blocking use.
 
-    def connect_async(self, address: Address, *, identity: bytes) -> AsyncLine:
-        """A line to a door, for asyncio."""
+        ``receive`` of one that is ``watched`` raises where the connection breaks or is refused.
+        """
+        return Line(*self._dealer(self._context, address, identity, watched=watched))
+
+    def connect_async(
+        self, address: Address, *, identity: bytes, watched: bool = False
+    ) -> AsyncLine:
+        """A line to a door, for asyncio; only one that is ``watched`` can be asked for ``lost``."""
         context = zmq.asyncio.Context.shadow(self._context)
-        return AsyncLine(
-            self._dealer(context, address, identity), losses=_LOSSES, refusals=_REFUSALS
-        )
+        dealer, losses = self._dealer(context, address, identity, watched=watched)
+        return AsyncLine(dealer, losses, refusals=_REFUSALS)
 
     def close(self) -> None:
         """Close every socket of the process."""
@@ -182,15 +186,19 @@ class Wire:
             ) from error
         return socket, known
 
-    def _dealer(self, context: "zmq.Context[Any]", address: Address, identity: bytes) -> Any:
+    def _dealer(
+        self, context: "zmq.Context[Any]", address: Address, identity: bytes, *, watched: bool
+    ) -> tuple[Any, Any]:
+        """A socket that connects, and what tells of its losses, from the first one on."""
         socket = context.socket(zmq.DEALER)
         socket.curve_publickey, socket.curve_secretkey = _encoded(self._own)
         socket.curve_serverkey = address.key.encode()
         socket.setsockopt(zmq.IDENTITY, identity)
         socket.setsockopt(zmq.SNDHWM, 0)
         _keep_alive(socket, address)
+        losses = socket.get_monitor_socket(_LOSSES) if watched else None
         socket.connect(_endpoint(address, address.host))
-        return socket
+        return socket, losses
 
 
 class Door:
@@ -265,17 +273,14 @@ class Door:
 class Line:
     """A DEALER to a door."""
 
-    def __init__(self, socket: "zmq.Socket[bytes]") -> None:
-        """Made by ``Wire.connect``."""
+    def __init__(self, socket: "zmq.Socket[bytes]", losses: "zmq.Socket[bytes] | None") -> None:
+        """Made by ``Wire.connect``; ``losses`` tells of those of a line that is watched."""
         self._socket = socket
-        self._losses: zmq.Socket[bytes] | None = None
+        self._losses = losses
         self._poller = zmq.Poller()
         self._poller.register(socket, zmq.POLLIN)
-
-    def watch(self) -> None:
-        """Have ``receive`` raise where the connection breaks or is refused."""
-        self._losses = self._socket.get_monitor_socket(_LOSSES)
-        self._poller.register(self._losses, zmq.POLLIN)
+        if losses is not None:
+            self._poller.register(losses, zmq.POLLIN)
 
     def send(self, frames: Sequence[Buffer]) -> None:
         """Send, as soon as there is a connection."""
@@ -285,8 +290,7 @@ class Line:
         """The next message; None if none came in time.
 
         Raises:
-            UndeliverableError: the connection broke or was refused, on a line that ``watch`` is
-                asked of.
+            UndeliverableError: the connection broke or was refused, on a line that is watched.
         """
         ready = dict(self._poller.poll(timeout_ms))
         if not ready:

@@ -97,9 +97,8 @@ class ServerControl:
         """
         identity = f"{LEARNER}#{secrets.token_hex(16)}".encode()
         what = type(question).__name__
-        line = self._wire.connect(self._address, identity=identity)
+        line = self._wire.connect(self._address, identity=identity, watched=True)
         try:
-            line.watch()
             line.send(encode(question))
             answer = self._await(line, question.number)
         except UndeliverableError as error:

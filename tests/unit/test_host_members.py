@@ -11,7 +11,7 @@ from common.errors import PolicyServerError
 from common.wire.codec import encode
 from common.wire.hosting import Admit, Guest
 from common.wire.keys import KeyPair
-from common.wire.sockets import Wire, new_key_pair
+from common.wire.sockets import UndeliverableError, Wire, new_key_pair
 from learner.weights.control import ServerControl
 from tests.unit.test_weight_publisher import publishing, state
 from tests.waiting import wait_for
@@ -78,6 +78,31 @@ def test_a_line_that_was_refused_leads_in_once_the_host_knows_the_member() -> No
         server.version = "0"
         control = ServerControl(wire, "s0", server.place.address, timeout_s=10)
         assert asyncio.run(ask_before(server, control)) == 5
+
+
+def test_a_line_that_was_refused_while_something_held_its_loop_leads_in_later_all_the_same() -> (
+    None
+):
+    guest = new_key_pair()
+
+    async def ask_held(server: WeightServer, control: ServerControl) -> int:
+        with Wire(guest) as wire:
+            line = HostLine(wire, server.place.address, who="a7")
+            refused = wire.connect(server.place.address, identity=b"a7#x", watched=True)
+            with pytest.raises(UndeliverableError):  # as long as this line, the loop is held
+                refused.receive(timeout_ms=10_000)
+            refused.close()
+            control.admit([Guest(name="a7", key=guest.public)])
+            async with PolicyClient(
+                ["s0"], lambda _: line, timeout_s=10, attempts=1, backoff_s=0.01
+            ) as client:
+                return int((await client.generate([1], max_tokens=1, temperature=1.0)).token_ids[0])
+
+    with weight_servers(1) as (server,), learners_wire() as wire:
+        server.generate = play
+        server.version = "0"
+        control = ServerControl(wire, "s0", server.place.address, timeout_s=10)
+        assert asyncio.run(ask_held(server, control)) == 5
 
 
 def test_nobody_but_the_learner_lets_others_in_and_what_is_no_key_is_said() -> None:
