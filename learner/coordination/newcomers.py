@@ -9,7 +9,7 @@ Pure but for two doors and a file behind callables. What always holds:
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from common.places import Address, Member, Role
@@ -56,6 +56,8 @@ class Newcomers:
         self._terms = terms
         self._planned = tuple(planned)
         self._admitted = list(admitted)
+        self._given = [member.name for member in (*planned, *admitted)]
+        """Names; that of who could not be admitted after all is given to nobody else."""
         self.leaving: set[str] = set()
         """Names of those that are to leave."""
 
@@ -68,6 +70,10 @@ class Newcomers:
         """What a member does; None of who is none."""
         members = (*self._planned, *self._admitted)
         return next((member.role for member in members if member.name == name), None)
+
+    def is_planned(self, name: str) -> bool:
+        """Whether a member has been there from the start."""
+        return any(member.name == name for member in self._planned)
 
     def names(self, role: Role) -> list[str]:
         """The members of that role that are not to leave."""
@@ -91,6 +97,7 @@ class Newcomers:
     def _enrol(self, wish: Join) -> Member:
         letter, role = _LETTERS[wish.role]
         member = Member(name=f"{letter}{self._next(letter)}", role=role, key=wish.key)
+        self._given.append(member.name)
         self._terms.let_in(member)
         self._terms.keep([*self._admitted, member])
         self._admitted.append(member)
@@ -98,17 +105,20 @@ class Newcomers:
         return member
 
     def _next(self, letter: str) -> int:
-        found = (_NUMBERED.fullmatch(m.name) for m in (*self._planned, *self._admitted))
+        found = (_NUMBERED.fullmatch(name) for name in self._given)
         numbers = [int(match[2]) for match in found if match and match[1] == letter]
         return max(numbers, default=-1) + 1
 
-    def send_away(self, name: str) -> str:
-        """Have a member leave; why that cannot be, else nothing."""
+    def send_away(self, name: str, *, living: Collection[str]) -> str:
+        """Have a member leave; why that cannot be, else nothing.
+
+        ``living`` are the policy servers that are there and not dead: one of them has to stay.
+        """
         role = self.role(name)
         if role not in ("actor", "policy-server"):
             there = ", ".join([*self.names("actor"), *self.names("policy-server")])
             return f"the run has no member '{name[:40]}'; there are: {there}"
-        if role == "policy-server" and self.names("policy-server") == [name]:
+        if role == "policy-server" and not set(living) - self.leaving - {name}:
             return f"{name} is the only policy server of the run; bring another one in first"
         self.leaving.add(name)
         log.info("is to leave name=%s role=%s", name, role)

@@ -16,6 +16,7 @@ from common.wire.session import Drain, Leave, Refused
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers
+from learner.coordination.roster import Standing
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class Registrar:
         if isinstance(record, Join):
             self._say(identity, self._newcomers.admit(record))
         elif isinstance(record, SendAway):
-            fault = self._newcomers.send_away(record.name)
+            fault = self._newcomers.send_away(record.name, living=self._living())
             self._say(identity, Refused(reason=fault) if fault else self._parting(record.name))
         else:
             self._no_use(JOIN)
@@ -85,7 +86,17 @@ class Registrar:
         self._forget_server(name)
         if name in self._servers:
             return SentAway(text=f"{name} gets no more requests and leaves")
-        return SentAway(text=f"{name} gets nothing to do any more; its process ends with the run")
+        if self._newcomers.role(name) == "policy-server" and self._newcomers.is_planned(name):
+            return SentAway(text=f"{name} gets no more requests; its process ends with the run")
+        return SentAway(text=f"{name} is not there now; should it come, it gets nothing to do")
+
+    def _living(self) -> list[str]:
+        """The policy servers that are there, asked or not, and not dead."""
+        if self._membership is None:
+            return []
+        with self._membership.roster() as roster:
+            names = (server.name for server in roster.servers)
+            return [name for name in names if roster.standing(name) is not Standing.DEAD]
 
     def _farewell(self, name: str) -> Drain | None:
         """What a policy server is told that is to leave."""

@@ -58,7 +58,7 @@ def test_a_key_has_one_name_however_often_it_asks() -> None:
 def test_a_learner_that_begins_again_gives_no_name_twice() -> None:
     first = Run()
     first.admit("x")
-    first.newcomers.send_away("a1")
+    first.newcomers.send_away("a1", living=["s0"])
 
     second = Run(first.kept)
 
@@ -72,6 +72,14 @@ def test_nobody_is_told_that_it_is_in_before_that_is_on_the_disk() -> None:
     assert run.newcomers.role("a1") is None
 
 
+def test_who_could_not_be_admitted_keeps_its_name_from_others() -> None:
+    run = Run(full_disk=True)
+    run.admit("x")
+
+    run.full_disk = False
+    assert run.admit("y") == "a2", "the doors know the first key as a1"
+
+
 def test_another_version_is_refused() -> None:
     assert "wire schema 1" in Run().admit("x", schema=1)
 
@@ -80,10 +88,10 @@ def test_who_is_to_leave_is_counted_no_more_and_the_last_server_stays() -> None:
     run = Run()
     run.admit("z", "policy-server")
 
-    assert run.newcomers.send_away("s0") == ""
+    assert run.newcomers.send_away("s0", living=["s0", "s1"]) == ""
     assert run.newcomers.names("policy-server") == ["s1"]
-    assert "the only policy server" in run.newcomers.send_away("s1")
-    assert "there are: a0, s1" in run.newcomers.send_away("learner")
+    assert "the only policy server" in run.newcomers.send_away("s1", living=["s0", "s1"])
+    assert "there are: a0, s1" in run.newcomers.send_away("learner", living=["s1"])
 
 
 @pytest.mark.parametrize(("role", "key"), [("learner", "k" * 40), ("actor", "short")])

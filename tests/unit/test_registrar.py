@@ -114,6 +114,45 @@ def test_a_server_that_is_to_leave_is_told_whenever_it_is_heard() -> None:
     assert isinstance(again, Drain)
 
 
+def test_the_last_server_that_is_there_stays_also_where_others_were() -> None:
+    run = Run()
+    name = run.join("policy-server", "z" * 40)
+    run.say(name, SERVING)
+    run.say(name, Leave(reason="Ctrl-C"))
+
+    (answer,) = run.say("join", SendAway(name="s0"))
+
+    assert isinstance(answer, Refused)
+    assert "only policy server" in answer.reason
+    assert run.servers() == ["s0"]
+
+
+def test_a_server_stays_where_all_others_are_dead() -> None:
+    run = Run()
+    name = run.join("policy-server", "z" * 40)
+    run.say(name, SERVING)
+    with run.membership.roster() as roster:
+        life = roster.server(name).life
+    with run.membership.roster() as roster:
+        roster.failed(name, life, "it was killed")
+
+    (answer,) = run.say("join", SendAway(name="s0"))
+    assert isinstance(answer, Refused)
+
+
+def test_what_becomes_of_who_is_not_there_is_not_taken_for_what_the_plan_started() -> None:
+    run = Run()
+    name = run.join("policy-server", "z" * 40)
+    run.say(name, SERVING)
+    assert run.say("join", SendAway(name="s0")) == [
+        SentAway(text="s0 gets no more requests; its process ends with the run")
+    ]
+    gone = run.join("actor", "x" * 40)
+    assert run.say("join", SendAway(name=gone)) == [
+        SentAway(text="a1 is not there now; should it come, it gets nothing to do")
+    ]
+
+
 def test_at_the_end_of_the_run_servers_that_joined_are_told_once_and_when_they_are_heard() -> None:
     run = Run()
     name = run.join("policy-server", "z" * 40)
