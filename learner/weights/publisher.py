@@ -236,13 +236,14 @@ class WeightPublisher:
     def _watch(self, server: UpdatedServer) -> None:
         """Bring a server back that failed or was restarted since the last publish; until it leaves.
 
-        Should it come back, it is a stranger.
+        From then on it is sent nothing. Should it come back, it is a stranger.
         """
         while not self._stopping.wait(self._watch_every_s):
             with self._meeting:
                 if not server.belongs:
                     if self._servers.get(server.name) is server:
                         del self._servers[server.name]
+                        self._channel.forget(server.name)
                     return
             try:
                 self._bring_back(server)

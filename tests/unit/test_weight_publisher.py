@@ -38,6 +38,10 @@ class Publishing(WeightPublisher):
 
     membership: Membership
 
+    def served(self) -> set[str]:
+        """Who is sent what is published."""
+        return {worker.server for worker in self._channel._workers.all}
+
     def holding(self) -> tuple[str, ...]:
         """Who has taken what was published last."""
         newest = self._newest_version()
@@ -369,6 +373,7 @@ def test_a_server_that_joins_is_brought_to_the_newest_version_and_one_that_left_
 
         with publisher.membership.roster() as roster:
             roster.leave(second.place.name)
+        wait_for(lambda: publisher.served() == {first.name})
         asked = second.asked["state"]
         publisher.publish(1, state(1))
         assert second.swaps == [0]
