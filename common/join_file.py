@@ -12,7 +12,7 @@ from common.config_file import from_tables, read_tables
 from common.errors import InputError
 from common.json_output import json_text
 from common.places import Address
-from common.wire.keys import KeyPair
+from common.wire.keys import CHARACTERS, KeyPair, is_key
 
 JOIN_FILE = "join.json"
 """In the folder of a run."""
@@ -30,6 +30,15 @@ class JoinFile:
     coordinator: Address
     public: str
     secret: str
+
+    def __post_init__(self) -> None:
+        """Reject what ZeroMQ would not take for keys."""
+        parts = {
+            "coordinator.key": self.coordinator.key, "public": self.public, "secret": self.secret
+        }  # fmt: skip
+        for name, key in parts.items():
+            if not is_key(key):
+                raise ValueError(f"{name} must be {CHARACTERS} characters of Z85")
 
     @property
     def keys(self) -> KeyPair:
@@ -52,7 +61,8 @@ def read_join_file(path: Path) -> JoinFile:
     """What ``write_join_file`` wrote.
 
     Raises:
-        InputError: there is no such file, or it is none of ours.
+        InputError: there is no such file.
+        ConfigError: it is none of ours.
     """
     if not path.is_file():
         raise InputError(

@@ -1,6 +1,7 @@
 """The keys of a run's members: fresh for each start, a file each that only their user reads."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,14 @@ from common.errors import InputError
 
 CHARACTERS = 40
 """Of a key in Z85."""
+
+
+_Z85 = re.compile(r"[0-9a-zA-Z.:+=^!/*?&<>()\[\]{}@%$#-]+")
+
+
+def is_key(text: str) -> bool:
+    """Whether this looks like a key."""
+    return len(text) == CHARACTERS and _Z85.fullmatch(text) is not None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
