@@ -22,6 +22,7 @@ PLAN = "plan.json"
 _BOUND = "coordinator.json"
 _STOPPED = "stopped"
 _JOINED = "joined.json"
+_LEAVING = "leaving.json"
 _WELCOMED = ".welcomed"
 _BEGUN = "begun"
 _ENDED = ".ended.json"
@@ -97,6 +98,19 @@ def told_joined(plan: RunPlan) -> tuple[Member, ...]:
     if not path.is_file():
         return ()
     return tuple(Member(**member) for member in json.loads(path.read_text(encoding="utf-8")))
+
+
+def tell_leaving(plan: RunPlan, names: Sequence[str]) -> None:
+    """Say which members are to leave; a learner that begins again does not call them back."""
+    write_whole(Path(plan.private) / _LEAVING, json_text(list(names)) + "\n")
+
+
+def told_leaving(plan: RunPlan) -> tuple[str, ...]:
+    """Which members are to leave."""
+    path = Path(plan.private) / _LEAVING
+    if not path.is_file():
+        return ()
+    return tuple(json.loads(path.read_text(encoding="utf-8")))
 
 
 def tell_welcomed(plan: RunPlan, actor: str) -> None:

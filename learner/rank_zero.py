@@ -17,8 +17,10 @@ from common.plan_file import (
     own_keys,
     tell_coordinator,
     tell_joined,
+    tell_leaving,
     told_coordinator,
     told_joined,
+    told_leaving,
 )
 from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
@@ -88,7 +90,9 @@ def rank_zero(
     servers = _known((*plan.members, *joined), "policy-server")
     fetching = wire.listen("weights", plan.weights, servers, WORKER_LIMITS)
     guests = guests_among((*plan.members, *joined))
-    membership = Membership(plan.servers, guests=guests)
+    leaving = told_leaving(plan)
+    staying = [place for place in plan.servers if place.name not in leaving]
+    membership = Membership(staying, guests=guests)
     weights = WeightPublisher(
         membership,
         fetching,
@@ -120,7 +124,7 @@ def rank_zero(
                 journal=journal,
                 replay=replay,
                 membership=membership,
-                newcomers=Newcomers(terms, plan.members, joined),
+                newcomers=Newcomers(terms, plan.members, joined, leaving=leaving),
                 tell=tell,
                 add_totals=partial(add_actor_totals, folder=folder / "actors"),
             ) as intake,
@@ -197,6 +201,7 @@ def terms_of(
         weights=weights.address,
         finish_s=config.lease_timeout_s,
         keep=partial(tell_joined, plan),
+        keep_leaving=partial(tell_leaving, plan),
         let_in=let_in,
     )
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe ``lzero drain``."""
-    drain = commands.add_parser("drain", help="have an actor or a policy server leave its run")
+    about = "have an actor or a policy server leave its run"
+    drain = commands.add_parser("drain", help=about, description=f"{about}, which goes on")
     drain.add_argument("file", type=Path, help="of the run, RUN/join.json")
     drain.add_argument("name", help="of the member, as its log is named: a0, s1")
     drain.set_defaults(run=run)

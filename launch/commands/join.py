@@ -12,7 +12,8 @@ _ROLES: dict[str, Role] = {"actor": "actor", "server": "policy-server"}
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Describe ``lzero join``."""
-    join = commands.add_parser("join", help="take part in a run that is on, on this machine")
+    about = "take part in a run that is on, on this machine"
+    join = commands.add_parser("join", help=about, description=f"{about}, until it ends or Ctrl-C")
     join.add_argument("file", type=Path, help="of the run, RUN/join.json")
     join.add_argument("--role", required=True, choices=tuple(_ROLES), help="what to be")
     join.set_defaults(run=run)

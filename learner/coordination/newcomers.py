@@ -3,8 +3,10 @@
 Pure but for two doors and a file behind callables. What always holds:
 
 * A name is given once in the life of a run; a key has one name, however often it asks.
-* Whoever was admitted is on the disk before it is told so: a learner that begins again knows it.
-* Who is to leave gets no tasks and no requests any more, and keeps the time to finish.
+* Whoever was admitted, or is to leave, is on the disk before anybody is told so: a learner that
+  begins again knows it.
+* Who is to leave gets no tasks and no requests any more. An actor keeps the time to finish; what a
+  server is at work on is made again elsewhere.
 """
 
 import logging
@@ -36,6 +38,7 @@ class Terms:
         weights: where workers of policy servers fetch weights.
         finish_s: time that an actor which is to leave has for what it holds.
         keep: puts all that were admitted on the disk.
+        keep_leaving: puts the names of all that are to leave there.
         let_in: opens the doors to a member; raises ValueError for what is no key.
     """
 
@@ -43,6 +46,7 @@ class Terms:
     weights: Address
     finish_s: float
     keep: Callable[[Sequence[Member]], None]
+    keep_leaving: Callable[[Sequence[str]], None]
     let_in: Callable[[Member], None]
 
 
@@ -50,15 +54,23 @@ class Newcomers:
     """The members of a run, and who of them is to leave."""
 
     def __init__(
-        self, terms: Terms, planned: Sequence[Member], admitted: Sequence[Member] = ()
+        self,
+        terms: Terms,
+        planned: Sequence[Member],
+        admitted: Sequence[Member] = (),
+        *,
+        leaving: Collection[str] = (),
     ) -> None:
-        """``admitted`` came after the plan was made; the doors know them already."""
+        """``admitted`` came after the plan was made; the doors know them already.
+
+        ``leaving`` were told to leave before the learner began again.
+        """
         self._terms = terms
         self._planned = tuple(planned)
         self._admitted = list(admitted)
         self._given = [member.name for member in (*planned, *admitted)]
         """Names; that of who could not be admitted after all is given to nobody else."""
-        self.leaving: set[str] = set()
+        self.leaving = set(leaving)
         """Names of those that are to leave."""
 
     @property
@@ -120,6 +132,10 @@ class Newcomers:
             return f"the run has no member '{name[:40]}'; there are: {there}"
         if role == "policy-server" and not set(living) - self.leaving - {name}:
             return f"{name} is the only policy server of the run; bring another one in first"
+        try:
+            self._terms.keep_leaving(sorted({*self.leaving, name}))
+        except OSError as error:
+            return f"that {name} is to leave cannot be kept: {error}"
         self.leaving.add(name)
         log.info("is to leave name=%s role=%s", name, role)
         return ""

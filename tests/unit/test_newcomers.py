@@ -1,5 +1,7 @@
 """Who joins gets a name once, and who is to leave gets nothing new."""
 
+from collections.abc import Sequence
+
 import pytest
 
 from common.places import Address, Member
@@ -17,21 +19,34 @@ PLANNED = (
 
 
 class Run:
-    def __init__(self, admitted: tuple[Member, ...] = (), *, full_disk: bool = False) -> None:
+    def __init__(
+        self,
+        admitted: tuple[Member, ...] = (),
+        *,
+        leaving: tuple[str, ...] = (),
+        full_disk: bool = False,
+    ) -> None:
         self.kept: tuple[Member, ...] = admitted
+        self.kept_leaving: tuple[str, ...] = leaving
         self.inside: list[str] = []
         self.full_disk = full_disk
         terms = Terms(
             config="{}", weights=Address(bind="/weights"), finish_s=60.0, keep=self.keep,
-            let_in=lambda member: self.inside.append(member.name),
+            keep_leaving=self.keep_leaving, let_in=lambda member: self.inside.append(member.name),
         )  # fmt: skip
-        self.newcomers = Newcomers(terms, PLANNED, admitted)
+        self.newcomers = Newcomers(terms, PLANNED, admitted, leaving=leaving)
 
-    def keep(self, members: object) -> None:
+    def keep(self, members: Sequence[Member]) -> None:
+        self.write()
+        self.kept = tuple(members)
+
+    def keep_leaving(self, names: Sequence[str]) -> None:
+        self.write()
+        self.kept_leaving = tuple(names)
+
+    def write(self) -> None:
         if self.full_disk:
             raise OSError(28, "No space left on device")
-        assert isinstance(members, list)
-        self.kept = tuple(members)
 
     def admit(self, key: str, role: str = "actor", schema: int = SCHEMA_VERSION) -> str:
         answer = self.newcomers.admit(Join(role=role, key=key * 40, schema_version=schema))
@@ -63,6 +78,24 @@ def test_a_learner_that_begins_again_gives_no_name_twice() -> None:
     second = Run(first.kept)
 
     assert [second.admit("y"), second.admit("x")] == ["a2", "a1"]
+
+
+def test_a_learner_that_begins_again_calls_nobody_back_who_is_to_leave() -> None:
+    first = Run()
+    first.admit("x")
+    first.newcomers.send_away("a1", living=["s0"])
+
+    second = Run(first.kept, leaving=first.kept_leaving)
+
+    assert second.newcomers.leaving == {"a1"}
+    assert second.newcomers.names("actor") == ["a0"]
+
+
+def test_nobody_is_to_leave_before_that_is_on_the_disk() -> None:
+    run = Run(full_disk=True)
+
+    assert "No space left on device" in run.newcomers.send_away("a0", living=["s0"])
+    assert run.newcomers.leaving == set()
 
 
 def test_nobody_is_told_that_it_is_in_before_that_is_on_the_disk() -> None:

@@ -27,7 +27,8 @@ class Run:
         self.said: list[tuple[str, Record]] = []
         terms = Terms(
             config="{}", weights=Address(bind="/weights"), finish_s=60.0,
-            keep=lambda members: None, let_in=lambda member: None,
+            keep=lambda members: None, keep_leaving=lambda names: None,
+            let_in=lambda member: None,
         )  # fmt: skip
         self.coordinator = Coordinator(
             TaskOrder([Task(task_id="t", question="?", answers=("!",))], seed=0),
