@@ -2,13 +2,15 @@
 
 A server samples for all of its sequences at once, in rounds of a block of tokens each. A round
 takes a fixed time, some for each sequence, and some for each block that is computed again because
-its sequence had lost its place, as vLLM gives places and takes them away. Nothing waits: the clock
-goes from one round to the next.
+its sequence had lost its place, as vLLM gives places and takes them away; all of it as much longer
+or shorter as something else on the machine has it. Nothing waits: the clock goes from one round to
+the next.
 """
 
 import random
 from collections import deque
 from dataclasses import dataclass, field
+from math import exp
 
 from common.places import Address
 from common.wire.hosting import ServerLoad
@@ -21,6 +23,9 @@ from tests.makers import make_trajectory
 
 GROUPS, SIZE = 2, 4
 REPORT_S = 5.0
+BLOCK = 16
+LASTING = 0.98
+"""Part of the noise of a round that is in the next one, too."""
 TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(50)]
 
 
@@ -42,8 +47,14 @@ class SimulatedServer:
     round_s: float = 0.05
     sequence_s: float = 0.002
     prompt_block_s: float = 0.002
+    noise: float = 0.0
+    """Of what a round takes, as a part of it: its standard deviation."""
     now: float = 0.0
     preemptions: int = 0
+    blocks: int = 0
+    busy_s: float = 0.0
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
+    slowness: float = 0.0
     running: list[Sequence] = field(default_factory=list)
     waiting: deque[Sequence] = field(default_factory=deque)
 
@@ -51,8 +62,9 @@ class SimulatedServer:
     def load(self) -> ServerLoad:
         """What it would report."""
         return ServerLoad(
-            running=len(self.running), waiting=len(self.waiting), preemptions=self.preemptions
-        )
+            running=len(self.running), waiting=len(self.waiting), preemptions=self.preemptions,
+            sampled=self.blocks * BLOCK, busy_s=self.busy_s,
+        )  # fmt: skip
 
     @property
     def under_way(self) -> int:
@@ -66,10 +78,20 @@ class SimulatedServer:
         for sequence in self.running:
             sequence.blocks += 1
         ended = [s for s in self.running if s.blocks >= s.end]
-        self.now += self.round_s + self.sequence_s * len(self.running)
-        self.now += self.prompt_block_s * computed
+        self._pass_time(computed)
         self.running = [s for s in self.running if s.blocks < s.end]
         return ended
+
+    def _pass_time(self, computed: int) -> None:
+        seconds = self.round_s + self.sequence_s * len(self.running)
+        seconds += self.prompt_block_s * computed
+        if self.noise:
+            fresh = self.chance.gauss(0, self.noise * (1 - LASTING**2) ** 0.5)
+            self.slowness = LASTING * self.slowness + fresh
+        seconds *= exp(self.slowness)
+        self.now += seconds
+        self.busy_s += seconds if self.running else 0.0
+        self.blocks += len(self.running)
 
     def _give_places(self) -> int:
         """Begin what there is room for; the blocks to compute first."""
@@ -121,7 +143,7 @@ class SimulatedService:
             assert server.under_way == 0
         self.state = Coordinator(
             TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE,
-            max_staleness=1000, total_batches=1 << 30, max_buffered_bytes=1 << 40,
+            max_staleness=1 << 20, total_batches=1 << 30, max_buffered_bytes=1 << 40,
             silence_s=1e9, lease_timeout_s=1e9,
         )  # fmt: skip
         hello = Hello(actor_id="a", session="s", schema_version=0, credit=asked, kernel_level="")

@@ -103,12 +103,16 @@ class ServerLoad:
         cache_share: part of its KV cache that is in use, 0 to 1.
         preemptions: sequences that lost their place for want of cache, since its start; those that
             a pause put back did not.
+        sampled: tokens, since its start; none twice, however often their sequences were computed.
+        busy_s: seconds since its start in which there was something to sample, without pauses.
     """
 
     running: int = 0
     waiting: int = 0
     cache_share: float = 0.0
     preemptions: int = 0
+    sampled: int = 0
+    busy_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -218,7 +218,7 @@ class Coordinator:
 
     def hear_loads(self, servers: Sequence[LiveServer]) -> None:
         """What all policy servers that answer have said last of what they have to do."""
-        self.credit.hear(servers, out=len(self._leases), asked=self._sessions.credit)
+        self.credit.hear(servers, asked=self._sessions.credit)
 
     @property
     def credit_share(self) -> float:

@@ -3,79 +3,78 @@
 Pure: no clock and no I/O; the coordinator tells what is out, the roster what servers say. Sessions
 say how much each can hold (``actors.episodes``). Where all of that is under way and servers lack
 room for it, they compute what they had already computed again (preemption), or keep it in a queue,
-where it only grows old and holds kernels. So the limit follows what came of it, round by round; in
-a round every server has said once how it is:
+where it only grows old and holds kernels. Whether fewer leases are better is not to be seen from
+that: where computing again is cheap, many at once are worth it. So it is tried, and what servers
+really sample decides: tokens per second at work, without pauses and idling.
 
-* Sequences lost their place for want of cache: the limit falls from what was out, by an eighth of
-  their share, at most by a quarter.
-* In a row of reports more waited than a margin: it falls, gently, by half of what was always too
-  much.
-* Neither, and work was held back by the limit alone: it rises by a fixed step, back to the sum of
-  what sessions ask for. What was handed out needs more room the longer it goes on, so a part of
-  what is out has to end between two steps; just below where servers lacked room it rises slower.
+A limit is measured in windows, in each of which as many leases end as are out. After a window in
+which servers were in trouble (they preempted, or more waited all the time than a margin), fewer
+leases are tried; after one in which work was held back by the limit alone, more. Before a new limit
+is measured, what is out falls to it and turns over once. Fewer are kept if the rate did not fall,
+more if it rose, or if servers bear them without trouble. What is kept is tried further; what is not
+is taken back, and the next try, the other way if there is one, comes later each time.
 
 What always holds, after any history of events (tests/unit/test_credit.py plays random ones):
 
 * The limit is between the floor and what sessions ask for. The floor is the size of a group, which
   can always be under way as a whole: the members of a group wait for each other. There is none for
   each session: it is servers that are spared, and an actor without a lease loses nothing.
-* It falls only by what a server said of itself, in this life of it, since what is out had fallen to
-  the limit before: once for each effect. A count that is smaller than before is a new beginning.
-* Without trouble it never limits. With calm, work held back and leases that end it reaches the top
-  in a bounded number of rounds.
+* Without trouble it never limits. It falls below what was kept before only after a window with
+  trouble, and stays there only if the rate in a later window was as good.
+* Servers that are others than before, or count from the beginning, end what is being tried: what
+  was kept holds, and is measured again.
+* With calm, work held back and leases that end it reaches the top in a bounded number of windows.
 """
 
 import logging
-from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
-from statistics import fmean
 
 from learner.coordination.roster import LiveServer
 
 log = logging.getLogger(__name__)
 
-_GAIN = 1 / 8
-"""Of the share of sequences that lost their place: so much of what is out is too much."""
-_MOST = 1 / 4
-"""Part of what is out by which the limit falls at most at once."""
+_STEP, _FINE_STEP = 3 / 4, 7 / 8
+"""Fewer leases as a part of those before, or those before as a part of more: large enough to be
+seen through the noise. The fine one is for tries after one that was worse: they cost less."""
+_TIE = 1 / 64
+"""Part of the rate that may be lost by fewer leases, and has to be won by more: below it is noise,
+and fewer are less old and need fewer kernels."""
 _MARGIN = 1 / 4
 """Requests that may wait for each sequence that is sampled: they keep the server busy."""
-_ROW = 6
-"""Reports in a row of too many waiting."""
-_STEPS = 64
-"""Rounds with calm and work held back that lead from nothing to the top, without care."""
-_NEAR = 7 / 8
-"""Of what was out when servers lacked room: from there on the limit rises with care."""
-_CARE = 2
-"""Rounds for each step, with care."""
-_TURNOVER = 1 / 4
-"""Part of what may be out that has to end between two steps."""
-_PATIENCE = 3
-"""Reports of one server after which a round does not wait for the others any more."""
+_REPORTS = 6
+"""Of each server in a window, at least: where leases are short, it lasts longer than one round."""
+_LONGEST = 16
+"""Windows between two tries at most. A try lasts two or three and costs some percent of the rate
+while it lasts, so that all of them cost about one."""
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What a server has said in its present life.
+class _Window:
+    """What servers have done since so many leases had ended."""
 
-    Attributes:
-        reports, preemptions: as it said last.
-        running: sequences, as it said last.
-        in_round: reports that count in this round.
-        preempted: sequences that lost their place in this round.
-        too_many: requests that waited beyond the margin, by report.
-        is_stale: its next report tells also of what was before the limit took effect.
-    """
+    began: int
+    most_out: int
+    reports: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    has_preempted: bool = False
+    has_queued: bool = True
+    """More waited than the margin, in all reports."""
+    is_held_back: bool = False
 
-    reports: int
-    preemptions: int
-    running: int = 0
-    in_round: int = 0
-    preempted: int = 0
-    too_many: deque[int] = field(default_factory=lambda: deque(maxlen=_ROW))
-    is_stale: bool = False
+    @property
+    def is_troubled(self) -> bool:
+        return self.has_preempted or self.has_queued
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What holds if what is being tried turns out to be worse: a limit and its rate."""
+
+    limit: int | None
+    rate: float
 
 
 class Credit:
@@ -85,18 +84,17 @@ class Credit:
         """No limit, and never one below ``floor`` leases."""
         self._floor = floor
         self._limit: int | None = None
-        self._heard: dict[tuple[str, int], _Heard] = {}
-        self._most_out = 0
-        """Leases at once since the round began."""
-        self._is_held_back = False
-        """Whether work was, in this round."""
-        self._is_falling = False
-        """More is out than the limit, since it fell."""
-        self._troubled_at = 0
-        """Leases that were out when servers lacked room last; 0 for never."""
-        self._calm_rounds = 0
-        self._ended = self._ended_before = 0
-        """Leases until now, and until the limit rose or fell last."""
+        self._kept: _Kept | None = None
+        """Where something else is being tried."""
+        self._heard: dict[tuple[str, int], LiveServer] = {}
+        self._window: _Window | None = None
+        self._out = self._ended = 0
+        self._begins_at: int | None = None
+        """Leases that have to end before the next window begins; None: too many are out still."""
+        self._wait = self._pause = 1
+        """Windows before the next try, and after the next one that is worse."""
+        self._is_upwards = False
+        """The way of the next try, if there are both."""
 
     def limit(self, asked: int) -> int:
         """Leases that may be out where sessions ask for so many in all."""
@@ -111,80 +109,103 @@ class Credit:
 
         ``held_back``: more would be out, were it not for the limit.
         """
-        self._most_out = max(self._most_out, out)
-        self._ended = ended
-        self._is_held_back |= held_back
-        if self._is_falling and self._limit is not None and out <= self._limit:
-            self._is_falling, self._ended_before = False, ended
-            self._begin_round(out, is_stale=True)
+        self._out, self._ended = out, ended
+        if self._begins_at is None and (self._limit is None or out <= self._limit):
+            self._begins_at = ended + out
+        if self._window is not None:
+            self._window.most_out = max(self._window.most_out, out)
+            self._window.is_held_back |= held_back
 
-    def hear(self, servers: Sequence[LiveServer], *, out: int, asked: int) -> None:
-        """What all servers that answer have said last, while so many leases are out."""
-        self._most_out = max(self._most_out, out)
-        known = {(server.name, server.life): server for server in servers}
-        self._heard = {
-            key: self._heard.get(key) or _Heard(server.reports, server.load.preemptions)
-            for key, server in known.items()
-        }
-        for key, heard in self._heard.items():
-            if known[key].reports != heard.reports:
-                self._take(heard, known[key])
-        if self._is_round_over():
-            self._decide(asked)
-            self._begin_round(out)
+    def hear(self, servers: Sequence[LiveServer], *, asked: int) -> None:
+        """What all servers that answer have said last."""
+        before, self._heard = self._heard, {(one.name, one.life): one for one in servers}
+        if before.keys() != self._heard.keys() or any(
+            _is_new(before[key], now) for key, now in self._heard.items()
+        ):
+            self._give_up()
+        elif self._window is None:
+            self._begin_window()
+        else:
+            self._take(self._window, before)
+            if self._is_over(self._window):
+                self._decide(self._window, asked)
 
-    def _take(self, heard: _Heard, server: LiveServer) -> None:
-        load = server.load
-        preempted = load.preemptions - heard.preemptions
-        heard.reports, heard.preemptions = server.reports, load.preemptions
-        if self._is_falling or heard.is_stale or preempted < 0:
-            heard.is_stale = False
-            heard.in_round = heard.preempted = 0
-            heard.too_many.clear()
+    def _begin_window(self) -> None:
+        if self._begins_at is not None and self._ended >= self._begins_at:
+            self._window = _Window(began=self._ended, most_out=self._out)
+
+    def _take(self, window: _Window, before: dict[tuple[str, int], LiveServer]) -> None:
+        told = [(before[key].load, now) for key, now in self._heard.items()
+                if now.reports != before[key].reports]  # fmt: skip
+        for was, now in told:
+            window.reports += 1
+            window.tokens += now.load.sampled - was.sampled
+            window.seconds += now.load.busy_s - was.busy_s
+            window.has_preempted |= now.load.preemptions > was.preemptions
+        loads = [server.load for server in self._heard.values()]
+        running = sum(load.running for load in loads)
+        window.has_queued &= sum(load.waiting for load in loads) > ceil(running * _MARGIN)
+
+    def _is_over(self, window: _Window) -> bool:
+        has_turned_over = self._ended - window.began >= window.most_out
+        is_told = window.reports >= _REPORTS * len(self._heard)
+        return has_turned_over and is_told and window.seconds > 0
+
+    def _decide(self, window: _Window, asked: int) -> None:
+        rate = window.tokens / window.seconds
+        self._wait -= 1
+        if self._kept is not None and not self._settle(self._kept, window, rate):
             return
-        heard.running = load.running
-        heard.preempted += preempted
-        heard.too_many.append(max(0, load.waiting - ceil(load.running * _MARGIN)))
-        heard.in_round += 1
+        self._begin_window()
+        if self._wait <= 0:
+            self._try(window, rate, asked)
 
-    def _is_round_over(self) -> bool:
-        told = [heard.in_round for heard in self._heard.values()]
-        return bool(told) and (min(told) > 0 or max(told) >= _PATIENCE)
+    def _settle(self, kept: _Kept, window: _Window, rate: float) -> bool:
+        """Keep what was tried, or take it back; whether it is kept."""
+        self._kept, tried = None, self._limit
+        is_less = kept.limit is None or (tried is not None and tried < kept.limit)
+        least = kept.rate * (1 - _TIE if is_less else 1 + _TIE)
+        is_good = rate >= least or not (is_less or window.is_troubled)
+        if is_good:
+            self._wait, self._pause = 0, 1
+        else:
+            self._limit, self._is_upwards = kept.limit, is_less
+            self._pause = self._wait = min(2 * self._pause, _LONGEST)
+            self._turn_over()
+        log.info(
+            "other leases at once were tried: limit=%s tokens_s=%.0f were=%s tokens_s=%.0f is=%s",
+            tried, rate, kept.limit, kept.rate, self._limit,
+        )  # fmt: skip
+        return is_good
 
-    def _begin_round(self, out: int, *, is_stale: bool = False) -> None:
-        self._most_out, self._is_held_back = out, False
-        for heard in self._heard.values():
-            heard.in_round = heard.preempted = 0
-            heard.is_stale |= is_stale
-
-    def _decide(self, asked: int) -> None:
-        told = [heard for heard in self._heard.values() if heard.in_round]
-        under_way = self._most_out if self._limit is None else min(self._most_out, self._limit)
-        if any(heard.preempted for heard in told):
-            share = fmean(heard.preempted / max(1, heard.running) for heard in told)
-            self._troubled_at = under_way
-            self._fall(under_way, by=ceil(under_way * min(_MOST, share * _GAIN)))
-        elif too_many := sum(min(h.too_many) for h in told if len(h.too_many) == _ROW):
-            self._fall(under_way, by=ceil(too_many / 2))
-        elif self._is_held_back and not any(heard.too_many[-1] for heard in told):
-            self._rise(asked)
-
-    def _fall(self, under_way: int, *, by: int) -> None:
-        limit = max(self._floor, under_way - by)
-        if limit >= under_way:
+    def _try(self, window: _Window, rate: float, asked: int) -> None:
+        """Fewer leases or more, where there is a reason."""
+        under_way = window.most_out if self._limit is None else min(window.most_out, self._limit)
+        step = _STEP if self._pause == 1 else _FINE_STEP
+        fewer = max(self._floor, int(under_way * step))
+        may_fall = window.is_troubled and fewer < under_way
+        may_rise = self._limit is not None and window.is_held_back
+        if not (may_fall or may_rise):
             return
-        self._limit, self._is_falling = limit, True
-        self._calm_rounds, self._ended_before = 0, self._ended
-        log.info("servers lack room: fewer leases at once most=%d were=%d", limit, under_way)
+        self._kept = _Kept(self._limit, rate)
+        if may_fall and not (may_rise and self._is_upwards):
+            self._limit = fewer
+        else:
+            more = ceil(self.limit(asked) / step)
+            self._limit = more if more < asked else None
+        self._turn_over()
 
-    def _rise(self, asked: int) -> None:
-        limit = self.limit(asked)
-        self._calm_rounds += 1
-        is_near = self._troubled_at * _NEAR <= limit <= self._troubled_at
-        needed = _CARE if is_near else 1
-        turned_over = self._ended - self._ended_before >= ceil(limit * _TURNOVER)
-        if self._calm_rounds < needed or not turned_over:
-            return
-        limit += ceil(asked / _STEPS)
-        self._limit = limit if limit < asked else None
-        self._calm_rounds, self._ended_before = 0, self._ended
+    def _turn_over(self) -> None:
+        self._window = self._begins_at = None
+
+    def _give_up(self) -> None:
+        """What is being tried cannot be compared any more."""
+        if self._kept is not None:
+            self._limit, self._kept = self._kept.limit, None
+        self._turn_over()
+
+
+def _is_new(before: LiveServer, now: LiveServer) -> bool:
+    """Whether a server has begun to count again."""
+    was, load = before.load, now.load
+    return load.preemptions < was.preemptions or load.sampled < was.sampled

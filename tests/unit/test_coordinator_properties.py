@@ -250,18 +250,26 @@ class Coordination(RuleBasedStateMachine):
         name=st.sampled_from(["s0", "s1"]),
         preempted=st.sampled_from([0, 0, 1, 9]),
         waiting=st.sampled_from([0, 0, 9]),
-        is_another=st.sampled_from([False, False, True]),
+        is_another=st.sampled_from([False] * 9 + [True]),
+        times=st.integers(1, 9),
+        sampled=st.integers(0, 9),
     )
-    def report(self, name: str, preempted: int, waiting: int, is_another: bool) -> None:
+    def report(
+        self, name: str, preempted: int, waiting: int, is_another: bool, times: int, sampled: int
+    ) -> None:
         """A policy server says what it has to do, or is another one by that name."""
         seen = self.servers[name]
-        count = 0 if is_another else seen.load.preemptions + preempted
-        load = ServerLoad(running=6, waiting=waiting, preemptions=count)
-        self.servers[name] = replace(seen, load=load, reports=seen.reports + 1,
-                                     life=seen.life + is_another)  # fmt: skip
+        if is_another:
+            seen = replace(seen, load=ServerLoad(), life=seen.life + 1)
         self.is_troubled = self.is_troubled or bool(preempted or waiting)
         before = self.state.held_by("a#s0"), len(self.out())
-        self.state.hear_loads(tuple(self.servers.values()))
+        for _ in range(times):
+            was = seen.load
+            load = ServerLoad(running=6, waiting=waiting, preemptions=was.preemptions + preempted,
+                              sampled=was.sampled + sampled, busy_s=was.busy_s + 1)  # fmt: skip
+            seen = replace(seen, load=load, reports=seen.reports + 1)
+            self.servers[name] = seen
+            self.state.hear_loads(tuple(self.servers.values()))
         assert (self.state.held_by("a#s0"), len(self.out())) == before, "nobody loses a lease"
         assert self.state.credit.limit(1 << 30) >= SIZE, "a whole group may be under way"
 

@@ -49,14 +49,20 @@ class Run:
 
     def preempt(self, count: int) -> None:
         """The server reports, and so many sequences lost their place since it did last."""
-        self.load = replace(self.load, preemptions=self.load.preemptions + count)
+        self.load = replace(
+            self.load, preemptions=self.load.preemptions + count,
+            sampled=self.load.sampled + 100, busy_s=self.load.busy_s + 1,
+        )  # fmt: skip
         self.roster.loaded("s0", 0, self.load)
         self.state.hear_loads(self.roster.reporting)
 
-    def thrash(self) -> None:
-        """The server has lacked room: a quarter less may be out."""
-        self.preempt(0)
-        self.preempt(1000)
+    def thrash(self, out: int | None = None) -> None:
+        """The server lacked room while all that is out ended twice: a quarter less is tried."""
+        credit, out = self.state.credit, len(self.out) if out is None else out
+        for turn in range(4):
+            credit.handed_out(out, ended=turn * out, held_back=False)
+            for _ in range(6):
+                self.preempt(1)
 
     def finish(self, count: int) -> None:
         """The leases that have been out longest bring their trajectories."""
@@ -159,7 +165,7 @@ def test_leases_that_are_adopted_may_be_more_than_servers_bear() -> None:
     again.state.begin(0.0)
     again.join("a1", credit=10)
     again.hand_out()
-    again.thrash()
+    again.thrash(50)
     assert again.state.credit.limit(50) == 37
     names = tuple(lease.lease_id for _, lease in run.out)
     identity = again.join("a0", leases=names)

@@ -49,11 +49,13 @@ class _Statistics(StatLoggerBase):  # type: ignore[misc]
         """Take down one iteration of the scheduler."""
         if iteration_stats is not None:
             self.meter.went_on(iteration_stats.num_preempted_reqs)
+            self.meter.sampled(iteration_stats.num_generation_tokens)
         if scheduler_stats is not None:
             self.meter.scheduled(
                 running=scheduler_stats.num_running_reqs,
                 waiting=scheduler_stats.num_waiting_reqs,
                 cache_share=float(scheduler_stats.kv_cache_usage),
+                now=time.monotonic(),
             )
 
     def log_engine_initialized(self) -> None:
@@ -71,12 +73,15 @@ class VllmEngine:
 
     async def generate(self, request: Generate) -> Generated:
         """See ``Engine``."""
+        self._meter.asked(now=time.monotonic())
         try:
             return await self._generate(request)
         except (VLLMClientError, ValueError) as error:
             raise WrongRequestError(str(error)) from error
         except EngineDeadError as error:
             raise EngineGoneError(str(error)) from error
+        finally:
+            self._meter.answered(now=time.monotonic())
 
     async def _generate(self, request: Generate) -> Generated:
         prompt = tokens_input(request.token_ids.tolist())
@@ -96,7 +101,7 @@ class VllmEngine:
         """See ``Engine``; what is being sampled is computed again under the new weights."""
         began = time.monotonic()
         await self._llm.pause_generation(mode="keep")
-        self._meter.paused()
+        self._meter.paused(now=time.monotonic())
         try:
             await self._load(staged)
         except BaseException:
@@ -104,6 +109,7 @@ class VllmEngine:
             raise
         finally:
             await self._llm.resume_generation()
+            self._meter.resumed(now=time.monotonic())
         return time.monotonic() - began
 
     async def _load(self, staged: StagedFiles) -> None:
