@@ -217,7 +217,10 @@ def test_update_while_requests_are_in_flight_splits_them_into_versions(live: Liv
     assert len(split) >= 8, [g.versions.tolist() for g in generations]
     assert all((np.diff(g.versions) >= 0).all() for g in generations)
     assert mean_difference(live, generations, new_version) < TOLERANCE
-    assert live.control.state().load.preemptions == 0, "a pause is no lack of room"
+    load = live.control.state().load
+    assert load.preemptions == 0, "a pause is no lack of room"
+    assert load.sampled >= sum(len(g.token_ids) for g in generations)
+    assert load.busy_s > 0
     live.check()
     live.model.load_state_dict(old_state, strict=False)
     live.model.tie_weights()
