@@ -9,6 +9,7 @@ A door belongs to one thread, but for ``wake``.
 
 import os
 import resource
+import struct
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -25,7 +26,7 @@ from common.places import Address
 from common.wire.asynchronous import AsyncDoor, AsyncLine
 from common.wire.codec import Buffer
 from common.wire.doorkeeper import Doorkeeper
-from common.wire.keys import KeyPair
+from common.wire.keys import CHARACTERS, KeyPair, is_key
 from common.wire.parcels import Parcel, read_parcel
 from common.wire.parts import PART_BYTES, cut
 
@@ -322,7 +323,16 @@ def _answer(questions: "zmq.Socket[bytes]", doorkeeper: Doorkeeper) -> None:
 
 
 def _admit(known: dict[bytes, str], key: str, member: str) -> None:
-    known[z85.decode(key)] = member
+    try:
+        known[_decoded(key)] = member
+    except (KeyError, struct.error) as error:  # five characters may stand for more than four bytes
+        raise ValueError(f"no key: {key[:CHARACTERS]!r}") from error
+
+
+def _decoded(key: str) -> bytes:
+    if not is_key(key):
+        raise ValueError(f"a key has {CHARACTERS} characters of Z85, got {key[: CHARACTERS + 1]!r}")
+    return bytes(z85.decode(key))
 
 
 def new_key_pair() -> KeyPair:

@@ -127,6 +127,12 @@ def test_who_holds_another_key_for_the_doors_own_gets_no_word_through(place: Pla
         assert line.receive(timeout_ms=0) is None
 
 
+@pytest.mark.parametrize("key", ["", "k" * 39, "k" * 41, "~" * 40, "%" * 40, "é" * 40, "#" * 40])
+def test_what_is_no_key_lets_nobody_in(place: Place, key: str) -> None:
+    with pytest.raises(ValueError, match="key"):
+        place.door.admit(key, "a9")
+
+
 def test_at_who_speaks_without_encryption_the_door_hangs_up(place: Place) -> None:
     with plain(place.door.address) as peer:
         peer.settimeout(10)

@@ -64,6 +64,7 @@ class Host:
         self._engine: Engine | None = None
         self._desk = Desk()
         self._receiver: StagingReceiver | None = None
+        self._attaching = asyncio.Lock()
         self._swapping = asyncio.Lock()
         self._quiet = QuietLog(log)
 
@@ -190,10 +191,11 @@ class Host:
 
     async def _attach(self, order: Attach) -> Obeyed:
         """Fetch weights there; what was fetched elsewhere is forgotten."""
-        if self._receiver is not None:
-            await asyncio.to_thread(self._receiver.stop)
-        self._receiver = StagingReceiver(order.publisher, server=self._name, keys=self._keys)
-        self._receiver.start()
+        async with self._attaching:
+            if self._receiver is not None:
+                await asyncio.to_thread(self._receiver.stop)
+            self._receiver = StagingReceiver(order.publisher, server=self._name, keys=self._keys)
+            self._receiver.start()
         return Obeyed(number=order.number)
 
     async def _swap(self, engine: Engine, order: Swap) -> Obeyed:
