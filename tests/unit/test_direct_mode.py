@@ -126,14 +126,14 @@ def test_tags_are_paired_in_their_order() -> None:
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("<answer>" * 20_000, "qa"), ("```python\nx\n```\n" * 5000, "code")],
+    [("<answer>" * 50_000, "qa"), ("```python\nx\n```\n" * 15_000, "code")],
 )
 def test_reading_takes_time_linear_in_the_message(text: str, kind: str) -> None:
-    began = time.process_time()
+    began = time.thread_time()
 
     direct_answer(text, kind)
 
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 2.0
 
 
 @pytest.mark.parametrize("kind", ["qa", "number", "math", "code", "judged", "my.types:Own"])
