@@ -44,6 +44,7 @@ class DuringTraining:
         """Ask from ``version`` on if it is its turn, and the round before is over."""
         if not self._every or version % self._every:
             return
+        self._look()
         if self._version is None:
             self._begin(version)
         else:
@@ -126,10 +127,15 @@ class DuringTraining:
 
     def point(self) -> HeldoutPoint:
         """What came of the round that ended since the last call, if one did."""
-        if self._version is not None and (done := self._head.intake.take_evaluation()) is not None:
-            self._take(done)
+        if self._point is NOT_ASKED:
+            self._look()
         point, self._point = self._point, NOT_ASKED
         return point
+
+    def _look(self) -> None:
+        """Take the round that is asked, if it is over by now."""
+        if self._version is not None and (done := self._head.intake.take_evaluation()) is not None:
+            self._take(done)
 
 
 def _describe(versions: Mapping[str, int]) -> str:

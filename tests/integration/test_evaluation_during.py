@@ -10,16 +10,16 @@ from tests.integration.learner_life import Life, with_steps
 from tests.integration.test_synchronous_training import TASKS, Play, scripted
 from tests.tiny_policy import make_model
 
-STEPS, EVERY = 5, 2
+STEPS, EVERY = 6, 2
 UNHURRIED = 5
 """Looks at a held-out question before it is answered."""
 
 
-def a_life(folder: Path, play: Play, *, pinned: bool = False) -> Life:
+def a_life(folder: Path, play: Play, *, pinned: bool = False, every: int = EVERY) -> Life:
     make_model(folder / "model")
     return Life(
         folder=folder, model_folder=folder / "model", resume=False, heldout=TASKS[:2], play=play,
-        config=with_steps(STEPS, during_every=EVERY, pinned=pinned),
+        config=with_steps(STEPS, during_every=every, pinned=pinned),
     )  # fmt: skip
 
 
@@ -37,16 +37,37 @@ def when_served(first: int, second: int) -> Play:
 
 
 def test_an_evaluation_holds_no_publish_and_is_written_when_it_is_complete(tmp_path: Path) -> None:
-    life = a_life(tmp_path, when_served(EVERY, 4))
+    life = a_life(tmp_path, when_served(EVERY, 5))
 
     assert life.run()
 
     assert len(life.servers.digests) == STEPS + 1
     (record,) = (record for record in life.records if record.heldout)
-    assert record.step >= 4
+    assert record.step >= 5
     assert record.heldout_versions == {"oldest": EVERY, "newest": record.heldout_versions["newest"]}
-    assert record.heldout_versions["newest"] >= 4
+    assert record.heldout_versions["newest"] >= 5
     assert life.asked == [EVERY], "version 4 was not asked, because it was under way"
+
+
+def test_a_round_that_is_over_by_the_next_version_keeps_nobody_from_asking_that(
+    tmp_path: Path,
+) -> None:
+    answered: set[str] = set()
+
+    def questions_first(lease: TaskLease, version: int) -> Trajectory | None:
+        if lease.purpose is Purpose.EVALUATE:
+            answered.add(lease.lease_id)
+        elif len(answered) < 2 * version:
+            return None
+        return replace(scripted(lease, version), purpose=lease.purpose)
+
+    life = a_life(tmp_path, questions_first, every=1)
+
+    assert life.run()
+
+    assert life.asked == list(range(1, STEPS))
+    scored = [record.heldout_versions for record in life.records if record.heldout]
+    assert scored == [{"oldest": v, "newest": v} for v in range(1, STEPS)]
 
 
 def test_the_end_of_a_run_waits_for_an_evaluation(tmp_path: Path) -> None:
