@@ -293,8 +293,8 @@ def test_killing_vllm_costs_its_requests_a_retry_and_nothing_else(live: LiveMode
 
     async def ask_and_kill() -> tuple[list[Generation], PolicyStatistics]:
         async with live.served.client(timeout_s=120, attempts=1) as client:
-            requests = [
-                asyncio.create_task(client.generate(p, max_tokens=400, temperature=1.0))
+            requests = [  # greedy: of sampled ones some would end by themselves before
+                asyncio.create_task(client.generate(p, max_tokens=400, temperature=0.0))
                 for p in PROMPTS
             ]
             await client.generate(PROMPTS[0], max_tokens=8, temperature=1.0)
@@ -307,10 +307,8 @@ def test_killing_vllm_costs_its_requests_a_retry_and_nothing_else(live: LiveMode
 
     assert before.version == str(live.version - 1)
     assert statistics.failures == 0
-    # One or the other may have ended by itself before.
-    again = [g for g in generations if set(g.versions.tolist()) == {0}]
-    assert len(again) >= len(PROMPTS) / 2, "with the model folder's weights"
-    assert statistics.retries >= len(again)
+    assert statistics.retries >= len(PROMPTS)
+    assert {int(v) for g in generations for v in g.versions} == {0}, "the model folder's"
     assert live.control.state().version == "default"
     live.publish()
     live.check()
