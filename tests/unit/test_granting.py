@@ -22,9 +22,11 @@ TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(20)]
 class Run:
     """A coordinator whose one policy server says what it has to do."""
 
-    def __init__(self, *, depth: Depth | None = None, max_staleness: int = 10) -> None:
+    def __init__(
+        self, *, depth: Depth | None = None, max_staleness: int = 10, groups: int = GROUPS
+    ) -> None:
         self.state = Coordinator(
-            TaskOrder(TASKS, seed=0), groups_per_batch=GROUPS, group_size=SIZE,
+            TaskOrder(TASKS, seed=0), groups_per_batch=groups, group_size=SIZE,
             max_staleness=max_staleness, depth=depth, total_batches=100,
             max_buffered_bytes=1 << 30, silence_s=1e9,
         )  # fmt: skip
@@ -69,10 +71,10 @@ class Run:
         for identity, lease in self.out[:count]:
             made = make_trajectory(
                 lease.lease_id, group_id=lease.group_id, sample_index=lease.sample_index,
-                purpose=lease.purpose, task_id=lease.task.task_id,
+                purpose=lease.purpose, task_id=lease.task.task_id, version=self.state.version,
                 actor_id=identity.partition("#")[0],
             )  # fmt: skip
-            self.state.receive(identity, made, learner_version=0)
+            self.state.receive(identity, made, learner_version=self.state.version)
         del self.out[:count]
 
 
@@ -116,6 +118,24 @@ def test_where_there_is_nothing_to_hand_out_the_limit_does_not_rise() -> None:
         run.finish(ended)
         assert run.hand_out() == 0
         run.preempt(0)
+
+    assert run.state.credit.limit(100) == 12
+
+
+def test_a_limit_that_is_just_what_the_learner_lets_begin_does_not_rise() -> None:
+    run = Run(max_staleness=0, groups=6)
+    run.join("a0")
+    assert run.hand_out() == 12
+    run.thrash(16)
+    assert run.state.credit.limit(100) == 12
+
+    for version in range(6):
+        run.finish(12)
+        assert run.state.take_batch(learner_version=version) is not None
+        run.state.version = version + 1
+        assert run.hand_out() == 12, "and nothing else waits"
+        for _ in range(6):
+            run.preempt(0)
 
     assert run.state.credit.limit(100) == 12
 
