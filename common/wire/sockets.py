@@ -167,7 +167,7 @@ class Wire:
         limits: PeerLimits,
     ) -> tuple[Any, dict[bytes, str]]:
         """A bound socket, and the keys that get through."""
-        known = self._doorkeeper.watch(name, {z85.decode(k): who for k, who in members.items()})
+        known = self._doorkeeper.watch(name, {_decoded(k): who for k, who in members.items()})
         self._answer_questions()
         if not address.is_unix:
             _allow_descriptors()
@@ -323,16 +323,15 @@ def _answer(questions: "zmq.Socket[bytes]", doorkeeper: Doorkeeper) -> None:
 
 
 def _admit(known: dict[bytes, str], key: str, member: str) -> None:
-    try:
-        known[_decoded(key)] = member
-    except (KeyError, struct.error) as error:  # five characters may stand for more than four bytes
-        raise ValueError(f"no key: {key[:CHARACTERS]!r}") from error
+    known[_decoded(key)] = member
 
 
 def _decoded(key: str) -> bytes:
-    if not is_key(key):
-        raise ValueError(f"a key has {CHARACTERS} characters of Z85, got {key[: CHARACTERS + 1]!r}")
-    return bytes(z85.decode(key))
+    """The 32 bytes of a key; raises ValueError for what is none."""
+    if is_key(key):
+        with suppress(struct.error):  # five characters may stand for more than four bytes
+            return bytes(z85.decode(key))
+    raise ValueError(f"a key has {CHARACTERS} characters of Z85, got {key[: CHARACTERS + 1]!r}")
 
 
 def new_key_pair() -> KeyPair:
