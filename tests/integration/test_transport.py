@@ -20,6 +20,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import Intake
 from learner.coordination.store import TrajectoryStore
+from tests.waiting import wait_for
 from tests.wires import Place, a_place
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -38,16 +39,21 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 
 
 @pytest.fixture
-def intake(tmp_path: Path, place: Place) -> Iterator[Intake]:
-    coordinator = Coordinator(
+def coordinator(request: pytest.FixtureRequest) -> Coordinator:
+    """Its parameter: seconds after which an actor has been silent for too long."""
+    return Coordinator(
         TaskOrder(TASKS, seed=0),
         groups_per_batch=2,
         group_size=4,
         max_staleness=2,
         total_batches=50,
         max_buffered_bytes=1 << 30,
-        silence_s=1.0,
+        silence_s=getattr(request, "param", 30.0),
     )
+
+
+@pytest.fixture
+def intake(tmp_path: Path, place: Place, coordinator: Coordinator) -> Iterator[Intake]:
     store = TrajectoryStore(tmp_path / "trajectories", limit_bytes=1 << 20)
     add_totals = partial(add_actor_totals, folder=tmp_path / "actors")
     with Intake(coordinator, store, place.door, add_totals=add_totals) as running:
@@ -76,9 +82,10 @@ def start_actor(tmp_path: Path, place: Place, intake: Intake) -> Iterator[StartA
 
 @pytest.mark.parametrize("place", ["unix", "tcp"], indirect=True)
 def test_batches_of_two_actors_are_complete_and_hold_no_trajectory_twice(
-    intake: Intake, start_actor: StartActor, tmp_path: Path
+    coordinator: Coordinator, intake: Intake, start_actor: StartActor, tmp_path: Path
 ) -> None:
     actors = [start_actor("a0", "twice"), start_actor("a1")]
+    wait_for(lambda: sorted(coordinator.sessions.values()) == ["a0", "a1"], timeout_s=30)
     seen: list[str] = []
 
     for _ in range(3):
@@ -91,6 +98,7 @@ def test_batches_of_two_actors_are_complete_and_hold_no_trajectory_twice(
     assert [actor.wait(timeout=20) for actor in actors] == [0, 0]
 
 
+@pytest.mark.parametrize("coordinator", [1.0], indirect=True)
 def test_leases_of_a_killed_actor_are_run_by_another(
     intake: Intake, start_actor: StartActor
 ) -> None:
@@ -109,6 +117,7 @@ def test_leases_of_a_killed_actor_are_run_by_another(
     assert len(batch) == 8
 
 
+@pytest.mark.parametrize("coordinator", [1.0], indirect=True)
 def test_an_actor_that_stood_still_goes_on_and_loses_what_it_held_once(
     intake: Intake, start_actor: StartActor
 ) -> None:
