@@ -197,7 +197,7 @@ def test_a_cell_can_be_interrupted(notebook, mode, code):
         specification.interrupt_mode = before
 
     assert reply["content"]["ename"] in ("KeyboardInterrupt", "CancelledError")
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 15
     assert shown(client, "kept") == "'still here'\n"
 
 

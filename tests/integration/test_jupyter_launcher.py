@@ -268,7 +268,7 @@ def test_a_flood_of_forged_messages_ends_soon_and_within_bounds(notebook, flood)
 
     ends = (CellStatus.TIMED_OUT, DeathCause.PROTOCOL, DeathCause.IGNORED_INTERRUPT)
     assert end in ends
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 20
     assert memory.highest < 96
 
 

@@ -209,7 +209,7 @@ def test_a_kernel_whose_folder_cannot_be_made_gives_its_user_id_back(monkeypatch
             broken.setattr("tempfile.tempdir", "/nowhere")
             with pytest.raises(FileNotFoundError):
                 await launcher.launch()
-        shown = await (await launcher.launch()).execute("1 + 1", timeout_s=5)
+        shown = await (await launcher.launch()).execute("1 + 1", timeout_s=20)
         await launcher.close()
         return shown.output
 
@@ -228,7 +228,7 @@ def test_plain_processes_obey_limits_and_leave_nothing(monkeypatch):
         await launcher.start()
         kernels = [await launcher.launch() for _ in range(2)]
         await kernels[0].put_file("data.txt", b"text")
-        shown = await kernels[0].execute("open('data.txt').read()", timeout_s=5)
+        shown = await kernels[0].execute("open('data.txt').read()", timeout_s=20)
         hog = (
             "import os, time\nfor _ in range(4):\n    if os.fork() == 0:\n"
             "        hog = b'x' * (100 << 20)\n        time.sleep(60)\ntime.sleep(60)"

@@ -140,4 +140,4 @@ def test_no_call_reaches_an_episode_that_is_over(play: Play) -> None:
 
     assert episode.outcome is Outcome.OUT_OF_STEPS
     assert 1 <= len(episode.steps[0].tool_calls) <= 64
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
