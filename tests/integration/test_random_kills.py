@@ -4,6 +4,7 @@
 """
 
 import json
+import math
 import os
 import random
 import signal
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from learner.coordination.changes import Accepted, Taken, from_record
@@ -43,15 +45,33 @@ NAMES = {"actor": "actor-a0", "server": "policy-server-s0", "learner": "learner"
 
 
 def process_of(command: Command, role: str) -> int | None:
-    """The one that works; None while it is being started again."""
-    found = [
-        pid
+    """The one that works; None while it is being started again.
+
+    vLLM works when its host has said so: one that is killed before it has started cannot start,
+    and that ends a host, or with the first one the run.
+    """
+    found = {
+        pid: line
         for pid, line in command.processes().items()
         if WORDS[role if role != "vllm" else "server"] in line and "guard.py" not in line
-    ]
+    }
     if len(found) != 1:
         return None
-    return engine_of(found[0]) if role == "vllm" else found[0]
+    ((pid, line),) = found.items()
+    if role != "vllm":
+        return pid
+    engine, words = engine_of(pid), line.split()
+    ready = Path(words[words.index("--plan") + 1]).with_name("s0.ready")
+    is_ready = engine and ready.exists() and started_at(engine) < ready.stat().st_mtime
+    return engine if is_ready else None
+
+
+def started_at(pid: int) -> float:
+    """Seconds since 1970, from which on the process is there; it may have ended by now."""
+    try:
+        return psutil.Process(pid).create_time()
+    except psutil.NoSuchProcess:
+        return math.inf
 
 
 def steps_of(command: Command) -> int:
