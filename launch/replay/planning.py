@@ -68,8 +68,9 @@ def plan_replay(request: ReplayRequest, place: JournalPlace, found: Survey) -> R
     damage = [flaw for flaw in found.flaws if flaw.kind is FlawKind.DAMAGED]
     if request.steps is None and damage:
         raise DamagedJournalError(
-            f"the journal '{found.folder}' is not as it was written: {damage[0]}; steps before "
-            f"that can be played with --steps {steps}"
+            f"the journal '{found.folder}' is not as it was written: {damage[0]}; step "
+            f"{steps.last + 1} and later ones need that, those before it are played with --steps "
+            f"{steps}"
         )
     ranks = request.ranks or own.learner.ranks
     variants = [

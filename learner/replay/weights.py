@@ -73,5 +73,5 @@ def _gathered(step: int, names: list[str], differing: list[str]) -> TensorsCompa
     return TensorsCompared(
         step=step,
         tensors=len(known),
-        differing=tuple(sorted(found, key=lambda name: (name.startswith("optimizer."), name))),
+        differing=tuple(sorted(found, key=lambda name: ("optimizer." in name, name))),
     )

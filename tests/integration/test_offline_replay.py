@@ -6,11 +6,15 @@ Learner, coordinator, journal and checkpoints of the run are the real ones; its 
 import fcntl
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
+from common.config_file import save_config
 from launch.cli import main
 from launch.journal.place import find_journal
 from launch.replay.comparison import read_recorded
@@ -26,6 +30,9 @@ from learner.journal.segments import Place, segment_files
 from learner.journal.survey import survey
 from learner.replay.main import replay
 from learner.replay.task import load_result
+from tests.integration import mortal_learner
+from tests.integration.learner_life import with_steps
+from tests.integration.test_learner_restarts import train
 from tests.kept_journal import flip, forge
 from tests.kept_run import STEPS, make_kept_run
 
@@ -224,6 +231,32 @@ def as_json_of(capsys: pytest.CaptureFixture[str], *arguments: str, status: int)
     capsys.readouterr()
     assert main(["replay", *arguments, "--json"]) == status
     return json.loads(capsys.readouterr().out)
+
+
+@pytest.mark.nightly
+@pytest.mark.distributed
+def test_two_ranks_that_were_killed_are_trained_again_to_the_last_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The journal is that of three lives, and only the last checkpoint is left."""
+    monkeypatch.setattr("common.restarts.FIRST_S", 0.05)
+    train(tmp_path, ("publish", 2, "other"), ("saved", 3, "self"), ranks=2)
+    Tokenizer(WordLevel({"a": 0}, unk_token="a")).save(str(tmp_path / "model" / "tokenizer.json"))
+    config = with_steps(mortal_learner.STEPS)
+    config = replace(
+        config,
+        run=replace(config.run, keep_journal=True),
+        model=replace(config.model, path=str(tmp_path / "model"), dtype="float32"),
+        learner=replace(config.learner, ranks=2),
+    )
+    save_config(config, RunFolder(tmp_path).config)
+    capsys.readouterr()
+
+    assert main(["replay", str(tmp_path)]) == 0
+
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"identical: steps 1-7 of {tmp_path}, from the initial weights"
+    assert "tensors of weights and optimizer, bit by bit, after step 7; order of" in second
 
 
 @pytest.mark.nightly

@@ -15,6 +15,7 @@ from launch.journal.place import find_journal
 from launch.journal.starts import Start, starts_of
 from launch.run.folder import RunFolder
 from learner.coordination.recorded import RecordedOrder
+from learner.journal.format import SEGMENT_HEADER_BYTES, SegmentHeader, segment_header
 from learner.journal.segments import Place, read_place, segment_files
 from learner.journal.survey import survey
 from tests.kept_journal import flip, forge, make_journal
@@ -215,6 +216,36 @@ def test_a_piece_from_the_beginning_needs_the_initial_weights_alone(
     said(capsys, "cut", str(run.path), "--steps", "2", "--out", str(out))
 
     assert {step: start.last for step, start in starts(RunFolder(out)).items()} == {0: 2}
+
+
+def test_a_segment_that_says_another_number_does_not_go_on_from_the_one_before(
+    tmp_path: Path,
+) -> None:
+    run = make_journal(tmp_path)
+    second = segment_files(run.journal)[1]
+    header = segment_header(SegmentHeader(number=1, first_serial=3, checkpoint=1))
+    second.write_bytes(header + second.read_bytes()[SEGMENT_HEADER_BYTES:])
+
+    found = survey(run.journal)
+
+    assert "it begins with record 3, and record 6 was expected" in str(found.flaws[0])
+    assert len(found.since(0)) == 6
+
+
+def test_what_comes_before_damage_can_still_be_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = make_journal(tmp_path)
+    place = places(run)[20]
+    flip(place.segment, place.offset + 50)
+    out = str(tmp_path / "piece")
+
+    told = said(capsys, "cut", str(run.path), "--steps", "3", "--out", out, status=2)
+
+    assert f"--steps 3 of the journal '{run.journal}' cannot be played: damaged: " in told
+    assert f"'{place.segment}' offset {place.offset}: a record of" in told
+    assert "steps that can be: 1-2 from the initial weights, 2 from checkpoint step-0" in told
+    assert as_json(capsys, "cut", str(run.path), "--steps", "1-2", "--out", out)["records"] == 18
 
 
 @pytest.mark.parametrize(
