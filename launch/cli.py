@@ -26,7 +26,9 @@ from launch.commands import (  # noqa: E402
     import_gguf,
     index,
     join,
+    journal,
     real,
+    replay,
     sft,
     tasks,
     train,
@@ -50,6 +52,8 @@ _COMMANDS = (
     index,
     agent,
     export_notebook,
+    journal,
+    replay,
     config,
     doctor,
 )

@@ -34,13 +34,8 @@ from learner.checkpoints.checkpointer import Checkpointer
 from learner.checkpoints.resume import load_newest
 from learner.checkpoints.schedule import SaveSchedule
 from learner.checkpoints.scores import HeldOutScores
-from learner.checkpoints.state import Trainee
 from learner.engine.agreement import broadcast_number
-from learner.engine.critic import CriticModel, load_critic
 from learner.engine.mesh import Rank, training_processes
-from learner.engine.optimizer import PolicyOptimizer
-from learner.engine.policy import load_policy
-from learner.engine.reference import ReferenceModel, load_reference
 from learner.engine.sharding import seed_everything
 from learner.failures import RankGoneError, named
 from learner.head import Head
@@ -48,8 +43,8 @@ from learner.loop import TrainingLoop
 from learner.profiling import StepProfiler, profiled_steps
 from learner.rank_zero import rank_zero
 from learner.saving import Saving
-from learner.step.train_step import TrainStep
 from learner.totals import Totals, learner_totals, unpack_ledger
+from learner.trained import load_trained, train_step
 from learner.weights.verifier import ParityVerifier
 
 log = logging.getLogger(__name__)
@@ -64,11 +59,9 @@ def train(
     torch.set_num_threads(max(1, config.learner.threads))
     seed_everything(config.run.seed)
     resume = goes_on(plan, rank, resume=resume)
-    model = load_policy(config, rank)
+    trained = load_trained(config, rank)
+    model, optimizer = trained.model, trained.optimizer
     vocabulary = int(model.config.vocab_size)
-    updates = config.run.steps * config.learner.updates_per_batch
-    optimizer = PolicyOptimizer(model, config.learner, steps=updates)
-    critic = _critic(config, rank)
     progress = None
     if resume:
         progress = load_newest(
@@ -77,7 +70,7 @@ def train(
             optimizer,
             rank,
             model_source=Path(config.model.path),
-            others=_beside(critic),
+            others=trained.beside,
         )
     ledger, totals = unpack_ledger(progress.ledger) if progress else (None, Totals())
     first_step = progress.step if progress else 0
@@ -96,7 +89,7 @@ def train(
                 keep_every=config.learner.checkpoints_kept_every,
                 scores=lambda: scores.by_step,
                 background=True,
-                others=_beside(critic),
+                others=trained.beside,
             )
         )
         head: Head | None = None
@@ -111,16 +104,7 @@ def train(
             config,
             model=model,
             vocabulary=vocabulary,
-            train_step=TrainStep(
-                model,
-                optimizer,
-                rank,
-                config=config.learner,
-                objective=config.objective,
-                temperature=config.agent.temperature,
-                reference=_reference(config, rank),
-                critic=critic,
-            ),
+            train_step=train_step(config, trained, rank),
             verifier=ParityVerifier(model, rank, tolerance=config.mismatch_tolerance),
             saving=Saving(
                 saver=saver,
@@ -168,11 +152,6 @@ def _schedule(config: Config) -> SaveSchedule:
     )
 
 
-def _beside(critic: CriticModel | None) -> dict[str, Trainee]:
-    """What a checkpoint holds beside the policy."""
-    return {} if critic is None else {"critic": Trainee(critic.model, critic.optimizer)}
-
-
 def _profiler(
     config: Config, folder: Path, model: nn.Module, rank: Rank, *, first_step: int
 ) -> StepProfiler | None:
@@ -181,33 +160,6 @@ def _profiler(
         return None
     steps = profiled_steps(first_step + 1, config.run.steps + 1, config.run.profile_steps)
     return StepProfiler(model, folder / "profiles", steps=steps, rank=rank.index)
-
-
-def _reference(config: Config, rank: Rank) -> ReferenceModel | None:
-    """The model that the run started from, where a KL term asks for it."""
-    if not config.objective.kl_reference:
-        return None
-    return load_reference(
-        config.model.path,
-        rank,
-        compute_dtype=getattr(torch, config.model.compute_dtype),
-        temperature=config.agent.temperature,
-        cpu_offload=config.learner.cpu_offload,
-    )
-
-
-def _critic(config: Config, rank: Rank) -> CriticModel | None:
-    """The value model, where advantages come from one."""
-    if config.objective.advantage != "gae":
-        return None
-    return load_critic(
-        config.model.path,
-        rank,
-        config=config.objective.gae,
-        learner=config.learner,
-        gamma=config.objective.discount,
-        compute_dtype=getattr(torch, config.model.compute_dtype),
-    )
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ from common.telemetry.process_totals import (
     TrajectoryCounts,
 )
 from learner.coordination.counters import Counters
+from learner.coordination.ledger import COORDINATOR
 from learner.record import StepTimings
 from learner.saving import FailedSaves
 from learner.step.metrics import StepMetrics
@@ -75,7 +76,7 @@ def pack_ledger(coordinator: bytes, totals: Totals) -> bytes:
     return bytes(
         msgpack.packb(
             {
-                "coordinator": coordinator,
+                COORDINATOR: coordinator,
                 "staleness": {str(age): count for age, count in totals.staleness.items()},
                 "mismatch": [totals.mismatch_sum, totals.mismatch_max, totals.mismatch_tokens],
                 "failed_saves": [totals.failed_saves.count, totals.failed_saves.last],
@@ -100,7 +101,7 @@ def unpack_ledger(ledger: bytes) -> tuple[bytes, Totals]:
         earlier_s=earlier_s,
         failed_saves=FailedSaves(*saved.get("failed_saves", ())),
     )
-    return saved["coordinator"], totals
+    return saved[COORDINATOR], totals
 
 
 def learner_totals(

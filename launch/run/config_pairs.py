@@ -35,6 +35,12 @@ def check_pairs(config: Config) -> None:
         require(holds, message)
 
 
+def check_learning(config: Config) -> None:
+    """The same, for what the learner's step alone reads."""
+    for holds, message in _learning(config):
+        require(holds, message)
+
+
 Checked = Iterator[tuple[bool, str]]
 
 

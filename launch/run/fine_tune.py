@@ -22,8 +22,8 @@ from launch.starters.private import fresh_folder
 from learner.sft.config import Sft
 
 SFT = "sft"
-_OURS = re.compile(rf"[\d-]+ [\d:]+ {SFT} \w+ (?P<what>.*)")
-"""A line that ``learner.sft.main`` logs; those of the libraries begin otherwise."""
+_OURS = r"[\d-]+ [\d:]+ {name} \w+ (?P<what>.*)"
+"""A line that ranks of ours log; those of the libraries begin otherwise."""
 
 
 def fine_tune(
@@ -107,9 +107,11 @@ def how_to_go_on(config: Sft) -> str:
 class LogFollower:
     """Shows lines of progress as they appear in a log."""
 
-    def __init__(self, log: Path, show: Callable[[str], None]) -> None:
-        """Begin at the log's present end; ``show`` gets each line."""
+    def __init__(self, log: Path, show: Callable[[str], None], *, name: str = SFT) -> None:
+        """Begin at the log's present end; ``show`` gets each line of the process ``name``."""
         self._log = log
+        self._name = name
+        self._ours = re.compile(_OURS.format(name=re.escape(name)))
         self._show = show
         self._seen = log.stat().st_size if log.exists() else 0
 
@@ -123,5 +125,5 @@ class LogFollower:
         whole = new[: new.rfind(b"\n") + 1]
         self._seen += len(whole)
         for line in whole.decode(errors="replace").splitlines():
-            if (told := _OURS.fullmatch(line)) is not None:
-                self._show(f"{SFT} {told['what']}")
+            if (told := self._ours.fullmatch(line)) is not None:
+                self._show(f"{self._name} {told['what']}")

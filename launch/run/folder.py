@@ -110,6 +110,16 @@ class RunFolder:
         return self.path / "checkpoints"
 
     @property
+    def journal(self) -> Path:
+        """What was accepted and decided (docs/journal.md)."""
+        return self.path / "journal"
+
+    @property
+    def batches(self) -> Path:
+        """One JSON line per optimizer step: what it was trained on."""
+        return self.path / "batches.jsonl"
+
+    @property
     def metrics(self) -> Path:
         """One JSON line per optimizer step."""
         return self.path / "metrics.jsonl"
@@ -261,6 +271,28 @@ def locked(folder: RunFolder) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise InputError(f"another lzero command is at work in {folder.path}") from error
+        yield
+
+
+@contextmanager
+def read_only(folder: RunFolder) -> Iterator[None]:
+    """See to it that no command begins to write to a run meanwhile; others may read it, too.
+
+    Raises:
+        InputError: the run is on.
+    """
+    path = folder.path / ".lock"
+    if not path.is_file():
+        yield
+        return
+    with path.open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"the run in {folder.path} is still on; wait for its end, or end it in order (one "
+                "SIGTERM to its lzero train): what it journaled stays"
+            ) from error
         yield
 
 

@@ -148,7 +148,7 @@ KINDS: dict[int, type[Change]] = {
 }  # fmt: skip
 """By the number in the record; a number is never given again."""
 
-TAKEN = 6
+GRANTED, TAKEN = 1, 6
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
 
 

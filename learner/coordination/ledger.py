@@ -20,6 +20,8 @@ from learner.coordination.counters import Counters
 from learner.coordination.groups import Group, Out
 from learner.coordination.heldout_round import HeldoutRound
 
+COORDINATOR = "coordinator"
+"""Where this is in the ledger of a checkpoint, beside the learner's totals."""
 LEDGER_FORMAT = 5
 _LEASES_COUNTED = 4
 """The format before the journal: of leases that were out it had the number alone."""
@@ -86,6 +88,11 @@ def restore_ledger(coordinator: Coordinator, ledger: bytes) -> None:
     groups.late = set(state["late"])
     for saved in state["groups"]:
         _restore_group(coordinator, saved)
+
+
+def coordinator_part(ledger: bytes) -> bytes:
+    """The coordinator's ledger in the one of the whole learner (``learner.totals``)."""
+    return bytes(msgpack.unpackb(ledger)[COORDINATOR])
 
 
 def journal_position(ledger: bytes) -> int:

@@ -125,7 +125,7 @@ def recover(folder: Path, *, since: int) -> Recovered:
             )
             chain = chain[:n]
             break
-        whole, fault = _examine(segment.path)
+        whole, fault = whole_records(segment.path)
         places += whole[max(0, since - serial) :]
         serial += len(whole)
         if fault is not None:
@@ -159,6 +159,26 @@ def read_place(place: Place) -> Record:
         return record_at(memoryview(file.read(place.num_bytes)), 0)
 
 
+def other_version(path: Path, reason: str) -> str:
+    """What to do about a segment that another version of l-zero wrote."""
+    return (
+        f"the journal '{path}' is of another version: {reason}; resume with the version "
+        f"that wrote it, or remove the folder '{path.parent}' to sample again what was accepted "
+        "since the last checkpoint"
+    )
+
+
+def whole_records(path: Path) -> tuple[list[Place], BrokenRecordError | None]:
+    """The whole records of a segment, and what ended them where that was not its end."""
+    places: list[Place] = []
+    try:
+        for offset, record in read_records(path.read_bytes()):
+            places.append(Place(path, offset, record.num_bytes, record.kind))
+    except BrokenRecordError as error:
+        return places, error
+    return places, None
+
+
 def _headers(folder: Path) -> tuple[list[SegmentFile], list[str]]:
     """The segments whose headers can be read; what follows another is set aside."""
     segments: list[SegmentFile] = []
@@ -169,7 +189,7 @@ def _headers(folder: Path) -> tuple[list[SegmentFile], list[str]]:
         try:
             segments.append(SegmentFile(path, read_header(data)))
         except OtherVersionError as error:
-            raise InputError(_other_version(path, str(error))) from error
+            raise InputError(other_version(path, str(error))) from error
         except BrokenRecordError as error:
             if error.is_torn and path == files[-1]:
                 path.unlink()  # a process that was killed had just made it
@@ -179,25 +199,6 @@ def _headers(folder: Path) -> tuple[list[SegmentFile], list[str]]:
             ]
             return segments, _set_aside(rest, f"of '{path}': offset 0: {error.reason}")
     return segments, []
-
-
-def _other_version(path: Path, reason: str) -> str:
-    return (
-        f"the journal '{path}' is of another version: {reason}; resume with the version "
-        f"that wrote it, or remove the folder '{path.parent}' to sample again what was accepted "
-        "since the last checkpoint"
-    )
-
-
-def _examine(path: Path) -> tuple[list[Place], BrokenRecordError | None]:
-    """The whole records of a segment, and what ended them where that was not its end."""
-    places: list[Place] = []
-    try:
-        for offset, record in read_records(path.read_bytes()):
-            places.append(Place(path, offset, record.num_bytes, record.kind))
-    except BrokenRecordError as error:
-        return places, error
-    return places, None
 
 
 def _cut(path: Path, fault: BrokenRecordError) -> str:

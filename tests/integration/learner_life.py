@@ -71,6 +71,7 @@ class Life:
 
     Attributes:
         every: steps between checkpoints; unless there is a ``schedule``.
+        keep: newest checkpoints that stay.
         goes_on: decides about ``resume``, where that is not known before.
         play: what its actor does; None where one comes by itself to the door of ``place_of``.
         heldout: questions asked while training, as ``config.evaluation`` says.
@@ -94,6 +95,7 @@ class Life:
     tell: Callable[[str], None] = lambda text: None
     saver_of: Callable[[Checkpointer], Saver] = lambda saver: saver
     keep_journal: bool = False
+    keep: int = 1
 
     failed: FailedSaves = field(default_factory=FailedSaves)
     first_step: int = 0
@@ -118,7 +120,7 @@ class Life:
             saver = stack.enter_context(
                 Checkpointer(
                     self.folder / "checkpoints", model, optimizer, rank,
-                    model_source=self.model_folder, export_dtype=torch.float32, keep=1,
+                    model_source=self.model_folder, export_dtype=torch.float32, keep=self.keep,
                 )
             )  # fmt: skip
             head = stack.enter_context(self._head(ledger)) if rank.is_first else None

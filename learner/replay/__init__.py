@@ -1,0 +1,1 @@
+"""Training again from a journal, without anybody else: the same batches, the same steps."""
