@@ -17,7 +17,7 @@ from statistics import fmean
 
 import uvloop
 
-from actors.asked import RetryableError
+from actors.asked import RetryableError, UnreachableError
 from actors.episode import EpisodeRunner
 from actors.hosted import HostLine
 from actors.kernels.launchers import make_launcher
@@ -50,6 +50,8 @@ log = logging.getLogger(__name__)
 
 _ANSWER_S = 20.0
 """Longest wait for a server that is asked for its version."""
+_START_S, _AGAIN_S = 300.0, 0.5
+"""Longest wait for servers that cannot be reached, and how long until they are asked again."""
 
 
 async def run_suite(
@@ -136,28 +138,45 @@ async def servers_with(
 ) -> list[ServerPlace]:
     """The servers that say that they sample with ``version``.
 
+    While none does and some cannot be reached, they are asked again: they may be starting.
+
     Raises:
         PolicyServerError: none does; says what each says.
     """
-    said = {place.name: await _version_of(place, wire) for place in servers}
-    if str(version) not in said.values():
-        listed = "; ".join(f"{name}: {what}" for name, what in said.items())
-        raise PolicyServerError(
-            f"no policy server samples with weights of version {version}, which are to be "
-            f"evaluated ({listed}); resume the run: it starts its servers with the weights that it "
-            "saved last"
-        )
-    return [place for place in servers if said[place.name] == str(version)]
+    deadline = time.monotonic() + _START_S
+    while True:
+        said = [await _version_of(place, wire) for place in servers]
+        found = [place for place, one in zip(servers, said, strict=True) if one == str(version)]
+        are_starting = any(isinstance(one, UnreachableError | TimeoutError) for one in said)
+        if found:
+            return found
+        if not are_starting or time.monotonic() > deadline:
+            raise _no_server_with(version, servers, said)
+        await asyncio.sleep(_AGAIN_S)
 
 
-async def _version_of(place: ServerPlace, wire: Wire) -> str:
-    """The number of its weights; else what it says, or why nothing."""
+def _no_server_with(
+    version: int, servers: Sequence[ServerPlace], said: Sequence[str | Exception]
+) -> PolicyServerError:
+    listed = "; ".join(
+        f"{place.name}: {f'no answer, {one!r}' if isinstance(one, Exception) else one}"
+        for place, one in zip(servers, said, strict=True)
+    )
+    return PolicyServerError(
+        f"no policy server samples with weights of version {version}, which are to be "
+        f"evaluated ({listed}); resume the run: it starts its servers with the weights that it "
+        "saved last"
+    )
+
+
+async def _version_of(place: ServerPlace, wire: Wire) -> str | Exception:
+    """The number of its weights, or another label; else why it gave no answer."""
     line = HostLine(wire, place.address, who=EVALUATION)
     try:
         async with asyncio.timeout(_ANSWER_S):
             label = (await line.state()).version
     except (RetryableError, TimeoutError) as error:
-        return f"no answer, {error!r}"
+        return error
     finally:
         await line.close()
     return "0" if label == UNPUBLISHED else label

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -39,3 +40,14 @@ def test_where_no_server_has_the_version_each_is_named_with_what_it_says() -> No
             PolicyServerError, match=r"version 4, .* \(s0: 3; s1: .*it is ill.*resume"
         ):
             asked(4, [server.place for server in servers])
+
+
+def test_a_server_that_starts_again_is_waited_for() -> None:
+    with weight_servers(1) as (server,), ThreadPoolExecutor() as pool:
+        server.kill()
+        asking = pool.submit(asked, 0, [server.place])
+        with pytest.raises(TimeoutError):
+            asking.result(0.7)
+        server.start()
+
+        assert asking.result(30) == [server.place]
