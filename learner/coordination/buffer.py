@@ -170,7 +170,7 @@ class GroupBuffer:
 
     def take_batch(self, *, learner_version: int) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""
-        stale = [g for g in self._in_order() if self._has_stale(g, learner_version)]
+        stale = [g for g in self._in_order() if self._too_stale(g, learner_version)]
         if stale:
             self._do(Stale(version=learner_version, groups=_ids(stale),
                            trajectories=_trajectories(stale)))  # fmt: skip
@@ -222,11 +222,8 @@ class GroupBuffer:
     def _in_order(self) -> list[Group]:
         return sorted(self.ready, key=lambda group: group.number)
 
-    def _has_stale(self, group: Group, learner_version: int) -> bool:
-        return any(self._too_stale(t, learner_version) for t in group.finished)
-
-    def _too_stale(self, trajectory: Trajectory, learner_version: int) -> bool:
-        oldest = trajectory.oldest_version
+    def _too_stale(self, sampled: Group | Trajectory, learner_version: int) -> bool:
+        oldest = sampled.oldest_version
         return oldest is not None and learner_version - oldest > self.max_staleness
 
     def _close_if_complete(self, group_id: str) -> None:

@@ -91,8 +91,9 @@ class Coordinator:
             group_timeout_s=group_timeout_s,
         )
         self.evaluations = Evaluations(self.groups)
-        self._sessions = Sessions()
         self._leases = LeaseBook()
+        self._sessions = Sessions(self._leases.count)
+        self._leases.on_count = self._sessions.offer
         self._failures = FailureLog(tell)
         self.depth = depth or Depth.greatest(groups_per_batch, max_staleness)
         self.credit = Credit(floor=group_size)
