@@ -32,7 +32,7 @@ from learner.coordination.ledger import save_ledger
 from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers
 from learner.coordination.replay import Replay
-from learner.coordination.store import TrajectoryStore
+from learner.coordination.store import Store
 from learner.journal.interface import Journal, NoJournal
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Intake:
     def __init__(
         self,
         coordinator: Coordinator,
-        store: TrajectoryStore,
+        store: Store,
         door: Door,
         *,
         version: int = 0,
