@@ -80,7 +80,7 @@ def claim_of(frames: Sequence[Buffer]) -> tuple[str, str]:
 
 
 def _pack(value: Any, arrays: list[Buffer]) -> Any:
-    kind = type(value)
+    kind: Any = type(value)
     if kind in _PLAIN:
         return value
     if kind is tuple:
@@ -117,9 +117,8 @@ def _reader(hint: Any) -> _Reader:
         return _map_reader(_reader(typing.get_args(hint)[1]))
     if origin in (typing.Union, types.UnionType):
         (inner,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-        read = _reader(inner)
-        return lambda value, frames: None if value is None else read(value, frames)
-    return lambda value, frames: _scalar(hint, value)
+        return _optional_reader(inner)
+    return lambda value, frames: value if type(value) is hint else _scalar(hint, value)
 
 
 def _record_reader(kind: type) -> _Reader:
@@ -138,6 +137,15 @@ def _record_reader(kind: type) -> _Reader:
     return read
 
 
+def _optional_reader(hint: Any) -> _Reader:
+    reader = _reader(hint)
+
+    def read(value: Any, frames: Sequence[Buffer]) -> Any:
+        return value if value is None or type(value) is hint else reader(value, frames)
+
+    return read
+
+
 def _map_reader(read: _Reader) -> _Reader:
     return lambda value, frames: {str(key): read(item, frames) for key, item in _map(value).items()}
 
@@ -149,16 +157,15 @@ def _map(value: Any) -> dict[Any, Any]:
 
 
 def _tuple_reader(hints: tuple[Any, ...]) -> _Reader:
-    readers = [_reader(hint) for hint in hints if hint is not Ellipsis]
+    first, *_ = readers = [_reader(hint) for hint in hints if hint is not Ellipsis]
     is_endless = hints[1:] == (Ellipsis,)
 
     def read(value: Any, frames: Sequence[Buffer]) -> tuple[Any, ...]:
-        if not isinstance(value, list):
+        if type(value) is not list:
             raise TypeError(f"expected a list, got {type(value).__name__}")
         if is_endless:
-            (first,) = readers
             return tuple([first(item, frames) for item in value])
-        return tuple(one(item, frames) for one, item in zip(readers, value, strict=True))
+        return tuple([one(item, frames) for one, item in zip(readers, value, strict=True)])
 
     return read
 

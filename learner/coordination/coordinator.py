@@ -308,6 +308,12 @@ class Coordinator:
 
     # ---- batches -----------------------------------------------------------------------------
 
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """Another one whenever something is there that a batch or an evaluation waits for."""
+        rounds = self.evaluations
+        return self.groups.closed, len(self._sessions), rounds.next_number, int(rounds.is_over)
+
     def take_batch(self, *, learner_version: int, now: float = 0.0) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""
         batch = self.groups.take_batch(learner_version=learner_version)
