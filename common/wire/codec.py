@@ -117,33 +117,40 @@ def _reader(hint: Any) -> _Reader:
         return _map_reader(_reader(typing.get_args(hint)[1]))
     if origin in (typing.Union, types.UnionType):
         (inner,) = (arg for arg in typing.get_args(hint) if arg is not types.NoneType)
-        return _optional_reader(inner)
+        read = _reader(inner)
+        return lambda value, frames: None if value is None else read(value, frames)
     return lambda value, frames: value if type(value) is hint else _scalar(hint, value)
 
 
 def _record_reader(kind: type) -> _Reader:
+    """Most fields are strings and numbers, and right: which have to be read is looked up."""
     hints = typing.get_type_hints(kind)
-    fields = [(name, hint, _reader(hint)) for name, hint in hints.items()]
+    names = tuple(hints)
+    readers = {name: _reader(hint) for name, hint in hints.items()}
+    to_read: dict[tuple[type, ...], tuple[tuple[str, _Reader], ...]] = {}
+    """By the types of the values as they came, in the order of the fields."""
 
     def read(value: Any, frames: Sequence[Buffer]) -> Any:
         if type(value) is not dict or value.keys() != hints.keys():
             raise ValueError(f"{kind.__name__} must have the fields {sorted(hints)}")
-        for name, hint, reader in fields:
-            item = value[name]
-            if type(item) is not hint:  # most fields are strings and numbers, and right
-                value[name] = reader(item, frames)
+        came = tuple([type(value[name]) for name in names])
+        todo = to_read.get(came)
+        if todo is None:
+            todo = tuple((n, readers[n]) for n, had in zip(names, came, strict=True)
+                         if not _is_as_it_should(hints[n], had))  # fmt: skip
+            to_read[came] = todo
+        for name, reader in todo:
+            value[name] = reader(value[name], frames)
         return kind(**value)
 
     return read
 
 
-def _optional_reader(hint: Any) -> _Reader:
-    reader = _reader(hint)
-
-    def read(value: Any, frames: Sequence[Buffer]) -> Any:
-        return value if value is None or type(value) is hint else reader(value, frames)
-
-    return read
+def _is_as_it_should(hint: Any, came: type) -> bool:
+    """Whether every value of that type is one of the hint's."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return came in typing.get_args(hint)
+    return came is hint
 
 
 def _map_reader(read: _Reader) -> _Reader:

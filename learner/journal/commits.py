@@ -35,13 +35,13 @@ class Commit:
 
     Attributes:
         end: serial after the last record of them.
-        records: how many of them are records.
+        records: those of them that are records.
         num_bytes: size of the records in the file.
     """
 
     entries: tuple[Entry, ...]
     end: int
-    records: int
+    records: tuple[Record, ...]
     num_bytes: int
 
 
@@ -85,8 +85,9 @@ class CommitQueue:
 
     def take(self) -> Commit:
         """Everything that waits, for the disk; ``num_bytes`` counts it until it is there."""
-        sizes = [entry.num_bytes for entry in self._entries if isinstance(entry, Record)]
-        batch = Commit(tuple(self._entries), self.appended, len(sizes), sum(sizes))
+        records = tuple([entry for entry in self._entries if isinstance(entry, Record)])
+        num_bytes = sum([record.num_bytes for record in records])
+        batch = Commit(tuple(self._entries), self.appended, records, num_bytes)
         self._entries.clear()
         return batch
 

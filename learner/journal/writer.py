@@ -185,7 +185,7 @@ class JournalWriter:
 
     def _write(self, batch: Commit) -> None:
         waiting: list[Frame] = []
-        serial = batch.end - batch.records
+        serial = batch.end - len(batch.records)
         for entry in batch.entries:
             if isinstance(entry, Record):
                 if self._file < 0:
@@ -273,7 +273,7 @@ class JournalWriter:
     def _count(self, batch: Commit, disk_s: float) -> None:
         before = self.costs
         self.costs = JournalCosts(
-            records=before.records + batch.records,
+            records=before.records + len(batch.records),
             num_bytes=before.num_bytes + batch.num_bytes,
             commits=before.commits + 1,
             cpu_s=time.thread_time(),

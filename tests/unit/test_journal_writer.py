@@ -64,7 +64,7 @@ class Committing(RuleBasedStateMachine):
     def commit(self) -> None:
         if self.in_hand is None:
             return
-        serial = self.in_hand.end - self.in_hand.records
+        serial = self.in_hand.end - len(self.in_hand.records)
         for entry in self.in_hand.entries:
             if isinstance(entry, NewSegment):
                 assert entry.first_serial == serial
