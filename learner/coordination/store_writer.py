@@ -23,7 +23,7 @@ from learner.coordination.store import TrajectoryStore
 log = logging.getLogger(__name__)
 
 _LOOK_S = 0.1
-_NICENESS = 10
+_NICENESS = 19
 """People can wait."""
 
 

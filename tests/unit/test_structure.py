@@ -143,7 +143,7 @@ def test_only_these_files_name_addresses_of_this_machine() -> None:
     assert naming == MAY_NAME_LOOPBACK
 
 
-def test_only_one_file_speaks_zeromq() -> None:
+def test_only_one_file_of_ours_speaks_zeromq() -> None:
     importing = {
         str(file)
         for file in python_files(*PRODUCT, "benchmarks")
