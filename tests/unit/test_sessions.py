@@ -29,6 +29,25 @@ def test_a_thousand_offers_of_one_session_leave_no_more_than_it_needs() -> None:
     assert sessions.least_busy(now=0.0, silence_s=SILENCE_S) == "a#0"
 
 
+def test_who_names_an_earlier_rotation_is_told_again() -> None:
+    sessions = Sessions(lambda identity: 0)
+    sessions.join(hello("a#0", 1), 0.0)
+
+    assert sessions.tell(3) == ["a#0"]
+    assert sessions.tell(3) == []
+    sessions.knows("a#0", 2)
+    assert sessions.tell(3) == ["a#0"]
+
+
+def test_who_was_quiet_is_offered_leases_again_once_it_is_heard() -> None:
+    sessions = Sessions(lambda identity: 0)
+    sessions.join(hello("a#0", 1), 0.0)
+
+    assert sessions.least_busy(now=20.0, silence_s=SILENCE_S) is None
+    sessions.heard("a#0", 20.0)
+    assert sessions.least_busy(now=20.0, silence_s=SILENCE_S) == "a#0"
+
+
 def hello(identity: str, credit: int) -> Hello:
     actor, _, session = identity.partition("#")
     return Hello(actor_id=actor, session=session, schema_version=0, credit=credit, kernel_level="")
