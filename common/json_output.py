@@ -32,6 +32,8 @@ def json_text(value: Any, *, indent: int | None = None, readable: bool = False) 
     except ValueError:  # dumps looks at every number faster than we do
         finite = _finite(value)
         text = json.dumps(finite, indent=indent, allow_nan=False, ensure_ascii=not readable)
+    if text.isascii():  # much faster than to look for what is not
+        return text
     return _UNWRITABLE.sub(lambda match: f"\\u{ord(match.group()):04x}", text)
 
 

@@ -40,7 +40,7 @@ from learner.coordination.membership import Membership
 from learner.coordination.mixed_order import MixedOrder, WeightedTasks, order_of_families
 from learner.coordination.newcomers import Newcomers, Terms
 from learner.coordination.replay import Replay
-from learner.coordination.store import TrajectoryStore
+from learner.coordination.store_process import StoreProcess
 from learner.coordination.trajectory_checks import ModelLimits
 from learner.engine.tokenizer import TOKENIZER, load_tokenizer
 from learner.head import Head
@@ -82,7 +82,7 @@ def rank_zero(
     if ledger is not None:
         restore_ledger(coordinator, ledger)
     replay = Replay(coordinator, found.places, serial=since) if resume else None
-    store = TrajectoryStore(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
+    store = StoreProcess(folder / "trajectories", limit_bytes=config.run.trajectories_mib * MIB)
     batches = BatchLog(folder / "batches.jsonl", after_step=version)
     writers = metric_writers(config.run, folder, dataclasses.asdict(config), after_step=version)
     wire = Wire(own_keys(plan, LEARNER))

@@ -246,10 +246,14 @@ class Door:
 
     def receive(self) -> Parcel | None:
         """The next message, if there is one."""
+        receive = self._socket.recv
         try:
-            return read_parcel(self._socket.recv_multipart(zmq.NOBLOCK, copy=False), self._longest)
+            parts = [receive(zmq.NOBLOCK, copy=False)]
         except zmq.Again:
             return None
+        while parts[-1].more:  # ``recv_multipart`` asks the socket, which takes as long as a part
+            parts.append(receive(copy=False))
+        return read_parcel(parts, self._longest)
 
     def send(self, identity: bytes, frames: Sequence[Buffer]) -> None:
         """Send to the peer of that identity.

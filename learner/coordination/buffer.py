@@ -11,7 +11,6 @@ batch, and the staleness bound would loosen for ever.
 import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import singledispatchmethod
 
 from common.errors import InputError
 from common.telemetry.quiet_log import QuietLog
@@ -60,6 +59,8 @@ class GroupBuffer:
         self.now = 0.0
         """When the last trajectory came, on the clock of whoever settles."""
         self.next_group = 0
+        self.closed = 0
+        """Groups for which nothing more is awaited, so far."""
         self.batches_taken = 0
         self.groups_per_batch = groups_per_batch
         self.group_size = group_size
@@ -170,7 +171,7 @@ class GroupBuffer:
 
     def take_batch(self, *, learner_version: int) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""
-        stale = [g for g in self._in_order() if self._has_stale(g, learner_version)]
+        stale = [g for g in self._in_order() if self._too_stale(g, learner_version)]
         if stale:
             self._do(Stale(version=learner_version, groups=_ids(stale),
                            trajectories=_trajectories(stale)))  # fmt: skip
@@ -222,11 +223,8 @@ class GroupBuffer:
     def _in_order(self) -> list[Group]:
         return sorted(self.ready, key=lambda group: group.number)
 
-    def _has_stale(self, group: Group, learner_version: int) -> bool:
-        return any(self._too_stale(t, learner_version) for t in group.finished)
-
-    def _too_stale(self, trajectory: Trajectory, learner_version: int) -> bool:
-        oldest = trajectory.oldest_version
+    def _too_stale(self, sampled: Group | Trajectory, learner_version: int) -> bool:
+        oldest = sampled.oldest_version
         return oldest is not None and learner_version - oldest > self.max_staleness
 
     def _close_if_complete(self, group_id: str) -> None:
@@ -251,15 +249,28 @@ class GroupBuffer:
         self.apply(change)
         self.note(change)
 
-    @singledispatchmethod
     def apply(self, change: Change) -> None:
         """Make a change that was decided, now or earlier; of evaluations there is none here.
 
         Raises:
             InputError: it does not follow from what is here.
         """
+        match change:
+            case Granted():
+                self._granted(change)
+            case Accepted():
+                self._accepted(change)
+            case Ended():
+                self._ended(change)
+            case Closed():
+                self._closed(change)
+            case Stale():
+                self._stale(change)
+            case Taken():
+                self._taken(change)
+            case Restarted():
+                self._restarted(change)
 
-    @apply.register
     def _granted(self, change: Granted) -> None:
         group = self.open_groups.get(group_id_of(change.group))
         if group is None and change.group == self.next_group:
@@ -276,7 +287,6 @@ class GroupBuffer:
         group.lease(change.session)
         self.counters.started += 1
 
-    @apply.register
     def _accepted(self, change: Accepted) -> None:
         trajectory = change.trajectory
         self.counters.finished += 1
@@ -284,7 +294,6 @@ class GroupBuffer:
         group = self.open_groups[trajectory.group_id]
         group.settle(trajectory.trajectory_id, trajectory, change.num_bytes, self.now)
 
-    @apply.register
     def _ended(self, change: Ended) -> None:
         self.counters.finished += change.usable
         self._spend(change.tokens, change.cells)
@@ -294,9 +303,9 @@ class GroupBuffer:
             return
         self.open_groups[change.group_id].give_back(change.lease_id, failed=change.counts)
 
-    @apply.register
     def _closed(self, change: Closed) -> None:
         group = self.open_groups.pop(change.group_id)
+        self.closed += 1
         group.abandon()
         self.late.update(change.late)
         if change.dropped_as:
@@ -304,18 +313,15 @@ class GroupBuffer:
         else:
             self.ready.append(group)
 
-    @apply.register
     def _stale(self, change: Stale) -> None:
         self._remove(change.groups)
         self.counters.drop("stale_in_buffer", len(change.trajectories))
 
-    @apply.register
     def _taken(self, change: Taken) -> None:
         self._remove(change.groups)
         self.counters.trained += len(change.trajectories)
         self.batches_taken += 1
 
-    @apply.register
     def _restarted(self, change: Restarted) -> None:
         lost = set(change.lost)
         self.late -= lost

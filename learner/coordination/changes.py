@@ -150,19 +150,21 @@ KINDS: dict[int, type[Change]] = {
 
 GRANTED, TAKEN = 1, 6
 _NUMBERS = {kind: number for number, kind in KINDS.items()}
+_NAMES = {
+    kind: [f.name for f in dataclasses.fields(kind) if f.name not in ("trajectory", "frames")]
+    for kind in _NUMBERS
+}
+"""What goes into the first frame."""
 
 
 def to_record(change: Change) -> Record:
     """A change as a record of the journal."""
-    fields = {
-        field.name: getattr(change, field.name)
-        for field in dataclasses.fields(change)
-        if field.name not in ("trajectory", "frames")
-    }
+    kind = type(change)
+    fields = {name: getattr(change, name) for name in _NAMES[kind]}
     frames: Sequence[Buffer] = ()
     if isinstance(change, Accepted | Evaluated):
         frames = change.frames or encode(change.trajectory)
-    return Record(_NUMBERS[type(change)], (msgpack.packb(fields), *frames))
+    return Record(_NUMBERS[kind], (msgpack.packb(fields), *frames))
 
 
 def from_record(record: Record) -> Change:

@@ -91,8 +91,9 @@ class Coordinator:
             group_timeout_s=group_timeout_s,
         )
         self.evaluations = Evaluations(self.groups)
-        self._sessions = Sessions()
         self._leases = LeaseBook()
+        self._sessions = Sessions(self._leases.count)
+        self._leases.on_count = self._sessions.offer
         self._failures = FailureLog(tell)
         self.depth = depth or Depth.greatest(groups_per_batch, max_staleness)
         self.credit = Credit(floor=group_size)
@@ -306,6 +307,12 @@ class Coordinator:
             self.evaluations.give_back(lease_id, failed=counts)
 
     # ---- batches -----------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> tuple[int, ...]:
+        """Another one whenever something is there that a batch or an evaluation waits for."""
+        rounds = self.evaluations
+        return self.groups.closed, len(self._sessions), rounds.next_number, int(rounds.is_over)
 
     def take_batch(self, *, learner_version: int, now: float = 0.0) -> list[Trajectory] | None:
         """A batch of complete fresh groups, oldest first; None while there are too few."""

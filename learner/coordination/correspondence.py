@@ -36,7 +36,7 @@ from learner.coordination.newcomers import Newcomers
 from learner.coordination.outbox import Letter, Outbox
 from learner.coordination.reception import greet, refusal_of
 from learner.coordination.registrar import Registrar
-from learner.coordination.store import TrajectoryStore
+from learner.coordination.store import Store
 from learner.journal.interface import Journal
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class Correspondence:
     def __init__(
         self,
         coordinator: Coordinator,
-        store: TrajectoryStore,
+        store: Store,
         journal: Journal,
         lock: threading.Condition,
         *,
@@ -227,12 +227,12 @@ class Correspondence:
         )
         self._say(identity, Ack(trajectory_id=trajectory.trajectory_id))
         if fresh:
-            self._keep(trajectory)
+            self._keep(trajectory, frames)
 
-    def _keep(self, trajectory: Trajectory) -> None:
+    def _keep(self, trajectory: Trajectory, frames: Sequence[memoryview]) -> None:
         """Into the store, which people read; training does not depend on it."""
         try:
-            self._store.append(trajectory)
+            self._store.append(trajectory, frames)
         except (OSError, ValueError) as error:
             self._quiet.warning("trajectory not stored", "reason=%s", error)
 

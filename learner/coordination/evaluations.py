@@ -39,11 +39,16 @@ class Evaluations:
 
     def take(self) -> HeldoutRound | None:
         """The finished evaluation, once; None while it runs or when there is none."""
-        if self.current is None or not self.current.done:
+        if self.current is None or not self.is_over:
             return None
         taken, self.current = self.current, None
         self._groups.note(EvaluationTaken(number=self.next_number - 1))
         return taken
+
+    @property
+    def is_over(self) -> bool:
+        """All of the current one is in, and it was not taken."""
+        return self.current is not None and self.current.done
 
     @property
     def is_under_way(self) -> bool:

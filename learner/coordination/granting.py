@@ -61,8 +61,7 @@ class Granting:
         return handed
 
     def _least_busy(self, now: float) -> str | None:
-        held, silence_s = self._leases.count, self._silence_s
-        return self._sessions.least_busy(held, now=now, silence_s=silence_s)
+        return self._sessions.least_busy(now=now, silence_s=self._silence_s)
 
     def _note_bounds(self, version: int, now: float, *, has_room: bool) -> None:
         """Tell each bound whether it alone keeps sessions that have room from more."""

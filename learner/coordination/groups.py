@@ -140,6 +140,8 @@ class Group:
     """Wire size of ``finished``."""
     first_at: float | None = None
     """When its first member came back, on the clock of whoever settles."""
+    _oldest: tuple[int, int | None] = (0, None)
+    """The lowest weight version of so many of ``finished``."""
 
     @classmethod
     def fresh(cls, number: int, task: Task, size: int) -> "Group":
@@ -155,6 +157,16 @@ class Group:
     def complete(self) -> bool:
         """Nothing more will come."""
         return self.pending == 0
+
+    @property
+    def oldest_version(self) -> int | None:
+        """The lowest weight version that sampled anything in it; None without actions."""
+        known, oldest = self._oldest
+        if known < len(self.finished):
+            versions = [t.oldest_version for t in self.finished[known:]]
+            oldest = min((v for v in (oldest, *versions) if v is not None), default=None)
+            self._oldest = len(self.finished), oldest
+        return oldest
 
     def next_lease(self) -> tuple[str, int]:
         """Lease id and sample index of the member that waits first."""

@@ -32,7 +32,7 @@ from learner.coordination.ledger import save_ledger
 from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers
 from learner.coordination.replay import Replay
-from learner.coordination.store import TrajectoryStore
+from learner.coordination.store import Store
 from learner.journal.interface import Journal, NoJournal
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Intake:
     def __init__(
         self,
         coordinator: Coordinator,
-        store: TrajectoryStore,
+        store: Store,
         door: Door,
         *,
         version: int = 0,
@@ -82,6 +82,7 @@ class Intake:
         self._quiet = QuietLog(log)
         self._error: BaseException | None = None
         self._stopping = False
+        self._seen = coordinator.progress
         lock = threading.RLock()
         self._changed = threading.Condition(lock)
         self._written = threading.Condition(lock)
@@ -303,10 +304,10 @@ class Intake:
         try:
             while not self._stopping:
                 self._door.wait(_TICK_MS)
-                has_news = self._wait_for_room() if self._journal.is_full else self._receive_some()
+                has_come = self._wait_for_room() if self._journal.is_full else self._receive_some()
                 with self._changed:
                     self._post.tick(time.monotonic())
-                    if has_news:
+                    if has_come and self._is_news():
                         self._changed.notify_all()
                     self._send_what_is_safe()
         except BaseException as error:
@@ -316,6 +317,11 @@ class Intake:
                 self._changed.notify_all()
         finally:
             self._door.close()
+
+    def _is_news(self) -> bool:
+        """Whether anything changed that the training loop waits for: most messages do not."""
+        before, self._seen = self._seen, self._coordinator.progress
+        return before != self._seen
 
     def _wait_for_room(self) -> bool:
         """The disk is behind: actors keep what they have until it is not. There is no news."""

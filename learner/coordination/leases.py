@@ -6,8 +6,9 @@ session until it ends, and ends exactly once, through ``end``. Whatever decides 
 whoever comes second gets None.
 """
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
+from math import inf
 
 from common.wire.records import Purpose, Task, TaskLease
 
@@ -66,6 +67,10 @@ class LeaseBook:
         """Leases that have ended."""
         self._leases: dict[str, Lease] = {}
         self._by_session: dict[str, set[str]] = {}
+        self._first_deadline = inf
+        """No lease has an earlier one."""
+        self.on_count: Callable[[str], None] = lambda session: None
+        """Told of the session that holds more or fewer leases now."""
 
     def __len__(self) -> int:
         """Leases that are out."""
@@ -85,6 +90,8 @@ class LeaseBook:
             raise ValueError(f"lease '{lease.lease_id}' is out already")
         self._leases[lease.lease_id] = lease
         self._by_session.setdefault(lease.session, set()).add(lease.lease_id)
+        self._first_deadline = min(self._first_deadline, lease.deadline)
+        self.on_count(lease.session)
 
     def held(self, lease_id: str, *, by: str) -> Lease | None:
         """The lease of that id if this session holds it, else None."""
@@ -100,6 +107,7 @@ class LeaseBook:
             own.discard(lease_id)
             if not own:
                 del self._by_session[lease.session]
+            self.on_count(lease.session)
         return lease
 
     def of(self, session: str) -> tuple[str, ...]:
@@ -112,11 +120,15 @@ class LeaseBook:
 
     def overdue(self, now: float) -> tuple[Lease, ...]:
         """The leases whose deadline has passed, by id."""
+        if now < self._first_deadline:
+            return ()
+        self._first_deadline = min((one.deadline for one in self._leases.values()), default=inf)
         over = (lease for lease in self._leases.values() if lease.deadline <= now)
         return tuple(sorted(over, key=lambda lease: lease.lease_id))
 
     def extend(self, session: str, deadline: float) -> None:
         """Give a session until then for all that it holds."""
+        self._first_deadline = min(self._first_deadline, deadline)
         for lease_id in self.of(session):
             self._leases[lease_id] = replace(self._leases[lease_id], deadline=deadline)
 

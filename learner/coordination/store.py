@@ -1,14 +1,30 @@
 """The trajectory store of a run: append-only JSON lines in parts, limited in size.
 
 ``trajectories/part-00000.jsonl`` and so on, one trajectory per line as text (no token ids); see
-docs/trajectories.md for the fields. When the limit is reached the oldest part is removed.
+docs/trajectories.md for the fields. When the limit is reached the oldest part is removed. Making a
+line takes longer than taking the trajectory in: a run leaves it to another process
+(``learner.coordination.store_process``).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Protocol, TextIO
 
 from common.episode_record import record_line, trajectory_record
+from common.wire.codec import Buffer
 from common.wire.records import Trajectory
+
+
+class Store(Protocol):
+    """Something that keeps trajectories for people."""
+
+    def append(self, trajectory: Trajectory, frames: Sequence[Buffer] = ()) -> None:
+        """Keep one, which came in ``frames``; OSError or ValueError where it cannot."""
+        ...
+
+    def close(self) -> None:
+        """Return when all of them are in their files."""
+        ...
 
 
 class TrajectoryStore:
@@ -23,7 +39,7 @@ class TrajectoryStore:
         numbers = [int(path.stem.removeprefix("part-")) for path in self._existing()]
         self._file = self._open(max(numbers, default=-1) + 1)
 
-    def append(self, trajectory: Trajectory) -> None:
+    def append(self, trajectory: Trajectory, frames: Sequence[Buffer] = ()) -> None:
         """Write one line; starts the next part when this one is full."""
         self._file.write(record_line(trajectory_record(trajectory)))
         if self._file.tell() >= self._part_bytes:

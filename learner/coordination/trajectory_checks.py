@@ -5,6 +5,7 @@ trajectory claims to answer, the model, and the newest weights.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -130,19 +131,19 @@ def _fault_of_actions(segment: Segment, first_action: int) -> Fault | None:
     own = index[index != NOT_AN_ACTION]
     if index[0] != NOT_AN_ACTION:
         return Fault(kind="action", text="its first token is sampled, but nothing precedes it")
-    if len(own) and (int(own[0]) < first_action or bool((np.diff(own) < 0).any())):
+    if len(own) and (int(own[0]) < first_action or np.count_nonzero(own[1:] < own[:-1])):
         text = f"actions must come in order, from number {first_action} on"
         return Fault(kind="action", text=text)
     return None
 
 
 def _fault_of_samples(segment: Segment, newest_version: int) -> Fault | None:
-    sampled = segment.action_index != NOT_AN_ACTION
-    logprobs = segment.behaviour_logprobs[sampled]
-    if not bool((np.isfinite(logprobs) & (logprobs <= _ROUNDING)).all()):
+    logprobs = segment.behaviour_logprobs  # 0 where nothing was sampled
+    if not (float(logprobs.min()) > -inf and float(logprobs.max()) <= _ROUNDING):  # NaN is neither
         text = "log-probabilities of sampled tokens must be finite and at most 0"
         return Fault(kind="logprob", text=text)
-    newest = int(segment.versions[sampled].max(initial=0))
+    sampled = segment.action_index != NOT_AN_ACTION
+    newest = int((segment.versions * sampled).max())
     if newest > newest_version:
         text = f"weight version {newest} has not been published yet, the newest is {newest_version}"
         return Fault(kind="version", text=text)

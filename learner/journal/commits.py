@@ -31,20 +31,18 @@ Entry = Record | NewSegment | Forgetting
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Entries in order, and the serial after the last record of them."""
+    """Entries in order.
+
+    Attributes:
+        end: serial after the last record of them.
+        records: those of them that are records.
+        num_bytes: size of the records in the file.
+    """
 
     entries: tuple[Entry, ...]
     end: int
-
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """Those of the entries that are records, in order."""
-        return tuple(entry for entry in self.entries if isinstance(entry, Record))
-
-    @property
-    def num_bytes(self) -> int:
-        """Size of the records in the file."""
-        return sum(record.num_bytes for record in self.records)
+    records: tuple[Record, ...]
+    num_bytes: int
 
 
 class CommitQueue:
@@ -87,7 +85,9 @@ class CommitQueue:
 
     def take(self) -> Commit:
         """Everything that waits, for the disk; ``num_bytes`` counts it until it is there."""
-        batch = Commit(tuple(self._entries), self.appended)
+        records = tuple([entry for entry in self._entries if isinstance(entry, Record)])
+        num_bytes = sum([record.num_bytes for record in records])
+        batch = Commit(tuple(self._entries), self.appended, records, num_bytes)
         self._entries.clear()
         return batch
 

@@ -62,7 +62,7 @@ class Record:
     @property
     def num_bytes(self) -> int:
         """Size in the file."""
-        lengths = sum(memoryview(frame).nbytes for frame in self.frames)
+        lengths = sum([memoryview(frame).nbytes for frame in self.frames])
         return RECORD_HEADER_BYTES + 4 * len(self.frames) + lengths
 
 
@@ -119,11 +119,12 @@ def read_header(data: Frame) -> SegmentHeader:
 def encode_record(record: Record) -> list[Frame]:
     """The buffers to write, one after the other."""
     frames = [memoryview(frame).cast("B") for frame in record.frames]
-    lengths = struct.pack(f"<{len(frames)}I", *(len(frame) for frame in frames))
+    sizes = [len(frame) for frame in frames]
+    lengths = struct.pack(f"<{len(frames)}I", *sizes)
     check = zlib.crc32(lengths)
     for frame in frames:
         check = zlib.crc32(frame, check)
-    size = len(lengths) + sum(map(len, frames))
+    size = len(lengths) + sum(sizes)
     return [_with_check(_RECORD, size, record.kind, len(frames), check), lengths, *frames]
 
 
