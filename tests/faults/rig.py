@@ -17,15 +17,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.process_tree import Process, descendants
+from benchmarks.run_roles import MODULES, command_line, process_of
 from common.whole_file import write_whole
 from tests.faults import disk
 from tests.faults.books import check_books, steps_of, stored
-from tests.faults.people import command_line, of_role
 from tests.faults.relay import Relay
 from tests.faults.schedules import Fault, Role, Schedule
 from tests.faults.settings import ALERTS, save_settings, settings_of
 
 REPOSITORY = Path(__file__).parents[2]
+PROCESSES: dict[Role, tuple[str, ...]] = {
+    "actor": (*MODULES["actor"], "tests.faults.actor"),
+    "kernels": MODULES["kernels"],
+    "judge": ("actors.rewards.judge.worker",),
+    "server": (*MODULES["server"], "tests.integration.scripted_server"),
+    "learner": (*MODULES["learner"], "tests.faults.learner"),
+}
 DEADLINE_S = 90.0
 GONE_S = 10.0
 _LOOK_S = 0.01
@@ -152,13 +159,16 @@ class Rig:
             case ("disk" | "starter", _):
                 return True
             case _, ("kill" | "pause"):
-                return of_role(self.starter.pid, fault.role) is not None
+                return self._process(fault.role) is not None
         return self._relay(fault).opened > 0
+
+    def _process(self, role: Role) -> Process | None:
+        return process_of(self.starter.pid, PROCESSES[role])
 
     def _pid(self, role: Role) -> int:
         if role == "starter":
             return self.starter.pid
-        process = of_role(self.starter.pid, role)
+        process = self._process(role)
         assert process is not None, f"no process of {role} any more"
         return process.pid
 
