@@ -9,18 +9,20 @@ MODULES: dict[str, tuple[str, ...]] = {
     "actor": ("actors.main",),
     "kernels": ("actors.kernels.sandboxed.zygote",),
     "server": ("actors.inference.server",),
+    "engine": ("EngineCore",),
     "learner": ("learner.main",),
 }
-"""Whose death a run survives by itself. With several ranks, one of them stands for the learner."""
+"""Whose death a run survives by itself; the engine is the vLLM of a policy server. With several
+ranks, one of them stands for the learner."""
 _HOLDERS = ("guard.py", "bwrap", "own_network.py", "launch.starters.ranks")
 """Who has the command line of another in its own, and is not that other."""
 
 
 def process_of(starter: int, modules: Collection[str]) -> Process | None:
-    """The oldest process below ``starter`` that runs one of ``modules``; None while none does."""
+    """The oldest process below ``starter`` that has one of ``modules`` in its command line."""
     for process in sorted(descendants(starter), key=lambda one: one.started):
         words = command_line(process.pid)
-        is_it = any(module in words for module in modules)
+        is_it = any(module in word for module in modules for word in words)
         if is_it and not any(Path(word).name in _HOLDERS for word in words):
             return process
     return None

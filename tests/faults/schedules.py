@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Literal
 
-Role = Literal["actor", "kernels", "judge", "server", "learner", "starter", "disk"]
+Role = Literal["actor", "kernels", "judge", "server", "engine", "learner", "starter", "disk"]
 Kind = Literal["kill", "pause", "cut", "delay", "replay", "full", "slow"]
 
 SHORT = 12
@@ -111,6 +111,29 @@ def schedule_of(seed: int) -> Schedule:
         for fault in _moment(chance, 1 + number * empty.apart, kinds, None if number else first)
     ]
     return replace(empty, steps=2 + count * empty.apart, faults=tuple(faults))
+
+
+REAL: tuple[tuple[Role, Kind], ...] = (
+    ("actor", "kill"), ("kernels", "kill"), ("server", "kill"), ("engine", "kill"),
+    ("learner", "kill"), ("starter", "kill"), ("actor", "pause"), ("server", "pause"),
+    ("engine", "pause"), ("learner", "pause"), ("starter", "pause"), ("kernels", "pause"),
+)  # fmt: skip
+"""What is done to a run with real policy servers and a learner that trains."""
+
+
+def real_faults(seed: int, *, steps: int, count: int = 3, longest_s: float) -> list[Fault]:
+    """What is done to such a run of so many ``steps``, spread over all but the last of them."""
+    chance = random.Random(f"real faults {seed}")
+    moments = sorted(chance.sample(range(1, steps - 3), count))
+    return [
+        Fault(
+            after=after,
+            role=role,
+            kind=kind,
+            seconds=round(chance.uniform(0.5, longest_s), 1) if kind in LASTING else 0.0,
+        )
+        for after, (role, kind) in zip(moments, chance.sample(REAL, count), strict=True)
+    ]
 
 
 def _moment(
