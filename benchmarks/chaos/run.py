@@ -48,32 +48,28 @@ class ChaosRun:
     def undisturbed(self) -> Outcome:
         """Leave it alone until it ends."""
         began = time.monotonic()
-        with self._log.open("ab") as log:
-            done = subprocess.run(
-                [*self._command, "--keep-old"], cwd=REPOSITORY, stdout=log, stderr=log, check=False
-            )
-        return Outcome(status=done.returncode, seconds=time.monotonic() - began)
+        process = self._start("--keep-old")
+        try:
+            process.wait()
+        finally:
+            _end(process)
+        return Outcome(status=process.returncode, seconds=time.monotonic() - began)
 
     def disturbed(self, *, seed: int, every_s: float, tell: Tell) -> tuple[Outcome, Turns]:
-        """Kill somebody every ``every_s`` seconds while it trains; who was killed."""
+        """Kill somebody every ``every_s`` seconds, from the first step on; who was killed."""
         began, since = time.monotonic(), time.time()
-        turns: Turns | None = None
-        process = self._start("--keep-old")
+        turns = Turns(seed=seed, every_s=every_s, began=since)
+        process, has_begun = self._start("--keep-old"), False
         pause = threading.Event()
         try:
             while process.poll() is None:
-                if turns is None and has_trained(self.folder, since=since):
-                    turns = Turns(seed=seed, every_s=every_s, began=time.time())
-                if turns is not None:
+                has_begun = has_begun or has_trained(self.folder, since=since)
+                if has_begun:
                     process = self._turn(process, turns, tell)
                 pause.wait(_LOOK_S)
         finally:
-            if process.poll() is None:
-                process.terminate()
-                process.wait()
-        seconds = time.monotonic() - began
-        outcome = Outcome(status=process.returncode, seconds=seconds)
-        return outcome, turns or Turns(seed=seed, every_s=every_s, began=time.time())
+            _end(process)
+        return Outcome(status=process.returncode, seconds=time.monotonic() - began), turns
 
     def _turn(
         self, process: "subprocess.Popen[bytes]", turns: Turns, tell: Tell
@@ -101,6 +97,13 @@ class ChaosRun:
     def _start(self, *more: str) -> "subprocess.Popen[bytes]":
         with self._log.open("ab") as log:
             return subprocess.Popen([*self._command, *more], cwd=REPOSITORY, stdout=log, stderr=log)
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """Whatever happened: nothing of it is left."""
+    if process.poll() is None:
+        process.terminate()
+        process.wait()
 
 
 def _kill(pid: int) -> None:
