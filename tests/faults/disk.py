@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-SIZE = "16m"
 _FILLER = "filler"
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[bool]:
+def mounted(folder: Path, *, size: str = "16m") -> Iterator[bool]:
     """Whether ``folder`` is a disk of its own now; it is none any more at the end."""
-    command = ("mount", "-t", "tmpfs", "-o", f"size={SIZE},mode=0700", "tmpfs", str(folder))
+    command = ("mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "tmpfs", str(folder))
     try:
         done = subprocess.run(command, capture_output=True, check=False).returncode == 0
     except OSError:

@@ -16,6 +16,7 @@ import pytest
 
 from benchmarks.process_tree import Process, descendants
 from benchmarks.run_roles import MODULES, process_of
+from tests.faults.disk import fill, make_room, mounted
 from tests.faults.schedules import Fault, real_faults
 from tests.integration.test_end_to_end import STOP_S, Command
 from tests.integration.test_random_kills import STEPS, check_books, quickstart, steps_of
@@ -86,3 +87,30 @@ def test_a_real_run_loses_and_doubles_nothing(seed: int, tmp_path: Path) -> None
     assert not (played.command.run / "private").is_symlink()
     summary = json.loads((played.command.run / "summary.json").read_text())
     check_books(summary, played.command.run)
+
+
+def test_a_real_run_goes_on_once_there_is_room_on_its_disk_again(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    with mounted(folder, size="512m") as own_disk:
+        if not own_disk:
+            pytest.skip("no disk of its own may be mounted here")
+        with quickstart(folder) as command:
+            command.wait_until(lambda: steps_of(command) >= 3, "the third step")
+            before = process_of(command.process.pid, MODULES["learner"])
+            actor = process_of(command.process.pid, MODULES["actor"])
+            assert before is not None
+            assert actor is not None
+            fill(folder)
+            os.kill(actor.pid, signal.SIGKILL)
+            command.wait_until(lambda: not before.alive, "a learner that cannot write its records")
+            make_room(folder)
+            printed = command.finish()
+
+        assert command.process.returncode == 0, printed
+        summary = json.loads((command.run / "summary.json").read_text())
+        rows = [json.loads(line) for line in (command.run / "batches.jsonl").open()]
+    assert [row["step"] for row in rows] == list(range(1, STEPS + 1))
+    counts = summary["trajectories"]
+    assert counts["trained"] == sum(len(row["trajectories"]) for row in rows)
+    assert counts["started"] == counts["trained"] + sum(counts["dropped"].values()) + counts["open"]
