@@ -35,6 +35,7 @@ def check_books(folder: Path, settings: Settings, *, whole_journal: bool) -> Non
     open_ = counted["started"] - counted["trained"] - dropped
     assert counted["trained"] == len(names)
     assert open_ >= 0, f"more ended than was begun: {counted}"
+    assert counted["duplicates"] or not settings.twice, "nothing came twice"
     _check_bound_by_store(folder, trained, settings.bound)
     if whole_journal:
         changes = _changes(folder)
@@ -109,14 +110,12 @@ def _check_bound_by_store(folder: Path, trained: dict[int, list[str]], bound: in
         assert max(ages, default=0) <= bound, f"step {step}: ages {ages}, bound {bound}"
 
 
-def stored(folder: Path) -> list[dict]:
-    """The lines of the store that are whole."""
+def stored(folder: Path, *, last: int = 0) -> list[dict]:
+    """The lines of the store that are whole; the ``last`` ones alone, where a number is given."""
     lines = []
     for part in sorted((folder / "trajectories").glob("part-*.jsonl")):
-        for line in part.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            if line.endswith("}\n"):
-                lines.append(json.loads(line))
-    return lines
+        lines += part.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return [json.loads(line) for line in lines[-last:] if line.endswith("}\n")]
 
 
 def steps_of(folder: Path) -> int:

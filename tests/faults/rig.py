@@ -35,7 +35,7 @@ PROCESSES: dict[Role, tuple[str, ...]] = {
 }
 DEADLINE_S = 90.0
 GONE_S = 10.0
-_LOOK_S = 0.01
+_LOOK_S = 0.02
 _LOOK_AROUND_S = 0.2
 
 
@@ -174,7 +174,7 @@ class Rig:
 
     def _has_begun_since(self, at: float) -> bool:
         self._look_around()
-        return any(line["started_at"] > at for line in stored(self._folder)[-16:])
+        return any(line["started_at"] > at for line in stored(self._folder, last=16))
 
     def _is_over(self) -> bool:
         self._look_around()

@@ -64,7 +64,7 @@ def write(folder: Path, made: Sequence[Change], **counted: int) -> None:
     rows = [{"step": t.version + 1, "trajectories": t.trajectories} for t in taken]
     (folder / "batches.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     begun = sum(isinstance(change, Granted) for change in made)
-    result = {"started": begun, "trained": STEPS * BATCH, "dropped": {}, **counted}
+    result = {"started": begun, "trained": STEPS * BATCH, "dropped": {}, "duplicates": 0, **counted}
     (folder / RESULT).write_text(json.dumps(result))
 
 
@@ -143,6 +143,14 @@ def test_a_lease_that_the_counters_forget_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(AssertionError):
         check_books(tmp_path, settings(), whole_journal=True)
+
+
+def test_an_actor_that_delivers_twice_is_seen_to(tmp_path: Path) -> None:
+    write(tmp_path, changes())
+    twice = dataclasses.replace(settings(), twice=True)
+
+    with pytest.raises(AssertionError, match="nothing came twice"):
+        check_books(tmp_path, twice, whole_journal=True)
 
 
 def test_a_schedule_is_a_function_of_its_seed_and_the_first_ones_have_every_role() -> None:
