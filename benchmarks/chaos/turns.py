@@ -1,7 +1,8 @@
 """Whose turn it is to be killed, and who still recovers from that. Pure: times are arguments.
 
 What always holds (tests/unit/test_chaos.py): who was killed is not killed again before it works,
-and there are at least ``every_s`` seconds between two kills.
+nor is who starts with it, which has never worked then and would end the run; and there are at least
+``every_s`` seconds between two kills.
 """
 
 import random
@@ -44,6 +45,14 @@ STEPPING = ("learner", "starter")
 """Work again once a step is recorded; others once an episode is in that was begun since."""
 
 
+STARTS_WITH = {
+    "actor": ("kernels",),
+    "server": ("engine",),
+    "starter": ("actor", "kernels", "server", "engine", "learner"),
+}
+"""Who else has to start where this one was killed."""
+
+
 class Turns:
     """The kills of one run."""
 
@@ -62,10 +71,13 @@ class Turns:
 
     def next(self, there: Collection[str], *, now: float) -> str | None:
         """Whom of those that are ``there`` to kill now; None for nobody."""
-        free = sorted(set(there) - self.recovering)
+        free = sorted(set(there) - self.recovering - self._starting())
         if now - self._last < self._every_s or not free:
             return None
         return self._chance.choice(free)
+
+    def _starting(self) -> set[str]:
+        return {part for role in self._recovering for part in STARTS_WITH.get(role, ())}
 
     def killed(self, kill: Kill) -> None:
         """Somebody has been killed."""

@@ -122,9 +122,9 @@ REAL: tuple[tuple[Role, Kind], ...] = (
 
 
 def real_faults(seed: int, *, steps: int, count: int = 3, longest_s: float) -> list[Fault]:
-    """What is done to such a run of so many ``steps``, spread over all but the last of them."""
+    """What is done to such a run of so many ``steps``, while episodes are still to be begun."""
     chance = random.Random(f"real faults {seed}")
-    moments = sorted(chance.sample(range(1, steps - 3), count))
+    moments = sorted(chance.sample(range(1, steps - 6), count))
     return [
         Fault(
             after=after,

@@ -8,12 +8,14 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from benchmarks.chaos.records import progress_of
 from benchmarks.process_tree import Process, descendants
 from benchmarks.run_roles import MODULES, process_of
 from tests.faults.disk import fill, make_room, mounted
@@ -36,10 +38,15 @@ class Played:
         self._begin = begin
         self.command = begin()
         self.seen: set[Process] = set()
+        self._last = 0.0
 
     def play(self, fault: Fault) -> None:
-        """Do it as soon as its step has been trained and somebody of the role is there."""
+        """Do it as soon as its step has been trained and all work again after the last one.
+
+        A vLLM that is killed before it works ends its host, and with the first one the run.
+        """
         self.command.wait_until(lambda: steps_of(self.command) >= fault.after, str(fault))
+        self.command.wait_until(self._all_work, f"an episode since the fault before {fault}")
         self.command.wait_until(lambda: self._pid(fault) is not None, f"somebody for {fault}")
         self.seen |= set(descendants(self.command.process.pid))
         pid = self._pid(fault)
@@ -52,6 +59,10 @@ class Played:
             self.command.finish()
             self.check_all_gone()
             self.command = self._begin("--resume")
+        self._last = time.time()
+
+    def _all_work(self) -> bool:
+        return progress_of(self.command.run).begun_at > self._last
 
     def _pid(self, fault: Fault) -> int | None:
         if fault.role == "starter":

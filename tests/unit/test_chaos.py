@@ -11,7 +11,7 @@ from benchmarks.chaos.__main__ import Pair, figures_of, lost_points
 from benchmarks.chaos.records import has_trained, heldout_success, is_trained, progress_of
 from benchmarks.chaos.turns import Kill, Progress, Recovery, Turns
 
-ROLES = ("actor", "kernels", "server", "learner", "starter")
+ROLES = ("actor", "kernels", "server", "engine", "learner", "starter")
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -19,7 +19,7 @@ def test_nobody_is_killed_before_it_works_again(seed: int) -> None:
     chance, now = random.Random(seed), 0.0
     turns = Turns(seed=seed, every_s=30, began=now)
     step, begun_at = 1, 0.0
-    for _ in range(400):
+    for _ in range(600):
         now += chance.uniform(0, 20)
         step += chance.random() < 0.3
         begun_at = now if chance.random() < 0.3 else begun_at
@@ -31,6 +31,9 @@ def test_nobody_is_killed_before_it_works_again(seed: int) -> None:
         if role is not None:
             assert role in there
             assert role not in turns.recovering
+            assert "starter" not in turns.recovering
+            assert role != "engine" or "server" not in turns.recovering
+            assert role != "kernels" or "actor" not in turns.recovering
             turns.killed(Kill(role=role, at=now, step=step))
     times = [kill.at for kill in turns.kills]
     assert len(times) > 10
