@@ -1,11 +1,12 @@
 PYTHON ?= python3
 RUN ?= quickstart
+SEEDS ?= 1
 BIN := .venv/bin
 export OMP_NUM_THREADS ?= 1
 PYTEST := $(BIN)/python -m pytest -q --numprocesses 2 --dist loadscope
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-tests quickstart real test test-nightly check warmstart clean
+.PHONY: help setup setup-tests quickstart real chaos test test-nightly check warmstart clean
 
 help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +23,9 @@ real: setup ## Bring a pretrained model, warm it up, train and report (MODEL=pat
 	@LZERO_SETUP_SECONDS="$$(cat .venv/.lzero-setup-seconds)" \
 		$(BIN)/lzero real --name "$(RUN)" $(if $(MODEL),--model "$(MODEL)")
 
+chaos: setup ## The quickstart with somebody killed every 30 s, beside one left alone (SEEDS=1,2,3).
+	@$(BIN)/python -m benchmarks.chaos --seeds "$(SEEDS)" --json runs/chaos.json
+
 setup-tests: ## The same, with what tests and checks need.
 	@$(PYTHON) launch/setup_environment.py --tests
 
@@ -29,7 +33,7 @@ test: setup-tests ## Run the tests.
 	@$(PYTEST) -m "not gpu and not nightly" tests
 
 test-nightly: setup-tests ## Run every test, also the long ones.
-	@$(PYTEST) -m "not gpu" tests
+	@LZERO_FAULTS_JSON="$${LZERO_FAULTS_JSON:-runs/fault_suite.json}" $(PYTEST) -m "not gpu" tests
 
 check: setup-tests ## Lint, formatting, types and the import rules.
 	$(BIN)/ruff check .

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from common.places import ServerPlace
 from common.telemetry.process_totals import add_actor_totals
 from common.wire.codec import SCHEMA_VERSION, Record, decode, encode
 from common.wire.records import Task, TaskLease, Trajectory
@@ -51,17 +50,6 @@ def an_intake(
             replay.rest()
             intake.go_live()
         yield intake
-
-
-def asked(servers: Sequence[ServerPlace]) -> Membership:
-    """Servers that have taken version 0 and passed their check."""
-    membership = Membership(servers)
-    with membership.roster() as roster:
-        roster.published(0)
-        for server in roster.servers:
-            roster.updated(server.name, server.life, 0)
-            roster.proved(server.name, server.life, 0)
-    return membership
 
 
 class Peer:

@@ -370,7 +370,10 @@ class _TrainRun:
         """Something is started again: on the screen, and in the summary."""
         self._progress.say(text)
         self._state = dataclasses.replace(self._state, restarts=[*self._state.restarts, text])
-        self._folder.write_state(self._state)
+        try:
+            self._folder.write_state(self._state)
+        except OSError as error:  # the run goes on; its end writes all of them
+            self._progress.say(f"the state of the run cannot be written: {error}")
 
     def _say_how_to_resume(self) -> None:
         self._progress.say(f"interrupted; {self._hint()}")

@@ -1,7 +1,8 @@
 """A policy server that plays scripts: the real host, and no model.
 
-``python scripted_server.py PLAN MODEL_FOLDER SCRIPTS.json`` where the scripts map a question to
-the list of its actions. Which action is due is read off the number of observations in the prompt.
+``python scripted_server.py PLAN MODEL_FOLDER SCRIPTS.json [VERSION]`` where the scripts map a
+question to the list of its actions. Which action is due is read off the number of observations in
+the prompt. It samples as the version that is in the file ``VERSION``, or as 0.
 """
 
 import asyncio
@@ -22,10 +23,13 @@ from common.wire.sockets import Wire
 
 
 class ScriptedEngine:
-    """Samples what the script says with certainty, as version 0."""
+    """Samples what the script says with certainty."""
 
-    def __init__(self, model: Path, scripts: dict[str, list[str]]) -> None:
+    def __init__(
+        self, model: Path, scripts: dict[str, list[str]], version: Path | None = None
+    ) -> None:
         self._tokenizer = FileTokenizer(model)
+        self._version = version
         self._by_prompt = {escape_tags(question): actions for question, actions in scripts.items()}
 
     async def generate(self, request: Generate) -> Generated:
@@ -40,7 +44,7 @@ class ScriptedEngine:
             number=request.number,
             token_ids=ids,
             logprobs=np.zeros(len(ids), dtype=np.float32),
-            versions=np.zeros(len(ids), dtype=np.int32),
+            versions=np.full(len(ids), int(await self.version()), dtype=np.int32),
             finish_reason="stop",
         )
 
@@ -48,7 +52,7 @@ class ScriptedEngine:
         raise AssertionError("nobody publishes weights to this engine")
 
     async def version(self) -> str:
-        return "0"
+        return "0" if self._version is None else self._version.read_text()
 
     def load(self) -> ServerLoad:
         return ServerLoad()
@@ -80,5 +84,6 @@ async def serve(plan: RunPlan, engine: ScriptedEngine) -> None:
 
 
 if __name__ == "__main__":
-    scripts = json.loads(Path(sys.argv[3]).read_text())
-    asyncio.run(serve(load_plan(Path(sys.argv[1])), ScriptedEngine(Path(sys.argv[2]), scripts)))
+    told, model, script, *version = map(Path, sys.argv[1:])
+    engine = ScriptedEngine(model, json.loads(script.read_text()), *version)
+    asyncio.run(serve(load_plan(told), engine))

@@ -34,7 +34,7 @@ from learner.coordination.store import TrajectoryStore
 from learner.rank_zero import terms_of
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
-from tests.coordination import asked
+from tests.asked_servers import asked
 from tests.integration.test_process_restarts import (
     BATCHES,
     GROUPS,

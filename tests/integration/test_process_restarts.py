@@ -31,7 +31,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.store import TrajectoryStore
-from tests.coordination import asked
+from tests.asked_servers import asked
 
 MODEL = Path(__file__).parents[2] / "launch" / "presets" / "warmstart"
 SERVER = Path(__file__).with_name("scripted_server.py")

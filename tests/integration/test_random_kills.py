@@ -91,9 +91,9 @@ def kill_at(command: Command, role: str, step: int, delay_s: float) -> None:
 
 
 @contextmanager
-def quickstart(folder: Path) -> Iterator[Command]:
+def quickstart(folder: Path, *more: str) -> Iterator[Command]:
     words = [word for setting in QUICKSTART for word in ("--set", setting)]
-    with lzero_train(folder, *words) as command:
+    with lzero_train(folder, *words, *more) as command:
         yield command
 
 

@@ -29,7 +29,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
 from learner.coordination.store import TrajectoryStore
-from tests.coordination import asked
+from tests.asked_servers import asked
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 DATA = REPOSITORY / "tests" / "data"

@@ -7,7 +7,8 @@ from common.wire.hosting import ServerLoad
 from common.wire.records import TaskLease
 from common.wire.session import Asked, Heartbeat, HeartbeatAck, Rotation, Welcome
 from learner.coordination.membership import Membership
-from tests.coordination import a_peer, an_intake, asked, hello
+from tests.asked_servers import asked
+from tests.coordination import a_peer, an_intake, hello
 from tests.waiting import wait_for
 from tests.wires import a_place
 

@@ -1,11 +1,15 @@
 """A run folder is never overwritten, and only an unfinished run goes on."""
 
+import io
 import os
+import resource
 import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from common.config import Config
 from common.errors import InputError
 from launch.cli import main
 from launch.evaluate.checkpoint import locate_checkpoint
@@ -21,7 +25,7 @@ from launch.run.folder import (
     locked,
     set_aside,
 )
-from launch.run.train import TrainRequest, how_to_go_on
+from launch.run.train import TrainRequest, _TrainRun, how_to_go_on
 from learner.sft.config import Sft
 from tests.listeners import as_root
 
@@ -281,3 +285,24 @@ def test_a_world_that_no_training_can_name_is_refused(
     said = capsys.readouterr().err
     assert said.startswith("lzero: --world-seed must be at ")
     assert f"got {seed} (seed, at least 0 and at most 2147483646)" in said
+
+
+def test_a_disk_without_room_does_not_end_a_run_when_a_process_is_started_again(
+    tmp_path: Path,
+) -> None:
+    run, printed = run_with(tmp_path, "running"), io.StringIO()
+    request = TrainRequest(config=Path("x.toml"), name="trial")
+    training = _TrainRun(request, Config(), (), run, None, Console(file=printed, width=200))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))
+    try:
+        training._note_restart("learner was killed")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    assert "learner was killed" in printed.getvalue()
+    assert "the state of the run cannot be written: " in printed.getvalue()
+    training._note_restart("actor was killed")
+    state = run.read_state()
+    assert state is not None
+    assert state.restarts == ["learner was killed", "actor was killed"]
