@@ -47,7 +47,8 @@ def check_journal(place: JournalPlace) -> Checked:
     found = survey(place.folder)
     numbers, unreadable = _read(found)
     flaws = [*found.flaws, *unreadable, *_lacking(place, found)]
-    if late := _lacking_steps(place, found, max(numbers, default=0)):
+    is_damaged = any(flaw.kind is FlawKind.DAMAGED for flaw in flaws)
+    if not is_damaged and (late := _lacking_steps(place, found, max(numbers, default=0))):
         flaws.append(late)
     return Checked(
         folder=place.folder,
