@@ -8,6 +8,7 @@ acknowledged, and how long each took, goes to a file at the end.
 
 import asyncio
 import json
+import logging
 import resource
 import sys
 import time
@@ -125,6 +126,7 @@ async def serve(asked: Asked, wire: Wire) -> Told:
 
 
 def main() -> None:
+    logging.basicConfig(level=logging.ERROR)  # a thousand links say a thousand times what they see
     asked = Asked.read(Path(sys.argv[1]))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

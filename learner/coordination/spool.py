@@ -13,6 +13,7 @@ import fcntl
 import os
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -39,6 +40,7 @@ class Spool:
         self._folder = folder
         self._file_bytes = max(1, limit_bytes // _FILES)
         self._number = max(waiting_files(folder), default=-1)
+        self._file = -1
         self._begin()
 
     def append(self, frames: Sequence[Buffer]) -> None:
@@ -54,8 +56,8 @@ class Spool:
             raise
         self._size += len(entry)
         if self._size >= self._file_bytes:
-            os.close(self._file)
-            self._begin()
+            with suppress(OSError):  # there is no room for another: this one grows on
+                self._begin()
 
     def close(self) -> None:
         """Nothing more is put in."""
@@ -67,10 +69,12 @@ class Spool:
             path.unlink(missing_ok=True)
 
     def _begin(self) -> None:
-        self._number += 1
-        path = self._folder / f"waiting-{self._number:05d}.frames"
+        path = self._folder / f"waiting-{self._number + 1:05d}.frames"
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        self._file, self._size = os.open(path, flags, 0o600), 0
+        before, self._file = self._file, os.open(path, flags, 0o600)
+        self._number, self._size = self._number + 1, 0
+        if before >= 0:
+            os.close(before)
         for old in list(waiting_files(self._folder).values())[:-_FILES]:
             old.unlink(missing_ok=True)
 

@@ -151,3 +151,20 @@ def test_a_full_disk_leaves_no_half_of_a_message(
     spool.append([b"kept"])
 
     assert list(SpoolReader(tmp_path)) == [[b"kept"]]
+
+
+def test_without_room_for_another_file_the_one_there_is_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError("no space left")
+
+    spool = Spool(tmp_path, limit_bytes=16)  # each message fills a file
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", full)
+        spool.append([b"one"])
+        spool.append([b"two"])
+    spool.append([b"three"])
+
+    assert list(SpoolReader(tmp_path)) == [[b"one"], [b"two"], [b"three"]]
+    assert len(waiting_files(tmp_path)) == 1
