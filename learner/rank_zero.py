@@ -98,6 +98,7 @@ def rank_zero(
         fetching,
         wire,
         return_s=config.learner.batch_timeout_s,
+        was_taken=version > 0 or (replay is not None and replay.batches > 0),
         give_up=lambda: stop.asked,
     )
     weights.start()

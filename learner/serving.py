@@ -56,12 +56,15 @@ class ServedWeights:
         """Servers went while the run was asked to stop: they may lack the last version."""
 
     def begin(self, version: int) -> None:
-        """Publish the weights that the run begins or goes on with, and compare them."""
+        """Publish the weights that the run begins or goes on with, and compare them.
+
+        Who goes on was compared with before: a server that is gone just now is once it is back.
+        """
         self._first = version
         with self.may_have_stopped():
             self._publish(version, wait=True)
         with self.may_have_stopped():
-            self._verify(version, [], required=True)
+            self._verify(version, [], required=version == 0)
 
     def are_returned(self, version: int) -> bool:
         """Whether some server that came back with ``version``, which is ours, waits to be compared.

@@ -62,6 +62,7 @@ class WeightPublisher:
         request_timeout_s: float = 60.0,
         watch_every_s: float = 5.0,
         return_s: float = 0.0,
+        was_taken: bool = False,
         give_up: Callable[[], bool] = lambda: False,
     ) -> None:
         """Publish to the servers of the roster, whose hosts fetch snapshots at ``door``.
@@ -69,7 +70,8 @@ class WeightPublisher:
         They are spoken to over ``wire``, which has the learner's keys.
 
         Where all are lost, a publish after the first waits ``return_s`` seconds until one is back,
-        or until ``give_up`` says so.
+        or until ``give_up`` says so; also the first one, where servers took weights of an earlier
+        learner of the run (``was_taken``): they can, and may just have been killed.
         """
         self._return_s, self._give_up = return_s, give_up
         self._membership = membership
@@ -88,7 +90,7 @@ class WeightPublisher:
         self._watch_every_s = watch_every_s
         self._snapshot: Snapshot | None = None
         self._base = ""
-        self._was_taken = False
+        self._was_taken = was_taken
         """Whether a version was ever published."""
         self._publishing = threading.Lock()
         self._offering = threading.Lock()

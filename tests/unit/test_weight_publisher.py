@@ -56,6 +56,7 @@ def publishing(
     watch_every_s: float = NEVER,
     deadline_s: float = 10.0,
     return_s: float = 0.0,
+    was_taken: bool = False,
 ) -> Iterator[Publishing]:
     with publishing_place(servers) as place, learners_wire() as wire:
         membership = Membership([server.place for server in servers])
@@ -64,6 +65,7 @@ def publishing(
             place.door,
             wire,
             return_s=return_s,
+            was_taken=was_taken,
             stage_timeout_s=deadline_s,
             request_timeout_s=deadline_s,
             watch_every_s=watch_every_s,
@@ -336,6 +338,24 @@ def test_publishing_and_watching_never_take_a_sound_server_out() -> None:
             result = publisher.publish(version, state(version))
             assert result.failed == {}
         assert [server.swaps for server in servers] == [list(range(10))] * 2
+
+
+def test_the_first_publish_of_a_learner_that_goes_on_waits_for_a_server_just_killed() -> None:
+    with (
+        weight_servers(1) as servers,
+        publishing(
+            servers, watch_every_s=0.01, deadline_s=5, return_s=20, was_taken=True
+        ) as publisher,
+    ):
+        servers[0].failing = {"swap": "its engine is dead"}
+        with ThreadPoolExecutor(1) as pool:
+            under_way = pool.submit(publisher.publish, 2, state(2))
+            wait_for(lambda: servers[0].asked["swap"] > 1)
+            assert not under_way.done()
+            servers[0].restart()
+            servers[0].failing = {}
+
+            assert under_way.result(10).acknowledged == (servers[0].name,)
 
 
 def test_a_publish_waits_for_the_only_server_to_come_back() -> None:
