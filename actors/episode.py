@@ -15,6 +15,8 @@ from actors.rewards.judge.pool import Judge
 from actors.rewards.scorer import Scored
 from common.errors import LZeroError
 from common.task_rules import NO_EXTRAS, TaskRules, check_given_task
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.records import Outcome, Task, TaskLease, Trajectory
 
 Conversations = Callable[[float], Conversation]
@@ -62,7 +64,8 @@ class EpisodeRunner:
         task, episode = lease.task, _NOT_BEGUN
         try:
             check = partial(check_given_task, task, self._folders, self._rules)
-            await asyncio.to_thread(check) if task.files else check()
+            with waiting(WaitKind.FILES):
+                await asyncio.to_thread(check) if task.files else check()
             task = dataclasses.replace(task, question=await self._asked(task))
             episode = await self._loop.run(task, conversation)
             scored = await self._score(lease.task, episode)

@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from actors.agent.chat.answer import ChatMessage
 from actors.agent.chat.client import ChatClient
 from common.config import Config
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 
 _ATTEMPTS = 3
 _MAX_TOKENS = 1024
@@ -34,7 +36,8 @@ async def started_grader(config: Config) -> AsyncIterator[Callable[[str], Awaita
 
     async def grade(prompt: str) -> str:
         messages = [ChatMessage(role="user", content=prompt)]
-        reply = await client.complete(messages, max_tokens=_MAX_TOKENS, temperature=0.0, end="")
+        with waiting(WaitKind.GRADING):
+            reply = await client.complete(messages, max_tokens=_MAX_TOKENS, temperature=0.0, end="")
         return reply.text
 
     try:

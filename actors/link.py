@@ -21,9 +21,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import inf
 
+from actors.heartbeat import actor_report
 from common.errors import ProtocolError
 from common.places import Address
 from common.telemetry.process_totals import ActorTotals
+from common.waits.catalogue import WaitKind
+from common.waits.lag import LoopLag
+from common.waits.records import WaitReport
+from common.waits.register import WAITS
 from common.wire.codec import SCHEMA_VERSION, Buffer, Record, decode, encode
 from common.wire.records import TaskLease, Trajectory
 from common.wire.session import (
@@ -51,6 +56,7 @@ _AWAY_BEATS = 5
 class _Unacknowledged:
     frames: list[Buffer]
     sent_at: float
+    made_at: float
 
 
 class CoordinatorLink:
@@ -83,13 +89,17 @@ class CoordinatorLink:
         self._patience_s = patience_s
         self._seen = 0
         self._drained = False
-        self._held: set[str] = set()
+        self._held: dict[str, None] = {}
+        """Ids of leases, the oldest first."""
         self._unacknowledged: dict[str, _Unacknowledged] = {}
         self._leases: asyncio.Queue[TaskLease | None] = asyncio.Queue()
         self._on_revoked: Callable[[str], None] = lambda lease_id: None
         self._last_heard = time.monotonic()
         self._said_hello = 0.0
         self._is_away = False
+        self._idle_since = time.monotonic()
+        self._unwelcomed_since: float | None = self._idle_since
+        self._lag = LoopLag()
         self._line = wire.connect_async(coordinator, identity=self._hello.identity.encode())
         self._rotation = 0
         self.on_rotation: Callable[[Rotation], None] = lambda rotation: None
@@ -113,11 +123,12 @@ class CoordinatorLink:
         await self._say_hello()
         try:
             async with asyncio.TaskGroup() as group:
-                beat = group.create_task(self._beat())
+                beside = [group.create_task(work) for work in (self._beat(), self._lag.run())]
                 try:
                     await self._receive()
                 finally:
-                    beat.cancel()
+                    for task in beside:
+                        task.cancel()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -153,7 +164,8 @@ class CoordinatorLink:
         frames = checked_frames(trajectory)
         if trajectory.trajectory_id not in self._held:
             return  # revoked meanwhile
-        self._unacknowledged[trajectory.trajectory_id] = _Unacknowledged(frames, time.monotonic())
+        now = time.monotonic()
+        self._unacknowledged[trajectory.trajectory_id] = _Unacknowledged(frames, now, now)
         await self._line.send(frames)
 
     async def leave(self, totals: Callable[[], ActorTotals], *, timeout_s: float) -> int:
@@ -188,6 +200,7 @@ class CoordinatorLink:
             if isinstance(record, Refused):
                 raise ProtocolError(f"the coordinator refused this actor: {record.reason}")
             if isinstance(record, HelloWanted):
+                self._unwelcomed_since = self._unwelcomed_since or time.monotonic()
                 # A session that it does not know is sent serials from 1 again; and a coordinator
                 # that began again numbers its rotations anew.
                 self._seen = self._rotation = 0
@@ -199,10 +212,10 @@ class CoordinatorLink:
     def _handle(self, record: Record) -> None:
         if isinstance(record, Ack):
             self._unacknowledged.pop(record.trajectory_id, None)
-            self._held.discard(record.trajectory_id)
+            self._release(record.trajectory_id)
         elif isinstance(record, TaskLease):
             self._seen = max(self._seen, record.serial)
-            self._held.add(record.lease_id)
+            self._held[record.lease_id] = None
             self._leases.put_nowait(record)
         elif isinstance(record, HeartbeatAck):
             self._seen = max(self._seen, record.sent)
@@ -216,14 +229,20 @@ class CoordinatorLink:
     def _welcomed(self, welcome: Welcome) -> None:
         """What the coordinator does not name is over; what it names it may not have got yet."""
         self.on_welcome()
-        revoked = self._held - set(welcome.leases)
+        self._unwelcomed_since = None
+        revoked = self._held.keys() - set(welcome.leases)
         log.info("coordinator welcomed this actor leases_revoked=%d", len(revoked))
         for lease_id in sorted(revoked):
-            self._held.discard(lease_id)
+            self._release(lease_id)
             self._unacknowledged.pop(lease_id, None)
             self._on_revoked(lease_id)
         for item in self._unacknowledged.values():
             item.sent_at = -inf
+
+    def _release(self, lease_id: str) -> None:
+        self._held.pop(lease_id, None)
+        if not self._held:
+            self._idle_since = time.monotonic()
 
     def _rotated(self, rotation: Rotation) -> None:
         if rotation.number > self._rotation:
@@ -243,13 +262,32 @@ class CoordinatorLink:
             self._excuse(now - began - self._heartbeat_s)
             self._check_silence(now - self._last_heard)
             await self._send(
-                Heartbeat(seen=self._seen, leases=tuple(self._held), rotation=self._rotation)
+                Heartbeat(
+                    seen=self._seen,
+                    leases=tuple(self._held),
+                    rotation=self._rotation,
+                    report=self._report(now),
+                )
             )
             for item in list(self._unacknowledged.values()):
                 if now - item.sent_at > self._resend_s:
                     item.sent_at = now
                     self.resent += 1
                     await self._line.send(item.frames)
+
+    def _report(self, now: float) -> WaitReport:
+        own: dict[WaitKind, float] = {}
+        if self._unwelcomed_since is not None:
+            own[WaitKind.WELCOME] = now - self._unwelcomed_since
+        elif not self._held:
+            own[WaitKind.TASK] = now - self._idle_since
+        return actor_report(
+            WAITS,
+            held=tuple(self._held),
+            unacknowledged={i: now - kept.made_at for i, kept in self._unacknowledged.items()},
+            own=own,
+            lag_s=self._lag.take(),
+        )
 
     def _check_silence(self, silent_s: float) -> None:
         """Say that the coordinator is away, and that it is back; give up at last."""

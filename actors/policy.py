@@ -12,6 +12,8 @@ import numpy as np
 from actors.asked import PolicyLine, RetryableError, UnreachableError, WrongPromptError
 from actors.routes import AskedServer, chosen
 from common.errors import PolicyServerError
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.generation import Generation
 from common.wire.hosting import Generate
 
@@ -195,9 +197,11 @@ class PolicyClient:
             await self._wait_for_rotation(patience)
             server = chosen(list(self._servers.values()), start, now=time.monotonic())
             try:
-                generation = await self._attempt(server, request)
+                with waiting(WaitKind.GENERATION, server.name):
+                    generation = await self._attempt(server, request)
             except RetryableError as error:
-                self._record_failure(server, str(error))
+                reason = str(error)
+                self._record_failure(server, reason)
                 if patience.ends_with(error):
                     self._failures += 1
                     raise PolicyServerError(
@@ -209,14 +213,18 @@ class PolicyClient:
                 self._tokens += len(generation.token_ids)
                 return generation
             self._retries += 1
-            await asyncio.sleep(self._backoff(server.failures_in_row))
+            with waiting(WaitKind.ASK_AGAIN, server.name, detail=reason):
+                await asyncio.sleep(self._backoff(server.failures_in_row))
 
     async def _wait_for_rotation(self, patience: _Patience) -> None:
         """Until somebody may be asked; takes no attempt."""
+        if self._are_asked.is_set():
+            return
         left_s = self._timeout_s - patience.out_of_reach_s
         try:
-            async with asyncio.timeout(max(0.0, left_s)):
-                await self._are_asked.wait()
+            with waiting(WaitKind.ROTATION):
+                async with asyncio.timeout(max(0.0, left_s)):
+                    await self._are_asked.wait()
         except TimeoutError:
             self._failures += 1
             raise PolicyServerError(

@@ -21,6 +21,8 @@ import numpy as np
 from actors.episode import EpisodeRunner
 from actors.link import CoordinatorLink
 from common.telemetry.process_totals import ActorTotals
+from common.waits.catalogue import Part
+from common.waits.register import subject
 from common.wire.records import Outcome, TaskLease, Trajectory
 
 log = logging.getLogger(__name__)
@@ -73,7 +75,8 @@ async def run_lease(link: CoordinatorLink, runner: EpisodeRunner, lease: TaskLea
     """Run one lease within its time and deliver what became of it, whatever happens."""
     started_at = time.time()
     try:
-        trajectory = await _within_its_time(runner, lease)
+        with subject(Part.LEASE, lease.lease_id):
+            trajectory = await _within_its_time(runner, lease)
         await link.deliver(trajectory)
     except Exception as error:  # nothing that one episode does may be lost in silence
         log.exception("episode failed lease=%s", lease.lease_id)

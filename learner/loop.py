@@ -26,6 +26,8 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import nn
 
 from common.config import Config
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.records import Trajectory
 from learner.checkpoints.state import Progress
 from learner.engine.agreement import broadcast_number, largest_numbers
@@ -139,7 +141,7 @@ class TrainingLoop:
             self._save_and_stop(step)
             return False
         taken = time.monotonic()
-        with self._profiled(step + 1):
+        with self._profiled(step + 1), waiting(WaitKind.STEP, detail=str(step + 1)):
             metrics = self._train_step.run(batch, version=step)
         trained = time.monotonic()
         version = step + 1

@@ -22,6 +22,7 @@ from common.plan_file import (
     told_joined,
     told_leaving,
 )
+from common.run_status import STATUS
 from common.stopping import StopRequest
 from common.task_rules import task_rules, training_files
 from common.tasks import read_sources, read_tasks
@@ -47,6 +48,7 @@ from learner.head import Head
 from learner.journal.segments import begin_journal
 from learner.journal.writer import JournalWriter
 from learner.record import BatchLog
+from learner.status import StatusWriter
 from learner.weights.background import BackgroundPublisher
 from learner.weights.channel import WORKER_LIMITS
 from learner.weights.publisher import WeightPublisher
@@ -129,6 +131,13 @@ def rank_zero(
                 tell=tell,
                 add_totals=partial(add_actor_totals, folder=folder / "actors"),
             ) as intake,
+            StatusWriter(
+                folder / STATUS,
+                intake,
+                membership,
+                steps=config.run.steps,
+                heartbeat_s=config.transport.heartbeat_s,
+            ),
             BackgroundPublisher(weights, acknowledge=intake.acknowledge) as publisher,
         ):
             tell_coordinator(plan, door.address)

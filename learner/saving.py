@@ -17,6 +17,8 @@ from typing import Protocol
 
 from common.errors import LZeroError
 from common.stopping import StopRequest
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from learner.checkpoints.schedule import RETRY_S, SaveSchedule
 from learner.checkpoints.state import Progress
 from learner.engine.agreement import largest_numbers
@@ -96,7 +98,8 @@ class Saving:
     def settle(self) -> None:
         """Wait for the save under way; one that failed is said, and tried again."""
         try:
-            self.saver.finish()
+            with waiting(WaitKind.CHECKPOINT):
+                self.saver.finish()
         except LZeroError as error:
             self._say(error)
 

@@ -12,7 +12,7 @@ from actors.inference.host.serving import HOST_LIMITS, Host
 from actors.inference.staging import StagedFiles
 from common.places import Address
 from common.wire.hosting import Generate, Generated, ServerLoad
-from common.wire.sockets import Wire, new_key_pair
+from common.wire.sockets import SocketError, Wire, new_key_pair
 
 Handler = Callable[[Generate], Awaitable[Generated]]
 ASKER = new_key_pair()
@@ -82,7 +82,7 @@ class PlayedPolicy:
         finally:
             door.close()
             host.cancel()
-            with suppress(asyncio.CancelledError):
+            with suppress(asyncio.CancelledError, SocketError):  # it may be reading just now
                 await host
             wire.close()
 

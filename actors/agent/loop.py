@@ -33,6 +33,8 @@ from actors.tools.tool import Tool
 from common.chat import ParsedAction, parse_action, without_turn_end
 from common.config import Agent
 from common.errors import InputError, LZeroError
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.records import Outcome, Step, Task
 
 log = logging.getLogger(__name__)
@@ -226,9 +228,10 @@ class AgentLoop:
         clock, by_itself = state.toolbox.clock, False
         clock.begin_cell(time.monotonic())
         try:
-            result = await kernel.execute(
-                code, timeout_s=self._cell_timeout_s, output_bytes=output_bytes
-            )
+            with waiting(WaitKind.CELL, kernel.kernel_id):
+                result = await kernel.execute(
+                    code, timeout_s=self._cell_timeout_s, output_bytes=output_bytes
+                )
             by_itself = result.status is not CellStatus.TIMED_OUT
         except (LZeroError, TimeoutError):
             raise
@@ -269,7 +272,8 @@ class AgentLoop:
 async def _attach(kernel: LiveKernel, file: Path) -> None:
     """Copy a file of the task into the notebook's working folder."""
     try:
-        data = await asyncio.to_thread(file.read_bytes)
+        with waiting(WaitKind.FILES):
+            data = await asyncio.to_thread(file.read_bytes)
     except OSError as error:
         raise InputError(f"attached file {file} cannot be read: {error}") from error
     await kernel.put_file(file.name, data)

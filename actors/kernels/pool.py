@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from actors.kernels.interface import DeathCause, KernelDiedError, Launcher, LiveKernel
+from common.waits.catalogue import Part, WaitKind
+from common.waits.records import Node
+from common.waits.register import waiting
 
 _LOGGER = logging.getLogger(__name__)
 _ATTEMPTS = 3
 _RETRY_PAUSE_S = 0.2
 _REFILL_DELAY_S = 0.01
+_POOL = Node(Part.POOL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,7 +122,8 @@ class KernelPool:
         self._waiting.append(place)
         self._refill()
         try:
-            return await place
+            with waiting(WaitKind.KERNEL):
+                return await place
         except asyncio.CancelledError:
             self._leave(place)
             raise
@@ -179,7 +184,8 @@ class KernelPool:
             if self._closed:
                 break
             try:
-                return await self._launcher.launch()
+                with waiting(WaitKind.LAUNCH, who=_POOL):
+                    return await self._launcher.launch()
             except KernelDiedError as error:
                 self._died += 1
                 last = str(error)

@@ -75,7 +75,7 @@ class KernelSession(asyncio.Protocol):
         self._limits = limits
         self._interrupt, self._kill, self._explain = interrupt, kill, explain
         self._reader = FrameReader(FrameBudget.for_output(limits.output_bytes))
-        self._toolbox = ToolCalls(self._send)
+        self._toolbox = ToolCalls(self._send, kernel_id=kernel_id)
         self._transport: asyncio.Transport | None = None
         self._cell: _Cell | None = None
         self._cells = 0

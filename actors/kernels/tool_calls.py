@@ -6,6 +6,9 @@ from typing import Any
 
 from actors.kernels.frames import Call, encode
 from actors.kernels.tool_specs import ToolError, ToolHandler, called_alone
+from common.waits.catalogue import Part, WaitKind
+from common.waits.records import Node
+from common.waits.register import waiting
 
 _USUAL = (ValueError, TypeError, KeyError, TimeoutError, PermissionError)
 _MOST_AT_ONCE = 64
@@ -16,9 +19,10 @@ _LARGEST_RESULT_BYTES = 4 << 20
 class ToolCalls:
     """Tools bound to one kernel, and the calls in progress."""
 
-    def __init__(self, send: Callable[[bytes], None]) -> None:
-        """Answer through ``send``, which takes one encoded frame."""
+    def __init__(self, send: Callable[[bytes], None], *, kernel_id: str) -> None:
+        """Answer the kernel of that id through ``send``, which takes one encoded frame."""
         self._send = send
+        self._kernel = Node(Part.KERNEL, kernel_id)
         self._names: frozenset[str] = frozenset()
         self._handler: ToolHandler | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -58,7 +62,8 @@ class ToolCalls:
     async def _run(self, handler: ToolHandler, call: Call) -> None:
         called_alone.set(call.alone)
         try:
-            value = await handler(call.name, call.arguments, call.keywords)
+            with waiting(WaitKind.TOOL, call.name, who=self._kernel):
+                value = await handler(call.name, call.arguments, call.keywords)
             frame = encode(["ret", call.number, value])
             if len(frame) > _LARGEST_RESULT_BYTES:
                 raise ToolError(

@@ -22,13 +22,15 @@ from common.wire.joining import JoinMessage
 from common.wire.records import WeightManifest
 from common.wire.session import Message
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 """Raised whenever a record changes; both sides compare it at hello."""
 
 Record = Message | JoinMessage | HostMessage | WeightManifest
 Buffer = bytes | memoryview
 _Reader = Callable[[Any, Sequence[Buffer]], Any]
 """What msgpack made of a field, and the frames of its arrays, to the field's value."""
+
+T = typing.TypeVar("T")
 
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in typing.get_args(Record)}
 _DTYPES = {"int32": np.dtype(np.int32), "float32": np.dtype(np.float32)}
@@ -61,6 +63,18 @@ def decode(frames: Sequence[Buffer]) -> Record:
         return typing.cast(Record, _reader(kind)(body, frames))
     except Exception as error:  # hostile bytes find every exception that numpy or a record raises
         raise ProtocolError(f"malformed {kind_name}: {error}") from error
+
+
+def record_from(kind: type[T], value: object) -> T:
+    """A record without arrays from plain values, as JSON has them.
+
+    Raises:
+        ProtocolError: missing or extra field, or wrong type.
+    """
+    try:
+        return typing.cast(T, _reader(typing.cast(Any, kind))(value, ()))
+    except Exception as error:  # as in ``decode``
+        raise ProtocolError(f"malformed {kind.__name__}: {error}") from error
 
 
 def claim_of(frames: Sequence[Buffer]) -> tuple[str, str]:

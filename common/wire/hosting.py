@@ -4,10 +4,11 @@ Whoever speaks numbers what it asks, and the answer bears the number; answers co
 host answers everything but ``GiveUp`` exactly once, unless it dies.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from common.places import Address
+from common.waits.records import WaitReport
 from common.wire.records import Float32, Int32
 
 MAX_REASON_CHARACTERS = 2000
@@ -117,11 +118,15 @@ class ServerLoad:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerState:
-    """The answer to ``AskState``: the label of the weights that it samples with, and its load."""
+    """The answer to ``AskState``: the label of the weights that it samples with, and its load.
+
+    ``report`` is what its host waits for.
+    """
 
     number: int
     version: str
     load: ServerLoad
+    report: WaitReport = field(default_factory=WaitReport)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

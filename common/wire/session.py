@@ -6,11 +6,12 @@ session that holds a lease can settle it. A session outlives the coordinator: on
 is told by the next hello what the session holds, and gives it back what was its own before.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from common.config.processes import MAX_CREDIT
 from common.places import Address
 from common.telemetry.process_totals import ActorTotals
+from common.waits.records import WaitReport
 from common.wire.records import TaskLease, Trajectory
 
 MAX_NAME_CHARACTERS = 200
@@ -90,12 +91,13 @@ class Heartbeat:
 
     ``seen`` is the highest serial that reached it, in a lease or in a ``HeartbeatAck``: what was
     sent up to there and is not named is lost. ``rotation`` is the number of the newest rotation
-    that reached it, 0 for none.
+    that reached it, 0 for none. ``report`` is what its process waits for.
     """
 
     seen: int
     leases: tuple[str, ...]
     rotation: int = 0
+    report: WaitReport = field(default_factory=WaitReport)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

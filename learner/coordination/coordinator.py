@@ -22,6 +22,7 @@ after any history of events (tests/unit/test_coordinator_properties.py plays ran
 import logging
 from collections.abc import Callable, Sequence
 
+from common.waits.records import Node, Waiting
 from common.wire.codec import Buffer
 from common.wire.records import Outcome, TaskLease, Trajectory
 from common.wire.session import Heartbeat, Hello
@@ -35,6 +36,7 @@ from learner.coordination.evaluations import Evaluations
 from learner.coordination.granting import Granting
 from learner.coordination.groups import Order, SignalFilter
 from learner.coordination.leases import DELIVERY_S, LeaseBook
+from learner.coordination.outstanding import ActorSeen, Books, actors_seen, describe, outstanding
 from learner.coordination.roster import LiveServer
 from learner.coordination.sessions import Sessions
 from learner.coordination.trajectory_checks import ModelLimits, fault_in
@@ -158,13 +160,13 @@ class Coordinator:
             return 0
         return self._lose(self._leases.of(identity), reason)
 
-    def heartbeat(self, identity: str, beat: Heartbeat) -> int:
+    def heartbeat(self, identity: str, beat: Heartbeat, *, now: float = 0.0) -> int:
         """Take back what a session must have received but does not name.
 
         Returns the serial of the last lease sent to it, for the answer.
         """
         session = self._sessions[identity]
-        self._sessions.knows(identity, beat.rotation)
+        self._sessions.beat(identity, beat, now)
         seen = min(beat.seen, session.sent)
         lost = self._leases.unnamed(identity, seen=seen, named=beat.leases)
         if lost:
@@ -325,22 +327,29 @@ class Coordinator:
 
     def waiting_for(self) -> str:
         """What a full batch is waiting for, and what failed most, in words, for time-outs."""
-        groups = self.groups
-        leases = {s.actor_id: self._leases.count(i) for i, s in self._sessions.items()}
-        unclaimed = sum(map(self._leases.count, self.unclaimed))
-        dropped = self._failures.describe(self.counters.dropped)
-        out = len(self._leases)
-        return (
-            f"{len(groups.ready)} of {groups.groups_per_batch} groups ready, "
-            f"{len(groups.open_groups)} open, leases held {leases or 'by no actor'}, "
-            f"capacity {self.capacity} at depth {self.depth.batches:.3g}, "
-            f"weight version acknowledged {self.version}"
-            + (f", {unclaimed} leases not claimed since the restart" if unclaimed else "")
-            + (
-                f", servers bear no more than {self.credit.limit(out)} leases at once"
-                if self.credit.is_over(out)
-                else ""
-            )
-            + (", no room for more trajectories" if self._admission.is_full else "")
-            + (f"; dropped so far: {dropped}" if dropped else "")
+        return describe(self._books(), dropped=self._failures.describe(self.counters.dropped))
+
+    def outstanding(self, wanted: Node, now: float, *, is_asked: bool = True) -> list[Waiting]:
+        """What ``wanted``, a batch or the held-out evaluation, waits for; the oldest of it.
+
+        ``is_asked``: some policy server is in rotation.
+        """
+        return outstanding(self._books(is_asked), wanted, now)
+
+    def actors(self, now: float) -> list[ActorSeen]:
+        """The sessions, what each holds and said last, those of the most silent actors first."""
+        return actors_seen(self._sessions, self._leases, now)
+
+    def _books(self, is_asked: bool = True) -> Books:
+        return Books(
+            groups=self.groups,
+            evaluations=self.evaluations,
+            leases=self._leases,
+            sessions=self._sessions,
+            admission=self._admission,
+            credit=self.credit,
+            depth=self.depth,
+            version=self.version,
+            lease_timeout_s=self._lease_timeout_s,
+            is_somebody_asked=is_asked,
         )

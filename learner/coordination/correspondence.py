@@ -98,6 +98,11 @@ class Correspondence:
         self._waiting.clear()
 
     @property
+    def is_asked(self) -> bool:
+        """Whether some policy server may be asked."""
+        return self._membership is None or bool(self._membership.rotation.asked)
+
+    @property
     def sessions(self) -> dict[str, str]:
         """The actor's name of every session that was or will be welcomed, by identity."""
         waiting = {identity: hello.actor_id for identity, hello in self._waiting.items()}
@@ -181,7 +186,8 @@ class Correspondence:
         elif isinstance(record, Trajectory):
             self._trajectory(identity, record, frames, now)
         elif isinstance(record, Heartbeat):
-            self._say(identity, HeartbeatAck(sent=self._coordinator.heartbeat(name, record)))
+            sent = self._coordinator.heartbeat(name, record, now=now)
+            self._say(identity, HeartbeatAck(sent=sent))
             self._drained.discard(name)  # who has heard of the drain beats no more
 
     def _greet(self, identity: bytes, hello: Hello, now: float) -> None:

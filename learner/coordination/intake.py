@@ -20,6 +20,9 @@ from typing import Self
 from common.errors import LZeroError
 from common.join_file import JOIN_FILE
 from common.telemetry.quiet_log import QuietLog
+from common.waits.catalogue import WaitKind
+from common.waits.records import Node
+from common.waits.register import waiting
 from common.wire.records import Task, Trajectory
 from common.wire.session import Drain
 from common.wire.sockets import Door, PeerLimits, UndeliverableError
@@ -31,6 +34,7 @@ from learner.coordination.heldout_round import HeldoutRound
 from learner.coordination.ledger import save_ledger
 from learner.coordination.membership import Membership
 from learner.coordination.newcomers import Newcomers
+from learner.coordination.observed import Observed, observed
 from learner.coordination.replay import Replay
 from learner.coordination.store import Store
 from learner.journal.interface import Journal, NoJournal
@@ -129,21 +133,30 @@ class Intake:
             LZeroError: none came in time, counted from when some actor was there; says what it was
                 waiting for.
         """
-        deadline = time.monotonic() + timeout_s
         with self._changed:
             self._post.learner_version = learner_version
-            while True:
-                self._check()
-                deadline = self._later_if_alone(deadline, timeout_s)
-                if give_up():
-                    return None
-                now = time.monotonic()
-                batch = self._coordinator.take_batch(learner_version=learner_version, now=now)
-                if batch is not None:
-                    self._door.wake()
-                    self._wait_for_journal(deadline, timeout_s)
-                    return batch
-                self._wait(deadline, f"a batch for step {learner_version + 1}", timeout_s)
+            with waiting(WaitKind.BATCH, str(learner_version + 1)):
+                batch = self._next_batch(learner_version, timeout_s, give_up)
+            if batch is not None:
+                self._door.wake()
+                with waiting(WaitKind.JOURNAL, detail="the batch"):
+                    self._wait_for_journal(timeout_s)
+            return batch
+
+    def _next_batch(
+        self, learner_version: int, timeout_s: float, give_up: Callable[[], bool]
+    ) -> list[Trajectory] | None:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            self._check()
+            deadline = self._later_if_alone(deadline, timeout_s)
+            if give_up():
+                return None
+            now = time.monotonic()
+            batch = self._coordinator.take_batch(learner_version=learner_version, now=now)
+            if batch is not None:
+                return batch
+            self._wait(deadline, f"a batch for step {learner_version + 1}", timeout_s)
 
     def go_live(self) -> bool:
         """The journal has been played and its weights published: tasks are handed out now.
@@ -193,7 +206,7 @@ class Intake:
     ) -> HeldoutRound | None:
         """The evaluation begun last, when all of it is in; see ``take_batch``."""
         deadline = time.monotonic() + timeout_s
-        with self._changed:
+        with self._changed, waiting(WaitKind.EVALUATION):
             while True:
                 self._check()
                 deadline = self._later_if_alone(deadline, timeout_s)
@@ -231,6 +244,15 @@ class Intake:
         with self._changed:
             return self._coordinator.credit_share
 
+    def observe(self, wanted: Sequence[Node] = ()) -> Observed:
+        """How everything is, and what is known of what ``wanted`` waits for.
+
+        While the journal is played, whoever plays it may change something meanwhile: then this
+        raises whatever comes of that, and may be tried again.
+        """
+        with self._changed:
+            return observed(self._coordinator, self._post, self._journal, wanted)
+
     def drain(self, reason: str, *, timeout_s: float, finish_s: float = 0.0) -> None:
         """Tell every actor that no more tasks will come, and wait until all are gone.
 
@@ -246,10 +268,15 @@ class Intake:
             finish_s = 0.0 if self._replay is not None else finish_s
             self._post.draining = Drain(reason=reason, finish_s=finish_s)
             self._door.wake()
-            while self._post.sessions and time.monotonic() < deadline:
-                self._changed.wait(0.2)
+            names = _named(self._post.sessions.values())
+            with waiting(WaitKind.FAREWELL, detail=names):
+                self._until_all_left(deadline)
             if left := sorted(self._post.sessions.values()):
                 log.warning("actors did not leave actors=%s", ",".join(left))
+
+    def _until_all_left(self, deadline: float) -> None:
+        while self._post.sessions and time.monotonic() < deadline:
+            self._changed.wait(0.2)
 
     def _wait(
         self,
@@ -285,8 +312,9 @@ class Intake:
             )
         return now + timeout_s
 
-    def _wait_for_journal(self, deadline: float, timeout_s: float) -> None:
+    def _wait_for_journal(self, timeout_s: float) -> None:
         """Nothing is trained on that a crash could forget."""
+        deadline = time.monotonic() + timeout_s
         began, needed = time.monotonic(), self._journal.appended
         while self._journal.durable < needed:
             self._check()

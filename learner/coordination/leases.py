@@ -110,6 +110,14 @@ class LeaseBook:
             self.on_count(lease.session)
         return lease
 
+    def __getitem__(self, lease_id: str) -> Lease:
+        """The lease of that id; KeyError where it is not out."""
+        return self._leases[lease_id]
+
+    def held_out(self) -> tuple[Lease, ...]:
+        """The leases of held-out tasks, in the order in which they were granted."""
+        return tuple(lease for lease in self._leases.values() if not lease.group_id)
+
     def of(self, session: str) -> tuple[str, ...]:
         """Ids of what a session holds, in order."""
         return tuple(sorted(self._by_session.get(session, ())))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from common.places import ServerPlace
+from common.waits.records import WaitReport
 from common.wire.hosting import Guest
 from common.wire.session import Rotation
 from learner.coordination.roster import LiveServer, Roster, Standing
@@ -36,6 +37,7 @@ class Membership:
         self.on_change: Callable[[], None] = lambda: None
         self.guests: tuple[Guest, ...] = tuple(guests)
         """Who may ask servers, beside the learner; it is only ever replaced, by a longer one."""
+        self._reports: dict[str, tuple[float, WaitReport]] = {}
         for place in servers:
             self._roster.join(place.name, place.address)
 
@@ -70,6 +72,19 @@ class Membership:
         with self._lock:
             now = self._roster.news_of_load
             return now, self._roster.reporting if now != news else None
+
+    def reported(self, server: str, report: WaitReport) -> None:
+        """A server says what it waits for."""
+        with self._lock:
+            self._reports[server] = time.monotonic(), report
+
+    def reports(self) -> dict[str, tuple[float, WaitReport]]:
+        """What each server that belongs to the run said last of that, and how long ago, seconds."""
+        now = time.monotonic()
+        with self._lock:
+            known = {server.name for server in self._roster.servers}
+            self._reports = {n: said for n, said in self._reports.items() if n in known}
+            return {name: (now - at, report) for name, (at, report) in self._reports.items()}
 
     @contextmanager
     def roster(self) -> Iterator[Roster]:

@@ -7,10 +7,11 @@ from a heap.
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 
-from common.wire.session import Hello
+from common.waits.records import WaitReport
+from common.wire.session import Heartbeat, Hello
 
 _QUIET_SHARE = 1 / 3
 """Of the silence after which a session is dead: longer silent, it gets no more leases."""
@@ -25,6 +26,7 @@ class Session:
     ``sent`` is the serial of the last lease sent to it, from 1; ``told`` is the number of the
     rotation that was sent to it last, as far as it has not named an earlier one since; ``share`` is
     the part of its credit in use under which it is offered leases, None where it is not.
+    ``report`` is what it said last that it waits for, at ``reported_at``.
     """
 
     actor_id: str
@@ -33,6 +35,8 @@ class Session:
     sent: int = 0
     told: int = 0
     share: float | None = None
+    report: WaitReport = field(default_factory=WaitReport)
+    reported_at: float = 0.0
 
 
 class Sessions(dict[str, Session]):
@@ -102,11 +106,15 @@ class Sessions(dict[str, Session]):
             self[identity].told = rotation
         return untold
 
-    def knows(self, identity: str, rotation: int) -> None:
-        """A session names the newest rotation that reached it; what was lost is sent again."""
+    def beat(self, identity: str, beat: Heartbeat, now: float) -> None:
+        """A session names the newest rotation that reached it; what was lost is sent again.
+
+        What it waits for is kept.
+        """
         session = self[identity]
-        session.told = min(rotation, session.told)
+        session.told = min(beat.rotation, session.told)
         self._told = min(self._told, session.told)
+        session.report, session.reported_at = beat.report, now
 
     def least_busy(self, *, now: float, silence_s: float) -> str | None:
         """Who of those that speak has the smallest share of its credit in use; else None."""

@@ -3,6 +3,9 @@
 import torch
 import torch.distributed as dist
 
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
+
 
 def gather_texts(text: str) -> list[str]:
     """The texts of all ranks, by rank; every rank must call it. Nothing is pickled."""
@@ -22,12 +25,14 @@ def gather_texts(text: str) -> list[str]:
 def broadcast_number(number: int) -> int:
     """The number of rank 0, on every rank; every rank must call it."""
     shared = torch.tensor([number])
-    dist.broadcast(shared, src=0)
+    with waiting(WaitKind.AGREEMENT):
+        dist.broadcast(shared, src=0)
     return int(shared)
 
 
 def largest_numbers(*numbers: int) -> list[int]:
     """The largest of what the ranks give, place by place; every rank must call it alike."""
     shared = torch.tensor(numbers)
-    dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+    with waiting(WaitKind.AGREEMENT):
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
     return shared.tolist()

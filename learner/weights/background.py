@@ -14,6 +14,9 @@ from typing import Protocol, Self
 
 from torch import Tensor
 
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
+
 log = logging.getLogger(__name__)
 
 
@@ -43,6 +46,8 @@ class BackgroundPublisher:
         self._acknowledge = acknowledge
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._pending: Future[None] | None = None
+        self._under_way = -1
+        """Version of the publish submitted last."""
         self.last_publish_s = 0.0
         self.last_paused_s = 0.0
         self.total_paused_s = 0.0
@@ -61,13 +66,15 @@ class BackgroundPublisher:
         ``state`` must not change afterwards. Raises what the publish before raised.
         """
         self.wait()
+        self._under_way = version
         self._pending = self._pool.submit(self._publish, version, state)
 
     def wait(self) -> None:
         """Wait for the publish under way; raises what it raised."""
         pending, self._pending = self._pending, None
         if pending is not None:
-            pending.result()
+            with waiting(WaitKind.EARLIER_PUBLISH, str(self._under_way)):
+                pending.result()
 
     def _publish(self, version: int, state: Mapping[str, Tensor]) -> None:
         started = time.monotonic()

@@ -16,6 +16,8 @@ import torch
 from common.errors import PolicyServerError, ProtocolError
 from common.places import Address
 from common.telemetry.quiet_log import QuietLog
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.codec import Buffer
 from common.wire.parcels import Parcel
 from common.wire.records import TensorSpec, WeightManifest
@@ -133,7 +135,7 @@ class StagingChannel:
                 was offered meanwhile; or the channel itself failed.
         """
         deadline = time.monotonic() + timeout_s
-        with self._changed:
+        with self._changed, waiting(WaitKind.STAGED, server):
             while True:
                 if cause := self._hopeless(version):
                     raise PolicyServerError(f"policy server {server}: {cause}")

@@ -12,6 +12,8 @@ from typing import Never
 
 from common.errors import PolicyServerError, ProtocolError
 from common.places import LEARNER, Address
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.codec import decode, encode
 from common.wire.generation import Generation, checked
 from common.wire.hosting import (
@@ -100,7 +102,8 @@ class ServerControl:
         line = self._wire.connect(self._address, identity=identity, watched=True)
         try:
             line.send(encode(question))
-            answer = self._await(line, question.number)
+            with waiting(WaitKind.ORDER, self.name, detail=what):
+                answer = self._await(line, question.number)
         except UndeliverableError as error:
             raise PolicyServerError(
                 f"policy server {self.name}: {what} got no answer: its process has ended, {error}; "

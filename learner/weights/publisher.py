@@ -18,6 +18,8 @@ from functools import partial
 import torch
 
 from common.errors import PolicyServerError
+from common.waits.catalogue import Part, WaitKind
+from common.waits.register import subject, waiting
 from common.wire.sockets import Door, Wire
 from common.wire.weights import ADAPTER_A, ADAPTER_B
 from learner.coordination.membership import Membership
@@ -137,7 +139,8 @@ class WeightPublisher:
             targets = [self._updated(server) for server in servers]
             updates = self._update_all(targets, version)
             if self._was_taken:
-                self._wait_for_return(version)
+                with subject(Part.PUBLISH, str(version)), waiting(WaitKind.SERVER_BACK):
+                    self._wait_for_return(version)
             result = self._result(snapshot, updates)
         log.info(
             "published weights version=%d servers=%d bytes=%d staging_s=%.3f paused_s=%.3f "
@@ -159,7 +162,7 @@ class WeightPublisher:
     def _update_all(self, targets: Sequence[UpdatedServer], version: int) -> list[Update]:
         """Update ``targets`` at the same time; says while it waits, for whom."""
         began = time.monotonic()
-        jobs = {self._pool.submit(s.update, version): s for s in targets}
+        jobs = {self._pool.submit(_update, s, version): s for s in targets}
         under_way: set[Future[Update]] = set(jobs)
         while under_way:
             _, under_way = wait(under_way, timeout=_TELL_EVERY_S)
@@ -248,7 +251,8 @@ class WeightPublisher:
                         self._channel.forget(server.name)
                     return
             try:
-                self._bring_back(server)
+                with subject(Part.WATCH, server.name):
+                    self._bring_back(server)
             except Exception:
                 log.exception("watching a policy server failed, going on server=%s", server.name)
 
@@ -263,3 +267,9 @@ class WeightPublisher:
     def _newest_version(self) -> int | None:
         snapshot = self._snapshot
         return None if snapshot is None else snapshot.manifest.version
+
+
+def _update(server: UpdatedServer, version: int) -> Update:
+    """Update a server, as part of the publish of ``version``."""
+    with subject(Part.PUBLISH, str(version)):
+        return server.update(version)

@@ -70,6 +70,7 @@ class UpdatedServer:
             return self._seen().version is not None
         if state.version != str(seen.version):
             return False
+        self._membership.reported(seen.name, state.report)
         with self._membership.roster() as roster:
             roster.answered(seen.name, seen.life)
             roster.loaded(seen.name, seen.life, state.load)

@@ -56,7 +56,7 @@ class Link(CoordinatorLink):
             kernel_level="", heartbeat_s=1.0, resend_s=1.0, patience_s=10.0,
         )  # fmt: skip
         self.delivered: list[Trajectory] = []
-        self._held.add(LEASE.lease_id)
+        self._held[LEASE.lease_id] = None
 
     async def deliver(self, trajectory: Trajectory) -> None:
         await super().deliver(trajectory)

@@ -22,6 +22,11 @@ from common.errors import PolicyServerError, ProtocolError
 from common.places import LEARNER
 from common.restarts import RestartBook
 from common.telemetry.quiet_log import QuietLog
+from common.waits.catalogue import CATALOGUE, Part, WaitKind
+from common.waits.lag import LoopLag
+from common.waits.records import Waiting, WaitReport
+from common.waits.register import WAITS, chosen, counted, waiting
+from common.waits.sentences import describe_wait
 from common.wire.asynchronous import AsyncDoor
 from common.wire.codec import decode, encode
 from common.wire.hosting import (
@@ -33,6 +38,7 @@ from common.wire.hosting import (
     Generate,
     GiveUp,
     Obeyed,
+    ServerLoad,
     ServerState,
     Swap,
     not_done,
@@ -67,6 +73,7 @@ class Host:
         self._attaching = asyncio.Lock()
         self._swapping = asyncio.Lock()
         self._quiet = QuietLog(log)
+        self._lag = LoopLag()
 
     async def run(self, on_ready: Callable[[], None]) -> None:
         """Serve until an engine cannot be had any more; the door is closed then.
@@ -79,11 +86,13 @@ class Host:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                serving = group.create_task(self._serve())
+                beside = (self._serve(), self._lag.run())
+                tasks = [group.create_task(work) for work in beside]
                 try:
                     await self._keep_engine(on_ready)
                 finally:
-                    serving.cancel()
+                    for task in tasks:
+                        task.cancel()
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None
         finally:
@@ -107,11 +116,13 @@ class Host:
             if wait_s is None:
                 raise PolicyServerError(f"{how}; it ended {book.in_last_hour} times in an hour")
             log.warning("%s; it is started again in %.0f s", how, wait_s)
-            await asyncio.sleep(wait_s)
+            with waiting(WaitKind.ENGINE_AGAIN, self._name, detail=how):
+                await asyncio.sleep(wait_s)
 
     async def _live(self, on_ready: Callable[[], None]) -> str:
         """One life of an engine; how it ended."""
-        engine = await self._start()
+        with waiting(WaitKind.ENGINE_START, self._name):
+            engine = await self._start()
         self._engine = engine
         try:
             on_ready()
@@ -176,13 +187,33 @@ class Host:
         if isinstance(question, Attach):
             return await self._attach(question)
         if self._engine is None:
-            raise EngineGoneError(_AWAY)
+            raise EngineGoneError(self._why_away())
         if isinstance(question, Generate):
-            return await self._engine.generate(question)
+            with waiting(WaitKind.SAMPLING, self._name):
+                return await self._engine.generate(question)
         if isinstance(question, Swap):
             return await self._swap(self._engine, question)
         label, load = await self._engine.version(), self._engine.load()
-        return ServerState(number=question.number, version=label, load=load)
+        report = self._report(load)
+        return ServerState(number=question.number, version=label, load=load, report=report)
+
+    def _waits(self) -> list[Waiting]:
+        """Of this host, the oldest first."""
+        return [wait for wait in WAITS.waits() if Part.SERVER in CATALOGUE[wait.kind].who]
+
+    def _report(self, load: ServerLoad) -> WaitReport:
+        waits = self._waits()
+        return WaitReport(
+            waits=chosen(waits),
+            counts=counted(waits),
+            lag_s=self._lag.take(),
+            queues={"running": load.running, "waiting": load.waiting},
+        )
+
+    def _why_away(self) -> str:
+        """Why there is no engine now: it is starting, or is going to be started again."""
+        waits = self._waits()
+        return f"{_AWAY}: {describe_wait(waits[0], 'it')}" if waits else _AWAY
 
     def _admit(self, order: Admit) -> Obeyed:
         for guest in order.guests:
@@ -202,5 +233,7 @@ class Host:
         if self._receiver is None:
             raise LookupError("nobody said yet where weights are to be fetched")
         async with self._swapping:
-            paused = await engine.swap(self._receiver.take(order.version))
+            staged = self._receiver.take(order.version)
+            with waiting(WaitKind.LOADING, self._name, detail=str(order.version)):
+                paused = await engine.swap(staged)
         return Obeyed(number=order.number, seconds_paused=paused)

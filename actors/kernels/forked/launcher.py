@@ -17,6 +17,9 @@ from actors.kernels.runtime import RuntimePaths, find_runtime
 from actors.mending import MendedPart, Mending
 from common.config import Kernel as KernelConfig
 from common.errors import MachineError
+from common.waits.catalogue import Part, WaitKind
+from common.waits.records import Node
+from common.waits.register import waiting
 
 
 class ForkedLauncher:
@@ -116,7 +119,9 @@ class ForkedLauncher:
         cause = await died.ending()
         await died.close()
         while True:
-            await self._pause(self._mended.ended(cause))
+            pause_s = self._mended.ended(cause)
+            with waiting(WaitKind.MENDING, detail=cause, who=Node(Part.KERNEL)):
+                await self._pause(pause_s)
             try:
                 return await self._start_zygote(runtime)
             except MachineError as error:

@@ -57,7 +57,7 @@ class JupyterKernel:
         self._wardens, self._warded = wardens, False
         self._cage: Cage | None = None
         self._channel: JupyterChannel | None = None
-        self._pipe = ToolPipe(self._on_violation)
+        self._pipe = ToolPipe(self._on_violation, kernel_id=kernel_id)
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._unbound: tuple[ToolSpec, ...] = ()
         self._watch: asyncio.Task[None] | None = None

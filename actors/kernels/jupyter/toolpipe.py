@@ -12,12 +12,12 @@ from actors.kernels.tool_specs import ToolHandler
 class ToolPipe(asyncio.Protocol):
     """The host's end; only tool calls may come in."""
 
-    def __init__(self, on_violation: Callable[[str], None]) -> None:
+    def __init__(self, on_violation: Callable[[str], None], *, kernel_id: str) -> None:
         """Call ``on_violation`` with the reason when the kernel breaks the protocol."""
         self._on_violation = on_violation
         self._transport: asyncio.Transport | None = None
         self._reader = FrameReader(FrameBudget())
-        self._toolbox = ToolCalls(self._send)
+        self._toolbox = ToolCalls(self._send, kernel_id=kernel_id)
 
     def renew(self) -> None:
         """Start the budget of the next cell."""

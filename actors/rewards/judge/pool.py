@@ -44,6 +44,8 @@ from common.config import Config
 from common.errors import ConfigError, LZeroError, MachineError, PluginError, ProtocolError
 from common.plugins import is_plugin
 from common.restarts import RestartBook
+from common.waits.catalogue import WaitKind
+from common.waits.register import waiting
 from common.wire.records import Outcome, Step, Task
 
 log = logging.getLogger(__name__)
@@ -151,14 +153,15 @@ class Judge:
         self, request: QuestionRequest | ScoreRequest, *, steps: int, wait_s: float
     ) -> str | Scored:
         about = f" of task {request.task.task_id!r}"
-        async with self._process(about, wait_s) as process:
-            answer = await self._put(
-                process,
-                pack_request(request),
-                timeout_s=self._rewards.timeout_s,
-                steps=steps,
-                about=about,
-            )
+        with waiting(WaitKind.JUDGE):
+            async with self._process(about, wait_s) as process:
+                answer = await self._put(
+                    process,
+                    pack_request(request),
+                    timeout_s=self._rewards.timeout_s,
+                    steps=steps,
+                    about=about,
+                )
         if isinstance(answer, Failure):
             raise self._fault(answer)
         return answer
