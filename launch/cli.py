@@ -30,8 +30,10 @@ from launch.commands import (  # noqa: E402
     real,
     replay,
     sft,
+    status,
     tasks,
     train,
+    why,
 )
 
 EXIT_FAILED = 1
@@ -42,6 +44,8 @@ _COMMANDS = (
     train,
     join,
     drain,
+    status,
+    why,
     real,
     sft,
     evaluate,

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal
 
-from common.errors import InputError
+from common.errors import InputError, LZeroError
 from common.json_output import json_text
 from common.ownership import everybody_may_rename_in, is_our_own, on_the_way
+from common.run_status import STATUS
 from common.telemetry.alert_lines import RESTARTS
 from common.whole_file import write_whole
 
@@ -46,6 +47,16 @@ class RunState:
     setup_seconds: float = 0.0
     restarts: list[str] = field(default_factory=list)
     """What was started again and why, over all attempts."""
+    phase: str = ""
+    phase_at: float = 0.0
+    """What the command does, or did last, and since when, seconds since the epoch."""
+    failure: str = ""
+    """What a run that failed ended of."""
+
+    def failed_of(self, error: BaseException) -> "RunState":
+        """The same with what the run failed of."""
+        text = str(error) if isinstance(error, LZeroError) else f"{type(error).__name__}: {error}"
+        return dataclasses.replace(self, failure=text[:4000])
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +164,22 @@ class RunFolder:
     def report(self) -> Path:
         """The page for people."""
         return self.path / "report.html"
+
+    @property
+    def status(self) -> Path:
+        """What everybody does and waits for, written by the learner; ``common.run_status``."""
+        return self.path / STATUS
+
+    def is_held(self) -> bool:
+        """Whether a command is at work in it now."""
+        try:
+            with (self.path / ".lock").open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:
+            pass
+        return False
 
     def read_state(self) -> RunState | None:
         """The state, or None where no run was begun.

@@ -243,7 +243,8 @@ class _TrainRun:
             self._save_state("interrupted")
             self._say_how_to_resume()
             raise
-        except BaseException:
+        except BaseException as error:
+            self._state = self._state.failed_of(error)
             self._save_state("failed")
             raise
         self._save_state("finished")
@@ -255,7 +256,7 @@ class _TrainRun:
     def _run_processes(self, private: Path) -> None:
         self._progress.say(f"run folder: {self._folder.path}")
         if self._config.world.enabled and not (self._folder.tasks / "complete").exists():
-            self._progress.phase("generating the world")
+            self._phase("generating the world")
             with self._clock.phase("world"):
                 make_world(self._folder.tasks, self._config.world)
                 (self._folder.tasks / "complete").touch()
@@ -272,11 +273,11 @@ class _TrainRun:
             after, trained = suites_of(self._config, "after"), self._config.run.steps
             version = 0 if is_trained else trained  # a server numbers what it began with 0
             self._evaluate(supervisor, files, "after", after, version=version)
-            self._progress.phase("stopping the policy servers")
+            self._phase("stopping the policy servers")
             supervisor.stop()
 
     def _serve(self, supervisor: Supervisor, plan: RunPlan) -> None:
-        self._progress.phase("starting the policy servers")
+        self._phase("starting the policy servers")
         with self._clock.phase("policy_server"):
             supervisor.start(*specs.policy_servers(plan, self._config, self._folder.logs))
 
@@ -306,7 +307,7 @@ class _TrainRun:
         out.mkdir(parents=True, exist_ok=True)
         asked = self._folder.evaluation / f"suites-{when}.json"
         write_suites(suites, asked)
-        self._progress.phase(f"evaluating {when} training")
+        self._phase(f"evaluating {when} training")
         self._progress.watch_scores(f"{when} training,", out)
         name = f"evaluate-{when}"
         with self._clock.phase(f"evaluate_{when}"):
@@ -320,7 +321,7 @@ class _TrainRun:
         done.touch()
 
     def _learn(self, supervisor: Supervisor, plan: RunPlan) -> None:
-        self._progress.phase("starting learner and actors")
+        self._phase("starting learner and actors")
         self._progress.watch_training(self._folder.metrics, self._config.run.steps)
         self._progress.watch_alerts(self._folder.alerts)
         self._progress.watch_restarts(self._folder.restarts, self._note_restart)
@@ -338,7 +339,7 @@ class _TrainRun:
         actors = specs.actors(plan, logs, grace_s=grace_s, hint=self._hint)
         for actor in actors:
             supervisor.spawn(actor)
-        self._progress.phase("training")
+        self._phase("training")
         names = [actor.name for actor in actors]
         supervisor.finish(LEARNER, ending=names)
         supervisor.end_restarts()  # a server that starts anew would not have what was trained
@@ -349,7 +350,7 @@ class _TrainRun:
     def _wind_down(self, supervisor: Supervisor, asked: StopAsked) -> None:
         """The learner has the actors finish or hand back, saves and ends; within the grace."""
         grace_s = self._config.run.grace_s
-        self._progress.phase(f"asked to stop ({asked}): saving, for at most {grace_s:g} s")
+        self._phase(f"asked to stop ({asked}): saving, for at most {grace_s:g} s")
         if not supervisor.end_in_order(LEARNER):
             self._progress.say(f"the learner had not saved after {grace_s:g} s (run.grace_s)")
         self._progress.tick()
@@ -365,6 +366,12 @@ class _TrainRun:
         self._state = dataclasses.replace(self._state, status=status, seconds=self._clock.total())
         self._folder.write_state(self._state)
         return self._state
+
+    def _phase(self, title: str) -> None:
+        """Begin something that takes a while: on the screen, and in the state."""
+        self._progress.phase(title)
+        self._state = dataclasses.replace(self._state, phase=title, phase_at=time.time())
+        self._folder.write_state(self._state)
 
     def _note_restart(self, text: str) -> None:
         """Something is started again: on the screen, and in the summary."""

@@ -1,0 +1,1 @@
+"""What a run does and waits for, live and after the fact, from its folder alone."""
