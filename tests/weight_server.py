@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
+import zmq
 
 from actors.inference.host.engine import TORN
 from actors.inference.host.serving import HOST_LIMITS, Host
@@ -163,7 +164,7 @@ class WeightServer:
         assert self._door is not None
         self._door.close()
         self._host.cancel()
-        with suppress(asyncio.CancelledError):
+        with suppress(asyncio.CancelledError, zmq.ZMQError):  # it may just want the next message
             await self._host
 
     def end_engine(self, how: str) -> None:
