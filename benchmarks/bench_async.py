@@ -17,7 +17,11 @@ from statistics import fmean
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.asynchrony.quickstart import compare_quickstarts, run_quickstarts
+from benchmarks.asynchrony.quickstart import (
+    QuickstartRun,
+    compare_quickstarts,
+    run_quickstarts,
+)
 from benchmarks.asynchrony.sweep import QUICK, Cell, Sweep, run_scales, run_sweep
 from benchmarks.asynchrony.training import Measured
 from benchmarks.report import Report, arguments, make_report
@@ -150,14 +154,26 @@ def run(options: argparse.Namespace, console: Console) -> Report:
     sweep = sweep_of(options)
     with console.status("") as status:
         cells = run_sweep(sweep, status.update)
-        figures, ratios = compare(cells)
-        figures |= compare_scales(run_scales(sweep, options.scales, status.update))
-        if options.quickstart:
-            runs = run_quickstarts(options.quickstart, settings=options.set, say=status.update)
-            more_figures, more_ratios = compare_quickstarts(runs)
-            figures, ratios = figures | more_figures, ratios | more_ratios
+        scales = run_scales(sweep, options.scales, status.update)
+        runs = run_quickstarts(options.quickstart, settings=options.set, say=status.update)
     console.print(table_of(cells))
-    settings = {**asdict(sweep), "quickstart_rounds": options.quickstart}
+    return report_of(sweep, cells, scales, runs)
+
+
+def report_of(
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    scales: Mapping[float, Measured],
+    runs: Mapping[str, Sequence[QuickstartRun]],
+) -> Report:
+    """All that was measured; ``runs`` of the quickstart may be none."""
+    figures, ratios = compare(cells)
+    figures |= compare_scales(scales)
+    rounds = min(map(len, runs.values()), default=0)
+    if rounds:
+        more_figures, more_ratios = compare_quickstarts(runs)
+        figures, ratios = figures | more_figures, ratios | more_ratios
+    settings = {**asdict(sweep), "quickstart_rounds": rounds}
     return make_report("async", settings=settings, figures=figures, ratios=ratios)
 
 
