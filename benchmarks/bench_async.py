@@ -41,6 +41,7 @@ def compare(cells: Sequence[Cell]) -> tuple[Figures, Figures]:
     figures: Figures = {
         "learner_idle_async": fmean(cell.ahead.learner_idle for cell in even),
         "learner_idle_sync": fmean(cell.synchronous.learner_idle for cell in even),
+        "share_of_ceiling_in_virtual_time": min(cell.virtual.share_of_ceiling for cell in cells),
         "sync_vs_closed_form_least": min(cell.sync_vs_closed_form for cell in cells),
         "sync_vs_closed_form_most": max(cell.sync_vs_closed_form for cell in cells),
     }
@@ -57,6 +58,8 @@ def _figures_of(cell: Cell) -> Figures:
     figures: Figures = {
         "async_vs_sync": cell.async_vs_sync,
         "share_of_ceiling": cell.ahead.share_of_ceiling,
+        "share_of_ceiling_in_virtual_time": cell.virtual.share_of_ceiling,
+        "async_vs_closed_form_in_virtual_time": cell.virtual.vs_closed_form,
         "sync_vs_closed_form": cell.sync_vs_closed_form,
     }
     for kind, side in (("async", cell.ahead), ("sync", cell.synchronous)):
@@ -95,8 +98,8 @@ def table_of(cells: Sequence[Cell]) -> Table:
     """One row per cell; idle shares and rates of asynchronous and synchronous training."""
     table = Table("step / generation", "batch / slots", title="asynchronous (synchronous)")
     for title in (
-        "trajectories/s", "async_vs_sync", "share of ceiling", "learner idle", "slots idle",
-        "staleness mean, max", "sync / closed form",
+        "trajectories/s", "async_vs_sync", "share of ceiling (virtual time)", "learner idle",
+        "slots idle", "staleness mean, max", "sync / closed form",
     ):  # fmt: skip
         table.add_column(title, justify="right")
     for cell in cells:
@@ -106,7 +109,7 @@ def table_of(cells: Sequence[Cell]) -> Table:
             f"{cell.batch_over_slots:g}",
             f"{ahead.per_s:.1f} ({still.per_s:.1f})",
             f"{cell.async_vs_sync:.2f}",
-            f"{ahead.share_of_ceiling:.3f}",
+            f"{ahead.share_of_ceiling:.3f} ({cell.virtual.share_of_ceiling:.3f})",
             f"{ahead.learner_idle:.0%} ({still.learner_idle:.0%})",
             f"{ahead.slots_idle:.0%} ({still.slots_idle:.0%})",
             f"{ahead.staleness:.1f}, {ahead.staleness_max}",

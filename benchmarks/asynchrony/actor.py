@@ -62,7 +62,7 @@ class TimedEpisodes(EpisodeRunner):
         finally:
             self.at_work.append((began, time.monotonic()))
         return replace(
-            _sampled_with(version),
+            sampled_with(version),
             trajectory_id=lease.lease_id,
             task_id=lease.task.task_id,
             group_id=lease.group_id,
@@ -74,7 +74,7 @@ class TimedEpisodes(EpisodeRunner):
 
 
 @cache
-def _sampled_with(version: int) -> Trajectory:
+def sampled_with(version: int) -> Trajectory:
     """A trajectory of one segment; every token of it by that version."""
     parts = [(NOT_AN_ACTION, _PROMPT)]
     for number in range(_STEPS):

@@ -8,6 +8,7 @@ from math import ceil
 from multiprocessing import get_context
 
 from benchmarks.asynchrony.training import Measured, train
+from benchmarks.asynchrony.virtual import train_virtually
 from benchmarks.asynchrony.workload import Workload
 
 
@@ -92,12 +93,13 @@ QUICK = Sweep(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cell:
-    """Both trainings of the same step time and batch."""
+    """Both trainings of the same step time and batch; ``virtual`` is ``ahead`` in virtual time."""
 
     train_over_generation: float
     batch_over_slots: float
     ahead: Measured
     synchronous: Measured
+    virtual: Measured
 
     @property
     def name(self) -> str:
@@ -112,26 +114,29 @@ class Cell:
     @property
     def sync_vs_closed_form(self) -> float:
         """Seconds of the synchronous training, divided by those of its closed form."""
-        return self.synchronous.seconds / self.synchronous.closed_form_s
+        return 1 / self.synchronous.vs_closed_form
 
 
 def run_sweep(sweep: Sweep, say: Callable[[str], None]) -> list[Cell]:
-    """Every cell: first what is synchronous, some at once, then what is not, one by one.
+    """Every cell: in virtual time; then what is synchronous, some at once; then what is not.
 
     Raises:
         LZeroError: a training got no batch, or lost its actor.
     """
     cells = list(sweep.cells)
-    still = _run_all([sweep.synchronous(*cell) for cell in cells], sweep.at_once, say)
-    ahead = _run_all([sweep.asynchronous(*cell) for cell in cells], 1, say)
+    works = [sweep.asynchronous(*cell) for cell in cells]
+    virtual = _run_all(train_virtually, works, 1, say)
+    still = _run_all(train, [sweep.synchronous(*cell) for cell in cells], sweep.at_once, say)
+    ahead = _run_all(train, works, 1, say)
     return [
         Cell(
             train_over_generation=train_share,
             batch_over_slots=batch_share,
-            ahead=one,
-            synchronous=other,
+            ahead=ahead[place],
+            synchronous=still[place],
+            virtual=virtual[place],
         )
-        for (train_share, batch_share), one, other in zip(cells, ahead, still, strict=True)
+        for place, (train_share, batch_share) in enumerate(cells)
     ]
 
 
@@ -142,16 +147,22 @@ def run_scales(
     works = [
         replace(sweep, median_s=sweep.median_s * scale).asynchronous(1.0, 1.0) for scale in scales
     ]
-    return dict(zip(scales, _run_all(works, 1, say), strict=True))
+    return dict(zip(scales, _run_all(train, works, 1, say), strict=True))
 
 
-def _run_all(works: Sequence[Workload], at_once: int, say: Callable[[str], None]) -> list[Measured]:
+def _run_all(
+    training: Callable[[Workload], Measured],
+    works: Sequence[Workload],
+    at_once: int,
+    say: Callable[[str], None],
+) -> list[Measured]:
     """In processes of their own: each is a learner with threads, and has an actor beside it."""
     with ProcessPoolExecutor(at_once, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(train, work) for work in works]
+        futures = [pool.submit(training, work) for work in works]
         found = []
         for number, (work, future) in enumerate(zip(works, futures, strict=True)):
             kind = "asynchronous" if work.max_staleness else "synchronous"
-            say(f"{kind} training {number + 1} of {len(works)}")
+            time = " in virtual time" if training is train_virtually else ""
+            say(f"{kind} training {number + 1} of {len(works)}{time}")
             found.append(future.result())
         return found

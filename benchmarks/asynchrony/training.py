@@ -116,6 +116,11 @@ class Measured:
         """The rate, divided by the highest that the slower side alone would allow."""
         return self.ceiling_s / self.seconds
 
+    @property
+    def vs_closed_form(self) -> float:
+        """The rate, divided by that of synchronous training on the same batches, closed form."""
+        return self.closed_form_s / self.seconds
+
 
 def train(workload: Workload) -> Measured:
     """Train from the beginning to the last batch, in a folder that is removed.
@@ -145,7 +150,7 @@ def measured(
         seconds=seconds,
         batches=len(rest),
         learner_idle=sum(batch.waited_s for batch in rest) / seconds,
-        slots_idle=1 - busy_s / (workload.slots * seconds),
+        slots_idle=max(0.0, 1 - busy_s / (workload.slots * seconds)),
         ceiling_s=ceiling_s(generated, workload),
         closed_form_s=synchronous_s(generated, workload),
         staleness=fmean(batch.staleness for batch in rest),

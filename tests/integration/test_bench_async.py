@@ -13,6 +13,7 @@ from rich.console import Console
 
 from benchmarks.asynchrony.sweep import QUICK, Cell
 from benchmarks.asynchrony.training import train
+from benchmarks.asynchrony.virtual import train_virtually
 from benchmarks.bench_async import report_of, table_of
 from benchmarks.report import REPOSITORY
 
@@ -31,6 +32,7 @@ def cell() -> Cell:
         batch_over_slots=2.0,
         ahead=train(TINY.asynchronous(1.0, 2.0)),
         synchronous=train(TINY.synchronous(1.0, 2.0)),
+        virtual=train_virtually(TINY.asynchronous(1.0, 2.0)),
     )
 
 

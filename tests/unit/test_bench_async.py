@@ -9,6 +9,7 @@ import pytest
 from benchmarks.asynchrony.quickstart import QuickstartRun, compare_quickstarts
 from benchmarks.asynchrony.sweep import QUICK, Cell, Sweep
 from benchmarks.asynchrony.training import Measured, Span, TakenBatch, measured
+from benchmarks.asynchrony.virtual import train_virtually
 from benchmarks.asynchrony.workload import (
     MEAN,
     SIGMA,
@@ -20,7 +21,6 @@ from benchmarks.asynchrony.workload import (
     written,
 )
 from benchmarks.bench_async import compare
-from tests.virtual_training import VirtualTraining
 
 WORK = Workload(
     slots=4, groups=2, group_size=4, median_s=1.0, train_over_generation=0.5, max_staleness=3,
@@ -67,7 +67,7 @@ def test_the_ceiling_is_that_of_the_slower_side() -> None:
 def test_bound_0_takes_exactly_what_the_closed_form_says(batch_over_slots: float) -> None:
     work = SWEEP.synchronous(1.0, batch_over_slots)
 
-    found = VirtualTraining(work=work).play()
+    found = train_virtually(work)
 
     assert found.seconds == pytest.approx(found.closed_form_s, rel=1e-9)
     assert (found.staleness_max, found.dropped) == (0, 0)
@@ -77,7 +77,7 @@ def test_bound_0_takes_exactly_what_the_closed_form_says(batch_over_slots: float
 def test_but_for_what_our_code_costs_the_slower_side_is_at_work(
     train_over_generation: float,
 ) -> None:
-    found = VirtualTraining(work=SWEEP.asynchronous(train_over_generation, 2.0)).play()
+    found = train_virtually(SWEEP.asynchronous(train_over_generation, 2.0))
 
     assert min(found.slots_idle, found.learner_idle) < 0.05
     assert found.dropped == 0
@@ -114,7 +114,11 @@ def side(seconds: float, idle: float) -> Measured:
 def test_ratios_are_the_largest_gain_and_the_smallest_share_and_idle_shares_of_even_cells() -> None:
     def cell(train: float, ahead: Measured, still: Measured) -> Cell:
         return Cell(
-            train_over_generation=train, batch_over_slots=1.0, ahead=ahead, synchronous=still
+            train_over_generation=train,
+            batch_over_slots=1.0,
+            ahead=ahead,
+            synchronous=still,
+            virtual=side(9.0, 0.0),
         )
 
     figures, ratios = compare(

@@ -1,15 +1,17 @@
-"""A benchmark's training under virtual time: the real coordinator, its episodes and steps as drawn.
+"""The same training under virtual time: what admission and depth alone leave of the ceiling.
 
-Nothing waits: the clock goes from one event to the next, and new weights are there at once.
+The real coordinator, with episodes and steps as drawn. Nothing waits: the clock goes from one event
+to the next, so that neither messages and disk nor the load of the machine cost anything, and the
+same code gives the same figures anywhere.
 """
 
 import heapq
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from statistics import fmean
 
+from benchmarks.asynchrony.actor import ACTOR, sampled_with
 from benchmarks.asynchrony.training import Measured, Span, TakenBatch, measured
 from benchmarks.asynchrony.workload import Workload
 from common.wire.records import Task, TaskLease, Trajectory
@@ -17,9 +19,14 @@ from common.wire.session import Hello
 from learner.coordination.coordinator import Coordinator
 from learner.coordination.depth import Depth
 from learner.coordination.groups import TaskOrder
-from tests.makers import make_trajectory
 
-TASKS = [Task(task_id=f"t{i}", question="?", answers=("a",)) for i in range(50)]
+_TASKS = [Task(task_id=f"t{number}", question="?", answers=("x",)) for number in range(64)]
+_FOREVER_S = 1e9
+
+
+def train_virtually(workload: Workload) -> Measured:
+    """Train from the beginning to the last batch; seconds are those of the virtual clock."""
+    return VirtualTraining(work=workload).play()
 
 
 @dataclass(kw_only=True)
@@ -39,13 +46,14 @@ class VirtualTraining:
         self._ready_at: float | None = 0.0
         """Since when the learner waits; None while it trains."""
         self._state = Coordinator(
-            TaskOrder(TASKS, seed=0), groups_per_batch=work.groups, group_size=work.group_size,
-            max_staleness=work.max_staleness,
+            TaskOrder(_TASKS, seed=work.seed), groups_per_batch=work.groups,
+            group_size=work.group_size, max_staleness=work.max_staleness,
             depth=Depth(groups_per_batch=work.groups, max_staleness=work.max_staleness),
-            total_batches=1 << 30, max_buffered_bytes=1 << 40, silence_s=1e9, lease_timeout_s=1e9,
+            total_batches=1 << 30, max_buffered_bytes=1 << 40, silence_s=_FOREVER_S,
+            lease_timeout_s=_FOREVER_S,
         )  # fmt: skip
         self._state.join(
-            Hello(actor_id="a", session="s", schema_version=0, credit=work.slots, kernel_level="")
+            Hello(actor_id=ACTOR, session="s", schema_version=0, credit=work.slots, kernel_level="")
         )
 
     def play(self) -> Measured:
@@ -84,10 +92,10 @@ class VirtualTraining:
 
     def _finish(self, lease: TaskLease, version: int) -> None:
         made = replace(
-            _sampled_with(version), trajectory_id=lease.lease_id, group_id=lease.group_id,
+            sampled_with(version), trajectory_id=lease.lease_id, group_id=lease.group_id,
             sample_index=lease.sample_index, task_id=lease.task.task_id,
         )  # fmt: skip
-        self._state.receive("a#s", made, learner_version=self.version, now=self.now)
+        self._state.receive(f"{ACTOR}#s", made, learner_version=self.version, now=self.now)
 
     def _trained(self) -> None:
         self.version += 1
@@ -97,8 +105,3 @@ class VirtualTraining:
     def _later(self, seconds: float, happens: Callable[..., None], *given: object) -> None:
         entry = (self.now + seconds, next(self._numbers), lambda: happens(*given))
         heapq.heappush(self._events, entry)
-
-
-@cache
-def _sampled_with(version: int) -> Trajectory:
-    return make_trajectory(version=version, actor_id="a", lengths=(1,))
