@@ -38,7 +38,7 @@ from learner.coordination.coordinator import Coordinator
 from learner.coordination.depth import Depth
 from learner.coordination.groups import TaskOrder
 from learner.coordination.intake import ACTOR_LIMITS, Intake
-from learner.coordination.store import TrajectoryStore
+from learner.coordination.store_process import StoreProcess
 from learner.journal.writer import JournalWriter
 from learner.weights.background import BackgroundPublisher
 
@@ -231,7 +231,7 @@ def _intake(folder: Path, workload: Workload) -> Iterator[Intake]:
         wire = stack.enter_context(Wire(keys[LEARNER]))
         place = Address(bind=str(folder / "door"))
         door = wire.listen("coordinator", place, {keys[ACTOR].public: ACTOR}, ACTOR_LIMITS)
-        store = TrajectoryStore(folder / "trajectories", limit_bytes=64 << 20)
+        store = StoreProcess(folder / "trajectories", limit_bytes=64 << 20)
         journal = stack.enter_context(JournalWriter(folder / "journal"))
         coordinator = _coordinator(workload)
         intake = stack.enter_context(Intake(coordinator, store, door, journal=journal))
