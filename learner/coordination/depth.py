@@ -4,9 +4,12 @@ Pure: the time is an argument, in seconds. What was sampled ahead is trained on 
 than sampled it, so depth costs staleness, of which ``max_staleness`` is the bound and no aim; what
 was not sampled ahead may be waited for. Unless it is fixed, depth follows what came of it:
 
-* The learner waits while actors with room are refused a group: deeper by the part of a batch that
-  would have been sampled in that time. Where actors have no room, or the servers are slow, the
-  learner waits as well, but depth would change nothing, and stays.
+* The learner waits for what was refused: actors with room got no group, now or in any of the
+  batches before that what it waits for may have begun in. Each second of refusal explains a second
+  of waiting: deeper by the part of a batch that would have been sampled in that time. What was
+  refused while the learner trained counts, too: where training and sampling take turns at being
+  the slower one, each idles while the other does not. Where actors have no room, or the servers are
+  slow, the learner waits as well, but depth would change nothing, and stays.
 * Groups lie ready beyond a batch and a margin, each time in a row of batches: shallower by as many
   as never were needed.
 
@@ -45,7 +48,9 @@ class Depth:
         self._seen_at = 0.0
         self._is_waiting = False
         self._is_holding_back = False
-        self._starved_s = 0.0
+        self._waited_s = 0.0
+        self._refused_s = deque([0.0])
+        """In each of the last batches that no wait was for; the newest is under way."""
 
     @classmethod
     def greatest(cls, groups_per_batch: int, max_staleness: int) -> "Depth":
@@ -74,13 +79,28 @@ class Depth:
         self._go_to(now)
         self._is_waiting = False
         if self._taken_at is not None and not self._is_fixed:
-            self._adapt(self._starved_s / max(now - self._taken_at, 1e-9), spare)
-        self._taken_at, self._starved_s = now, 0.0
+            self._adapt(self._starved_s() / max(now - self._taken_at, 1e-9), spare)
+        self._taken_at, self._waited_s = now, 0.0
+        self._refused_s.append(0.0)
+        while len(self._refused_s) > 1 + ceil(self.batches):
+            self._refused_s.popleft()
 
     def _go_to(self, now: float) -> None:
-        if self._is_waiting and self._is_holding_back:
-            self._starved_s += max(0.0, now - self._seen_at)
+        passed = max(0.0, now - self._seen_at)
+        if self._is_waiting:
+            self._waited_s += passed
+        if self._is_holding_back:
+            self._refused_s[-1] += passed
         self._seen_at = now
+
+    def _starved_s(self) -> float:
+        """Of the seconds waited those that refusals explain, of which each does so once."""
+        left = self._waited_s
+        for place, refused in enumerate(self._refused_s):
+            explained = min(left, refused)
+            self._refused_s[place] -= explained
+            left -= explained
+        return self._waited_s - left
 
     def _adapt(self, starved: float, spare: int) -> None:
         """``starved`` is the share of the time since the batch before."""

@@ -1,7 +1,7 @@
 """The coordinator bounds staleness, hands every task out until it is settled, and counts all."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import msgpack
@@ -183,6 +183,46 @@ def test_group_that_went_stale_in_the_buffer_never_enters_a_batch() -> None:
     assert batch is not None
     assert {trajectory.oldest_version for trajectory in batch} == {1}
     assert state.counters.dropped == {"stale_in_buffer": 2}
+
+
+class LookedThrough(Trajectory):
+    """Counts how often its tokens are looked through."""
+
+    looks = 0
+
+    @property
+    def oldest_version(self) -> int | None:
+        LookedThrough.looks += 1
+        return super().oldest_version
+
+
+def test_a_learner_that_waits_looks_through_no_trajectory_again_and_again() -> None:
+    state = coordinator(groups=3)
+    join(state)
+    leases = [lease for _, lease in state.hand_out()]
+    for lease in leases[:4]:
+        made = finished(lease)
+        counted = LookedThrough(**{f.name: getattr(made, f.name) for f in fields(made)})
+        state.receive(A0, counted, learner_version=0)
+    for _ in range(100):
+        assert state.take_batch(learner_version=0) is None
+
+    assert LookedThrough.looks <= 2 * 4, "once when it comes, once in its group"
+    assert state.take_batch(learner_version=2) is None
+    assert state.counters.dropped == {"stale_in_buffer": 4}, "and it still grows old"
+
+
+def test_a_group_is_as_old_as_its_oldest_member_whatever_comes_later() -> None:
+    state = coordinator(group_size=3, groups=1, max_staleness=5)
+    join(state)
+    leases = [lease for _, lease in state.hand_out()][:3]
+    group = state.groups.open_groups[leases[0].group_id]
+    seen = [group.oldest_version]
+    for lease, version in zip(leases, (5, 3, 4), strict=True):
+        state.receive(A0, finished(lease, version=version), learner_version=5)
+        seen.append(group.oldest_version)
+
+    assert seen == [None, 5, 3, 3]
 
 
 def test_infrastructure_failure_is_tried_again_and_never_trained() -> None:

@@ -154,7 +154,7 @@ def test_sampling_goes_deeper_for_a_learner_that_waits_unless_servers_lack_room(
 
     if lacks_room:
         run.thrash()
-    run.hand_out(now=1.0)
+    run.hand_out(now=0.0)  # from now on it is servers that refuse, or depth still
     assert run.state.take_batch(learner_version=0, now=1.0) is None
     depth.took(10.0, spare=0)
 
