@@ -214,9 +214,8 @@ def _of_servers(servers: Sequence[MemberStatus]) -> Iterator[Waiting]:
     """What servers wait for, and which may not be asked where none may."""
     for server in servers:
         for wait in server.report.waits:
-            later_s = wait.seconds + max(0.0, server.heard_s)
             if wait.who is None and Part.SERVER in CATALOGUE[wait.kind].who:
-                yield dataclasses.replace(wait, who=server.node, seconds=later_s)
+                yield dataclasses.replace(wait, who=server.node)
     if all(server.cause for server in servers):
         for server in servers:
             kind = WaitKind.UNASKED_SERVER
@@ -255,8 +254,7 @@ def _of_actor(actor: ActorSeen, silent_s: float) -> Iterator[Waiting]:
         is_held = who.part is not Part.LEASE or who.name in held
         if is_held and who.part in CATALOGUE[wait.kind].who and who.part in _SPEAKS_FOR:
             on = _own(wait.on, actor.name)
-            seconds = wait.seconds + actor.reported_s
-            yield dataclasses.replace(wait, who=who, on=on, seconds=seconds)
+            yield dataclasses.replace(wait, who=who, on=on)
 
 
 def _own(node: Node, actor: str) -> Node:

@@ -36,7 +36,8 @@ def _head(seen: SeenRun) -> str:
     state = seen.state.status if seen.is_on or seen.state.status != "running" else "killed"
     phase = f" ({seen.state.phase})" if seen.is_on and seen.state.phase else ""
     attempts = f", attempt {seen.state.attempts}" if seen.state.attempts > 1 else ""
-    step = f", step {seen.status.step} of {seen.status.steps}" if seen.status else ""
+    done = seen.last.step if seen.last is not None else 0
+    step = f", step {done} of {seen.status.steps}" if seen.status else ""
     return f"{seen.name}: {state}{phase}{step}{attempts}"
 
 

@@ -160,13 +160,13 @@ class Coordinator:
             return 0
         return self._lose(self._leases.of(identity), reason)
 
-    def heartbeat(self, identity: str, beat: Heartbeat, *, now: float = 0.0) -> int:
+    def heartbeat(self, identity: str, beat: Heartbeat) -> int:
         """Take back what a session must have received but does not name.
 
         Returns the serial of the last lease sent to it, for the answer.
         """
         session = self._sessions[identity]
-        self._sessions.beat(identity, beat, now)
+        self._sessions.beat(identity, beat)
         seen = min(beat.seen, session.sent)
         lost = self._leases.unnamed(identity, seen=seen, named=beat.leases)
         if lost:

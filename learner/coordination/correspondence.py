@@ -186,7 +186,7 @@ class Correspondence:
         elif isinstance(record, Trajectory):
             self._trajectory(identity, record, frames, now)
         elif isinstance(record, Heartbeat):
-            sent = self._coordinator.heartbeat(name, record, now=now)
+            sent = self._coordinator.heartbeat(name, record)
             self._say(identity, HeartbeatAck(sent=sent))
             self._drained.discard(name)  # who has heard of the drain beats no more
 

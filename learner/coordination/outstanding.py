@@ -55,7 +55,6 @@ class ActorSeen:
     credit: int
     heard_s: float
     report: WaitReport
-    reported_s: float
 
 
 def actors_seen(sessions: Sessions, leases: LeaseBook, now: float) -> list[ActorSeen]:
@@ -67,7 +66,6 @@ def actors_seen(sessions: Sessions, leases: LeaseBook, now: float) -> list[Actor
             credit=session.credit,
             heard_s=max(0.0, now - session.last_heard),
             report=session.report,
-            reported_s=max(0.0, now - session.reported_at) if session.reported_at else 0.0,
         )
         for identity, session in sessions.items()
     ]

@@ -26,7 +26,7 @@ class Session:
     ``sent`` is the serial of the last lease sent to it, from 1; ``told`` is the number of the
     rotation that was sent to it last, as far as it has not named an earlier one since; ``share`` is
     the part of its credit in use under which it is offered leases, None where it is not.
-    ``report`` is what it said last that it waits for, at ``reported_at``.
+    ``report`` is what it said last that it waits for.
     """
 
     actor_id: str
@@ -36,7 +36,6 @@ class Session:
     told: int = 0
     share: float | None = None
     report: WaitReport = field(default_factory=WaitReport)
-    reported_at: float = 0.0
 
 
 class Sessions(dict[str, Session]):
@@ -106,7 +105,7 @@ class Sessions(dict[str, Session]):
             self[identity].told = rotation
         return untold
 
-    def beat(self, identity: str, beat: Heartbeat, now: float) -> None:
+    def beat(self, identity: str, beat: Heartbeat) -> None:
         """A session names the newest rotation that reached it; what was lost is sent again.
 
         What it waits for is kept.
@@ -114,7 +113,7 @@ class Sessions(dict[str, Session]):
         session = self[identity]
         session.told = min(beat.rotation, session.told)
         self._told = min(self._told, session.told)
-        session.report, session.reported_at = beat.report, now
+        session.report = beat.report
 
     def least_busy(self, *, now: float, silence_s: float) -> str | None:
         """Who of those that speak has the smallest share of its credit in use; else None."""

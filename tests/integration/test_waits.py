@@ -23,7 +23,8 @@ from common.wire.hosting import Generate, Generated
 from common.wire.records import Outcome, Step, Task, TaskLease, Trajectory
 from common.wire.sockets import Wire
 from learner.status import StatusWriter
-from tests.coordination import an_intake, asked
+from tests.asked_servers import asked
+from tests.coordination import an_intake
 from tests.makers import make_totals
 from tests.played_policy import ASKER, PlayedPolicy
 from tests.unit.test_waits_of_learner import taking

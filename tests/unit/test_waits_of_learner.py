@@ -32,7 +32,8 @@ from learner.status import StatusWriter
 from learner.totals import Totals
 from learner.weights.background import BackgroundPublisher
 from learner.weights.channel import StagingChannel
-from tests.coordination import TASK, Peer, a_peer, an_intake, answer, asked, hello
+from tests.asked_servers import asked
+from tests.coordination import TASK, Peer, a_peer, an_intake, answer, hello
 from tests.unit.test_weight_publisher import publishing, publishing_place, state
 from tests.wait_sentences import found, said
 from tests.waiting import wait_for

@@ -92,7 +92,7 @@ def test_a_run_that_is_on_says_what_it_waits_for(
         write_status(status_of(), run / "status.json")
 
         shown = printed(capsys, "status", str(run))
-        assert "r1: running (training), step 7 of 40" in shown
+        assert "r1: running (training), step 0 of 40" in shown
         assert "2.5 trajectories/s, 310 tokens/s over the last 60 s" in shown
         assert "dropped: stale 2" in shown
         assert "servers bear 75% of the episodes" in shown
