@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from common.wire.records import Purpose, Task
-from common.wire.session import Hello
+from common.wire.session import Heartbeat, Hello
 from learner.coordination.leases import Lease, LeaseBook
 from learner.coordination.sessions import Sessions
 
@@ -35,7 +35,7 @@ def test_who_names_an_earlier_rotation_is_told_again() -> None:
 
     assert sessions.tell(3) == ["a#0"]
     assert sessions.tell(3) == []
-    sessions.knows("a#0", 2)
+    sessions.beat("a#0", Heartbeat(seen=0, leases=(), rotation=2))
     assert sessions.tell(3) == ["a#0"]
 
 
@@ -114,7 +114,8 @@ class Asked(RuleBasedStateMachine):
     @rule(name=NAMES, behind=st.integers(0, 2))
     def know(self, name: str, behind: int) -> None:
         if name in self.sessions:
-            self.sessions.knows(name, self.rotation - behind)
+            rotation = self.rotation - behind
+            self.sessions.beat(name, Heartbeat(seen=0, leases=(), rotation=rotation))
 
     @rule()
     def tell(self) -> None:
