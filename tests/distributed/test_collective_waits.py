@@ -13,7 +13,7 @@ from learner.engine.mesh import Rank
 from tests.wait_sentences import said
 from tests.waiting import wait_for
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.nightly]
 
 
 def meet(rank: Rank, folder: str) -> str:

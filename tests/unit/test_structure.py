@@ -101,6 +101,7 @@ def test_names_are_imported_from_the_module_they_live_in() -> None:
     assert not strangers
 
 
+@cache
 def _bound_in(module: ast.Module) -> set[str]:
     """What the module itself makes, at its top, also where that stands in an ``if`` or ``try``."""
     names = set()
