@@ -94,9 +94,7 @@ def main() -> None:
     logging.getLogger("actors.agent.loop").setLevel(logging.ERROR)
     console = Console(highlight=False)
     report = run(options, console)
-    report.show(console)
-    if options.json:
-        report.write(options.json)
+    report.give(console, options.json)
 
 
 if __name__ == "__main__":

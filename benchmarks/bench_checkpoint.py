@@ -210,9 +210,7 @@ def main() -> None:
     settings = Settings(ranks=options.ranks, tokens=options.tokens, rounds=rounds)
     figures, ratios = measure(settings)
     report = make_report("checkpoint", settings=vars(settings), figures=figures, ratios=ratios)
-    report.show(Console())
-    if options.json:
-        report.write(options.json)
+    report.give(Console(), options.json)
 
 
 if __name__ == "__main__":

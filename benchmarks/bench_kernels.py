@@ -196,9 +196,7 @@ def main() -> None:
     console = Console(highlight=False)
     with console.status("") as status:
         report = run(settings, lambda title: status.update(title))
-    report.show(console)
-    if options.json:
-        report.write(options.json)
+    report.give(console, options.json)
 
 
 if __name__ == "__main__":

@@ -72,9 +72,7 @@ def main() -> None:
     console = Console(highlight=False)
     with console.status("") as status:
         report = run(options, status.update)
-    report.show(console)
-    if options.json:
-        report.write(options.json)
+    report.give(console, options.json)
 
 
 if __name__ == "__main__":

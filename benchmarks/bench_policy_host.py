@@ -222,9 +222,7 @@ def main() -> None:
     given = arguments(__doc__ or "").parse_args()
     settings = Settings(rounds=1, requests=64) if given.quick else Settings()
     report = measure(settings)
-    report.show(Console())
-    if given.json:
-        report.write(given.json)
+    report.give(Console(), given.json)
 
 
 if __name__ == "__main__":

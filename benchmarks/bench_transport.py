@@ -126,9 +126,7 @@ def main() -> None:
     console = Console()
     with console.status("") as status:
         report = run(settings, options.folder, status.update)
-    report.show(console)
-    if options.json:
-        report.write(options.json)
+    report.give(console, options.json)
 
 
 if __name__ == "__main__":

@@ -116,9 +116,7 @@ def main() -> None:
         report = run(options, console)
     except LZeroError as error:
         sys.exit(f"error: {error}")
-    report.show(console)
-    if options.json:
-        report.write(options.json)
+    report.give(console, options.json)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,8 @@ class Report:
     Attributes:
         settings: how much was measured.
         figures: by name, which ends in the unit; None where this machine cannot tell.
-        ratios: how many times better we are than a peer in the same run; above 1 is better.
+        ratios: of two sides in the same run; ``a_vs_b`` is a divided by b, ``vs_b`` ours by b.
+            Others, and whether more is better, are explained beside each in benchmarks/README.md.
     """
 
     name: str
@@ -36,6 +37,12 @@ class Report:
     settings: Mapping[str, Any]
     figures: Mapping[str, float | None]
     ratios: Mapping[str, float | None]
+
+    def give(self, console: Console, path: Path | None) -> None:
+        """Print it, and write it where there is a path."""
+        self.show(console)
+        if path is not None:
+            self.write(path)
 
     def write(self, path: Path) -> None:
         """Write it as JSON."""
@@ -50,7 +57,7 @@ class Report:
         )
         table = Table("figure", box=None)
         table.add_column("value", justify="right")
-        for title, values in (("", self.figures), ("ratio: times better than", self.ratios)):
+        for title, values in (("", self.figures), ("ratio", self.ratios)):
             if title:
                 table.add_row("", "")
                 table.add_row(f"[bold]{title}[/]", "")

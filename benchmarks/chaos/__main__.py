@@ -139,9 +139,7 @@ def main() -> int:
         return 1
     settings = {"steps": steps, "every_s": given.every, "seeds": given.seeds}
     report = make_report("chaos", settings=settings, figures=figures_of(pairs), ratios={})
-    report.show(console)
-    if given.json:
-        report.write(given.json)
+    report.give(console, given.json)
     lost = lost_points(pairs)
     if lost > given.points:
         console.print(f"{lost:.1f} points were lost, {given.points:g} may be")

@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from benchmarks.run_roles import MODULES, process_of
 from learner.coordination.changes import Accepted, Taken, from_record
 from learner.journal.segments import read_place, recover
 from tests.integration.test_end_to_end import Command, lzero_train
-from tests.policy_server import engine_of
 
 pytestmark = [pytest.mark.nightly, pytest.mark.slow, pytest.mark.vllm, pytest.mark.sandbox]
 
@@ -38,32 +38,28 @@ QUICKSTART = (
     "evaluation.during_every=6",
     "transport.silence_s=10",
 )
-WORDS = {"actor": "-m actors.main", "server": "--name s0", "learner": "-m learner.main"}
-"""What the command line of a role's process holds; vLLM is a child of the server's."""
 NAMES = {"actor": "actor-a0", "server": "policy-server-s0", "learner": "learner"}
 """In the summary's ``restarts``; that vLLM was started again its own host says, in its log."""
 
 
-def process_of(command: Command, role: str) -> int | None:
+def working(command: Command, role: str) -> int | None:
     """The one that works; None while it is being started again.
 
     vLLM works when its host has said so: one that is killed before it has started cannot start,
     and that ends a host, or with the first one the run.
     """
-    found = {
-        pid: line
-        for pid, line in command.processes().items()
-        if WORDS[role if role != "vllm" else "server"] in line and "guard.py" not in line
-    }
-    if len(found) != 1:
+    found = process_of(command.process.pid, MODULES["engine" if role == "vllm" else role])
+    if found is None:
         return None
-    ((pid, line),) = found.items()
-    if role != "vllm":
-        return pid
-    engine, words = engine_of(pid), line.split()
-    ready = Path(words[words.index("--plan") + 1]).with_name("s0.ready")
-    is_ready = engine and ready.exists() and started_at(engine) < ready.stat().st_mtime
-    return engine if is_ready else None
+    if role == "vllm" and not samples(command, since=started_at(found.pid)):
+        return None
+    return found.pid
+
+
+def samples(command: Command, *, since: float) -> bool:
+    """Whether the host of the policy server has said since then that its vLLM samples."""
+    ready = command.run / "private" / "s0.ready"
+    return ready.exists() and since < ready.stat().st_mtime
 
 
 def started_at(pid: int) -> float:
@@ -84,8 +80,8 @@ def kill_at(command: Command, role: str, step: int, delay_s: float) -> None:
     command.wait_until(lambda: steps_of(command) >= step, f"step {step}")
     due = time.monotonic() + delay_s
     command.wait_until(lambda: time.monotonic() >= due, f"{delay_s:.1f} s after step {step}")
-    command.wait_until(lambda: process_of(command, role) is not None, f"a process of {role}")
-    pid = process_of(command, role)
+    command.wait_until(lambda: working(command, role) is not None, f"a process of {role}")
+    pid = working(command, role)
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
 
